@@ -1,0 +1,1 @@
+"""Ready-made tools, written with nothing but the public API of agentkit."""
