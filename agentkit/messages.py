@@ -1,0 +1,496 @@
+"""What a conversation is made of: frozen values that every other file speaks in.
+
+Their JSON form is the chat-completions form, with a few fields more
+(`reasoning`, unknown fields of the server): history, trace and wire are one
+shape, and a plain chat-completions dict is accepted wherever a message is.
+
+Messages are created once and read many times. Each keeps a private memo in
+which a codec stores its encoded bytes and the trace its hash, so that a step
+costs what is new in it and not what the conversation has grown to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, TypeGuard
+
+from agentkit.errors import InvalidHistory
+
+__all__ = [
+    "AssistantMessage",
+    "AudioPart",
+    "FilePart",
+    "FinishReason",
+    "ForcedTool",
+    "ImagePart",
+    "JsonObject",
+    "Message",
+    "ModelRequest",
+    "ModelResponse",
+    "OtherPart",
+    "OutputFormat",
+    "Part",
+    "SystemMessage",
+    "TextPart",
+    "ToolCall",
+    "ToolChoice",
+    "ToolDefinition",
+    "ToolMessage",
+    "Usage",
+    "UserMessage",
+    "is_array",
+    "is_object",
+    "message_from_json",
+    "messages_from_json",
+    "part_from_json",
+    "text_of",
+]
+
+JsonObject: TypeAlias = dict[str, Any]
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "error"]
+
+
+def is_object(value: Any) -> TypeGuard[JsonObject]:
+    """Whether a JSON value is an object."""
+    return isinstance(value, dict)
+
+
+def is_array(value: Any) -> TypeGuard[list[Any]]:
+    """Whether a JSON value is an array."""
+    return isinstance(value, list)
+
+
+# Content parts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextPart:
+    """Text among other parts."""
+
+    text: str
+
+    def to_json(self) -> JsonObject:
+        """The chat-completions form."""
+        return {"type": "text", "text": self.text}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImagePart:
+    """An image: `url` is an http(s) address or a `data:` URL with base64 content."""
+
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+    def to_json(self) -> JsonObject:
+        """The chat-completions form."""
+        image = {"url": self.url} | ({"detail": self.detail} if self.detail else {})
+        return {"type": "image_url", "image_url": image}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioPart:
+    """Audio: `data` is base64, `format` such as "wav" or "mp3"."""
+
+    data: str
+    format: str
+
+    def to_json(self) -> JsonObject:
+        """The chat-completions form."""
+        return {"type": "input_audio", "input_audio": {"data": self.data, "format": self.format}}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilePart:
+    """A file: by `file_id` of an earlier upload, or by `data` (a base64 `data:` URL)."""
+
+    data: str | None = None
+    filename: str | None = None
+    file_id: str | None = None
+
+    def to_json(self) -> JsonObject:
+        """The chat-completions form."""
+        named = {"file_data": self.data, "filename": self.filename, "file_id": self.file_id}
+        return {"type": "file", "file": {key: v for key, v in named.items() if v is not None}}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OtherPart:
+    """A part of a type this version does not know, kept as it came."""
+
+    data: JsonObject
+
+    def to_json(self) -> JsonObject:
+        """The part as it came."""
+        return self.data
+
+
+Part: TypeAlias = TextPart | ImagePart | AudioPart | FilePart | OtherPart
+Content: TypeAlias = str | tuple[Part, ...]
+
+
+def part_from_json(data: Mapping[str, Any]) -> Part:
+    """Decode one content part; an unknown or odd one is kept as an `OtherPart`."""
+    match data:
+        case {"type": "text", "text": str(text), **rest} if not rest:
+            return TextPart(text=text)
+        case {"type": "image_url", "image_url": {"url": str(url), **rest}} if not (
+            rest.keys() - {"detail"}
+        ):
+            return ImagePart(url=url, detail=rest.get("detail"))
+        case {"type": "input_audio", "input_audio": {"data": str(audio), "format": str(form)}}:
+            return AudioPart(data=audio, format=form)
+        case {"type": "file", "file": {**body}} if not (
+            body.keys() - {"file_data", "filename", "file_id"}
+        ):
+            return FilePart(
+                data=body.get("file_data"),
+                filename=body.get("filename"),
+                file_id=body.get("file_id"),
+            )
+        case _:
+            return OtherPart(data=dict(data))
+
+
+def _content_to_json(content: Content | None) -> Any:
+    if content is None or isinstance(content, str):
+        return content
+    return [part.to_json() for part in content]
+
+
+def text_of(content: Content | None) -> str:
+    """The text of a message's content: its text parts joined, other parts left out."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.text for part in content if isinstance(part, TextPart))
+
+
+# Messages
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemMessage:
+    """Instructions. Whether a server calls them system or developer is its profile's business."""
+
+    content: Content
+    name: str | None = None
+    _memo: dict[Any, Any] = field(
+        default_factory=dict[Any, Any], init=False, repr=False, compare=False
+    )
+
+    def to_json(self) -> JsonObject:
+        """The chat-completions form."""
+        return _plain("system", self.content, self.name)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UserMessage:
+    """What the user says."""
+
+    content: Content
+    name: str | None = None
+    _memo: dict[Any, Any] = field(
+        default_factory=dict[Any, Any], init=False, repr=False, compare=False
+    )
+
+    def to_json(self) -> JsonObject:
+        """The chat-completions form."""
+        return _plain("user", self.content, self.name)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolCall:
+    """One call the model asks for. `arguments` is the raw text it sent, whatever that is."""
+
+    id: str
+    name: str
+    arguments: str
+    extra: JsonObject = field(default_factory=dict[str, Any])
+
+    def to_json(self) -> JsonObject:
+        """The chat-completions form."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": self.id, "type": "function", "function": function, **self.extra}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AssistantMessage:
+    """What the model says: text, calls, a refusal, or several of them.
+
+    `reasoning` is the text of the model's thinking under whatever name the
+    server sent it; `extra` holds the server's unknown fields.
+    """
+
+    content: Content | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    refusal: str | None = None
+    reasoning: str | None = None
+    name: str | None = None
+    extra: JsonObject = field(default_factory=dict[str, Any])
+    _memo: dict[Any, Any] = field(
+        default_factory=dict[Any, Any], init=False, repr=False, compare=False
+    )
+
+    @property
+    def text(self) -> str:
+        """The text parts joined; empty when there are none."""
+        return text_of(self.content)
+
+    def to_json(self) -> JsonObject:
+        """The chat-completions form; `content` is always there, null when absent."""
+        data = _plain("assistant", self.content, self.name)
+        if self.reasoning is not None:
+            data["reasoning"] = self.reasoning
+        if self.refusal is not None:
+            data["refusal"] = self.refusal
+        if self.tool_calls:
+            data["tool_calls"] = [call.to_json() for call in self.tool_calls]
+        return data | self.extra
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolMessage:
+    """The answer to one tool call. `name` is the tool's."""
+
+    call_id: str
+    content: Content
+    name: str | None = None
+    _memo: dict[Any, Any] = field(
+        default_factory=dict[Any, Any], init=False, repr=False, compare=False
+    )
+
+    @property
+    def text(self) -> str:
+        """The text parts joined; empty when there are none."""
+        return text_of(self.content)
+
+    def to_json(self) -> JsonObject:
+        """The chat-completions form."""
+        return _plain("tool", self.content, self.name) | {"tool_call_id": self.call_id}
+
+
+Message: TypeAlias = SystemMessage | UserMessage | AssistantMessage | ToolMessage
+
+
+def _plain(role: str, content: Content | None, name: str | None) -> JsonObject:
+    data: JsonObject = {"role": role, "content": _content_to_json(content)}
+    if name is not None:
+        data["name"] = name
+    return data
+
+
+def message_from_json(data: Mapping[str, Any], index: int | None = None) -> Message:
+    """Decode one message from its chat-completions form.
+
+    Args:
+        data: The message as a dict.
+        index: Its place in the history, for the error.
+
+    Raises:
+        InvalidHistory: The role is unknown, or the content is neither text nor parts.
+    """
+    where = "" if index is None else f" at index {index}"
+    role, name = data.get("role"), data.get("name")
+    content = _content_from_json(data.get("content"), where, index)
+    match role:
+        case "system" | "developer":
+            return SystemMessage(content=_given(content, role, where, index), name=name)
+        case "user":
+            return UserMessage(content=_given(content, role, where, index), name=name)
+        case "assistant":
+            known = ("role", "content", "tool_calls", "refusal", "reasoning", "name")
+            calls = data.get("tool_calls") or ()
+            return AssistantMessage(
+                content=content,
+                tool_calls=tuple(_call_from_json(call, where, index) for call in calls),
+                refusal=data.get("refusal"),
+                reasoning=data.get("reasoning"),
+                name=name,
+                extra={key: value for key, value in data.items() if key not in known},
+            )
+        case "tool":
+            call_id = data.get("tool_call_id")
+            if not isinstance(call_id, str):
+                raise InvalidHistory(
+                    f"The tool message{where} has no tool_call_id; it must name the call it "
+                    f"answers. Got {call_id!r}.",
+                    index=index,
+                )
+            return ToolMessage(
+                call_id=call_id, content=_given(content, role, where, index), name=name
+            )
+        case _:
+            raise InvalidHistory(
+                f"The message{where} has role {role!r}; expected system, developer, user, "
+                "assistant or tool.",
+                index=index,
+            )
+
+
+def _content_from_json(content: Any, where: str, index: int | None) -> Content | None:
+    if content is None or isinstance(content, str):
+        return content
+    if is_array(content) and all(is_object(part) for part in content):
+        return tuple(part_from_json(part) for part in content)
+    raise InvalidHistory(
+        f"The content of the message{where} is {type(content).__name__}; "
+        "expected text or a list of parts.",
+        index=index,
+    )
+
+
+def _given(content: Content | None, role: str, where: str, index: int | None) -> Content:
+    if content is None:
+        raise InvalidHistory(f"The {role} message{where} has no content.", index=index)
+    return content
+
+
+def _call_from_json(data: Any, where: str, index: int | None) -> ToolCall:
+    match data:
+        case {"id": str(id_), "function": {"name": str(name), "arguments": str(arguments)}}:
+            known = ("id", "type", "function")
+            extra = {key: value for key, value in data.items() if key not in known}
+            return ToolCall(id=id_, name=name, arguments=arguments, extra=extra)
+        case _:
+            raise InvalidHistory(
+                f"A tool call of the message{where} is not "
+                '{"id": …, "function": {"name": …, "arguments": "…"}}: ' + f"{data!r}.",
+                index=index,
+            )
+
+
+# Requests and responses
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """Tokens, as the server counted them. `requests` counts model calls."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together (cached and reasoning tokens are part of those)."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        """The sum, field by field."""
+        return Usage(
+            requests=self.requests + other.requests,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+    def to_json(self) -> JsonObject:
+        """The counts that are not zero."""
+        return {name: n for name in Usage.__slots__ if (n := getattr(self, name))}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Usage:
+        """The reverse of `to_json`; unknown keys are left out."""
+        return cls(**{name: data[name] for name in cls.__slots__ if name in data})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolDefinition:
+    """What the model sees of a tool. `parameters` is a JSON Schema of type object."""
+
+    name: str
+    description: str
+    parameters: JsonObject
+    strict: bool = False
+    _memo: dict[Any, Any] = field(
+        default_factory=dict[Any, Any], init=False, repr=False, compare=False
+    )
+
+    def to_json(self) -> JsonObject:
+        """The chat-completions form."""
+        function: JsonObject = {
+            "name": self.name,
+            "description": self.description,
+            "parameters": self.parameters,
+        }
+        if self.strict:
+            function["strict"] = True
+        return {"type": "function", "function": function}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForcedTool:
+    """A `tool_choice` that names one tool (a bare name could be a tool called "auto")."""
+
+    name: str
+
+
+ToolChoice: TypeAlias = Literal["auto", "none", "required"] | ForcedTool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputFormat:
+    """A `response_format`: a JSON Schema the server enforces, or just "some JSON object"."""
+
+    kind: Literal["json_schema", "json_object"]
+    name: str = "output"
+    schema: JsonObject | None = None
+    strict: bool = True
+
+    def to_json(self) -> JsonObject:
+        """The chat-completions form."""
+        if self.kind == "json_object":
+            return {"type": "json_object"}
+        body = {"name": self.name, "schema": self.schema, "strict": self.strict}
+        return {"type": "json_schema", "json_schema": body}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRequest:
+    """One question to a model, independent of who serves it.
+
+    `settings` holds the sampling parameters that were set, under their
+    chat-completions names; a codec renames or drops what its server lacks.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[ToolDefinition, ...] = ()
+    tool_choice: ToolChoice | None = None
+    output: OutputFormat | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelResponse:
+    """A complete answer.
+
+    Attributes:
+        message: What the model said.
+        finish: Why it stopped.
+        usage: What it cost in tokens.
+        model: The model that answered, by the server's own name.
+        id: The server's id of the response.
+        choices: The other choices when `n > 1` was asked for in a direct request.
+        logprobs: The server's log probabilities, as sent.
+        extra: The response's unknown fields.
+    """
+
+    message: AssistantMessage
+    finish: FinishReason = "stop"
+    usage: Usage = Usage(requests=1)
+    model: str | None = None
+    id: str | None = None
+    choices: tuple[AssistantMessage, ...] = ()
+    logprobs: Any = None
+    extra: JsonObject = field(default_factory=dict[str, Any])
+
+
+def messages_from_json(items: Sequence[Mapping[str, Any] | Message]) -> tuple[Message, ...]:
+    """Accept our messages and plain chat-completions dicts, in any mixture."""
+    return tuple(
+        message_from_json(item, index) if isinstance(item, Mapping) else item
+        for index, item in enumerate(items)
+    )
