@@ -1,0 +1,213 @@
+"""What the loop asks for and what it gets back: data only.
+
+The loop yields effects and is sent outcomes. Both are values without closures,
+so that the same loop can be driven live, from a recording, from a script or by
+a foreign engine. Failures are outcomes too.
+
+Every effect has an `Address`, made from its cause and never from timing:
+
+    /agent                      the run of an agent
+    /agent/m2                   its model call at step 2
+    /agent/m2/h1                the second HTTP attempt of that call
+    /agent/m2/t0                the first tool call of that response
+    /agent/m2/t0/research/m0    the first model call of a sub-agent which that tool ran
+    /agent/m2/t0/research~1     the same tool's second use of that sub-agent
+    /agent/instructions         user code that is not pure, by its name
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, Self, TypeAlias
+
+from agentkit.errors import AgentKitError, RecordedError, error_from_data
+from agentkit.messages import (
+    JsonObject,
+    ModelRequest,
+    ModelResponse,
+    ToolCall,
+    ToolMessage,
+)
+
+__all__ = [
+    "Address",
+    "Compute",
+    "Effect",
+    "Failure",
+    "Handler",
+    "Interrupt",
+    "ModelCall",
+    "Outcome",
+    "ToolBatch",
+    "ToolInvocation",
+    "ToolOutcome",
+    "ToolStatus",
+    "Value",
+]
+
+
+class Address(str):
+    """The place of an effect in its run; see the module's drawing."""
+
+    __slots__ = ()
+
+    @classmethod
+    def root(cls, agent: str) -> Self:
+        """The address of a run's outermost agent."""
+        return cls(f"/{agent}")
+
+    def step(self, index: int) -> Address:
+        """The model call at step `index` of this agent."""
+        return Address(f"{self}/m{index}")
+
+    def call(self, index: int) -> Address:
+        """The tool call at `index` of this model call's response."""
+        return Address(f"{self}/t{index}")
+
+    def attempt(self, index: int) -> Address:
+        """The HTTP attempt number `index` of this model call."""
+        return Address(f"{self}/h{index}")
+
+    def child(self, name: str, use: int = 0) -> Address:
+        """Something named under this address; `use` counts its repeated uses from 0."""
+        return Address(f"{self}/{name}~{use}" if use else f"{self}/{name}")
+
+
+# Effects
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCall:
+    """Ask the model. Answered by a `ModelResponse` or a `Failure`."""
+
+    at: Address
+    model: str
+    request: ModelRequest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolInvocation:
+    """Run one tool call. Answered by a `ToolOutcome`, whatever happens.
+
+    `effect` is what the tool's author says it does to the world.
+    """
+
+    at: Address
+    call: ToolCall
+    effect: Literal["read", "write"] = "write"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolBatch:
+    """Run the calls of one response, concurrently. Answered by their outcomes in call order."""
+
+    at: Address
+    calls: tuple[ToolInvocation, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compute:
+    """Run a user's function that is not pure. Answered by a `Value` or a `Failure`."""
+
+    at: Address
+    name: str
+    input: Any = None
+
+
+Effect: TypeAlias = ModelCall | ToolBatch | ToolInvocation | Compute
+
+
+# Outcomes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """An effect that did not succeed: the error's type, message and fields as data.
+
+    `exception` is the live exception, for `raise … from` in this process. It is
+    never recorded.
+    """
+
+    type: str
+    message: str
+    data: JsonObject = field(default_factory=dict[str, Any])
+    traceback: str | None = None
+    exception: BaseException | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """Describe an exception."""
+        known = isinstance(error, AgentKitError)
+        return cls(
+            type=error.type if isinstance(error, RecordedError) else type(error).__name__,
+            message=str(error),
+            data=error.data() if known else {},
+            traceback="".join(traceback.format_exception(error)),
+            exception=error,
+        )
+
+    def to_error(self) -> AgentKitError:
+        """The live agentkit error if there is one, else one rebuilt from the data."""
+        if isinstance(self.exception, AgentKitError):
+            return self.exception
+        error = error_from_data(self.type, self.message, self.data)
+        error.__cause__ = self.exception
+        return error
+
+
+ToolStatus: TypeAlias = Literal["ok", "error", "timeout", "cancelled", "denied"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolOutcome:
+    """How one tool call ended. `message` is what the model is told, in every case.
+
+    `fatal` says that the tool's author wants the run to end here (`on_error="raise"`).
+    """
+
+    at: Address
+    status: ToolStatus
+    message: ToolMessage
+    error: Failure | None = None
+    fatal: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Value:
+    """What a `Compute` returned: a JSON value."""
+
+    value: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interrupt:
+    """Any effect may be answered so: the run has to end now, whatever the loop wants.
+
+    For a `ToolBatch`, `outcomes` answers every one of its calls: those that had
+    finished as they finished, the others as cancelled.
+    """
+
+    status: Literal["cancelled", "limit", "error"]
+    error: Failure
+    outcomes: tuple[ToolOutcome, ...] = ()
+
+
+Outcome: TypeAlias = (
+    ModelResponse | ToolOutcome | tuple[ToolOutcome, ...] | Value | Failure | Interrupt
+)
+
+
+class Handler(Protocol):
+    """Performs effects. Handlers wrap each other like middleware.
+
+    A handler is given single effects; a `ToolBatch` is taken apart by
+    `agentkit.execution`, which asks the handler for each of its calls.
+    """
+
+    async def perform(self, effect: Effect) -> Outcome:
+        """Perform `effect` and return its outcome. Failures are returned, not raised.
+
+        Cancellation is raised, as everywhere.
+        """
+        ...

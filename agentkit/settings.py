@@ -1,0 +1,319 @@
+"""What a caller may set of a run: sampling parameters, limits and timeouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol, TypeAlias, cast
+
+from agentkit.errors import InvalidSetting
+from agentkit.messages import ForcedTool, ToolChoice
+
+__all__ = ["ChatSettings", "Limits", "Timeouts"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Where a run ends, whatever the model wants. None means no limit.
+
+    Limits are checked before anything is sent or executed. A run that reaches
+    one ends with `LimitExceeded`, which carries what the run had reached.
+
+    Attributes:
+        steps: Model calls.
+        tool_calls: Tool calls that are executed.
+        input_tokens: Input tokens over all steps.
+        output_tokens: Output tokens over all steps.
+        total_tokens: Input and output tokens over all steps.
+        seconds: Wall-clock time of the run.
+        parallel: Tool calls running at the same time.
+        repeats: How often in a row the very same batch of calls may come again.
+            Past it the batch is not executed, and the model is asked once more
+            without tools. None takes the model's default: 3, or 0 for the
+            embedded model. A large number never notices repetition.
+    """
+
+    steps: int | None = 50
+    tool_calls: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    seconds: float | None = None
+    parallel: int | None = None
+    repeats: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values, before any I/O."""
+        for one in fields(self):
+            value: Any = getattr(self, one.name)
+            least = 0 if one.name in ("repeats", "tool_calls") else 1
+            if one.name == "seconds":
+                least = 0
+            if value is None:
+                continue
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not value >= least:
+                raise InvalidSetting(
+                    f"Limits.{one.name} is {value!r}; expected None or a number of at "
+                    f"least {least}.",
+                    field=one.name,
+                    value=repr(value),
+                    allowed=f">= {least}",
+                )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeouts:
+    """How long a model call may take, in seconds; None waits for ever.
+
+    Attributes:
+        connect: Until a connection stands.
+        read: Between two pieces of an answer. A model that thinks is silent for long.
+        write: Between two pieces of the request.
+        pool: Until a connection is free.
+        total: The whole call, with all its attempts and the waits between them.
+    """
+
+    connect: float | None = 10.0
+    read: float | None = 300.0
+    write: float | None = 60.0
+    pool: float | None = 60.0
+    total: float | None = 1800.0
+
+
+class _Named(Protocol):
+    """A tool, of which only the name matters here."""
+
+    @property
+    def name(self) -> str: ...
+
+
+_Check: TypeAlias = Callable[[Any], bool]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _checked(allowed: str, check: _Check) -> Any:
+    """A field that is None or passes `check`; `allowed` says it in words."""
+    return field(default=None, metadata={"allowed": allowed, "check": check})
+
+
+def _between(least: float, most: float) -> Any:
+    return _checked(f"{least}…{most}", lambda v: _number(v) and least <= v <= most)
+
+
+def _whole(least: int, most: int | None = None) -> Any:
+    allowed = f"an integer >= {least}" if most is None else f"an integer {least}…{most}"
+    top = float("inf") if most is None else most
+    return _checked(allowed, lambda v: _integer(v) and least <= v <= top)
+
+
+def _flag() -> Any:
+    return _checked("True or False", lambda v: isinstance(v, bool))
+
+
+def _text() -> Any:
+    return _checked("text", lambda v: isinstance(v, str))
+
+
+def _object() -> Any:
+    return _checked("a mapping", lambda v: isinstance(v, Mapping))
+
+
+def _one_of(*words: str) -> Any:
+    return _checked(" | ".join(map(repr, words)), lambda v: v in words)
+
+
+def _texts(value: Any) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and all(isinstance(one, str) for one in cast(Sequence[Any], value))
+    )
+
+
+def _biases(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        _number(one) and -100 <= one <= 100 for one in cast(Mapping[Any, Any], value).values()
+    )
+
+
+def _is_choice(value: Any) -> bool:
+    return isinstance(value, str) or isinstance(getattr(value, "name", None), str)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChatSettings:
+    """Sampling parameters of chat completions. None leaves a parameter to the server.
+
+    Values are checked here, before any I/O. Settings of the agent, the run and
+    the step are merged in that order. What a server does not take is renamed,
+    clamped or dropped by its profile with a warning, or refused with
+    `ChatModel(strict_settings=True)`.
+
+        agent = Agent("openai:gpt-4o", settings=ChatSettings(temperature=0, seed=1))
+
+    The ranges are those of the OpenAI API reference ("Create chat completion"),
+    and of vLLM's, OpenRouter's and Fireworks' references for what is theirs.
+
+    Attributes:
+        temperature: 0…2. Randomness of sampling; some servers take at most 1.
+        top_p: 0 < x <= 1. Sample from the most likely tokens of this total probability.
+        top_k: Integer >= -1. Sample from this many tokens; -1 is off. Not OpenAI.
+        min_p: 0…1. Least probability relative to the most likely token. Not OpenAI.
+        frequency_penalty: -2…2. Against tokens by how often they came.
+        presence_penalty: -2…2. Against tokens that came at all.
+        repetition_penalty: 0 < x < 2. A factor against repetition. Not OpenAI.
+        max_completion_tokens: >= 1. Most tokens of an answer, thinking included.
+        max_tokens: The deprecated name of `max_completion_tokens`.
+        n: 1…128. Answers per request; more than one only in a direct `model.request`.
+        stop: A text, or up to 4 texts, at which the answer ends.
+        seed: Integer. For answers as repeatable as the server can.
+        logprobs: Return log probabilities of the answer's tokens.
+        top_logprobs: 0…20. As many alternatives for each token; needs `logprobs`.
+        logit_bias: Token id to -100…100.
+        tool_choice: "auto", "none", "required", a tool, or a tool's name. After the
+            step that it forced, the model may choose freely again.
+        keep_tool_choice: Force the call at every step. The run then ends by a limit only.
+        parallel_tool_calls: Whether one answer may hold several calls.
+        modalities: "text", "audio" or both.
+        audio: `{"voice": …, "format": …}` for spoken answers.
+        prediction: `{"type": "content", "content": …}`: text that is mostly known already.
+        reasoning_effort: How much a reasoning model thinks.
+        metadata: Labels that the server stores with the request.
+        store: Whether the server stores the answer.
+        user: Your id of the end user.
+        safety_identifier: Your id of the end user, hashed, for abuse detection.
+        prompt_cache_key: Requests of one key are routed to one prompt cache.
+        service_tier: "auto", "default", "flex", "priority", or the server's own.
+        web_search_options: Options of the server's own web search.
+        structured_outputs: Route to servers that enforce schemas. OpenRouter.
+        models: Models to fall back to. OpenRouter.
+        route: "fallback". OpenRouter.
+        provider: Which upstream servers may answer: order, allow_fallbacks,
+            require_parameters, data_collection, sort and more. OpenRouter.
+        transforms: What is done to a prompt that is too long. OpenRouter.
+        usage: `{"include": True}` for costs in the usage. OpenRouter.
+        context_length_exceeded_behavior: "truncate" or "error". Fireworks.
+        extra_body: Further fields of the request body; they win over all others.
+        extra_headers: Further headers.
+        extra_query: Further query parameters.
+    """
+
+    temperature: float | None = _between(0, 2)
+    top_p: float | None = _checked("0 < x <= 1", lambda v: _number(v) and 0 < v <= 1)
+    top_k: int | None = _whole(-1)
+    min_p: float | None = _between(0, 1)
+    frequency_penalty: float | None = _between(-2, 2)
+    presence_penalty: float | None = _between(-2, 2)
+    repetition_penalty: float | None = _checked("0 < x < 2", lambda v: _number(v) and 0 < v < 2)
+    max_completion_tokens: int | None = _whole(1)
+    max_tokens: int | None = _whole(1)
+    n: int | None = _whole(1, 128)
+    stop: str | Sequence[str] | None = _checked(
+        "a text or up to 4 texts", lambda v: isinstance(v, str) or (_texts(v) and len(v) <= 4)
+    )
+    seed: int | None = _checked("an integer", _integer)
+    logprobs: bool | None = _flag()
+    top_logprobs: int | None = _whole(0, 20)
+    logit_bias: Mapping[str, float] | None = _checked("token id: -100…100", _biases)
+    tool_choice: str | ForcedTool | _Named | None = _checked(  # noqa: RUF009 # makes a field
+        "'auto' | 'none' | 'required', a tool or its name", _is_choice
+    )
+    keep_tool_choice: bool | None = _flag()
+    parallel_tool_calls: bool | None = _flag()
+    modalities: Sequence[Literal["text", "audio"]] | None = _checked(
+        "'text' and 'audio'", lambda v: _texts(v) and set(v) <= {"text", "audio"}
+    )
+    audio: Mapping[str, Any] | None = _object()
+    prediction: Mapping[str, Any] | None = _object()
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = _one_of(
+        "none", "minimal", "low", "medium", "high"
+    )
+    metadata: Mapping[str, str] | None = _object()
+    store: bool | None = _flag()
+    user: str | None = _text()
+    safety_identifier: str | None = _text()
+    prompt_cache_key: str | None = _text()
+    service_tier: str | None = _text()
+    web_search_options: Mapping[str, Any] | None = _object()
+    structured_outputs: bool | None = _flag()
+    models: Sequence[str] | None = _checked("names of models", _texts)
+    route: str | None = _text()
+    provider: Mapping[str, Any] | None = _object()
+    transforms: Sequence[str] | None = _checked("names of transforms", _texts)
+    usage: Mapping[str, Any] | None = _object()
+    context_length_exceeded_behavior: Literal["truncate", "error"] | None = _one_of(
+        "truncate", "error"
+    )
+    extra_body: Mapping[str, Any] | None = _checked(
+        "a mapping without 'messages' and 'stream'",
+        lambda v: isinstance(v, Mapping) and not {"messages", "stream"} & {*cast(Any, v)},
+    )
+    extra_headers: Mapping[str, str] | None = _object()
+    extra_query: Mapping[str, Any] | None = _object()
+
+    def __post_init__(self) -> None:
+        """Check every value, and translate the deprecated name."""
+        for one in fields(self):
+            value: Any = getattr(self, one.name)
+            if value is not None and not one.metadata["check"](value):
+                raise _invalid(one.name, value, one.metadata["allowed"])
+        if self.top_logprobs is not None and not self.logprobs:
+            raise _invalid("top_logprobs", self.top_logprobs, "only together with logprobs=True")
+        if self.max_tokens is not None:
+            if self.max_completion_tokens not in (None, self.max_tokens):
+                raise _invalid("max_tokens", self.max_tokens, "not beside max_completion_tokens")
+            object.__setattr__(self, "max_completion_tokens", self.max_tokens)
+            object.__setattr__(self, "max_tokens", None)
+
+    def merge(self, other: ChatSettings) -> ChatSettings:
+        """These settings with those of `other` over them; the `extra_…` key by key.
+
+        Raises:
+            InvalidSetting: Together they contradict each other.
+        """
+        merged: dict[str, Any] = {}
+        for one in fields(self):
+            mine, new = getattr(self, one.name), getattr(other, one.name)
+            if one.name.startswith("extra_") and mine and new:
+                merged[one.name] = {**mine, **new}
+            else:
+                merged[one.name] = mine if new is None else new
+        return ChatSettings(**merged)
+
+    def to_params(self) -> dict[str, Any]:
+        """What is set, under the names of the chat-completions reference, as JSON values."""
+        chosen = ("tool_choice", "keep_tool_choice")
+        return {
+            one.name: [*cast(Any, value)] if isinstance(value, tuple) else value
+            for one in fields(self)
+            if one.name not in chosen and (value := getattr(self, one.name)) is not None
+        }
+
+    def forced_choice(self) -> ToolChoice | None:
+        """`tool_choice` as a request holds it."""
+        match self.tool_choice:
+            case None | ForcedTool():
+                return self.tool_choice
+            case "auto" | "none" | "required":
+                return cast("ToolChoice", self.tool_choice)
+            case str(name):
+                return ForcedTool(name=name)
+            case tool:
+                return ForcedTool(name=tool.name)
+
+
+def _invalid(name: str, value: Any, allowed: str) -> InvalidSetting:
+    return InvalidSetting(
+        f"ChatSettings.{name} is {value!r}; expected {allowed}.",
+        field=name,
+        value=repr(value),
+        allowed=allowed,
+    )
