@@ -1,0 +1,189 @@
+"""From the text that a model sent to the JSON object it meant.
+
+Valid JSON passes untouched. Damage with exactly one meaning is repaired and
+named: code fences, text around the object, single quotes, Python literals,
+trailing commas, keys without quotes, an object encoded twice, nothing at all.
+Where two meanings are possible, or the text is cut off, the model is told.
+
+The repair rewrites tokens and leaves the reading to a strict parser, so it can
+change how something is written and never what is there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from agentkit.errors import InvalidArguments
+from agentkit.messages import JsonObject
+
+__all__ = ["load"]
+
+
+def load(text: str) -> tuple[JsonObject, tuple[str, ...]]:
+    """Read the JSON object in `text`.
+
+    Returns:
+        The object, and what had to be repaired on the way to it.
+
+    Raises:
+        InvalidArguments: The text is not one JSON object, also not a damaged one
+            with a single meaning.
+    """
+    return _load(text, ())
+
+
+def _load(text: str, repairs: tuple[str, ...]) -> tuple[JsonObject, tuple[str, ...]]:
+    stripped = text.strip()
+    if stripped in ("", "null", "None"):
+        return {}, (*repairs, "nothing was sent where an object belongs")
+    try:
+        value = _decode(stripped)
+    except _Ambiguous as error:
+        raise InvalidArguments(f"The arguments are ambiguous: {error}. Nothing was run.") from None
+    except RecursionError:
+        raise InvalidArguments("The arguments are nested too deeply. Nothing was run.") from None
+    except ValueError as error:
+        value, notes = _repair(stripped, error)
+        repairs += notes
+    if isinstance(value, str) and "encoded twice" not in repairs:
+        return _load(value, (*repairs, "encoded twice"))
+    if not isinstance(value, dict):
+        raise InvalidArguments(
+            f"The arguments are {_kind(value)}; expected one JSON object with the parameters by "
+            "name. Nothing was run."
+        )
+    return value, repairs
+
+
+class _Ambiguous(ValueError):
+    """Valid JSON with two meanings."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> JsonObject:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        for key, value in pairs:
+            if result[key] != value or type(result[key]) is not type(value):
+                raise _Ambiguous(f"the key {key!r} stands there twice, with different values")
+    return result
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant).decode
+_decode_lenient = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, strict=False
+).decode
+
+_TOKEN = re.compile(
+    r"""(?P<space>\s+)
+    | "(?P<double>[^"\\]*(?:\\.[^"\\]*)*)"
+    | '(?P<single>[^'\\]*(?:\\.[^'\\]*)*)'
+    | (?P<number>-?[0-9][0-9.eE+-]*)
+    | (?P<key>(?!(?:True|False|None|true|false|null)\b)[A-Za-z_$][\w$]*(?=\s*:))
+    | (?P<word>\w+)
+    | (?P<mark>[{}\[\]:,])""",
+    re.VERBOSE | re.DOTALL,
+)
+_WORDS = {"True": "true", "False": "false", "None": "null"}
+_FENCE = re.compile(r"```\w*")
+
+
+def _repair(text: str, error: ValueError) -> tuple[Any, tuple[str, ...]]:
+    """Rewrite the one object in `text` as strict JSON, token by token."""
+    start = text.find("{")
+    if start < 0:
+        raise _not_json(text, error)
+    tokens, end, notes = _tokens(text, start, error)
+    before, after = _FENCE.sub("", text[:start]), _FENCE.sub("", text[end:])
+    if re.search(r"[{}\[\]]", before + after):
+        raise InvalidArguments(
+            "The arguments hold more than one JSON value. Nothing was run; send one JSON object."
+        )
+    if "```" in text[:start] + text[end:]:
+        notes.add("a code fence around it")
+    if before.strip() or after.strip():
+        notes.add("text around it")
+    try:
+        value = _decode_lenient("".join(tokens))
+    except _Ambiguous as twice:
+        raise InvalidArguments(f"The arguments are ambiguous: {twice}. Nothing was run.") from None
+    except (ValueError, RecursionError):
+        raise _not_json(text, error) from None
+    return value, tuple(sorted(notes)) or ("line breaks inside a string",)
+
+
+def _tokens(text: str, start: int, error: ValueError) -> tuple[list[str], int, set[str]]:
+    """The tokens of the object at `start` as strict JSON, where it ends, and what was changed."""
+    tokens: list[str] = []
+    notes: set[str] = set()
+    depth, place = 0, start
+    while match := _TOKEN.match(text, place):
+        place = match.end()
+        token = match.group()
+        match match.lastgroup:
+            case "single":
+                notes.add("single quotes")
+                token = _double_quoted(match["single"])
+            case "double" if "\\'" in token:
+                notes.add("a wrong escape")
+                token = _double_quoted(match["double"])
+            case "key":
+                notes.add("a key without quotes")
+                token = json.dumps(token)
+            case "word" if token in _WORDS:
+                notes.add("Python literals")
+                token = _WORDS[token]
+            case "word" if token not in ("true", "false", "null"):
+                raise _not_json(text, error)
+            case "mark" if token in "{[":
+                depth += 1
+            case "mark" if token in "}]":
+                depth -= 1
+                if tokens[-1:] == [","] and tokens[-2:-1] not in (["{"], ["["], [","], [":"]):
+                    notes.add("a trailing comma")
+                    tokens.pop()
+            case _:
+                pass
+        if match.lastgroup != "space":
+            tokens.append(token)
+        if depth == 0:
+            return tokens, place, notes
+    raise _not_json(text, error, cut_off=place == len(text) or text[place] in "\"'")
+
+
+def _double_quoted(body: str) -> str:
+    """The inside of a string, however it was quoted, as a JSON string."""
+    swaps = {"\\'": "'", '"': '\\"'}
+    return '"' + re.sub(r"""\\['"\\]|\"""", lambda m: swaps.get(m[0], m[0]), body) + '"'
+
+
+def _not_json(text: str, error: ValueError, *, cut_off: bool = False) -> InvalidArguments:
+    if cut_off:
+        return InvalidArguments(
+            f"The arguments are cut off after {len(text)} characters. Nothing was run; send the "
+            "whole JSON object, shorter if it was too long."
+        )
+    where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+    what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    return InvalidArguments(
+        f"The arguments are not valid JSON: {what}{where}. Nothing was run; send one JSON object."
+    )
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case list():
+            return "a JSON array"
+        case bool():
+            return "a JSON boolean"
+        case str():
+            return "a JSON string"
+        case None:
+            return "null"
+        case _:
+            return "a JSON number"

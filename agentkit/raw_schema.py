@@ -1,0 +1,189 @@
+"""Tools from a raw JSON Schema: another program's, or written by hand."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from agentkit.errors import InvalidTool
+from agentkit.json_schema import at
+from agentkit.messages import JsonObject
+from agentkit.signatures import EMPTY, Signature, describe
+from agentkit.validation import Checker, Problem, unknown_name
+
+if TYPE_CHECKING:
+    import jsonschema_rs
+
+__all__ = ["JsonSchemaChecker", "RawSchema"]
+
+
+class RawSchema:
+    """An `ArgumentSchema` from a JSON Schema; the function takes its properties by keyword.
+
+    Drafts 2020-12 (default), 2019-09, 7, 6 and 4, told apart by `$schema`.
+    References lead nowhere outside the schema: nothing is fetched.
+
+    Args:
+        name: The tool's, for errors.
+        schema: A JSON Schema of an object.
+        function: What is called. Its annotations are not looked at, save for the context.
+        injected: The class whose annotation marks the parameter that a run fills in.
+
+    Raises:
+        InvalidTool: The schema is not valid, or the function does not take its properties.
+    """
+
+    description = ""
+    warnings: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        name: str,
+        schema: Mapping[str, Any],
+        function: Callable[..., Any],
+        *,
+        injected: type,
+    ) -> None:
+        self.parameters: JsonObject = {"type": "object", "properties": {}, **schema}
+        if self.parameters["type"] != "object":
+            raise InvalidTool(
+                f"The schema of tool {name!r} is of type {schema['type']!r}; arguments are an "
+                "object.",
+                tool=name,
+            )
+        self._signature = Signature(function, injected=injected, typed=False)
+        kinds = inspect.Parameter
+        self._open = any(p.kind is kinds.VAR_KEYWORD for p in self._signature.parameters)
+        self._check_names(name, function)
+        self._validator = _compiled(name, self.parameters)
+
+    @functools.cached_property
+    def checker(self) -> Checker:
+        """Checks arguments against the schema."""
+        return JsonSchemaChecker(self._validator, self.parameters, closed=not self._open)
+
+    def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Values as positional and keyword arguments; see `Signature.bind`."""
+        rest, named = dict(values), dict[str, Any]()
+        for p in self._signature.parameters:
+            if p.kind is inspect.Parameter.VAR_KEYWORD:
+                named[p.name] = rest
+            elif p.name in rest:
+                named[p.name] = rest.pop(p.name)
+        return self._signature.bind(named)
+
+    def _check_names(self, name: str, function: Any) -> None:
+        shown = self.parameters["properties"].keys()
+        stars = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        plain = [p for p in self._signature.parameters if p.kind not in stars]
+        hidden = {p.name for p in plain if p.injected}
+        known = {p.name for p in plain} - hidden
+        needed = {p.name for p in plain if p.default is EMPTY} - hidden
+        required = set(self.parameters.get("required", ()))
+        wrong = {
+            "does not take": set() if self._open else shown - known,
+            "needs, but the schema does not require,": needed - required,
+            "takes from the run": shown & hidden,
+        }
+        for how, names in wrong.items():
+            if names:
+                raise InvalidTool(
+                    f"{describe(function)} {how} {', '.join(sorted(names))} of the schema of tool "
+                    f"{name!r}.",
+                    tool=name,
+                )
+
+
+_DRAFTS = re.compile(
+    r"https?://json-schema\.org/(draft/2020-12|draft/2019-09|draft-0[467])/schema#?"
+)
+
+
+def _compiled(name: str, schema: JsonObject) -> jsonschema_rs.Validator:
+    import jsonschema_rs  # a native library that most programs never need
+
+    draft = schema.get("$schema")
+    if draft is not None and not _DRAFTS.fullmatch(str(draft)):
+        raise InvalidTool(
+            f"The schema of tool {name!r} is of the draft {draft!r}; known are 2020-12, 2019-09, "
+            "7, 6 and 4.",
+            tool=name,
+        )
+    try:
+        jsonschema_rs.meta.validate(schema)
+        return jsonschema_rs.validator_for(schema, mask="it", offline=True)
+    except jsonschema_rs.ValidationError as error:
+        raise InvalidTool(
+            f"The schema of tool {name!r} is not valid at {_pointer(error.instance_path)}: "
+            f"{error.message}.",
+            tool=name,
+        ) from error
+    except (jsonschema_rs.ReferencingError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InvalidTool(f"The schema of tool {name!r} is not valid: {reason}.", tool=name) from error
+
+
+class JsonSchemaChecker:
+    """Checks against a JSON Schema. What fits is passed on as it came."""
+
+    def __init__(
+        self, validator: jsonschema_rs.Validator, schema: JsonObject, *, closed: bool = False
+    ) -> None:
+        self.schema = schema
+        self._validator = validator
+        self._closed = closed
+
+    def check(self, data: JsonObject, text: str, *, strict: bool) -> JsonObject | list[Problem]:
+        """See `Checker.check`. Problems are placed by JSON pointers."""
+        problems = [
+            problem
+            for error in self._validator.iter_errors(data)
+            for problem in _problems(error, self.schema)
+        ]
+        names = list(self.schema["properties"])
+        if self._closed:
+            unknown = [key for key in data if key not in names]
+            problems += [_unknown((key,), names) for key in unknown]
+        return problems or data
+
+
+def _problems(error: jsonschema_rs.ValidationError, schema: JsonObject) -> Iterator[Problem]:
+    path, kind, said = tuple(error.instance_path), error.kind.name, error.kind.as_dict()
+    value, text = error.instance, error.message
+    match kind:
+        case "anyOf" | "oneOf" if any(said.get("context") or ()):
+            for branch in said["context"]:
+                for inner in branch:
+                    yield from _problems(inner, schema)
+            return
+        case "additionalProperties":
+            names = [name for one in at(schema, path) for name in one.get("properties", ())]
+            for key in said["unexpected"]:
+                yield _unknown((*path, key), names)
+            return
+        case "required":
+            path, value, text = (*path, said["property"]), ..., "is required"
+        case "type":
+            types = said.get("types") or [said.get("type")]
+            text = f"expected {' or '.join(map(str, types))}"
+            kind = "array_type" if {"array", "object"} & {*types} else kind
+        case "enum":
+            text = f"expected one of {', '.join(map(json.dumps, said['options']))}"
+        case "const":
+            text = f"expected {json.dumps(said['expected_value'])}"
+        case _:
+            pass
+    yield Problem(path=path, where=_pointer(path), text=text, value=value, kind=kind)
+
+
+def _unknown(path: tuple[int | str, ...], names: list[str]) -> Problem:
+    text = unknown_name(str(path[-1]), names)
+    return Problem(path=path, where=_pointer(path), text=text, value=...)
+
+
+def _pointer(path: Iterable[int | str]) -> str:
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path) or "/"

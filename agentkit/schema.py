@@ -1,0 +1,357 @@
+"""Callable and docstring to JSON Schema and argument validator.
+
+The schema is the one its author would have written by hand: a property for
+each parameter, no titles, no definitions that are used once. pydantic compiles
+one validator per function, at its first use; decoration only reads the signature.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol, cast
+
+import pydantic
+from pydantic import AliasChoices, ConfigDict, GetCoreSchemaHandler, TypeAdapter
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import CoreSchema, core_schema, to_jsonable_python
+
+from agentkit.annotations import accepted, fields, unpacked
+from agentkit.docstrings import Docstring, parse
+from agentkit.errors import InvalidTool
+from agentkit.json_schema import tidied
+from agentkit.messages import JsonObject
+from agentkit.signatures import EMPTY, Parameter, Signature, describe
+from agentkit.validation import Checker, TypeChecker, explain
+
+__all__ = ["ArgumentSchema", "FunctionSchema", "explain"]
+
+_VAR_POSITIONAL, _VAR_KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+_UNFIT = (pydantic.PydanticUserError, TypeError, ValueError, NameError, RecursionError)
+
+
+class ArgumentSchema(Protocol):
+    """What a tool has to know of its arguments, wherever that comes from."""
+
+    @property
+    def description(self) -> str:
+        """What the model is told of the tool, if nobody says otherwise."""
+        ...
+
+    @property
+    def parameters(self) -> JsonObject:
+        """The JSON Schema of the arguments, an object."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the author should know."""
+        ...
+
+    @property
+    def checker(self) -> Checker:
+        """Validates arguments; its values are for `bind`."""
+        ...
+
+    def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Validated values as positional and keyword arguments; see `Signature.bind`."""
+        ...
+
+
+class FunctionSchema:
+    """An `ArgumentSchema` from a function's types and docstring.
+
+    Args:
+        function: Any callable.
+        injected: The class whose annotation marks the parameter that a run fills in.
+        method: Whether the first parameter is bound later.
+        scope: The frame that defines the function; its local names may be in annotations.
+
+    Raises:
+        InvalidTool: See `Signature`.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        injected: type,
+        method: bool = False,
+        scope: FrameType | None = None,
+    ) -> None:
+        self.function = function
+        self.signature = Signature(function, injected=injected, method=method, scope=scope)
+
+    @property
+    def description(self) -> str:
+        """The docstring without its parameters."""
+        return self._docstring.description
+
+    @property
+    def parameters(self) -> JsonObject:
+        """The JSON Schema of the arguments.
+
+        Raises:
+            InvalidTool: A type has no JSON form, or does not exist.
+        """
+        return self._built.checker.schema
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Which parameters the model does not see, because their types have no JSON form."""
+        return self._built.warnings
+
+    @property
+    def checker(self) -> Checker:
+        """Validates arguments; its values are for `bind`."""
+        return self._built.checker
+
+    def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Validated values as positional and keyword arguments; see `Signature.bind`."""
+        rest = dict(values)
+        named: dict[str, Any] = {}
+        for one in self._built.properties:
+            name = one.parameter.name
+            if one.parameter.kind is _VAR_KEYWORD:
+                named[name] = rest
+            elif one.key in rest:
+                named[name] = rest.pop(one.key)
+            elif one.fallback is not None:
+                named[name] = one.fallback()
+        return self.signature.bind(named)
+
+    @functools.cached_property
+    def _docstring(self) -> Docstring:
+        return parse(_doc(self.function))
+
+    @functools.cached_property
+    def _built(self) -> _Built:
+        properties = tuple(_property(p) for p in self.signature.parameters if not p.injected)
+        warnings: tuple[str, ...] = ()
+        try:
+            adapter, schema = _compiled(properties)
+        except _UNFIT:
+            properties, warnings = self._possible(properties)
+            adapter, schema = _compiled(properties)
+        schema = tidied(schema)
+        for one in properties:
+            if one.key in schema["properties"]:
+                one.describe(schema["properties"][one.key], self._docstring)
+        checker = TypeChecker(cast("Any", adapter.validator), schema)
+        return _Built(checker=checker, properties=properties, warnings=warnings)
+
+    def _possible(
+        self, properties: tuple[_Property, ...]
+    ) -> tuple[tuple[_Property, ...], tuple[str, ...]]:
+        """Leave out what has no JSON form but a default; refuse what has no default either."""
+        kept: list[_Property] = []
+        warnings: list[str] = []
+        for one in properties:
+            try:
+                _compiled((one,))
+            except _UNFIT as error:
+                name = one.parameter.name
+                reason = f"{error}".split("\n")[0].rstrip(".")
+                if one.required:
+                    raise InvalidTool(
+                        f"The type of parameter {name!r} of {describe(self.function)} has no "
+                        f"JSON form: {reason}. Give it a type that a model can send, or a "
+                        "default (then the model does not see it).",
+                        tool=getattr(self.function, "__name__", None),
+                    ) from error
+                warnings.append(
+                    f"Parameter {name!r} is not shown to the model, its type has no JSON form: "
+                    f"{reason}."
+                )
+            else:
+                kept.append(one)
+        return tuple(kept), tuple(warnings)
+
+
+def _doc(function: Any) -> str | None:
+    """The docstring of what is called, and not of the class that a partial has."""
+    if isinstance(function, functools.partial):
+        return _doc(cast("Any", function).func)
+    if inspect.isroutine(function) or inspect.isclass(function) or hasattr(function, "__wrapped__"):
+        return inspect.getdoc(function)
+    return inspect.getdoc(type(function).__call__) or inspect.getdoc(type(function))
+
+
+# One parameter
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Property:
+    """A parameter as the model sees it.
+
+    Attributes:
+        parameter: The parameter.
+        key: Its name in the schema: the parameter's, or its alias.
+        type: What pydantic is given.
+        required: Whether it has to be sent.
+        default: What the model is told, EMPTY for nothing.
+        fallback: Makes the value when nothing was sent and Python's default will not do.
+        text: A description that goes before the docstring's.
+    """
+
+    parameter: Parameter
+    key: str
+    type: Any
+    required: bool = False
+    default: Any = EMPTY
+    fallback: Callable[[], Any] | None = None
+    text: str | None = None
+
+    def describe(self, schema: JsonObject, docstring: Docstring) -> None:
+        """Add description and default to the property's schema."""
+        text = self.text or docstring.parameters.get(self.parameter.name)
+        if text:
+            schema["description"] = text
+        default = _json_default(self.default)
+        if default is not EMPTY and not (default is None and not _takes_null(schema)):
+            schema["default"] = default
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Built:
+    """What is made at first use."""
+
+    checker: TypeChecker
+    properties: tuple[_Property, ...]
+    warnings: tuple[str, ...]
+
+
+def _property(parameter: Parameter) -> _Property:
+    name, hint, default = parameter.name, accepted(parameter.annotation), parameter.default
+    if parameter.kind is _VAR_POSITIONAL:
+        return _Property(parameter=parameter, key=name, type=unpacked(hint) or list[hint])
+    if parameter.kind is _VAR_KEYWORD:
+        return _Property(parameter=parameter, key=name, type=hint)
+    metadata = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
+    if isinstance(default, FieldInfo) or any(isinstance(one, FieldInfo) for one in metadata):
+        return _with_field(parameter, hint, default)
+    texts = [one if isinstance(one, str) else getattr(one, "documentation", None) for one in metadata]
+    return _Property(
+        parameter=parameter,
+        key=name,
+        type=hint,
+        required=default is EMPTY,
+        default=default,
+        text=next((text for text in texts if isinstance(text, str)), None),
+    )
+
+
+def _with_field(parameter: Parameter, hint: Any, default: Any) -> _Property:
+    """A parameter with pydantic's `Field(…)`, as its default or in its `Annotated`."""
+    if default is EMPTY:
+        field = FieldInfo.from_annotation(hint)
+    else:
+        field = FieldInfo.from_annotated_attribute(hint, default)
+    alias = field.validation_alias or field.alias
+    if isinstance(alias, AliasChoices):
+        alias = next((choice for choice in alias.choices if isinstance(choice, str)), None)
+    # The default and the alias are ours to apply; the rest of the field goes with its type.
+    said = {
+        key: value
+        for key in ("title", "description", "examples", "discriminator", "json_schema_extra")
+        if (value := getattr(field, key)) is not None
+    }
+    metadata = (*field.metadata, *([pydantic.Field(**said)] if said else ()))
+    required = field.is_required()
+    made = field.default_factory is not None
+    own = default is EMPTY or isinstance(default, FieldInfo)
+    return _Property(
+        parameter=parameter,
+        key=alias if isinstance(alias, str) else parameter.name,
+        type=typing.Annotated[(field.annotation, *metadata)] if metadata else field.annotation,
+        required=required,
+        default=EMPTY if required or made else field.default,
+        fallback=_fallback(field) if own and not required else None,
+        text=field.description,
+    )
+
+
+def _fallback(field: FieldInfo) -> Callable[[], Any]:
+    return lambda: field.get_default(call_default_factory=True, validated_data={})
+
+
+def _json_default(value: Any) -> Any:
+    """The default as JSON, or EMPTY where it has no JSON form."""
+    try:
+        shown = to_jsonable_python(value)
+        if isinstance(value, (set, frozenset)):
+            shown.sort(key=json.dumps)  # else the schema differs from run to run
+        json.dumps(shown, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        return EMPTY
+    return shown
+
+
+def _takes_null(schema: JsonObject) -> bool:
+    if "anyOf" in schema:
+        return any(map(_takes_null, schema["anyOf"]))
+    return (
+        not schema.keys() & {"type", "enum", "const", "$ref"}
+        or schema.get("type") == "null"
+        or None in schema.get("enum", ())
+    )
+
+
+# All of them
+
+
+class _Object:
+    """The arguments of a function as one object, for pydantic to compile."""
+
+    def __init__(self, properties: tuple[_Property, ...]) -> None:
+        self._properties = properties
+
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        shown: dict[str, core_schema.TypedDictField] = {}
+        extras: CoreSchema | None = None
+        for one in self._properties:
+            if one.parameter.kind is not _VAR_KEYWORD:
+                types = {one.key: (one.type, one.required)}
+            elif (keywords := unpacked(one.type)) is not None:
+                types = fields(keywords)
+            else:
+                types = {}
+                extras = handler.generate_schema(one.type)
+            for name, (hint, required) in types.items():
+                inner = handler.generate_schema(hint)
+                shown[name] = core_schema.typed_dict_field(inner, required=required)
+        if extras is None:
+            return core_schema.typed_dict_schema(shown, extra_behavior="forbid")
+        return core_schema.typed_dict_schema(shown, extra_behavior="allow", extras_schema=extras)
+
+
+class _Generator(GenerateJsonSchema):
+    """JSON Schema without what nobody would write by hand."""
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012  theirs
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """No titles made of the names of fields."""
+        return False
+
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonObject:
+        """Say of the string what it has to look like."""
+        shown = super().decimal_schema(schema)
+        for one in shown.get("anyOf", ()):
+            if one == {"type": "string"}:
+                one["pattern"] = r"^-?\d+(\.\d+)?$"
+        return shown
+
+
+def _compiled(properties: tuple[_Property, ...]) -> tuple[TypeAdapter[Any], JsonObject]:
+    # Names and items nobody declared are refused also in dataclasses and typed dicts:
+    # a misspelt optional key would be lost in silence.
+    config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+    adapter = TypeAdapter[Any](typing.Annotated[dict[str, Any], _Object(properties)], config=config)
+    return adapter, adapter.json_schema(schema_generator=_Generator)

@@ -1,0 +1,327 @@
+"""What a callable takes: its parameters as Python would bind them, with their types.
+
+First stop of a function on its way to a tool. Everything Python can call is
+read here: functions, methods, classes, partials, callable instances, wrapped
+functions. What the callable's owner binds (`self`, the arguments of a partial)
+is not a parameter any more.
+
+When a type is evaluated: at decoration if it can be, else at the tool's first
+use, so that a function may name a class that is defined below it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+import sys
+import typing
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import FrameType, MethodType, UnionType
+from typing import Any, cast
+
+from agentkit.errors import InvalidTool
+
+__all__ = ["EMPTY", "INJECTED", "Parameter", "Signature", "describe"]
+
+EMPTY: Any = inspect.Parameter.empty
+_Kind = inspect.Parameter
+
+
+class _Injected:
+    """Stands in bound arguments where the run's context belongs."""
+
+    def __repr__(self) -> str:
+        return "<context>"
+
+
+INJECTED = _Injected()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parameter:
+    """One parameter. `annotation` is evaluated; `default` is EMPTY where there is none."""
+
+    name: str
+    kind: Any
+    annotation: Any
+    default: Any
+    injected: bool = False
+
+
+def describe(function: Any) -> str:
+    """How an error names a callable: `function get_weather (weather.py:12)`."""
+    inner = _innermost(function)
+    name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
+    name = name.replace("<locals>.", "")
+    code = getattr(inner, "__code__", None)
+    if code is None:
+        return f"{name} of {getattr(inner, '__module__', None) or 'an unknown module'}"
+    return f"{name} ({os.path.basename(code.co_filename)}:{code.co_firstlineno})"
+
+
+class Signature:
+    """The parameters of one callable.
+
+    Args:
+        function: Any callable.
+        injected: The class whose annotation marks the parameter that a run fills in.
+        method: Whether the first parameter is bound later, on access through an instance.
+        scope: The frame that defines the function; its local names may be in annotations.
+        typed: Whether every parameter needs an annotation.
+
+    Raises:
+        InvalidTool: The signature cannot be read, a parameter has no annotation,
+            or two parameters are injected.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        injected: type,
+        method: bool = False,
+        scope: FrameType | None = None,
+        typed: bool = True,
+    ) -> None:
+        self.function = function
+        self._injected = injected
+        raw = _raw_parameters(function)[1 if method else 0 :]
+        if not typed:
+            raw = [p.replace(annotation=Any) if p.annotation is EMPTY else p for p in raw]
+        for parameter in raw:
+            if parameter.annotation is EMPTY:
+                raise _missing(function, parameter)
+        self._raw = raw
+        self._scope: FrameType | None = scope
+        self._hints: dict[str, Any] = {}
+        self._evaluate()
+        contexts = [p.name for p in raw if self._is_injected(p)]
+        if len(contexts) > 1:
+            raise InvalidTool(
+                f"{describe(function)} takes {injected.__name__} twice, as "
+                f"{' and '.join(contexts)}. Keep one.",
+                tool=getattr(function, "__name__", None),
+            )
+
+    @functools.cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The parameters, every type evaluated.
+
+        Raises:
+            InvalidTool: A type names something that does not exist (yet).
+        """
+        if unresolved := self._evaluate():
+            name, (annotation, error) = next(iter(unresolved.items()))
+            raise InvalidTool(
+                f"The type {annotation!r} of parameter {name!r} of {describe(self.function)} "
+                f"cannot be evaluated: {error}. Define or import it where the function is "
+                "defined (not only under TYPE_CHECKING).",
+                tool=getattr(self.function, "__name__", None),
+            ) from error
+        self._scope = None  # a frame keeps everything in it alive
+        return tuple(
+            Parameter(
+                name=p.name,
+                kind=p.kind,
+                annotation=self._hints[p.name],
+                default=p.default,
+                injected=self._is_injected(p),
+            )
+            for p in self._raw
+        )
+
+    def _is_injected(self, parameter: inspect.Parameter) -> bool:
+        hint = self._hints.get(parameter.name, EMPTY)
+        if hint is not EMPTY:
+            return _mentions(hint, self._injected)
+        # The class, or what is in its brackets, may be imported for type checkers only.
+        name = rf"(\w+\.)*{self._injected.__name__}(\[.*\])?"
+        pattern = rf"{name}|{name} *\| *None|None *\| *{name}|(\w+\.)*Optional\[{name}\]"
+        return re.fullmatch(pattern, str(parameter.annotation).strip("'\" ")) is not None
+
+    def _evaluate(self) -> dict[str, tuple[Any, Exception]]:
+        """Evaluate what is not evaluated yet; returns what still cannot be, and why."""
+        pending = {p.name: p.annotation for p in self._raw if p.name not in self._hints}
+        if not pending:
+            return {}
+        names = _namespace(self.function, self._scope)
+        try:
+            self._hints.update(_hints(pending, names))
+        except Exception:  # noqa: BLE001  an annotation is arbitrary code
+            return self._evaluate_each(pending, names)
+        self._scope = None
+        return {}
+
+    def _evaluate_each(
+        self, pending: Mapping[str, Any], names: Mapping[str, Any]
+    ) -> dict[str, tuple[Any, Exception]]:
+        failed: dict[str, tuple[Any, Exception]] = {}
+        for name, annotation in pending.items():
+            try:
+                self._hints.update(_hints({name: annotation}, names))
+            except Exception as error:  # noqa: BLE001  an annotation is arbitrary code
+                failed[name] = (annotation, error)
+        for parameter in self._raw:
+            if parameter.name in failed and self._is_injected(parameter):
+                self._hints[parameter.name] = self._injected
+                del failed[parameter.name]
+        return failed
+
+    def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arrange values by parameter name the way Python would bind a call.
+
+        Args:
+            values: Values by parameter name: a sequence for `*args`, a dict for
+                `**kwargs`. What is left out takes its default.
+
+        Returns:
+            Positional and keyword arguments, with INJECTED where the context belongs.
+        """
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        last = self._last_positional(values)
+        for index, p in enumerate(self.parameters):
+            given = p.injected or p.name in values
+            value = INJECTED if p.injected else values.get(p.name, p.default)
+            if p.kind is _Kind.VAR_POSITIONAL:
+                args.extend(values.get(p.name, ()))
+            elif p.kind is _Kind.VAR_KEYWORD:
+                kwargs.update(values.get(p.name, {}))
+            elif index <= last:
+                args.append(value)
+            elif given:
+                kwargs[p.name] = value
+        return tuple(args), kwargs
+
+    def _last_positional(self, values: Mapping[str, Any]) -> int:
+        """The index of the last parameter that has to be passed by position, or -1."""
+        last = -1
+        for index, p in enumerate(self.parameters):
+            if p.kind is _Kind.POSITIONAL_ONLY and (p.injected or p.name in values):
+                last = index
+            elif p.kind is _Kind.VAR_POSITIONAL and values.get(p.name):
+                last = index - 1
+        return last
+
+
+def _missing(function: Any, parameter: inspect.Parameter) -> InvalidTool:
+    stars = {_Kind.VAR_POSITIONAL: "*", _Kind.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    name = f"{stars}{parameter.name}"
+    default = "" if parameter.default is EMPTY else " = …"
+    how = "A lambda cannot have annotations: write a def with"
+    if getattr(function, "__name__", None) != "<lambda>":
+        how = "Write"
+    return InvalidTool(
+        f"Parameter {name!r} of {describe(function)} has no annotation, so the model cannot be "
+        f"told what to send. {how} its type, for example `{name}: str{default}`, or "
+        f"`{name}: Any{default}` if it takes anything.",
+        tool=getattr(function, "__name__", None),
+    )
+
+
+# Callables
+
+
+def _innermost(function: Any) -> Any:
+    """The function whose code runs, below partials, bound methods and wrappers."""
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, (MethodType, staticmethod, classmethod)):
+            function = function.__func__
+        elif hasattr(function, "__wrapped__") and not inspect.isclass(function):
+            function = function.__wrapped__
+        elif inspect.isroutine(function) or inspect.isclass(function):
+            return function
+        elif inspect.isfunction(getattr(type(function), "__call__", None)):
+            function = type(function).__call__
+        else:
+            return function
+
+
+def _raw_parameters(function: Any) -> list[inspect.Parameter]:
+    try:
+        signature = _own_signature(function)
+    except (ValueError, TypeError) as error:
+        raise InvalidTool(
+            f"The signature of {describe(function)} cannot be read: {error}. Wrap it in a "
+            "function with annotated parameters.",
+            tool=getattr(function, "__name__", None),
+        ) from error
+    parameters = list(signature.parameters.values())
+    if isinstance(function, functools.partial):
+        # What a partial holds is its author's, often a secret, and never the model's.
+        parameters = [p for p in parameters if p.name not in function.keywords]
+    return parameters
+
+
+def _own_signature(function: Any) -> inspect.Signature:
+    """The signature, with wrappers believed only as far as they pass everything on.
+
+    `inspect.signature` follows `__wrapped__` always. A wrapper that declares
+    parameters of its own instead of `*args, **kwargs` is called with those.
+    """
+    if isinstance(function, (classmethod, staticmethod)):
+        return _own_signature(cast("Any", function).__func__)
+    if isinstance(function, MethodType):
+        signature = _own_signature(function.__func__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+    inner = getattr(function, "__wrapped__", None)
+    if inner is None or not inspect.isfunction(function) or hasattr(function, "__signature__"):
+        return inspect.signature(function)
+    own = inspect.signature(function, follow_wrapped=False)
+    kinds = {p.kind for p in own.parameters.values()}
+    if not kinds >= {_Kind.VAR_POSITIONAL, _Kind.VAR_KEYWORD}:
+        return own
+    wrapped = _own_signature(inner)
+    added = [
+        p
+        for p in own.parameters.values()
+        if p.kind not in (_Kind.VAR_POSITIONAL, _Kind.VAR_KEYWORD)
+        and p.name not in wrapped.parameters
+    ]
+    merged = sorted([*added, *wrapped.parameters.values()], key=lambda p: p.kind)
+    return wrapped.replace(parameters=merged) if added else wrapped
+
+
+# Annotations
+
+
+def _namespace(function: Any, scope: FrameType | None) -> Mapping[str, Any]:
+    """Where the names in annotations are looked up, nearest first."""
+    inner = _innermost(function)
+    module = sys.modules.get(getattr(inner, "__module__", None) or "")
+    levels: list[Any] = [
+        {p.__name__: p for p in getattr(inner, "__type_params__", ())},
+        {} if scope is None else scope.f_locals,
+        getattr(inner, "__globals__", {}),
+        {} if module is None else vars(module),
+        getattr(function, "__globals__", {}),
+    ]
+    return ChainMap(*levels)
+
+
+def _hints(annotations: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    def carrier() -> None: ...
+
+    carrier.__annotations__ = dict(annotations)
+    return typing.get_type_hints(carrier, {}, names, include_extras=True)  # type: ignore[arg-type]
+
+
+def _mentions(hint: Any, cls: type) -> bool:
+    """Whether `hint` is `cls`, `cls[…]`, or one of these or None."""
+    while value := getattr(hint, "__value__", None):  # an alias of PEP 695
+        hint = value
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is cls or origin is cls:
+        return True
+    if origin is typing.Annotated:
+        return _mentions(args[0], cls)
+    if origin in (typing.Union, UnionType):
+        members = [arg for arg in args if arg is not type(None)]
+        return len(members) == 1 and _mentions(members[0], cls)
+    return False
