@@ -1,0 +1,476 @@
+"""`ChatModel`: a model behind a chat-completions server.
+
+Codec and HTTP put together, with what stands around them: which URL, which
+key, how often it is tried. The loop sees one call with one answer.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from random import uniform
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlencode, urlsplit
+
+import anyio
+
+from agentkit.effects import Address
+from agentkit.errors import (
+    AgentKitError,
+    ConfigurationError,
+    InvalidSetting,
+    MissingKey,
+    ModelError,
+    ModelHTTPError,
+    ModelUnreachable,
+    UnknownModel,
+)
+from agentkit.events import (
+    Emit,
+    HttpFinished,
+    HttpStarted,
+    ReasoningDelta,
+    Restarted,
+    TextDelta,
+    ToolCallDelta,
+    Warned,
+    ignore,
+)
+from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse
+from agentkit.models.chat import (
+    EventDecoder,
+    Note,
+    StreamFold,
+    decode_response,
+    encode_request,
+)
+from agentkit.models.http_errors import error_from_http, is_transient, request_id
+from agentkit.models.model import DIRECT
+from agentkit.models.profiles import PROFILES, Profile, profile_for_url
+from agentkit.settings import Timeouts
+
+if TYPE_CHECKING:
+    from agentkit.models._http import HttpWire, Reply
+
+__all__ = ["ChatModel"]
+
+WAIT_FIRST = 0.5
+WAIT_MOST = 30.0
+"""Seconds between attempts: doubled each time, with as much jitter again, up to the most."""
+DRAIN_SECONDS = 1.0
+"""How long the end of a stream is waited for after its [DONE]."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Call:
+    """One request on its way, through all its attempts."""
+
+    request: ModelRequest
+    at: Address
+    emit: Emit
+    show: bool
+    streamed: bool
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    deadline: float
+    delay: float | None = None
+    shown: bool = False
+    broken: str = ""
+
+    def taken_ids(self) -> Iterator[str]:
+        """The ids of the conversation's tool calls so far."""
+        for message in self.request.messages:
+            if isinstance(message, AssistantMessage):
+                for call in message.tool_calls:
+                    yield call.id
+
+
+class ChatModel:
+    """A model that a chat-completions server answers for.
+
+        async with ChatModel("gpt-4o") as model:
+            response = await model.request(ModelRequest(messages=(UserMessage(content="Hi"),)))
+
+    Environment variables are read when a request is made, so that a program
+    without a key can still load, replay and be tested.
+
+    Args:
+        model: The model by the server's name.
+        base_url: The server, up to and without `/chat/completions`. Default: the profile's.
+        api_key: Default: from the profile's environment variable.
+        organization: Sent as OpenAI-Organization.
+        project: Sent as OpenAI-Project.
+        headers: Further headers, such as OpenRouter's HTTP-Referer and X-Title.
+        http_client: Your own `httpx2.AsyncClient` or `httpx.AsyncClient`; it is never
+            closed here, and its own timeouts hold.
+        profile: What the server supports: a name of `PROFILES`, or a `Profile`, which is
+            taken as it is. Default: known by `base_url`; without one, OpenAI.
+        timeout: Seconds for a whole call with all its attempts, or `Timeouts`.
+        retries: Further attempts after a failure that may pass: no connection, 408, 409,
+            429, 5xx, a broken answer. The server's Retry-After is kept to.
+        strict_settings: Refuse parameters that the server does not take, instead of
+            dropping them with a warning.
+
+    Raises:
+        ConfigurationError: An argument that cannot be.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        organization: str | None = None,
+        project: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        http_client: Any = None,
+        profile: Profile | str | None = None,
+        timeout: float | Timeouts | None = None,
+        retries: int = 3,
+        strict_settings: bool = False,
+    ) -> None:
+        self._model = model
+        self._profile = _profile(profile, base_url, model)
+        self._base_url = base_url
+        self._key = api_key.strip() if api_key else None
+        own = {"openai-organization": organization, "openai-project": project}
+        self._headers = {name: value for name, value in own.items() if value is not None} | {
+            name.lower(): value for name, value in (headers or {}).items()
+        }
+        self._client = http_client
+        self._timeouts = timeout if isinstance(timeout, Timeouts) else _timeouts(timeout)
+        if retries < 0:
+            raise InvalidSetting(
+                f"retries is {retries!r}; expected 0 or more.",
+                field="retries",
+                value=repr(retries),
+                allowed=">= 0",
+            )
+        self._attempts = retries + 1
+        self._strict = strict_settings
+        self._wire_made: HttpWire | None = None
+
+    @property
+    def name(self) -> str:
+        """`provider:model`."""
+        return f"{self._profile.name}:{self._model}"
+
+    @property
+    def profile(self) -> Profile:
+        """What the server supports."""
+        return self._profile
+
+    def __repr__(self) -> str:
+        return f"ChatModel({self._model!r}, profile={self._profile.name!r})"
+
+    def check(self) -> None:
+        """Say now, without I/O, what would make every request fail.
+
+        Raises:
+            MissingKey: The server needs a key and there is none.
+            ConfigurationError: There is no base URL, or a header that cannot be sent.
+        """
+        self._url({})
+        self._request_headers({})
+
+    async def request(
+        self,
+        request: ModelRequest,
+        *,
+        at: Address = DIRECT,
+        emit: Emit = ignore,
+        stream: bool = False,
+    ) -> ModelResponse:
+        """Answer one request; see `Model`. Failures that may pass are tried again.
+
+        Raises:
+            ConfigurationError: A key is missing or a parameter is refused; nothing was sent.
+            ModelError: There is no usable answer.
+        """
+        if self._profile.tool_calling != "constrained" or not request.tools:
+            return await self._ask(request, at, emit, show=stream, streamed=stream)
+        from agentkit.models.constrained import constrain, release
+
+        # The wire carries one JSON text for text and calls alike: shown when it is read.
+        response = release(
+            request, await self._ask(constrain(request), at, emit, show=False, streamed=False)
+        )
+        if stream:
+            _show_whole(response.message, at, emit)
+        return response
+
+    async def _ask(
+        self, request: ModelRequest, at: Address, emit: Emit, *, show: bool, streamed: bool
+    ) -> ModelResponse:
+        call = self._prepare(request, at, emit, show=show, streamed=streamed)
+        total = self._timeouts.total
+        with anyio.move_on_after(total):
+            return await self._tried(call)
+        raise ModelUnreachable(
+            f"{self.name} gave no complete answer within {total:g} seconds.", model=self.name
+        )
+
+    async def aclose(self) -> None:
+        """Close this event loop's connections; a client of the caller's stays open."""
+        if self._wire_made is not None:
+            await self._wire_made.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # What is sent
+
+    def _prepare(
+        self, request: ModelRequest, at: Address, emit: Emit, *, show: bool, streamed: bool
+    ) -> _Call:
+        def warn(note: Note) -> None:
+            emit(Warned(at=at, code=note.code, text=note.text, data=note.data))
+
+        profile = self._profile
+        streamed = streamed and (request.output is None or profile.stream_output)
+        url = self._url(request.settings.get("extra_query") or {})
+        headers = self._request_headers(request.settings.get("extra_headers") or {})
+        body = encode_request(
+            request, self._model, profile, stream=streamed, strict=self._strict, note=warn
+        )
+        total = self._timeouts.total
+        return _Call(
+            request=request,
+            at=at,
+            emit=emit,
+            show=show,
+            streamed=streamed,
+            url=url,
+            headers=headers,
+            body=body,
+            deadline=float("inf") if total is None else anyio.current_time() + total,
+        )
+
+    def _url(self, extra: Mapping[str, Any]) -> str:
+        profile = self._profile
+        base = self._base_url or os.environ.get(profile.url_variable or "") or profile.base_url
+        if not base:
+            wanted = f" or set {profile.url_variable}" if profile.url_variable else ""
+            raise ConfigurationError(
+                f"{self.name} has no base URL; pass base_url to ChatModel{wanted}."
+            )
+        address, _, own = base.partition("?")
+        address = address.rstrip("/").removesuffix("/chat/completions")
+        if address.endswith("/v1"):  # Azure's newer form looks like everybody's.
+            path, query = "/chat/completions", {}
+        else:
+            path, query = profile.path.format(model=self._model), profile.query
+        query = "&".join(filter(None, (own, urlencode({**query, **extra}))))
+        return f"{address}{path}?{query}" if query else address + path
+
+    def _request_headers(self, extra: Mapping[str, str]) -> dict[str, str]:
+        headers = {"content-type": "application/json", "user-agent": "agentkit"}
+        headers |= self._headers | {name.lower(): value for name, value in extra.items()}
+        where = "authorization" if self._profile.auth == "bearer" else self._profile.auth
+        if where not in headers and (key := self._api_key()):
+            headers[where] = f"Bearer {key}" if self._profile.auth == "bearer" else key
+        for name, value in headers.items():
+            if not (value.isascii() and value.isprintable()):
+                # Said without the value: it may be the key.
+                raise ConfigurationError(
+                    f"The header {name!r} for {self.name} has characters that headers cannot "
+                    "hold, such as a line break or a letter outside ASCII."
+                )
+        return headers
+
+    def _api_key(self) -> str | None:
+        variable = self._profile.key_variable
+        key = self._key or os.environ.get(variable or "", "").strip()
+        if not key and variable is not None and self._client is None:
+            raise MissingKey(
+                f"{self.name} needs an API key: set {variable}, or pass api_key to ChatModel.",
+                variable=variable,
+            )
+        return key or None
+
+    # Attempts
+
+    async def _tried(self, call: _Call) -> ModelResponse:
+        import stamina  # Here: it takes 35 ms to import, and only requests need it.
+
+        def wait(_: Exception) -> bool | float:
+            return False if call.delay is None else call.delay
+
+        async for attempt in stamina.retry_context(on=wait, attempts=self._attempts, timeout=None):
+            with attempt:
+                if call.shown:
+                    call.emit(Restarted(at=call.at, reason=call.broken))
+                    call.shown = False
+                return await self._attempt(call, attempt.num - 1)
+        raise AssertionError("stamina ended without an answer and without an error")
+
+    async def _attempt(self, call: _Call, index: int) -> ModelResponse:
+        at = call.at.attempt(index)
+        call.emit(HttpStarted(at=at, attempt=index, host=_host(call.url)))
+        reply: Reply | None = None
+        try:
+            async with self._wire().post(call.url, call.body, call.headers) as reply:
+                response = await self._read(reply, call)
+        except BaseException as error:
+            known = isinstance(error, AgentKitError)
+            if known:
+                self._describe(error, call.headers)
+                call.delay = self._delay(error, index, reply, call)
+                call.broken = str(error)
+            call.emit(
+                HttpFinished(
+                    at=at,
+                    status=reply.status if reply is not None else None,
+                    request_id=request_id(reply.headers) if reply is not None else None,
+                    retry_after=getattr(error, "retry_after", None),
+                    delay=call.delay,
+                    error=f"{type(error).__name__}: {error}" if known else "cancelled",
+                )
+            )
+            raise
+        call.emit(HttpFinished(at=at, status=reply.status, request_id=request_id(reply.headers)))
+        return response
+
+    async def _read(self, reply: Reply, call: _Call) -> ModelResponse:
+        if reply.status >= 300:
+            raise error_from_http(
+                reply.status, reply.headers, await reply.read(), model=self.name, now=time.time()
+            )
+        async with aclosing(reply.chunks()) as chunks:
+            first = b""
+            async for piece in chunks:
+                first += piece
+                if len(first) > 3 and not first.isspace():
+                    break
+            # Some servers stream whatever the content type, others never do.
+            start = first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+            if call.streamed and start not in (b"{", b"[", b"<"):
+                return await self._fold(first, chunks, call)
+            body = [first, *[piece async for piece in chunks]]
+        response = decode_response(
+            b"".join(body), model=self.name, seed=call.at, taken=call.taken_ids()
+        )
+        if call.show:
+            _show_whole(response.message, call.at, call.emit)
+        return response
+
+    async def _fold(self, first: bytes, chunks: AsyncIterator[bytes], call: _Call) -> ModelResponse:
+        decoder, fold = EventDecoder(), StreamFold(at=call.at, model=self.name)
+
+        def take(events: Iterable[bytes]) -> None:
+            for data in events:
+                for delta in fold.feed(data):
+                    call.shown = True
+                    call.emit(delta)
+
+        try:
+            take(decoder.feed(first))
+            while not fold.done and (piece := await anext(chunks, None)) is not None:
+                take(decoder.feed(piece))
+            if not fold.done:
+                take(decoder.finish())
+        except ModelUnreachable:
+            if not fold.complete:
+                raise
+        except ModelError:
+            await _drain(chunks, 0)
+            raise
+        else:
+            await _drain(chunks, DRAIN_SECONDS)
+        return fold.finish(taken=call.taken_ids())
+
+    def _delay(
+        self, error: AgentKitError, index: int, reply: Reply | None, call: _Call
+    ) -> float | None:
+        """Seconds until the next attempt; None when there is none."""
+        said = reply.headers.get("x-should-retry") if reply is not None else None
+        again = is_transient(error) if said is None else said == "true"
+        if not again or index + 1 >= self._attempts:
+            return None
+        asked = error.retry_after if isinstance(error, ModelHTTPError) else None
+        if asked is not None:
+            delay = asked + uniform(0, min(1.0, asked / 10))
+        else:
+            backoff = WAIT_FIRST * 2**index
+            delay = min(WAIT_MOST, backoff + uniform(0, backoff))
+        return delay if anyio.current_time() + delay < call.deadline else None
+
+    def _describe(self, error: AgentKitError, headers: Mapping[str, str]) -> None:
+        """Name the model in the error, and take out the key if the server repeats it."""
+        if "model" in error.fields and getattr(error, "model", None) is None:
+            error.model = self.name  # pyright: ignore[reportAttributeAccessIssue] # declared by fields
+        secrets = [
+            headers[name].removeprefix("Bearer ")
+            for name in ("authorization", "api-key", "x-api-key")
+            if len(headers.get(name, "")) > 7
+        ]
+        for secret in secrets:
+            if secret and (secret in error.message or secret in (getattr(error, "body", "") or "")):
+                error.message = error.message.replace(secret, "[key]")
+                error.args = (error.message,)
+                if isinstance(error, ModelHTTPError) and error.body:
+                    error.body = error.body.replace(secret, "[key]")
+
+    def _wire(self) -> HttpWire:
+        if self._wire_made is None:
+            # Here: the HTTP client takes 90 ms to import, and only requests need it.
+            from agentkit.models._http import HttpWire
+
+            self._wire_made = HttpWire(self._timeouts, self._client)
+        return self._wire_made
+
+
+def _profile(given: Profile | str | None, base_url: str | None, model: str) -> Profile:
+    if isinstance(given, Profile):
+        return given
+    if given is not None:
+        if given not in PROFILES:
+            raise UnknownModel(
+                f"There is no profile {given!r}; there are {', '.join(PROFILES)}.", model=model
+            )
+        return PROFILES[given].for_model(model)
+    found = profile_for_url(base_url) if base_url is not None else PROFILES["openai"]
+    return found.for_model(model)
+
+
+def _timeouts(total: float | None) -> Timeouts:
+    return Timeouts() if total is None else Timeouts(total=total)
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+async def _drain(chunks: AsyncIterator[bytes], seconds: float) -> None:
+    """Read to the end, so that the connection can be used again, or give up on it.
+
+    Giving up is a cancellation, because that comes from the inside: the HTTP
+    library does not finish all of its own generators when it is left from the outside.
+    """
+    with suppress(ModelUnreachable), anyio.move_on_after(seconds):
+        async for _ in chunks:
+            pass
+
+
+def _show_whole(message: AssistantMessage, at: Address, emit: Emit) -> None:
+    """The deltas of an answer that came in one piece."""
+    if message.reasoning:
+        emit(ReasoningDelta(at=at, text=message.reasoning))
+    if message.text:
+        emit(TextDelta(at=at, text=message.text))
+    for index, call in enumerate(message.tool_calls):
+        emit(ToolCallDelta(at=at.call(index), name=call.name, arguments=call.arguments))

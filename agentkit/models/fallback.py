@@ -1,0 +1,154 @@
+"""`FallbackModel`: asks the next model when one has no answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agentkit.effects import Address
+from agentkit.errors import (
+    ConfigurationError,
+    InvalidResponse,
+    ModelError,
+    ModelHTTPError,
+    ModelUnreachable,
+)
+from agentkit.events import (
+    Emit,
+    Event,
+    HttpFinished,
+    HttpStarted,
+    ReasoningDelta,
+    Restarted,
+    TextDelta,
+    ToolCallDelta,
+    Warned,
+    ignore,
+)
+from agentkit.messages import ModelRequest, ModelResponse
+from agentkit.models.model import DIRECT, Model
+from agentkit.models.profiles import Profile
+
+__all__ = ["FallbackModel"]
+
+
+class FallbackModel:
+    """Asks models in order until one answers.
+
+        model = FallbackModel(ChatModel("gpt-4o"), resolve_model("groq:llama-3.3-70b-versatile"))
+
+    Each model makes its own retries first. A refusal is an answer: it is not
+    taken to the next model. Every change of model is a warning in the trace.
+
+    Args:
+        models: At least one, best first.
+        on: The errors after which the next model is asked.
+
+    Raises:
+        ConfigurationError: There is no model.
+    """
+
+    def __init__(
+        self,
+        *models: Model,
+        on: tuple[type[ModelError], ...] = (ModelUnreachable, InvalidResponse, ModelHTTPError),
+    ) -> None:
+        if not models:
+            raise ConfigurationError("FallbackModel needs at least one model.")
+        self._models = models
+        self._on = on
+
+    @property
+    def name(self) -> str:
+        """The names of all models, in order."""
+        return "fallback(" + ", ".join(model.name for model in self._models) + ")"
+
+    @property
+    def profile(self) -> Profile:
+        """The first model's, with only those ways to ask for an output that all of them know."""
+        first, *others = (model.profile for model in self._models)
+        shared = tuple(
+            mode
+            for mode in first.output_modes
+            if all(mode in profile.output_modes for profile in others)
+        )
+        return replace(
+            first,
+            output_modes=shared or ("prompt",),
+            native_with_tools=all(one.native_with_tools for one in (first, *others)),
+            repeats=min(one.repeats for one in (first, *others)),
+        )
+
+    def check(self) -> None:
+        """Check every model: a fallback that cannot work is found before it is needed.
+
+        Raises:
+            AgentKitError: What one of them lacks.
+        """
+        for model in self._models:
+            model.check()
+
+    async def request(
+        self,
+        request: ModelRequest,
+        *,
+        at: Address = DIRECT,
+        emit: Emit = ignore,
+        stream: bool = False,
+    ) -> ModelResponse:
+        """Answer one request by the first model that can; see `Model`.
+
+        Raises:
+            ModelError: The last model's error. What the others said is in its notes.
+        """
+        relay = _Relay(at, emit)
+        failures: list[str] = []
+        for model, following in zip(self._models, (*self._models[1:], None), strict=True):
+            try:
+                return await model.request(request, at=at, emit=relay, stream=stream)
+            except self._on as error:
+                if following is None:
+                    for failure in failures:
+                        error.add_note(f"Before that: {failure}")
+                    raise
+                failures.append(f"{type(error).__name__}: {error}")
+                relay.switch(model.name, following.name, failures[-1])
+        raise AssertionError("the loop returns or raises")
+
+    async def aclose(self) -> None:
+        """Close every model."""
+        for model in self._models:
+            await model.aclose()
+
+
+class _Relay:
+    """Passes events on, with the HTTP attempts of all models counted in one row."""
+
+    def __init__(self, at: Address, emit: Emit) -> None:
+        self._at = at
+        self._emit = emit
+        self._attempt = -1
+        self._shown = False
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case HttpStarted():
+                self._attempt += 1
+                at = self._at.attempt(self._attempt)
+                event = replace(event, at=at, attempt=self._attempt)
+            case HttpFinished():
+                event = replace(event, at=self._at.attempt(self._attempt))
+            case TextDelta() | ReasoningDelta() | ToolCallDelta():
+                self._shown = True
+            case Restarted():
+                self._shown = False
+            case _:
+                pass
+        self._emit(event)
+
+    def switch(self, model: str, following: str, failure: str) -> None:
+        """Tell that the next model is asked."""
+        text = f"{model} failed ({failure}); {following} is asked."
+        data = {"model": model, "next": following, "error": failure}
+        self(Warned(at=self._at, code="fallback", text=text, data=data))
+        if self._shown:
+            self(Restarted(at=self._at, reason=failure))

@@ -1,0 +1,273 @@
+"""Error answers of servers, read into the error tree.
+
+Pure. Bodies come in every shape: an object, an array, a bare string, HTML,
+nothing; and an error may sit inside a response of status 200. What a caller
+needs is which of our errors it is, and the server's own words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, cast
+
+from pydantic_core import from_json
+
+from agentkit.errors import (
+    AgentKitError,
+    AuthenticationFailed,
+    ContextLengthExceeded,
+    InvalidResponse,
+    ModelError,
+    ModelHTTPError,
+    ModelNotFound,
+    ModelRefusal,
+    ModelUnreachable,
+    QuotaExceeded,
+    RateLimited,
+)
+
+__all__ = ["error_from_http", "error_inside", "is_transient", "request_id", "retry_after"]
+
+_BODY_LIMIT = 2_000
+_REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray")
+_RETRIED = {408, 409, 429, 529}
+
+_CONTEXT = re.compile(
+    r"context_length_exceeded|exceed_context_size|context length|context window|context size"
+    r"|too many (input |prompt )?tokens|(prompt|input) is too long|maximum prompt length"
+    r"|prompt too long|reduce the length of|input token count"
+)
+_FILTER = re.compile(r"content_filter|content_policy|responsibleaipolicy|content management policy")
+_QUOTA = re.compile(
+    r"insufficient_quota|insufficient (balance|credits|funds|quota)|billing_(hard_limit|not_active)"
+    r"|out of credits|credit balance|payment required"
+)
+_KEY = re.compile(r"invalid_api_key|authentication_error|incorrect api key|invalid api key")
+_NO_MODEL = re.compile(r"model_not_found|model not found|no such model|unknown model")
+_RATE = re.compile(r"rate_limit|rate limit|too_many_requests|too many requests")
+_LASTING = re.compile(r"invalid|unsupported|not_found|not found|permission|bad_request")
+# The model wrote a call that the server could not parse: another sample may do.
+_RESAMPLED = re.compile(r"tool_use_failed")
+
+
+def error_from_http(
+    status: int, headers: Mapping[str, str], body: bytes, *, model: str, now: float
+) -> ModelError:
+    """The error of an answer with an error status.
+
+    Args:
+        status: The HTTP status.
+        headers: The response's headers, names in lower case.
+        body: The response's body.
+        model: The model's name, for the message.
+        now: Seconds since the epoch, for a Retry-After date without a Date beside it.
+    """
+    data = _json(body)
+    wait = retry_after(headers, now)
+    return _classify(
+        status,
+        _find(data) if data is not None else {},
+        text=_plain_text(body) if data is None else None,
+        raw=body,
+        model=model,
+        request=request_id(headers),
+        wait=wait if wait is not None else _wait_in_body(body),
+    )
+
+
+def error_inside(body: Any, *, model: str | None, request: str | None = None) -> ModelError | None:
+    """The error that a body of status 200 or a chunk of a stream holds, or None."""
+    found = _find(body) if _holds_error(body) else None
+    if found is None:
+        return None
+    status = next(
+        (n for key in ("code", "status") if (n := _status(found.get(key))) is not None), 200
+    )
+    return _classify(status, found, text=None, raw=b"", model=model, request=request, wait=None)
+
+
+def is_transient(error: AgentKitError) -> bool:
+    """Whether asking again may help."""
+    match error:
+        case QuotaExceeded() | AuthenticationFailed() | ContextLengthExceeded():
+            return False
+        case ModelHTTPError():
+            if error.status == 200:
+                # Inside a stream servers rarely say; only a lasting cause is told apart.
+                return not _LASTING.search(f"{error.code} {error.message}".lower())
+            resampled = error.code is not None and _RESAMPLED.search(error.code) is not None
+            return resampled or error.status in _RETRIED or error.status >= 500
+        case ModelUnreachable() | InvalidResponse():
+            return True
+        case _:
+            return False
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """The server's id of a request, under whichever header it sends it."""
+    return next((headers[name] for name in _REQUEST_IDS if headers.get(name)), None)
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds to wait as the server asks for: `retry-after-ms`, or Retry-After in either form."""
+    if (ms := _number(headers.get("retry-after-ms"))) is not None:
+        return max(0.0, ms / 1000)
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    if (seconds := _number(value)) is not None:
+        return max(0.0, seconds)
+    until = _date(value)
+    if until is None:
+        return None
+    # The server's own clock where it shows it: ours may differ by minutes.
+    return max(0.0, until - (_date(headers.get("date")) or now))
+
+
+def _date(value: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp() if value else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value) if value is not None else None
+    except ValueError:
+        return None
+    return number if number is not None and 0 <= number < 1e9 else None
+
+
+def _wait_in_body(body: bytes) -> float | None:
+    # google.rpc.RetryInfo: {"retryDelay": "17s"}
+    found = re.search(rb'"retryDelay"\s*:\s*"([0-9.]+)s"', body)
+    return _number(found[1].decode()) if found else None
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return from_json(body)
+    except ValueError:
+        return None
+
+
+def _plain_text(body: bytes) -> str:
+    text = body.decode("utf-8", "replace")
+    if "<" in text and ">" in text:
+        text = re.sub(r"(?is)<(script|style).*?</\1>|<[^>]*>", " ", text)
+    return " ".join(text.split())[:_BODY_LIMIT]
+
+
+def _status(value: Any) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:4])
+    return value if isinstance(value, int) and 400 <= value < 600 else None
+
+
+def _holds_error(body: Any) -> bool:
+    match body:
+        case {"error": error} if error:
+            return True
+        case {"object": "error"} | {"type": "error"}:
+            return True
+        case {"x_groq": {"error": error}} if error:
+            return True
+        case {"choices": [{"error": error}, *_]} if error:
+            return True
+        case [{"error": error}, *_] if error:
+            return True
+        case {"detail": _, **rest} | {"errors": _, **rest} | {"message": str(_), **rest}:
+            return not rest.get("choices")
+        case _:
+            return False
+
+
+def _find(body: Any) -> dict[str, Any]:
+    """The object that describes the error, with its text under `message`."""
+    match body:
+        case [first, *_] | {"errors": [first, *_]}:
+            return _find(first)
+        case {"error": {**error}} if error:
+            return _described(error)
+        case {"error": str(text), **rest}:
+            return {**rest, "message": text}
+        case {"x_groq": {"error": error}} | {"choices": [{"error": error}, *_]} if error:
+            return _find({"error": error})
+        case dict():
+            return _described(cast(dict[str, Any], body))
+        case str(text):
+            return {"message": text}
+        case _:
+            return {}
+
+
+def _described(error: dict[str, Any]) -> dict[str, Any]:
+    text: Any = error.get("message") or error.get("detail") or error.get("msg")
+    if isinstance(text, list):  # FastAPI: [{"loc": […], "msg": "…"}]
+        items = cast(list[Any], text)
+        text = "; ".join(
+            str(cast(dict[str, Any], one).get("msg") if isinstance(one, dict) else one)
+            for one in items
+        )
+    # OpenRouter: the upstream server's own words.
+    match error.get("metadata"):
+        case {"raw": str(raw)}:
+            text = f"{text} ({raw})" if text else raw
+        case _:
+            pass
+    if text is not None and not isinstance(text, str):
+        text = str(text)
+    return {**error, "message": text}
+
+
+def _classify(
+    status: int,
+    error: Mapping[str, Any],
+    *,
+    text: str | None,
+    raw: bytes,
+    model: str | None,
+    request: str | None,
+    wait: float | None,
+) -> ModelError:
+    said = error.get("message") or text or "no reason given"
+    code = next((str(v) for key in ("code", "type", "status") if (v := error.get(key))), None)
+    # `innererror` and its like matter for filters only.
+    clue = f"{code} {error.get('type')} {error.get('innererror')} {said}".lower()
+    phrase = _phrase(status)
+    message = f"{model or 'The model'} answered {phrase}: {said[:_BODY_LIMIT]}"
+    if _FILTER.search(clue) and status in (200, 400, 403, 422):
+        return ModelRefusal(message, model=model, reason="content_filter")
+    return _kind(status, clue)(
+        message,
+        model=model,
+        status=status,
+        code=code,
+        request_id=request,
+        body=raw[:_BODY_LIMIT].decode("utf-8", "replace") or None,
+        retry_after=wait,
+    )
+
+
+def _phrase(status: int) -> str:
+    if status == 200:
+        return "with an error inside a response of status 200"
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _kind(status: int, clue: str) -> type[ModelHTTPError]:
+    checks: tuple[tuple[bool, type[ModelHTTPError]], ...] = (
+        (status not in (401, 402, 403) and bool(_CONTEXT.search(clue)), ContextLengthExceeded),
+        (status == 402 or bool(_QUOTA.search(clue)), QuotaExceeded),
+        (status in (401, 403) or bool(_KEY.search(clue)), AuthenticationFailed),
+        (status == 404 or bool(_NO_MODEL.search(clue)), ModelNotFound),
+        (status == 429 or (status == 200 and bool(_RATE.search(clue))), RateLimited),
+    )
+    return next((cls for hit, cls in checks if hit), ModelHTTPError)

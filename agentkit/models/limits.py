@@ -1,0 +1,206 @@
+"""Wrappers that hold a model's load down: how many at once, how many a minute.
+
+One wrapper is shared by all runs that are to be limited together: make it once
+and give it to the agents. Every wait is a warning in the trace.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import anyio
+
+from agentkit.effects import Address
+from agentkit.errors import InvalidSetting
+from agentkit.events import Emit, Warned, ignore
+from agentkit.messages import ModelRequest, ModelResponse
+from agentkit.models.model import DIRECT, Model
+from agentkit.models.per_loop import PerLoop
+from agentkit.models.profiles import Profile
+
+__all__ = ["ConcurrencyLimit", "RateLimit"]
+
+
+class _Wrapper:
+    """A model that is another one, except for when it is asked."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    @property
+    def name(self) -> str:
+        """The wrapped model's."""
+        return self._model.name
+
+    @property
+    def profile(self) -> Profile:
+        """The wrapped model's."""
+        return self._model.profile
+
+    def check(self) -> None:
+        """Check the wrapped model."""
+        self._model.check()
+
+    async def aclose(self) -> None:
+        """Close the wrapped model."""
+        await self._model.aclose()
+
+
+class ConcurrencyLimit(_Wrapper):
+    """Asks a model at most `limit` questions at the same time; the others wait in line.
+
+    Args:
+        model: The model.
+        limit: Requests at the same time, in each event loop.
+
+    Raises:
+        InvalidSetting: The limit is not at least 1.
+    """
+
+    def __init__(self, model: Model, limit: int) -> None:
+        super().__init__(model)
+        _check_at_least_one("limit", limit)
+        self._slots = PerLoop(lambda: anyio.CapacityLimiter(limit), _nothing)
+
+    async def request(
+        self,
+        request: ModelRequest,
+        *,
+        at: Address = DIRECT,
+        emit: Emit = ignore,
+        stream: bool = False,
+    ) -> ModelResponse:
+        """Answer one request when there is room; see `Model`."""
+        slots = await self._slots.get()
+        # A borrower of its own: one task may ask several questions.
+        borrower = object()
+        if slots.available_tokens == 0:
+            started = anyio.current_time()
+            await slots.acquire_on_behalf_of(borrower)
+            waited = anyio.current_time() - started
+            _tell(emit, at, "concurrency_limit", f"{self.name}: waited for a free slot.", waited)
+        else:
+            await slots.acquire_on_behalf_of(borrower)
+        try:
+            return await self._model.request(request, at=at, emit=emit, stream=stream)
+        finally:
+            slots.release_on_behalf_of(borrower)
+
+
+class RateLimit(_Wrapper):
+    """Asks a model at most so many questions, or uses so many tokens, in a span of time.
+
+    What a request will use is not known before it is made, so tokens are paid
+    afterwards: a long answer makes the next questions wait.
+
+    Args:
+        model: The model.
+        requests: Requests per span.
+        tokens: Input and output tokens per span.
+        seconds: The span.
+
+    Raises:
+        InvalidSetting: A number is too small, or none is given.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        requests: int | None = None,
+        tokens: int | None = None,
+        seconds: float = 60.0,
+    ) -> None:
+        super().__init__(model)
+        for name, value in (("requests", requests), ("tokens", tokens)):
+            if value is not None:
+                _check_at_least_one(name, value)
+        if requests is None and tokens is None:
+            raise InvalidSetting(
+                "RateLimit limits nothing; give requests, tokens or both.",
+                field="requests",
+                value="None",
+                allowed=">= 1",
+            )
+        if not seconds > 0:
+            raise InvalidSetting(
+                f"RateLimit.seconds is {seconds!r}; expected a number above 0.",
+                field="seconds",
+                value=repr(seconds),
+                allowed="> 0",
+            )
+        self._requests = None if requests is None else _Bucket(requests, seconds)
+        self._tokens = None if tokens is None else _Bucket(tokens, seconds)
+
+    async def request(
+        self,
+        request: ModelRequest,
+        *,
+        at: Address = DIRECT,
+        emit: Emit = ignore,
+        stream: bool = False,
+    ) -> ModelResponse:
+        """Answer one request when the rate allows; see `Model`."""
+        delay = 0.0
+        if self._requests is not None:
+            delay = self._requests.book(1)
+        if self._tokens is not None:
+            delay = max(delay, self._tokens.debt())
+        if delay:
+            _tell(emit, at, "rate_limit", f"{self.name}: waits for the rate limit.", delay)
+            await anyio.sleep(delay)
+        response = await self._model.request(request, at=at, emit=emit, stream=stream)
+        if self._tokens is not None:
+            self._tokens.book(response.usage.total_tokens)
+        return response
+
+
+class _Bucket:
+    """Fills evenly up to `size` in `seconds`; taking more than it holds makes a debt.
+
+    Works across event loops: it holds numbers, and the waiting is done by the caller.
+    """
+
+    def __init__(self, size: float, seconds: float) -> None:
+        self._size = size
+        self._speed = size / seconds
+        self._level = size
+        self._filled = time.monotonic()
+
+    def book(self, amount: float) -> float:
+        """Take `amount`; returns the seconds after which it will have been there."""
+        self._fill()
+        self._level -= amount
+        return self._wait()
+
+    def debt(self) -> float:
+        """Seconds until nothing is owed."""
+        self._fill()
+        return self._wait()
+
+    def _fill(self) -> None:
+        now = time.monotonic()
+        self._level = min(self._size, self._level + (now - self._filled) * self._speed)
+        self._filled = now
+
+    def _wait(self) -> float:
+        return max(0.0, -self._level / self._speed)
+
+
+def _check_at_least_one(name: str, value: float) -> None:
+    if not 1 <= value < math.inf:
+        raise InvalidSetting(
+            f"{name} is {value!r}; expected a number of at least 1.",
+            field=name,
+            value=repr(value),
+            allowed=">= 1",
+        )
+
+
+def _tell(emit: Emit, at: Address, code: str, text: str, seconds: float) -> None:
+    emit(Warned(at=at, code=code, text=text, data={"seconds": round(seconds, 3)}))
+
+
+async def _nothing(_: object) -> None:
+    """A capacity limiter needs no closing."""

@@ -1,0 +1,94 @@
+"""Sampling parameters as one server takes them: renamed, clamped, left out, or refused.
+
+Pure. A caller writes the reference's names; the profile says what its server
+makes of them, and every change is told as a `Note`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentkit.errors import InvalidSetting
+from agentkit.messages import JsonObject
+from agentkit.models.profiles import Profile
+
+__all__ = ["Note", "adapt_settings"]
+
+_PASSED_THROUGH = ("extra_body", "extra_headers", "extra_query")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Note:
+    """Something that was changed for the server: becomes a `Warned` event."""
+
+    code: str
+    text: str
+    data: JsonObject = field(default_factory=dict[str, Any])
+
+
+def adapt_settings(
+    settings: Mapping[str, Any], profile: Profile, *, strict: bool = False
+) -> tuple[dict[str, Any], list[Note]]:
+    """Translate parameters for a server.
+
+    Args:
+        settings: Parameters under the reference's names, `extra_…` among them.
+        profile: The server.
+        strict: Refuse what the server does not take instead of changing it.
+
+    Returns:
+        The fields of the request body in stable order, and what was changed.
+
+    Raises:
+        InvalidSetting: With `strict`, a parameter that the server does not take.
+    """
+    notes: list[Note] = []
+    fields: dict[str, Any] = {}
+    wanted = {**profile.defaults, **settings}
+    dropped = profile.drops
+    if wanted.get("reasoning_effort") != "none":
+        dropped |= profile.drops_reasoning
+    for name in sorted(wanted):
+        value = wanted[name]
+        if value is None or name in _PASSED_THROUGH:
+            continue
+        if name in dropped:
+            notes.append(_dropped(name, value, profile))
+            continue
+        if name in profile.ranges:
+            value = _clamped(name, value, profile, notes)
+        fields[profile.renames.get(name, name)] = value
+    if strict and notes:
+        raise InvalidSetting(
+            f"strict_settings: {notes[0].text}",
+            field=str(notes[0].data.get("field")),
+            value=repr(notes[0].data.get("value")),
+            allowed=str(notes[0].data.get("allowed", "not supported")),
+        )
+    return fields | dict(settings.get("extra_body") or {}), notes
+
+
+def _dropped(name: str, value: Any, profile: Profile) -> Note:
+    return Note(
+        code="dropped_parameter",
+        text=f"{name}={value!r} is not supported by {profile.name} here and was left out.",
+        data={"field": name, "value": value},
+    )
+
+
+def _clamped(name: str, value: Any, profile: Profile, notes: list[Note]) -> Any:
+    least, most = profile.ranges[name]
+    if not isinstance(value, (int, float)) or least <= value <= most:
+        return value
+    nearest = min(max(value, least), most)
+    notes.append(
+        Note(
+            code="clamped_parameter",
+            text=f"{name}={value!r} is out of {profile.name}'s range {least}…{most}; "
+            f"{nearest!r} was sent.",
+            data={"field": name, "value": value, "allowed": f"{least}…{most}"},
+        )
+    )
+    return nearest

@@ -1,0 +1,380 @@
+"""What each server supports, as data.
+
+The codec reads a profile; nothing else in agentkit knows one server from
+another. A profile is chosen by the model string or the base URL, and a caller
+may pass another one: `dataclasses.replace(PROFILES["vllm"], call_ids="alnum9")`.
+
+Sources are the servers' public references and what they were seen to send.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+__all__ = ["COMPATIBLE", "PROFILES", "OutputMode", "Profile", "profile_for_url"]
+
+OutputMode: TypeAlias = Literal["native", "tool", "json", "prompt"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """What one kind of server supports.
+
+    Attributes:
+        name: The provider's name, as in `provider:model`.
+        base_url: Where it is, when that is always the same place.
+        url_variable: The environment variable that may hold another base URL.
+        key_variable: The environment variable that holds the API key; None needs no key.
+        auth: How the key is sent: `Authorization: Bearer` or `api-key`.
+        hosts: Hosts by which a base URL is recognised; `.x` and `:1` match the end of host:port.
+        path: The path under the base URL; `{model}` is filled in.
+        query: Query parameters of every request.
+        idempotency_header: Header that makes a repeated request harmless, if there is one.
+        tool_calling: `native` sends `tools`; `functions` the deprecated `functions` and
+            `function_call`; `constrained` asks for calls through one JSON schema, for
+            servers that enforce schemas and have no tool template.
+        output_modes: How a typed output can be asked for, best first.
+        native_with_tools: Whether a `response_format` may be sent together with tools.
+        repeats: How often in a row the very same batch of calls may come again,
+            where `Limits.repeats` does not say.
+        tool_limit: Most tools in one request; None where no limit is known.
+        strict_tools: Whether a function may carry `strict`.
+        required: How "call some tool" is written.
+        forced_tool: How "call this tool" is written: as the `named` object, as `required`
+            with the other tools left out (`alone`), or not at all (`auto`).
+        none_omits_tools: Whether "call no tool" has to leave the tools out.
+        parallel_tool_calls: Whether that parameter is known.
+        renames: Parameters that go by another name here.
+        drops: Parameters that are refused or ignored.
+        drops_reasoning: Further parameters that are refused unless `reasoning_effort="none"`.
+        ranges: Parameters with a narrower range than the reference: (least, most).
+        defaults: Parameters that are sent where the caller sets none.
+        stream_usage: Whether `stream_options.include_usage` is known.
+        stream_output: Whether a `response_format` can be streamed.
+        system_role: What instructions are called.
+        single_system: Whether there may be but one system message, at the start.
+        names: Roles whose `name` is sent.
+        text_parts: Whether plain text may come as a list of parts.
+        null_content: How the absent text of a message with tool calls is written.
+        empty_assistant: Whether an assistant message without text and calls is sent.
+        user_after_tool: Whether a user message may follow a tool message.
+        refusals: Whether `refusal` may be sent back; otherwise it is sent as text.
+        call_ids: The form ids of tool calls must have.
+        raw_arguments: Whether arguments that are not a JSON object may be sent back.
+        reasoning_field: The name under which thinking is sent back on tool turns.
+        echo: Unknown message fields that are sent back.
+        echo_calls: Unknown fields of tool calls that are sent back.
+        variants: (pattern, changes) for models that differ; the first match counts.
+    """
+
+    name: str = "openai"
+    base_url: str | None = None
+    url_variable: str | None = None
+    key_variable: str | None = None
+    auth: Literal["bearer", "api-key"] = "bearer"
+    hosts: tuple[str, ...] = ()
+    path: str = "/chat/completions"
+    query: Mapping[str, str] = field(default_factory=dict[str, str])
+    idempotency_header: str | None = None
+
+    tool_calling: Literal["native", "functions", "constrained"] = "native"
+    output_modes: tuple[OutputMode, ...] = ("native", "tool", "json", "prompt")
+    native_with_tools: bool = True
+    repeats: int = 3
+    tool_limit: int | None = None
+    strict_tools: bool = True
+    required: Literal["required", "any"] = "required"
+    forced_tool: Literal["named", "alone", "auto"] = "named"
+    none_omits_tools: bool = False
+
+    renames: Mapping[str, str] = field(default_factory=dict[str, str])
+    drops: frozenset[str] = frozenset()
+    drops_reasoning: frozenset[str] = frozenset()
+    ranges: Mapping[str, tuple[float, float]] = field(
+        default_factory=dict[str, tuple[float, float]]
+    )
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    stream_usage: bool = True
+    stream_output: bool = True
+
+    system_role: Literal["system", "developer"] = "system"
+    single_system: bool = False
+    names: frozenset[str] = frozenset({"system", "user", "assistant"})
+    text_parts: bool = False
+    null_content: Literal["null", "omit", "empty"] = "null"
+    empty_assistant: bool = True
+    user_after_tool: bool = True
+    refusals: bool = False
+    call_ids: Literal["any", "alnum9"] = "any"
+    raw_arguments: bool = False
+    reasoning_field: str | None = None
+    echo: frozenset[str] = frozenset()
+    echo_calls: frozenset[str] = frozenset()
+    variants: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+
+    def for_model(self, model: str) -> Profile:
+        """The profile of one model of this server."""
+        for pattern, changes in self.variants:
+            if re.search(pattern, model):
+                return replace(self, **changes)
+        return self
+
+
+_OPENROUTER_ONLY = frozenset(
+    {"models", "route", "provider", "transforms", "usage", "structured_outputs"}
+)
+_HOSTS_ONLY = frozenset(
+    {"top_k", "min_p", "repetition_penalty", "context_length_exceeded_behavior"}
+)
+_OPENAI_ONLY = frozenset(
+    {
+        "audio",
+        "modalities",
+        "prediction",
+        "prompt_cache_key",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "web_search_options",
+    }
+)
+_LOGPROBS = frozenset({"logprobs", "top_logprobs"})
+_PENALTIES = frozenset({"frequency_penalty", "presence_penalty"})
+_MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
+
+_OPENAI = Profile(
+    name="openai",
+    base_url="https://api.openai.com/v1",
+    url_variable="OPENAI_BASE_URL",
+    key_variable="OPENAI_API_KEY",
+    hosts=("api.openai.com",),
+    tool_limit=128,
+    drops=_OPENROUTER_ONLY | _HOSTS_ONLY,
+    text_parts=True,
+    refusals=True,
+    raw_arguments=True,
+    echo=frozenset({"audio"}),
+    variants=(
+        (
+            # o-series and gpt-5+, but not their chat variants.
+            r"^(o\d|gpt-([5-9]|\d\d))(?!.*chat)",
+            {
+                "system_role": "developer",
+                "drops_reasoning": _LOGPROBS | _PENALTIES | {"temperature", "top_p", "logit_bias"},
+            },
+        ),
+    ),
+)
+
+COMPATIBLE = Profile(name="compatible", renames=_MAX_TOKENS)
+"""A server that nothing is known about, except that it speaks chat completions."""
+
+PROFILES: Mapping[str, Profile] = {
+    one.name: one
+    for one in (
+        _OPENAI,
+        replace(
+            _OPENAI,
+            name="azure",
+            base_url=None,
+            url_variable="AZURE_OPENAI_ENDPOINT",
+            key_variable="AZURE_OPENAI_API_KEY",
+            auth="api-key",
+            hosts=(".openai.azure.com", ".cognitiveservices.azure.com", ".azure-api.net"),
+            path="/openai/deployments/{model}/chat/completions",
+            query={"api-version": "2024-10-21"},
+        ),
+        Profile(
+            name="openrouter",
+            base_url="https://openrouter.ai/api/v1",
+            key_variable="OPENROUTER_API_KEY",
+            hosts=("openrouter.ai",),
+            renames=_MAX_TOKENS,
+            drops=frozenset({"context_length_exceeded_behavior"}),
+            text_parts=True,
+            echo=frozenset({"reasoning_details"}),
+            echo_calls=frozenset({"extra_content"}),
+        ),
+        Profile(
+            name="fireworks",
+            base_url="https://api.fireworks.ai/inference/v1",
+            key_variable="FIREWORKS_API_KEY",
+            hosts=("api.fireworks.ai",),
+            native_with_tools=False,
+            required="any",
+            renames=_MAX_TOKENS,
+            drops=_OPENROUTER_ONLY | _OPENAI_ONLY,
+            ranges={"top_k": (1, 127)},
+        ),
+        Profile(
+            name="groq",
+            base_url="https://api.groq.com/openai/v1",
+            key_variable="GROQ_API_KEY",
+            hosts=("api.groq.com",),
+            native_with_tools=False,
+            strict_tools=False,
+            drops=_OPENROUTER_ONLY
+            | _HOSTS_ONLY
+            | _LOGPROBS
+            | (_OPENAI_ONLY - {"service_tier"})
+            | {"logit_bias"},
+            stream_output=False,
+            null_content="omit",
+        ),
+        Profile(
+            name="together",
+            base_url="https://api.together.xyz/v1",
+            key_variable="TOGETHER_API_KEY",
+            hosts=("api.together.xyz", "api.together.ai"),
+            renames=_MAX_TOKENS,
+            drops=_OPENROUTER_ONLY | _OPENAI_ONLY | {"top_logprobs"},
+            # Without a number the server stops after 512 tokens.
+            defaults={"max_completion_tokens": 4096},
+        ),
+        Profile(
+            name="mistral",
+            base_url="https://api.mistral.ai/v1",
+            key_variable="MISTRAL_API_KEY",
+            hosts=("api.mistral.ai",),
+            required="any",
+            renames={**_MAX_TOKENS, "seed": "random_seed"},
+            # Unknown fields are refused with 422.
+            drops=_OPENROUTER_ONLY
+            | _HOSTS_ONLY
+            | _LOGPROBS
+            | (_OPENAI_ONLY - {"prediction"})
+            | {"logit_bias", "user"},
+            ranges={"temperature": (0, 1.5)},
+            stream_usage=False,
+            names=frozenset({"tool"}),
+            null_content="empty",
+            empty_assistant=False,
+            user_after_tool=False,
+            call_ids="alnum9",
+        ),
+        Profile(
+            name="deepseek",
+            base_url="https://api.deepseek.com/v1",
+            key_variable="DEEPSEEK_API_KEY",
+            hosts=("api.deepseek.com",),
+            output_modes=("tool", "json", "prompt"),
+            strict_tools=False,
+            renames=_MAX_TOKENS,
+            drops=_OPENROUTER_ONLY
+            | _HOSTS_ONLY
+            | _OPENAI_ONLY
+            | {"logit_bias", "n", "parallel_tool_calls", "seed", "metadata", "user"},
+            reasoning_field="reasoning_content",
+            variants=(
+                (
+                    "reasoner|thinking",
+                    {"forced_tool": "auto", "output_modes": ("json", "prompt")},
+                ),
+            ),
+        ),
+        Profile(
+            name="gemini",
+            base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+            key_variable="GEMINI_API_KEY",
+            hosts=("generativelanguage.googleapis.com",),
+            drops=_OPENROUTER_ONLY
+            | _HOSTS_ONLY
+            | _LOGPROBS
+            | (_OPENAI_ONLY - {"modalities"})
+            | {"logit_bias", "metadata", "parallel_tool_calls", "user"},
+            strict_tools=False,
+            names=frozenset({"tool"}),
+            echo=frozenset({"extra_content"}),
+            echo_calls=frozenset({"extra_content"}),
+        ),
+        Profile(
+            name="anthropic",
+            base_url="https://api.anthropic.com/v1",
+            key_variable="ANTHROPIC_API_KEY",
+            hosts=("api.anthropic.com",),
+            output_modes=("tool", "prompt"),
+            strict_tools=False,
+            drops=_OPENROUTER_ONLY
+            | _HOSTS_ONLY
+            | _OPENAI_ONLY
+            | _LOGPROBS
+            | _PENALTIES
+            | {"logit_bias", "metadata", "n", "reasoning_effort", "seed"},
+            ranges={"temperature": (0, 1)},
+            single_system=True,
+        ),
+        Profile(
+            name="vllm",
+            base_url="http://127.0.0.1:8000/v1",
+            url_variable="VLLM_BASE_URL",
+            native_with_tools=False,
+            drops=_OPENROUTER_ONLY | _OPENAI_ONLY,
+            single_system=True,
+        ),
+        Profile(
+            name="sglang",
+            base_url="http://127.0.0.1:30000/v1",
+            url_variable="SGLANG_BASE_URL",
+            native_with_tools=False,
+            renames=_MAX_TOKENS,
+            drops=_OPENROUTER_ONLY | _OPENAI_ONLY,
+            single_system=True,
+        ),
+        Profile(
+            name="llamacpp",
+            base_url="http://127.0.0.1:8080/v1",
+            url_variable="LLAMACPP_BASE_URL",
+            native_with_tools=False,
+            strict_tools=False,
+            forced_tool="alone",
+            renames=_MAX_TOKENS,
+            drops=_OPENROUTER_ONLY | _OPENAI_ONLY,
+            single_system=True,
+            null_content="empty",
+        ),
+        Profile(
+            name="ollama",
+            base_url="http://127.0.0.1:11434/v1",
+            url_variable="OLLAMA_BASE_URL",
+            hosts=(":11434",),
+            native_with_tools=False,
+            strict_tools=False,
+            forced_tool="auto",
+            none_omits_tools=True,
+            renames=_MAX_TOKENS,
+            drops=_OPENROUTER_ONLY
+            | _HOSTS_ONLY
+            | _OPENAI_ONLY
+            | {"logit_bias", "n", "parallel_tool_calls", "user", "metadata"},
+            null_content="empty",
+        ),
+        Profile(
+            name="lmstudio",
+            base_url="http://127.0.0.1:1234/v1",
+            url_variable="LMSTUDIO_BASE_URL",
+            hosts=(":1234",),
+            output_modes=("native", "tool", "prompt"),
+            native_with_tools=False,
+            strict_tools=False,
+            forced_tool="alone",
+            renames=_MAX_TOKENS,
+            drops=_OPENROUTER_ONLY | _OPENAI_ONLY | _LOGPROBS,
+            null_content="empty",
+        ),
+    )
+}
+"""The known servers by name."""
+
+
+def profile_for_url(base_url: str) -> Profile:
+    """The profile of the server at `base_url`, or `COMPATIBLE` when it is not known."""
+    place = urlsplit(base_url).netloc.rpartition("@")[2].lower()
+    for profile in PROFILES.values():
+        for host in profile.hosts:
+            if place == host or (host[0] in ".:" and place.endswith(host)):
+                return profile
+    return COMPATIBLE
