@@ -1,0 +1,23 @@
+"""For tests of agents: models that follow a script, and a real server that does.
+
+`ScriptedModel` and `FunctionModel` answer in this process. `ChatServer` answers
+over a socket, and can break every rule that servers break.
+"""
+
+from __future__ import annotations
+
+from agentkit.models.scripted import FunctionModel, ScriptedModel
+from agentkit.testing.replies import HOLD, ServerRequest, drop, raw, reply, sse
+from agentkit.testing.server import ChatServer
+
+__all__ = [
+    "HOLD",
+    "ChatServer",
+    "FunctionModel",
+    "ScriptedModel",
+    "ServerRequest",
+    "drop",
+    "raw",
+    "reply",
+    "sse",
+]

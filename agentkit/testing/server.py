@@ -1,0 +1,292 @@
+"""A real chat-completions server on loopback that says what a test tells it to.
+
+It is not a mock: requests cross a socket, connections are kept alive, streams
+arrive in packets and can break off. The server runs an event loop of its own in
+a thread of its own, so that a test may be plain, on asyncio or on trio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import repeat
+from types import TracebackType
+from typing import Any, Self, cast
+
+from agentkit.errors import AgentKitError
+from agentkit.testing.replies import (
+    ChatReply,
+    Hold,
+    Reply,
+    ServerRequest,
+    WireReply,
+    raw,
+    render,
+)
+
+__all__ = ["ChatServer"]
+
+STOP_SECONDS = 5.0
+"""How long leaving the `with` may take when a callable of the script blocks."""
+HEAD_LIMIT = 1 << 20
+"""Longest request head or chunk size line in bytes; a prompt is in the body, which has none."""
+BACKLOG = 1024
+"""Connections that may wait to be accepted: tests open hundreds at once."""
+
+
+class ChatServer:
+    """Serves a script of replies over HTTP/1.1.
+
+    Requests are answered in the order in which they arrive, each by the next
+    reply. A request past the end is answered with status 500, and leaving the
+    `with` then raises, unless an exception is on its way already: that one gets
+    a note instead. Leaving never waits for a reply that hangs.
+
+        with ChatServer([reply("Hello"), raw(503)]) as server:
+            model = ChatModel("any", base_url=server.base_url, api_key="none")
+
+    Args:
+        replies: The script, or one callable that answers every request.
+        strict: Whether leaving the `with` raises for requests that found no reply.
+    """
+
+    def __init__(
+        self,
+        replies: Iterable[Reply] | Callable[[ServerRequest], ChatReply | WireReply],
+        *,
+        strict: bool = True,
+    ) -> None:
+        self._script: Iterator[Reply] = repeat(replies) if callable(replies) else iter(replies)
+        self._strict = strict
+        self._requests: list[ServerRequest] = []
+        self._problems: list[Exception] = []
+        self._connections: set[_Connection] = set()
+        self._accepted = 0
+        self._port: int | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def base_url(self) -> str:
+        """`http://127.0.0.1:PORT/v1`.
+
+        Raises:
+            AgentKitError: The server does not run: it does so inside `with`.
+        """
+        if self._port is None:
+            raise AgentKitError("The ChatServer does not run yet; use it inside `with`.")
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    @property
+    def requests(self) -> tuple[ServerRequest, ...]:
+        """What has arrived so far, in order of arrival."""
+        return tuple(self._requests)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open now."""
+        return len(self._connections)
+
+    def release(self) -> None:
+        """Let every reply go on that waits at `HOLD`, now or later."""
+        self._loop.call_soon_threadsafe(self._released.set)
+
+    def __enter__(self) -> Self:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        self._port = listener.getsockname()[1]
+        self._loop = asyncio.new_event_loop()
+        self._released = asyncio.Event()
+        self._stopping = asyncio.Event()
+        # Daemon, so that not even a callable that blocks for good keeps the process alive.
+        self._thread = threading.Thread(
+            target=self._run, args=(listener,), name=f"ChatServer:{self._port}", daemon=True
+        )
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._thread is not None
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(STOP_SECONDS)
+        if self._thread.is_alive():
+            self._problems.append(
+                AgentKitError(
+                    f"The ChatServer did not stop within {STOP_SECONDS:g} seconds: a callable "
+                    "of its script blocks. Use delay=HOLD to keep a client waiting."
+                )
+            )
+        if not (self._strict and self._problems):
+            return
+        if error is None:
+            raise self._problems[0]
+        for problem in self._problems:
+            error.add_note(f"ChatServer: {problem}")
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def _run(self, listener: socket.socket) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._listen(listener))
+
+    async def _listen(self, listener: socket.socket) -> None:
+        server = await self._loop.create_server(lambda: _Connection(self), sock=listener)
+        await self._stopping.wait()
+        server.close()
+        for connection in tuple(self._connections):
+            connection.abort()
+
+    def opened(self, connection: _Connection) -> int:
+        """Count a connection in; returns its number."""
+        self._connections.add(connection)
+        self._accepted += 1
+        return self._accepted - 1
+
+    def closed(self, connection: _Connection) -> None:
+        """Count a connection out."""
+        self._connections.discard(connection)
+
+    def answer(
+        self, connection: int, method: str, target: str, headers: Mapping[str, str], body: bytes
+    ) -> WireReply:
+        """Record a request and find its reply."""
+        path, _, query = target.partition("?")
+        request = ServerRequest(
+            index=len(self._requests),
+            connection=connection,
+            method=method,
+            path=path,
+            query=query,
+            headers=headers,
+            raw=body,
+            json=_parsed(body),
+        )
+        self._requests.append(request)
+        try:
+            item = next(self._script, None)
+            if item is None:
+                raise AgentKitError(
+                    f"The script is used up: request {request.index} ({method} {target}) came "
+                    f"after all {request.index} replies had been given."
+                )
+            return render(item(request) if callable(item) else item, request)
+        except Exception as error:
+            self.problem(error)
+            failure = {"message": f"{type(error).__name__}: {error}", "type": "chat_server_script"}
+            # The header is what OpenAI's server says when another attempt is no use.
+            return raw(500, {"error": failure}, {"x-should-retry": "false"})
+
+    def problem(self, error: Exception) -> None:
+        """Remember what to raise when the `with` is left."""
+        self._problems.append(error)
+
+    async def wait(self, delay: float | Hold) -> None:
+        """Sleep for `delay` seconds, or until `release`."""
+        if isinstance(delay, Hold):
+            await self._released.wait()
+        elif delay:
+            await asyncio.sleep(delay)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: reads requests, writes replies, ends when the client hangs up."""
+
+    def __init__(self, server: ChatServer) -> None:
+        self._server = server
+        self._reader = asyncio.StreamReader(limit=HEAD_LIMIT)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._number = self._server.opened(self)
+        self._task = asyncio.get_running_loop().create_task(self._serve())
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed_data(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # Also at the client's EOF: one that has stopped sending is gone, half-open or not.
+        self._reader.feed_eof()
+        self._server.closed(self)
+        self._task.cancel()
+
+    def abort(self) -> None:
+        """Close at once, whatever is going on."""
+        self._task.cancel()
+        self._transport.abort()
+
+    async def _serve(self) -> None:
+        try:
+            while await self._exchange():
+                pass
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # The client hung up.
+        except ValueError as error:
+            self._server.problem(AgentKitError(f"A request that is not HTTP/1.1: {error}"))
+        finally:
+            self._transport.close()
+
+    async def _exchange(self) -> bool:
+        """Answer one request; returns whether the connection stays open."""
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        start, *lines = head.rstrip().split("\r\n")
+        method, target, _ = start.split(" ")
+        pairs = (line.partition(":") for line in lines)
+        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+        body = await self._body(headers)
+        wire = self._server.answer(self._number, method, target, headers, body)
+        await self._server.wait(wire.delay)
+        if wire.status is None:
+            return False
+        await self._write(wire)
+        return not wire.close_early and "close" not in (
+            headers.get("connection"),
+            wire.headers.get("connection"),
+        )
+
+    async def _body(self, headers: dict[str, str]) -> bytes:
+        if headers.get("transfer-encoding") != "chunked":
+            return await self._reader.readexactly(int(headers.get("content-length", 0)))
+        body = b""
+        while size := int((await self._reader.readuntil(b"\r\n")).split(b";")[0], 16):
+            body += (await self._reader.readexactly(size + 2))[:-2]
+        await self._reader.readuntil(b"\r\n")
+        return body
+
+    async def _write(self, wire: WireReply) -> None:
+        length = sum(len(packet) for packet in wire.packets if isinstance(packet, bytes))
+        framing = "transfer-encoding: chunked" if wire.chunked else f"content-length: {length}"
+        lines = [f"HTTP/1.1 {wire.status} Scripted", framing]
+        lines += [f"{name}: {value}" for name, value in wire.headers.items()]
+        self._transport.write("\r\n".join([*lines, "\r\n"]).encode())
+        for index, packet in enumerate(wire.packets):
+            if isinstance(packet, Hold):
+                await self._server.wait(packet)
+                continue
+            if index:
+                await asyncio.sleep(wire.pause)  # At 0 it still lets the other connections on.
+            framed = b"%x\r\n%b\r\n" % (len(packet), packet) if wire.chunked else packet
+            self._transport.write(framed)  # asyncio sets TCP_NODELAY: a packet of its own.
+        if wire.chunked and not wire.close_early:
+            self._transport.write(b"0\r\n\r\n")
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None

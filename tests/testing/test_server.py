@@ -1,0 +1,384 @@
+"""ChatServer: what goes over the wire is what the script says."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+
+from agentkit.errors import AgentKitError
+from agentkit.messages import Usage
+from agentkit.testing import HOLD, ChatServer, ServerRequest, drop, raw, reply, sse
+
+pytestmark = pytest.mark.anyio
+
+QUESTION = {"model": "any", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+def post(server: ChatServer, **more: Any) -> httpx2.Response:
+    return httpx2.post(f"{server.base_url}/chat/completions", json=QUESTION | more, timeout=10)
+
+
+def events(response: httpx2.Response) -> list[Any]:
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert lines.pop() == "[DONE]"
+    return [json.loads(line) for line in lines]
+
+
+def test_a_reply_is_a_chat_completion() -> None:
+    """A text comes as one complete chat completion."""
+    with ChatServer([reply("Hello there")]) as server:
+        response = post(server)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == {
+        "id": "chatcmpl-0",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "any",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "Hello there"},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": 10,
+            "completion_tokens": 5,
+            "total_tokens": 15,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        },
+    }
+
+
+def test_calls_carry_ids_of_request_and_place() -> None:
+    """Tool calls get ids that say which request and which place they belong to."""
+    calls = [("get_weather", {"city": "Zürich"}), ("now", "")]
+    with ChatServer([reply("x"), reply(calls=calls)]) as server:
+        post(server)
+        [choice] = post(server).json()["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] is None
+    assert choice["message"]["tool_calls"] == [
+        {
+            "id": "call_1_0",
+            "type": "function",
+            "function": {"name": "get_weather", "arguments": '{"city":"Zürich"}'},
+        },
+        {"id": "call_1_1", "type": "function", "function": {"name": "now", "arguments": ""}},
+    ]
+
+
+def test_a_reply_is_streamed_when_asked_for() -> None:
+    """The same reply comes as a stream of chunks when the request asks for one."""
+    script = [reply("Hello there.", calls=[("now", '{"zone":1}')], finish="length")]
+    with ChatServer(script) as server:
+        response = post(server, stream=True)
+    assert response.headers["content-type"] == "text/event-stream"
+    chunks = events(response)
+    assert {(chunk["id"], chunk["object"]) for chunk in chunks} == {
+        ("chatcmpl-0", "chat.completion.chunk")
+    }
+    assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
+        {"role": "assistant", "content": ""},
+        {"content": "Hello"},
+        {"content": " there."},
+        {
+            "tool_calls": [
+                {
+                    "index": 0,
+                    "id": "call_0_0",
+                    "type": "function",
+                    "function": {"name": "now", "arguments": ""},
+                }
+            ]
+        },
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"zon'}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": 'e":1}'}}]},
+        {},
+    ]
+    finishes = [chunk["choices"][0]["finish_reason"] for chunk in chunks]
+    assert finishes == [None] * 6 + ["length"]
+
+
+def test_usage_in_a_stream_comes_only_when_asked_for() -> None:
+    """With include_usage a last chunk without choices reports the tokens."""
+    usage = Usage(input_tokens=7, output_tokens=2, cached_tokens=4, reasoning_tokens=1)
+    with ChatServer([reply("Hi", usage=usage)]) as server:
+        chunks = events(post(server, stream=True, stream_options={"include_usage": True}))
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"] == {
+        "prompt_tokens": 7,
+        "completion_tokens": 2,
+        "total_tokens": 9,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 1},
+    }
+
+
+def test_requests_are_recorded() -> None:
+    """Path, query, headers in lower case, body as bytes and parsed, connection."""
+    with ChatServer([reply("a"), raw(204)]) as server:
+        url = f"{server.base_url}/chat/completions?api-version=2"
+        httpx2.post(url, json=QUESTION, headers={"X-Title": "T"})
+        httpx2.get(f"{server.base_url}/models")
+        first, second = server.requests
+    assert (first.index, first.method, first.path) == (0, "POST", "/v1/chat/completions")
+    assert first.query == "api-version=2"
+    assert first.headers["x-title"] == "T"
+    assert first.json == QUESTION
+    assert json.loads(first.raw) == QUESTION
+    assert (second.method, second.path, second.raw, second.json) == ("GET", "/v1/models", b"", None)
+    assert (first.connection, second.connection) == (0, 1)
+
+
+def test_a_connection_is_kept_alive() -> None:
+    """One client sends its requests over one connection, streams included."""
+    script = [reply("a"), reply("b"), raw(500, "<html>"), raw(204), reply("c")]
+    with ChatServer(script) as server, httpx2.Client(base_url=server.base_url) as client:
+        for stream in (False, True, False, False, False):
+            client.post("/chat/completions", json=QUESTION | {"stream": stream})
+        assert [request.connection for request in server.requests] == [0] * 5
+        assert server.connections == 1
+
+
+def test_a_chunked_request_body_is_read() -> None:
+    """A client may send its body in chunks."""
+    with ChatServer([reply("a")]) as server:
+        httpx2.post(f"{server.base_url}/x", content=iter([b'{"a"', b":1}"]))
+        assert server.requests[0].json == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "sent"),
+    [
+        ({"error": "é"}, "application/json", '{"error":"é"}'.encode()),
+        ([{"error": 1}], "application/json", b'[{"error":1}]'),
+        ("<html>", "text/plain; charset=utf-8", b"<html>"),
+        (b"\xff", "application/octet-stream", b"\xff"),
+    ],
+)
+def test_a_raw_reply_is_sent_as_it_is(body: Any, kind: str, sent: bytes) -> None:
+    """Status, headers and body are the script's; JSON values are encoded."""
+    with ChatServer([raw(429, body, {"Retry-After": "3"})]) as server:
+        response = post(server)
+    assert (response.status_code, response.content) == (429, sent)
+    assert response.headers["content-type"] == kind
+    assert response.headers["retry-after"] == "3"
+
+
+def test_events_are_sent_as_they_are() -> None:
+    """Dicts and text become data lines, bytes are not touched, nothing is added."""
+    script = [sse([{"a": 1}, b": comment\r\n\r\n", "[DONE]"])]
+    with ChatServer(script) as server:
+        assert post(server).content == b'data: {"a":1}\n\n: comment\r\n\r\ndata: [DONE]\n\n'
+
+
+def test_packets_are_of_the_size_asked_for() -> None:
+    """With chunk_size=1 every byte is a packet, also within a character."""
+    with (
+        ChatServer([sse(["é", "b"], chunk_size=1)]) as server,
+        httpx2.stream("POST", f"{server.base_url}/x") as response,
+    ):
+        packets = list(response.iter_raw())
+    assert packets == [bytes([byte]) for byte in "data: é\n\ndata: b\n\n".encode()]
+
+
+def test_without_a_size_each_event_is_a_packet() -> None:
+    """By default packets and events are the same."""
+    with (
+        ChatServer([sse(["a", "b"])]) as server,
+        httpx2.stream("POST", f"{server.base_url}/x") as response,
+    ):
+        assert list(response.iter_raw()) == [b"data: a\n\n", b"data: b\n\n"]
+
+
+def test_a_stream_breaks_off() -> None:
+    """close_early ends the connection in the middle of the body."""
+    with (
+        ChatServer([sse(["a"], close_early=True)]) as server,
+        httpx2.stream("POST", f"{server.base_url}/x") as response,
+    ):
+        packets = response.iter_raw()
+        assert next(packets) == b"data: a\n\n"
+        with pytest.raises(httpx2.RemoteProtocolError):
+            next(packets)
+
+
+def test_a_dropped_connection_has_no_response() -> None:
+    """drop() closes the connection without a word."""
+    with ChatServer([drop()]) as server, pytest.raises(httpx2.RemoteProtocolError):
+        post(server)
+
+
+def test_delay_and_pause_are_kept() -> None:
+    """The delay comes before the headers, the pause between packets."""
+    with ChatServer([sse(["a", "b"], delay=0.1, pause=0.1)]) as server:
+        start = time.monotonic()
+        with httpx2.stream("POST", f"{server.base_url}/x") as response:
+            headers = time.monotonic() - start
+            response.read()
+        body = time.monotonic() - start
+    assert headers >= 0.1
+    assert body >= 0.2
+
+
+def test_a_stream_holds_until_released() -> None:
+    """At HOLD the stream stops, and goes on when the server is told to release."""
+    with (
+        ChatServer([sse(["a", HOLD, "b"], chunk_size=100)]) as server,
+        httpx2.stream("POST", f"{server.base_url}/x") as response,
+    ):
+        packets = response.iter_raw()
+        assert next(packets) == b"data: a\n\n"
+        server.release()
+        assert next(packets) == b"data: b\n\n"
+
+
+def test_a_reply_holds_before_its_headers() -> None:
+    """delay=HOLD keeps the client waiting for the headers."""
+    with ChatServer([reply("a", delay=HOLD)]) as server, pytest.raises(httpx2.ReadTimeout):
+        httpx2.post(f"{server.base_url}/x", timeout=0.1)
+
+
+def test_a_callable_answers_by_the_request() -> None:
+    """An item of the script may be a function of the request."""
+
+    def echo(request: ServerRequest) -> Any:
+        return reply(request.json["messages"][0]["content"])
+
+    with ChatServer([echo]) as server:
+        assert post(server).json()["choices"][0]["message"]["content"] == "Hi"
+
+
+def test_one_callable_may_be_the_whole_script() -> None:
+    """A server made from a callable answers for as long as it is asked."""
+    with ChatServer(lambda request: reply(str(request.index))) as server:
+        texts = [post(server).json()["choices"][0]["message"]["content"] for _ in range(3)]
+    assert texts == ["0", "1", "2"]
+
+
+def test_a_request_past_the_end_is_an_error() -> None:
+    """It is answered with a 500 that says so, and raised when the `with` is left."""
+    server = ChatServer([reply("a")])
+    with pytest.raises(AgentKitError, match="The script is used up: request 1 "), server:
+        post(server)
+        response = post(server)
+    assert response.status_code == 500
+    assert response.json()["error"]["message"] == (
+        "AgentKitError: The script is used up: request 1 (POST /v1/chat/completions) came after "
+        "all 1 replies had been given."
+    )
+
+
+def test_a_server_that_is_not_strict_only_answers() -> None:
+    """With strict=False leaving the `with` raises nothing."""
+    with ChatServer([], strict=False) as server:
+        assert post(server).status_code == 500
+
+
+def test_the_test_s_own_error_wins() -> None:
+    """An error on its way through the `with` is kept, and told what the server saw."""
+    with pytest.raises(KeyError) as caught, ChatServer([]) as server:
+        post(server)
+        raise KeyError("the test's own")
+    assert caught.value.__notes__[0].startswith("ChatServer: The script is used up")
+
+
+def test_an_error_in_a_callable_is_raised_at_the_end() -> None:
+    """The client gets a 500, the test the exception itself."""
+    with pytest.raises(ZeroDivisionError), ChatServer(lambda request: 1 // 0) as server:  # type: ignore[arg-type, return-value]
+        assert post(server).status_code == 500
+
+
+def test_a_request_that_is_not_http_is_reported() -> None:
+    """Rubbish closes the connection and is raised at the end."""
+    with pytest.raises(AgentKitError, match="A request that is not HTTP"), ChatServer([]) as server:
+        address = ("127.0.0.1", httpx2.URL(server.base_url).port or 0)
+        with socket.create_connection(address) as client:
+            client.sendall(b"what\r\n\r\n")
+            assert client.recv(10) == b""
+
+
+def test_an_address_is_had_only_while_running() -> None:
+    """Outside the `with` there is no address."""
+    with pytest.raises(AgentKitError, match="inside `with`"):
+        _ = ChatServer([]).base_url
+
+
+def test_leaving_does_not_wait_for_a_reply_that_hangs() -> None:
+    """Replies that hold or sleep are cut off when the `with` is left."""
+    start = time.monotonic()
+    script = [reply("a", delay=HOLD), reply("b", delay=1000), sse(["a", HOLD, "b"])]
+    with ChatServer(script) as server, httpx2.Client(timeout=0.1) as client:
+        for _ in script:
+            with pytest.raises(httpx2.ReadTimeout):
+                client.post(server.base_url)
+    assert time.monotonic() - start < 2
+    assert not any("ChatServer" in thread.name for thread in threading.enumerate())
+
+
+def test_leaving_is_bounded_when_a_callable_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A callable that blocks the server's thread makes leaving an error, not a hang."""
+    monkeypatch.setattr("agentkit.testing.server.STOP_SECONDS", 0.1)
+    go_on = threading.Event()
+
+    def block(request: ServerRequest) -> Any:
+        go_on.wait(10)
+        return reply("late")
+
+    with (
+        pytest.raises(AgentKitError, match="did not stop"),
+        ChatServer([block]) as server,
+        pytest.raises(httpx2.ReadTimeout),
+    ):
+        httpx2.post(server.base_url, timeout=0.1)
+    go_on.set()
+
+
+async def test_it_serves_async_tests_on_both_backends() -> None:
+    """`async with` works under asyncio and trio."""
+    async with ChatServer([reply("a")]) as server, httpx2.AsyncClient() as client:
+        response = await client.post(f"{server.base_url}/chat/completions", json=QUESTION)
+    assert response.json()["choices"][0]["message"]["content"] == "a"
+
+
+async def test_a_client_that_leaves_frees_its_connection() -> None:
+    """When a client hangs up, the reply that held for it ends."""
+    async with ChatServer([sse(["a", HOLD])]) as server, httpx2.AsyncClient() as client:
+        async with client.stream("POST", server.base_url):
+            assert server.connections == 1
+        with anyio.fail_after(5):
+            while server.connections:
+                await anyio.sleep(0.01)
+
+
+async def test_hundreds_of_connections_are_served_at_once() -> None:
+    """300 clients, each with a connection of its own, are all in the server at the same time."""
+    count = 300
+    async with (
+        ChatServer(lambda request: reply("a", delay=HOLD)) as server,
+        httpx2.AsyncClient(limits=httpx2.Limits(), timeout=30) as client,
+    ):
+
+        async def ask() -> None:
+            response = await client.post(server.base_url, json=QUESTION)
+            assert response.status_code == 200
+
+        async with anyio.create_task_group() as group:
+            for _ in range(count):
+                group.start_soon(ask)
+            with anyio.fail_after(30):
+                while len(server.requests) < count:
+                    await anyio.sleep(0.01)
+            assert server.connections == count
+            server.release()
+    assert len({request.connection for request in server.requests}) == count
