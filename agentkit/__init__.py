@@ -1,0 +1,68 @@
+"""agentkit: agents that call tools, and traces that run again.
+
+    from agentkit import Agent, tool
+
+    @tool
+    def get_weather(city: str) -> str:
+        "Current weather in a city."
+        return "18 °C, cloudy"
+
+    agent = Agent("openai:gpt-4o", tools=[get_weather], instructions="Be brief.")
+    result = await agent.run("Do I need an umbrella in Paris?")
+"""
+
+import logging
+
+from agentkit.agent import Agent, RunResult
+from agentkit.errors import AgentKitError, ToolError
+from agentkit.messages import (
+    AssistantMessage,
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    ModelRequest,
+    ModelResponse,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from agentkit.models import ChatModel, Model
+from agentkit.settings import ChatSettings, Limits
+from agentkit.tools import RunContext, Tool, Toolset, tool
+from agentkit.trace import Trace
+
+__all__ = [
+    "Agent",
+    "AgentKitError",
+    "AssistantMessage",
+    "AudioPart",
+    "ChatModel",
+    "ChatSettings",
+    "FilePart",
+    "ImagePart",
+    "Limits",
+    "Message",
+    "Model",
+    "ModelRequest",
+    "ModelResponse",
+    "RunContext",
+    "RunResult",
+    "SystemMessage",
+    "TextPart",
+    "Tool",
+    "ToolCall",
+    "ToolError",
+    "ToolMessage",
+    "Toolset",
+    "Trace",
+    "Usage",
+    "UserMessage",
+    "tool",
+]
+
+# A library stays silent unless the application listens.
+logging.getLogger("agentkit").addHandler(logging.NullHandler())

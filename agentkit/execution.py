@@ -1,0 +1,167 @@
+"""Runs one batch of tool calls: concurrently, bounded, answered in call order.
+
+Two things happen here and nowhere else. A `Batch` decides when each of its calls
+runs; `run_call` decides what one call's exception, timeout or result
+becomes. Neither lets a tool's failure out: every call gets its one answer.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, TypeAlias
+
+import anyio
+
+from agentkit.effects import (
+    Failure,
+    Interrupt,
+    ToolBatch,
+    ToolInvocation,
+    ToolOutcome,
+    ToolStatus,
+)
+from agentkit.errors import ToolError
+from agentkit.events import Emit, Warned
+from agentkit.messages import ToolMessage
+from agentkit.redaction import Redactor
+from agentkit.tools import RunContext, Tool
+
+__all__ = ["Batch", "run_call"]
+
+Perform: TypeAlias = Callable[[ToolInvocation], Awaitable[ToolOutcome | Interrupt]]
+
+
+class Batch:
+    """One batch being run.
+
+    Attributes:
+        finished: The outcomes so far by index, in the order of finishing.
+        interrupt: Set when a call was answered by the end of the whole run.
+    """
+
+    def __init__(
+        self,
+        batch: ToolBatch,
+        perform: Perform,
+        *,
+        sequential: Collection[str] = (),
+        parallel: AbstractAsyncContextManager[Any] | None = None,
+    ) -> None:
+        """Prepare a batch.
+
+        Args:
+            batch: The calls.
+            perform: Performs one call and returns its outcome, whatever happens.
+            sequential: Names of tools that run alone: what stands before one in the batch
+                has ended when it starts, and what stands after it starts when it has ended.
+            parallel: Held by each call while it runs.
+        """
+        self.calls = batch.calls
+        self.finished: dict[int, ToolOutcome] = {}
+        self.interrupt: Interrupt | None = None
+        self._perform = perform
+        self._sequential = sequential
+        self._gate = parallel or nullcontext()
+
+    async def run(self) -> None:
+        """Run the calls concurrently."""
+        for stage in self._stages():
+            if self.interrupt is not None:
+                return
+            if len(stage) == 1:
+                await self._one(*stage[0])
+                continue
+            async with anyio.create_task_group() as group:
+                for index, invocation in stage:
+                    group.start_soon(self._one, index, invocation, name=invocation.at)
+
+    def outcomes(self) -> tuple[ToolOutcome, ...]:
+        """Every call's outcome in call order; what has not ended is answered as cancelled."""
+        return tuple(
+            self.finished.get(index) or _cancelled(invocation)
+            for index, invocation in enumerate(self.calls)
+        )
+
+    async def _one(self, index: int, invocation: ToolInvocation) -> None:
+        async with self._gate:
+            outcome = await self._perform(invocation)
+        if isinstance(outcome, Interrupt):
+            self.interrupt = outcome
+        else:
+            self.finished[index] = outcome
+
+    def _stages(self) -> Iterator[list[tuple[int, ToolInvocation]]]:
+        stage: list[tuple[int, ToolInvocation]] = []
+        for index, invocation in enumerate(self.calls):
+            if invocation.call.name not in self._sequential:
+                stage.append((index, invocation))
+                continue
+            if stage:
+                yield stage
+            yield [(index, invocation)]
+            stage = []
+        if stage:
+            yield stage
+
+
+async def run_call(
+    invocation: ToolInvocation,
+    tools: Mapping[str, Tool[..., Any]],
+    context: RunContext[Any],
+    *,
+    emit: Emit,
+    redact: Redactor,
+) -> ToolOutcome:
+    """Run one tool call to its outcome. Raises nothing but cancellation."""
+    call = invocation.call
+    tool = tools.get(call.name)
+    if tool is None:
+        return _outcome(invocation, "error", _unknown(call.name, tools))
+    try:
+        arguments = tool.parse(call.arguments)
+        for repair in arguments.repairs:
+            emit(Warned(at=invocation.at, code="repaired_arguments", text=repair))
+        with anyio.move_on_after(tool.timeout) as scope:
+            value = await tool.invoke(arguments, context)
+            return _outcome(invocation, "ok", tool.render(value))
+        assert scope.cancelled_caught
+        text = f"{call.name} did not finish within {tool.timeout:g} s."
+        return _outcome(invocation, "timeout", text)
+    except ToolError as error:
+        return _outcome(invocation, "error", error.message, error)
+    except Exception as error:
+        text = redact(f"{type(error).__name__}: {error}")
+        return _outcome(invocation, "error", text, error, fatal=tool.on_error == "raise")
+
+
+def _cancelled(invocation: ToolInvocation) -> ToolOutcome:
+    """The answer to a call that was cancelled before it ended."""
+    return _outcome(invocation, "cancelled", "Cancelled before it finished.")
+
+
+def _outcome(
+    invocation: ToolInvocation,
+    status: ToolStatus,
+    content: Any,
+    error: Exception | None = None,
+    *,
+    fatal: bool = False,
+) -> ToolOutcome:
+    call = invocation.call
+    return ToolOutcome(
+        at=invocation.at,
+        status=status,
+        message=ToolMessage(call_id=call.id, name=call.name, content=content),
+        error=Failure.of(error) if error is not None else None,
+        fatal=fatal,
+    )
+
+
+def _unknown(name: str, tools: Mapping[str, Any]) -> str:
+    if not tools:
+        return f"There is no tool {name!r}; there are no tools at all. Answer without one."
+    close = difflib.get_close_matches(name, tools, n=len(tools), cutoff=0.0)
+    rest = [known for known in tools if known not in close]
+    return f"There is no tool {name!r}. The tools are: {', '.join([*close, *rest])}."

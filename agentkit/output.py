@@ -1,0 +1,164 @@
+"""The output type: how to ask for it, how to check it, what to say when it is wrong.
+
+An `OutputSpec` is built once per agent. Everything in it is pure, so the loop
+uses it directly.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from pydantic import TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticUserError
+from pydantic_core import ErrorDetails
+
+from agentkit.errors import ConfigurationError
+from agentkit.messages import (
+    AssistantMessage,
+    JsonObject,
+    OutputFormat,
+    ToolCall,
+    ToolDefinition,
+)
+from agentkit.models.profiles import OutputMode, Profile
+
+__all__ = ["OUTPUT_TOOL", "Accepted", "OutputSpec", "Rejected", "output_spec"]
+
+OutputT = TypeVar("OutputT")
+OUTPUT_TOOL = "final_output"
+Mode: TypeAlias = Literal["auto"] | OutputMode
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted(Generic[OutputT]):
+    """The message holds an output of the right type; `call` if it came as a call."""
+
+    value: OutputT
+    call: ToolCall | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rejected:
+    """The message holds no valid output. `problem` is what the model is told."""
+
+    text: str = ""
+    problem: str = ""
+    call: ToolCall | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputSpec(Generic[OutputT]):
+    """How one agent's output is asked for and checked.
+
+    Attributes:
+        check: Text to value; raises ValidationError or ValueError.
+        format: The `response_format`, in the native and json modes.
+        tool: The tool through which the output comes, in the tool mode.
+        instructions: What the system message says of it, in the json and prompt modes.
+        schema: The JSON Schema of the output; None for plain text.
+    """
+
+    check: Callable[[str], OutputT]
+    format: OutputFormat | None = None
+    tool: ToolDefinition | None = None
+    instructions: str | None = None
+    schema: JsonObject | None = None
+
+    def read(self, message: AssistantMessage) -> Accepted[OutputT] | Rejected:
+        """Look for the output in what the model said."""
+        if self.tool is not None:
+            return self._read_calls(message, self.tool.name)
+        if message.tool_calls or not message.text:
+            return Rejected()
+        return self._verdict(message.text, None)
+
+    def _read_calls(self, message: AssistantMessage, name: str) -> Accepted[OutputT] | Rejected:
+        for call in message.tool_calls:
+            if call.name == name:
+                return self._verdict(call.arguments, call)
+        problem = f"Give your final answer by calling the tool {name}."
+        return Rejected(text=message.text, problem=problem)
+
+    def _verdict(self, text: str, call: ToolCall | None) -> Accepted[OutputT] | Rejected:
+        try:
+            return Accepted(value=self.check(text), call=call)
+        except ValidationError as error:
+            problem = "\n".join(_explained(one) for one in error.errors(include_url=False))
+        except ValueError as error:
+            problem = str(error)
+        problem = f"The output does not fit.\n{problem}\nGive the whole corrected output."
+        return Rejected(text=text, problem=problem, call=call)
+
+
+def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpec[Any]:
+    """Build the spec for an output type, for a model of this profile.
+
+    Args:
+        output: `str`, or any type that pydantic can validate.
+        profile: What the model's server supports.
+        mode: How to ask; `auto` takes the profile's best.
+
+    Raises:
+        ConfigurationError: The type has no JSON Schema.
+    """
+    if output is str:
+        return OutputSpec(check=str)
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(output)
+        schema = adapter.json_schema()
+        bare = schema.get("type") != "object"
+        if bare:
+            # Servers want an object at the root: another type becomes its one property.
+            adapter = TypeAdapter(create_model("Output", value=(output, ...)))
+            schema = adapter.json_schema()
+    except PydanticUserError as error:
+        raise ConfigurationError(
+            f"output={output!r} has no JSON Schema: {error.message}. Use a pydantic model, a "
+            "dataclass, a TypedDict or another type that pydantic can describe."
+        ) from error
+
+    def check(text: str) -> Any:
+        value = adapter.validate_json(text)
+        return value.value if bare else value
+
+    chosen = profile.output_modes[0] if mode == "auto" else mode
+    return _asked(chosen, _name(output), schema, check)
+
+
+def _asked(
+    mode: OutputMode, name: str, schema: JsonObject, check: Callable[[str], Any]
+) -> OutputSpec[Any]:
+    sent, strict = schema, False
+    if mode == "native":
+        form = OutputFormat(kind="json_schema", name=name, schema=sent, strict=strict)
+        return OutputSpec(check=check, schema=schema, format=form)
+    if mode == "tool":
+        tool = ToolDefinition(
+            name=OUTPUT_TOOL,
+            description="Give the final answer. Call this once, when you are done.",
+            parameters=sent,
+            strict=strict,
+        )
+        return OutputSpec(check=check, schema=schema, tool=tool)
+    told = (
+        "Answer with one JSON object and nothing else. It must fit this JSON Schema:\n"
+        + json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+    )
+    form = OutputFormat(kind="json_object") if mode == "json" else None
+    return OutputSpec(check=check, schema=schema, format=form, instructions=told)
+
+
+def _name(output: Any) -> str:
+    """The schema's name on the wire: letters, digits, _ and -, at most 64 of them."""
+    name = getattr(output, "__name__", "output")
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)
+    return kept[:64] or "output"
+
+
+def _explained(detail: ErrorDetails) -> str:
+    """Where, and what was expected there; what was sent is not repeated."""
+    path = "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in detail["loc"])
+    return f"- {path.removeprefix('.') or 'the output'}: {detail['msg']}"

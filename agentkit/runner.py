@@ -1,0 +1,327 @@
+"""Drives the loop: effects out to a handler, outcomes in.
+
+This is the one place that awaits on behalf of the loop. A cancelled run gets
+its `Interrupt` here, synchronously, so that its history is valid and its trace
+closed before the cancellation goes on.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+import anyio
+from anyio import CapacityLimiter
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from agentkit.effects import (
+    Address,
+    Compute,
+    Effect,
+    Failure,
+    Handler,
+    Interrupt,
+    ModelCall,
+    Outcome,
+    ToolBatch,
+    ToolInvocation,
+    ToolOutcome,
+    Value,
+)
+from agentkit.errors import AgentKitError, LimitExceeded, RunCancelled
+from agentkit.events import (
+    Emit,
+    Finished,
+    StepFinished,
+    StepStarted,
+    ToolCallFinished,
+    ToolCallStarted,
+    ignore,
+)
+from agentkit.execution import Batch, run_call
+from agentkit.loop import AgentSpec, Finish, conversation
+from agentkit.messages import Message, ModelResponse, Usage
+from agentkit.models.model import Model
+from agentkit.redaction import Redactor
+from agentkit.tools import RunContext, Tool
+from agentkit.trace.recording import Recorder, RecordingHandler
+
+__all__ = ["Driver", "LiveHandler", "ObservedHandler", "Program", "new_run_id"]
+
+OutputT = TypeVar("OutputT")
+THREADS = 128
+"""Worker threads that sync tools of one run may use at the same time, where no limit says."""
+ComputeFunction: TypeAlias = Callable[[RunContext[Any]], Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Program(Generic[OutputT]):
+    """An agent made ready to run: what the loop decides by, and what performs its effects."""
+
+    name: str
+    spec: AgentSpec[OutputT]
+    model: Model
+    tools: Mapping[str, Tool[..., Any]] = field(default_factory=dict[str, Tool[..., Any]])
+    compute: Mapping[str, ComputeFunction] = field(default_factory=dict[str, ComputeFunction])
+
+
+def new_run_id() -> str:
+    """A UUID of version 7 (RFC 9562) as 32 hex digits: ids sort by time."""
+    milliseconds = time.time_ns() // 1_000_000
+    number = milliseconds << 80 | int.from_bytes(os.urandom(10))
+    number = number & ~(0xF << 76) | 0x7 << 76
+    number = number & ~(0x3 << 62) | 0x2 << 62
+    return f"{number:032x}"
+
+
+class LiveHandler:
+    """Performs effects for real: asks the model, runs the tools, calls the user's functions."""
+
+    def __init__(
+        self, program: Program[Any], *, run: str, deps: object, emit: Emit, redact: Redactor
+    ) -> None:
+        self._program = program
+        self._run = run
+        self._deps = deps
+        self._emit = emit
+        self._redact = redact
+        self._messages: tuple[Message, ...] = ()
+        self._usage = Usage()
+        self._threads = CapacityLimiter(program.spec.limits.parallel or THREADS)
+
+    async def perform(self, effect: Effect) -> Outcome:
+        """Perform one effect; a failure is its outcome."""
+        match effect:
+            case ModelCall():
+                return await self._ask(effect)
+            case ToolInvocation(at=at):
+                context = self._context(at)
+                return await run_call(
+                    effect, self._program.tools, context, emit=self._emit, redact=self._redact
+                )
+            case Compute():
+                return await self._compute(effect)
+            case ToolBatch():
+                raise TypeError("a batch is taken apart before it reaches a handler")
+
+    async def _ask(self, call: ModelCall) -> ModelResponse | Failure:
+        self._messages = call.request.messages
+        try:
+            response = await self._program.model.request(call.request, at=call.at, emit=self._emit)
+        except AgentKitError as error:
+            return Failure.of(error)
+        self._usage += response.usage
+        return response
+
+    async def _compute(self, effect: Compute) -> Value | Failure:
+        try:
+            value = self._program.compute[effect.name](self._context(effect.at))
+            return Value(value=await value if inspect.isawaitable(value) else value)
+        except Exception as error:
+            return Failure.of(error)
+
+    def _context(self, at: Address) -> RunContext[Any]:
+        return RunContext(
+            deps=self._deps,
+            address=at,
+            run_id=self._run,
+            messages=self._messages,
+            usage=self._usage,
+            emit=self._emit,
+            threads=self._threads,
+        )
+
+
+class ObservedHandler:
+    """Tells a listener of each effect's beginning and end."""
+
+    def __init__(self, inner: Handler, emit: Emit) -> None:
+        self._inner = inner
+        self._emit = emit
+
+    async def perform(self, effect: Effect) -> Outcome:
+        """Perform through the inner handler."""
+        match effect:
+            case ModelCall(at=at, model=model):
+                self._emit(StepStarted(at=at, model=model))
+            case ToolInvocation(at=at, call=call):
+                self._emit(ToolCallStarted(at=at, name=call.name, arguments=call.arguments))
+            case _:
+                pass
+        outcome = await self._inner.perform(effect)
+        match outcome:
+            case ModelResponse(finish=finish, usage=usage, message=message):
+                text = message.text
+                self._emit(StepFinished(at=effect.at, finish=finish, usage=usage, text=text))
+            case Failure(message=text) if isinstance(effect, ModelCall):
+                self._emit(StepFinished(at=effect.at, finish=None, usage=Usage(), error=text))
+            case ToolOutcome(status=status, message=message):
+                name = message.name or ""
+                self._emit(
+                    ToolCallFinished(at=effect.at, name=name, status=status, text=message.text)
+                )
+            case _:
+                pass
+        return outcome
+
+
+class Driver(Generic[OutputT]):
+    """One run of a program: sends outcomes in, has effects performed.
+
+    `execute` drives it to its end. Whoever wants to look between the effects
+    calls `begin`, `perform` and `send` himself, and `close` at the end.
+
+    Attributes:
+        finish: How it ended; None before that.
+    """
+
+    def __init__(
+        self,
+        program: Program[OutputT],
+        messages: Sequence[Message],
+        handler: Handler,
+        *,
+        earlier: int = 0,
+        recorder: Recorder | None = None,
+        listener: Emit = ignore,
+        seconds: float | None = None,
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            program: The agent.
+            messages: The conversation so far, ending with the prompt.
+            handler: Performs the effects.
+            earlier: How many of the messages are history from before.
+            recorder: Records the run, if it is recorded.
+            listener: Is told what happens.
+            seconds: Wall-clock time after which the run ends.
+        """
+        self.program = program
+        self.finish: Finish[OutputT] | None = None
+        self._loop = conversation(program.spec, messages)
+        self._messages = messages
+        self._earlier = earlier
+        self._recorder = recorder
+        self._listener = listener
+        self._seconds = seconds
+        self._deadline = math.inf
+        self._scope: anyio.CancelScope | None = None
+        self._cancelled: str | None = None
+        limit = program.spec.limits.parallel
+        self._parallel = None if limit is None else CapacityLimiter(limit)
+        self._sequential = {name for name, tool in program.tools.items() if tool.sequential}
+        if recorder is not None:
+            handler = RecordingHandler(handler, recorder)
+        if listener is not ignore:
+            handler = ObservedHandler(handler, listener)
+        self._handler = handler
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """End the run from outside. What has finished is kept, the history stays valid."""
+        self._cancelled = reason
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def execute(self) -> Finish[OutputT]:
+        """Run to the end. A cancellation from around goes on after the run was closed."""
+        try:
+            effect = self.begin()
+            while effect is not None:
+                effect = self.send(await self.perform(effect))
+        finally:
+            self.close()
+        assert self.finish is not None
+        return self.finish
+
+    def begin(self) -> Effect | None:
+        """The first effect. The clock of `seconds` starts here."""
+        if self._recorder is not None:
+            at, name = self.program.spec.at, self.program.name
+            self._recorder.agent_start(at, name, self._messages, self._earlier)
+        if self._seconds is not None:
+            self._deadline = anyio.current_time() + self._seconds
+        return self.send(None)
+
+    def send(self, outcome: Outcome | None) -> Effect | None:
+        """Tell the loop an outcome; returns the next effect, or None at the end."""
+        try:
+            return self._loop.send(outcome)
+        except StopIteration as stop:
+            self.finish = stop.value
+            return None
+
+    async def perform(self, effect: Effect) -> Outcome:
+        """Have one effect performed.
+
+        The end of the run by `cancel` or by its deadline is an `Interrupt`, so the loop
+        can close its history. A cancellation from around the run is raised, after the
+        loop has been told.
+        """
+        batch: Batch | None = None
+        try:
+            with anyio.CancelScope(deadline=self._deadline) as self._scope:
+                if self._cancelled is not None:
+                    self._scope.cancel()
+                await checkpoint_if_cancelled()
+                if not isinstance(effect, ToolBatch):
+                    return await self._handler.perform(effect)
+                batch = Batch(
+                    effect,
+                    self._perform_call,
+                    sequential=self._sequential,
+                    parallel=self._parallel,
+                )
+                await batch.run()
+                outcomes = batch.outcomes()
+                if batch.interrupt is not None:
+                    return replace(batch.interrupt, outcomes=outcomes)
+                return outcomes
+        except BaseException as error:
+            self.send(self._interrupt(batch, error))
+            raise
+        finally:
+            self._scope = None
+        return self._interrupt(batch)
+
+    def close(self) -> None:
+        """Close the trace and tell the listener. Nothing is awaited."""
+        finish, at = self.finish, self.program.spec.at
+        self._loop.close()
+        status = finish.status if finish is not None else "cancelled"
+        if self._recorder is not None:
+            usage = finish.usage if finish is not None else Usage()
+            output = finish.output if finish is not None else None
+            error = finish.error if finish is not None else None
+            self._recorder.agent_end(at, status, output, usage, error)
+            self._recorder.close(status)
+        self._listener(Finished(at=at, status=status))
+
+    async def _perform_call(self, invocation: ToolInvocation) -> ToolOutcome | Interrupt:
+        outcome = await self._handler.perform(invocation)
+        assert isinstance(outcome, (ToolOutcome, Interrupt))
+        return outcome
+
+    def _interrupt(self, batch: Batch | None, cause: BaseException | None = None) -> Interrupt:
+        """Say what ended the run: a bug, `cancel()`, the task around it, or the deadline."""
+        outcomes = batch.outcomes() if batch is not None else ()
+        status: Literal["cancelled", "limit", "error"] = "cancelled"
+        if isinstance(cause, Exception):
+            status, error = "error", cause
+        elif cause is not None or self._cancelled is not None:
+            reason = self._cancelled or "the task around the run was cancelled"
+            error = RunCancelled(f"The run was cancelled: {reason}.", reason=reason)
+        else:
+            status, seconds = "limit", self._seconds or 0
+            error = LimitExceeded(
+                f"The run reached Limits.seconds = {seconds:g}.",
+                limit="seconds",
+                value=seconds,
+                maximum=seconds,
+            )
+        return Interrupt(status=status, error=Failure.of(error), outcomes=outcomes)

@@ -1,0 +1,284 @@
+"""`Agent`: entry points, results and errors."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from pydantic import BaseModel
+
+from agentkit import (
+    Agent,
+    AssistantMessage,
+    Limits,
+    RunContext,
+    ToolError,
+    ToolMessage,
+    UserMessage,
+    tool,
+)
+from agentkit.errors import (
+    AgentKitError,
+    ConfigurationError,
+    InvalidSetting,
+    InvalidTool,
+    LimitExceeded,
+    ModelUnreachable,
+    OutputInvalid,
+)
+from agentkit.events import Event, Finished, StepStarted, ToolCallFinished
+from agentkit.testing import FunctionModel, ScriptedModel
+
+pytestmark = pytest.mark.anyio
+
+
+class Trip(BaseModel):
+    """A typed output."""
+
+    city: str
+    days: int
+
+
+@tool
+async def double(number: int) -> int:
+    """Double a number."""
+    return 2 * number
+
+
+async def test_text_output() -> None:
+    """Without an output type the answer's text is the output."""
+    result = await Agent(ScriptedModel(["hi"])).run("hello")
+    assert (result.output, result.status) == ("hi", "ok")
+    assert result.messages == (UserMessage(content="hello"), AssistantMessage(content="hi"))
+
+
+async def test_typed_output() -> None:
+    """With an output type the answer is checked and converted."""
+    agent = Agent(ScriptedModel(['{"city": "Paris", "days": 2}']), output=Trip)
+    assert (await agent.run("plan")).output == Trip(city="Paris", days=2)
+
+
+async def test_tools_run_and_their_results_go_back() -> None:
+    """The model reads what its calls returned, in call order."""
+    model = ScriptedModel([[("double", {"number": 4}), ("double", {"number": 5})], "8 and 10"])
+    result = await Agent(model, tools=[double]).run("double 4 and 5")
+    answers = [m.text for m in result.messages if isinstance(m, ToolMessage)]
+    assert answers == ["8", "10"]
+    assert result.output == "8 and 10"
+
+
+async def test_plain_functions_are_tools() -> None:
+    """A function needs no decorator to be a tool."""
+
+    def half(number: int) -> float:
+        return number / 2
+
+    model = ScriptedModel([[("half", {"number": 3})], "1.5"])
+    result = await Agent(model, tools=[half]).run("half of 3")
+    assert result.messages[2] == ToolMessage(
+        call_id=result.messages[1].tool_calls[0].id,  # type: ignore[union-attr]
+        name="half",
+        content="1.5",
+    )
+
+
+async def test_deps_and_address_reach_the_tool() -> None:
+    """The context carries the caller's dependencies and the call's own address."""
+    seen: list[Any] = []
+
+    @tool
+    def look(context: RunContext[dict[str, int]]) -> str:
+        seen.append((context.deps, str(context.address)))
+        return "ok"
+
+    await Agent(ScriptedModel([[("look", {})], "done"]), tools=[look]).run("go", deps={"a": 1})
+    assert seen == [({"a": 1}, "/agent/m0/t0")]
+
+
+async def test_history_goes_on() -> None:
+    """The messages of one run are the history of the next; only what is new is new."""
+    model = ScriptedModel(["one", "two"])
+    agent = Agent(model)
+    first = await agent.run("a")
+    second = await agent.run("b", history=first.messages)
+    assert [m.content for m in second.messages] == ["a", "one", "b", "two"]
+    assert [m.content for m in second.new_messages] == ["b", "two"]
+
+
+async def test_history_of_plain_dicts() -> None:
+    """Chat-completions dicts are accepted as history."""
+    history = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    model = ScriptedModel(["c"])
+    result = await Agent(model).run("more", history=history)
+    assert [m.content for m in result.messages] == ["a", "b", "more", "c"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_computed_instructions(is_async: bool) -> None:
+    """Instructions may be a function, with or without context, sync or async."""
+
+    def plain() -> str:
+        return "From a function."
+
+    async def with_context(context: RunContext[str]) -> str:
+        return f"For {context.deps}."
+
+    model = ScriptedModel(["hi"])
+    agent = Agent(model, instructions=with_context if is_async else plain)
+    await agent.run("hello", deps="Ada")
+    expected = "For Ada." if is_async else "From a function."
+    assert model.requests[0].messages[0].content == expected
+
+
+async def test_model_error_carries_what_was_reached() -> None:
+    """The error has the valid history, the usage and the trace."""
+    model = ScriptedModel([[("double", {"number": 1})], ModelUnreachable("no route")])
+    with pytest.raises(ModelUnreachable, match="no route") as caught:
+        await Agent(model, tools=[double]).run("go")
+    result = caught.value.result
+    assert result is not None
+    assert [type(m) for m in result.messages] == [UserMessage, AssistantMessage, ToolMessage]
+    assert caught.value.trace is not None
+    assert caught.value.trace.status == "error"
+
+
+async def test_limit_names_itself() -> None:
+    """LimitExceeded says which limit it was."""
+    model = FunctionModel(lambda request: [("double", {"number": len(request.messages)})])
+    with pytest.raises(LimitExceeded, match=r"Limits\.steps = 3") as caught:
+        await Agent(model, tools=[double], limits=Limits(steps=3)).run("go")
+    assert caught.value.limit == "steps"
+
+
+async def test_seconds_end_a_run_that_waits() -> None:
+    """The deadline cancels what is running, and the history is valid."""
+
+    @tool
+    async def wait() -> None:
+        await anyio.sleep_forever()
+
+    model = ScriptedModel([[("wait", {})]])
+    with pytest.raises(LimitExceeded) as caught:
+        await Agent(model, tools=[wait]).run("go", limits=Limits(seconds=0.05))
+    assert caught.value.limit == "seconds"
+    assert caught.value.result is not None
+    assert caught.value.result.messages[-1].text == "Cancelled before it finished."  # type: ignore[union-attr]
+
+
+async def test_output_invalid_after_one_reask() -> None:
+    """One re-ask by default, then the error with both attempts."""
+    with pytest.raises(OutputInvalid) as caught:
+        await Agent(ScriptedModel(["no", "no"]), output=Trip).run("plan")
+    assert caught.value.attempts is not None
+    assert len(caught.value.attempts) == 2
+
+
+async def test_events_come_in_order() -> None:
+    """A listener sees steps and calls as they happen."""
+    events: list[Event] = []
+    model = ScriptedModel([[("double", {"number": 1})], "2"])
+    await Agent(model, tools=[double]).run("go", on_event=events.append)
+    kinds = [type(event).__name__ for event in events]
+    assert kinds == [
+        "StepStarted",
+        "StepFinished",
+        "ToolCallStarted",
+        "ToolCallFinished",
+        "StepStarted",
+        "StepFinished",
+        "Finished",
+    ]
+    assert isinstance(events[0], StepStarted)
+    assert events[0].at == "/agent/m0"
+    assert isinstance(events[3], ToolCallFinished)
+    assert events[3].text == "2"
+    assert events[-1] == Finished(at=events[-1].at, status="ok")
+
+
+async def test_run_sync_inside_a_running_loop() -> None:
+    """run_sync works where a loop is running already, whatever its kind."""
+    assert Agent(ScriptedModel(["hi"])).run_sync("hello").output == "hi"
+
+
+def test_run_sync_in_a_script() -> None:
+    """run_sync works without any loop, repeatedly."""
+    agent = Agent(ScriptedModel(["one", "two"]))
+    assert [agent.run_sync("a").output, agent.run_sync("b").output] == ["one", "two"]
+
+
+@pytest.mark.asyncio
+async def test_under_pytest_asyncio() -> None:
+    """Most users have pytest-asyncio: the library works under its loop too."""
+    assert asyncio.get_running_loop() is not None
+    assert (await Agent(ScriptedModel(["hi"])).run("hello")).output == "hi"
+
+
+async def test_agents_do_not_change() -> None:
+    """An agent is shared; a variant is made with `with_`."""
+    agent = Agent(ScriptedModel(["hi"]))
+    with pytest.raises(AttributeError, match=r"agent\.with_\(name=…\)"):
+        agent.name = "other"  # type: ignore[misc]
+    assert agent.with_(name="other").name == "other"
+    assert agent.name == "agent"
+
+
+class Opaque:
+    """A type that pydantic cannot describe."""
+
+
+@dataclass
+class Wrong:
+    """A wrong call and what is said about it."""
+
+    make: Any
+    error: type[AgentKitError]
+    says: str
+
+
+def untyped(city):  # type: ignore[no-untyped-def]
+    return city
+
+
+WRONG = [
+    Wrong(lambda: Agent("opnai:gpt-4o").run_sync("x"), ConfigurationError, "opnai"),
+    Wrong(lambda: Agent("gpt-4o").run_sync("x"), ConfigurationError, "gpt-4o"),
+    Wrong(lambda: Agent("openai:gpt-4o").run_sync("x"), ConfigurationError, "OPENAI_API_KEY"),
+    Wrong(lambda: Agent("local", tools=[untyped]), InvalidTool, "city"),
+    Wrong(lambda: Agent("local", tools=[double, double]), InvalidTool, "double"),
+    Wrong(lambda: Agent("local", tools=["double"]), InvalidTool, "'double'"),
+    Wrong(lambda: Agent("local", name="a/b"), ConfigurationError, "a/b"),
+    Wrong(lambda: Agent("local", instructions=3), ConfigurationError, "3"),  # type: ignore[arg-type]
+    Wrong(lambda: Limits(steps=0), InvalidSetting, r"Limits\.steps is 0"),
+    Wrong(lambda: Agent(ScriptedModel([])).run_sync(""), ConfigurationError, "prompt is empty"),
+    Wrong(lambda: Agent(ScriptedModel([])).run_sync(None), ConfigurationError, "prompt or a"),
+    Wrong(
+        lambda: Agent(ScriptedModel([]), output=Opaque).run_sync("x"), ConfigurationError, "Opaque"
+    ),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.says)
+def test_wrong_calls_are_said_before_any_io(
+    wrong: Wrong, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each mistake has an error that names it, and no trace is begun."""
+    monkeypatch.setenv("AGENTKIT_TRACE_DIR", str(tmp_path / "traces"))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(wrong.error, match=wrong.says):
+        wrong.make()
+    assert not (tmp_path / "traces").exists()
+
+
+async def test_tool_error_is_told_as_written() -> None:
+    """ToolError's text reaches the model unchanged, and the run goes on."""
+
+    @tool
+    def fail() -> None:
+        raise ToolError("Try Berlin instead.")
+
+    result = await Agent(ScriptedModel([[("fail", {})], "ok"]), tools=[fail]).run("go")
+    assert result.messages[2].content == "Try Berlin instead."

@@ -1,0 +1,209 @@
+"""One batch of tool calls: concurrency, order, timeouts, and what the model is told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from agentkit import Agent, Limits, ToolMessage, Trace, tool
+from agentkit.testing import ScriptedModel
+
+pytestmark = pytest.mark.anyio
+
+
+async def answers(tools: list[Callable[..., Any]], calls: list[Any], **options: Any) -> list[str]:
+    """What the model is told when it makes these calls in one response."""
+    agent = Agent(ScriptedModel([calls, "done"]), tools=tools)
+    result = await agent.run("go", **options)
+    return [message.text for message in result.messages if isinstance(message, ToolMessage)]
+
+
+async def test_calls_run_concurrently_and_answer_in_call_order() -> None:
+    """Each call waits for the next one to have begun, so they must overlap."""
+    begun = [anyio.Event() for _ in range(3)]
+
+    @tool
+    async def meet(index: int) -> int:
+        begun[index].set()
+        await begun[(index + 1) % 3].wait()
+        return index
+
+    calls = [("meet", {"index": index}) for index in (2, 0, 1)]
+    with anyio.fail_after(5):
+        assert await answers([meet], calls) == ["2", "0", "1"]
+
+
+async def test_sync_tools_run_in_threads_with_the_context() -> None:
+    """A blocking function neither blocks the loop nor loses its context variables."""
+    who: ContextVar[str] = ContextVar("who")
+    who.set("Ada")
+    barrier = threading.Barrier(2, timeout=5)
+
+    @tool
+    def meet() -> str:
+        barrier.wait()
+        return who.get()
+
+    assert await answers([meet], [("meet", {}), ("meet", {})]) == ["Ada", "Ada"]
+
+
+async def test_sequential_tools_are_barriers() -> None:
+    """A sequential call starts when those before it have ended, and runs alone."""
+    log: list[str] = []
+
+    @tool
+    async def slow(name: str) -> None:
+        log.append(f"{name} begins")
+        await anyio.sleep(0.01)
+        log.append(f"{name} ends")
+
+    @tool(sequential=True)
+    async def alone() -> None:
+        log.append("alone")
+        await anyio.sleep(0.01)
+        log.append("alone ends")
+
+    await answers([slow, alone], [("slow", {"name": "a"}), ("alone", {}), ("slow", {"name": "b"})])
+    assert log == ["a begins", "a ends", "alone", "alone ends", "b begins", "b ends"]
+
+
+async def test_parallel_limit() -> None:
+    """No more calls than `Limits.parallel` run at the same time."""
+    running, most = 0, 0
+
+    @tool
+    async def work(index: int) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await anyio.sleep(0.01)
+        running -= 1
+
+    calls = [("work", {"index": index}) for index in range(6)]
+    await answers([work], calls, limits=Limits(parallel=2))
+    assert most == 2
+
+
+async def test_a_failing_call_leaves_its_siblings_alone() -> None:
+    """The model reads the exception's type and message, and the other result."""
+
+    @tool
+    async def fail() -> None:
+        raise KeyError("nowhere")
+
+    @tool
+    async def fine() -> str:
+        await anyio.sleep(0.01)
+        return "fine"
+
+    assert await answers([fail, fine], [("fail", {}), ("fine", {})]) == [
+        "KeyError: 'nowhere'",
+        "fine",
+    ]
+
+
+async def test_secrets_in_exceptions_are_not_told() -> None:
+    """A key in an exception's text is replaced before the model reads it."""
+
+    @tool
+    def fail() -> None:
+        raise RuntimeError("401 for sk-abcdefghijklmnopqrstuvwxyz123456")
+
+    (told,) = await answers([fail], [("fail", {})])
+    assert told.startswith("RuntimeError: 401 for ⟦api_key:")
+
+
+async def test_timeout_of_an_async_tool() -> None:
+    """The call is cancelled at its timeout and the model is told."""
+
+    @tool(timeout=0.02)
+    async def wait() -> None:
+        await anyio.sleep_forever()
+
+    assert await answers([wait], [("wait", {})]) == ["wait did not finish within 0.02 s."]
+
+
+async def test_timeout_of_a_sync_tool_abandons_its_thread() -> None:
+    """The run goes on while the thread is left to itself; its late result is discarded."""
+    released = threading.Event()
+
+    @tool(timeout=0.02)
+    def block() -> str:
+        released.wait(5)
+        return "late"
+
+    started = time.monotonic()
+    told = await answers([block], [("block", {})])
+    released.set()
+    assert told[0].startswith("block did not finish within 0.02 s.")
+    assert time.monotonic() - started < 4
+
+
+async def test_unknown_tool_names_those_that_exist() -> None:
+    """The closest name comes first."""
+
+    @tool
+    def get_weather() -> str:
+        return "sun"
+
+    @tool
+    def roll_dice() -> int:
+        return 6
+
+    (told,) = await answers([roll_dice, get_weather], [("get_wether", {})])
+    assert told == "There is no tool 'get_wether'. The tools are: get_weather, roll_dice."
+
+
+async def test_wrong_arguments_are_explained() -> None:
+    """The function does not run, and the model reads where and what was expected."""
+
+    @tool
+    def double(number: int) -> int:
+        raise AssertionError("not reached")
+
+    (told,) = await answers([double], [("double", {"number": "many"})])
+    assert "number" in told
+    assert "many" not in told
+
+
+async def test_outside_cancellation_keeps_finished_results(tmp_path: Path) -> None:
+    """The run's trace is closed with a valid history before the cancellation goes on."""
+    begun = anyio.Event()
+    passed_on: list[bool] = []
+
+    @tool
+    async def quick() -> str:
+        return "quick"
+
+    @tool
+    async def wait() -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    agent = Agent(ScriptedModel([[("quick", {}), ("wait", {})]]), tools=[quick, wait])
+
+    async def run() -> None:
+        try:
+            await agent.run("go", trace=tmp_path / "run.jsonl")
+        except anyio.get_cancelled_exc_class():
+            passed_on.append(True)
+            raise
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        await begun.wait()
+        group.cancel_scope.cancel()
+    assert passed_on
+    trace = Trace.load(tmp_path / "run.jsonl")
+    assert trace.status == "cancelled"
+    ends = {e["at"]: e["status"] for e in trace.events if e["event"] == "tool.end"}
+    assert ends == {"/agent/m0/t0": "ok", "/agent/m0/t1": "cancelled"}
+    (end,) = [event for event in trace.events if event["event"] == "agent.end"]
+    assert end["error"]["type"] == "RunCancelled"
