@@ -1,0 +1,216 @@
+"""Drives the loop with recorded outcomes, found by address.
+
+Nothing is asked, executed or guessed: an effect is answered by what was
+recorded at its address, if it is the same effect, and is a divergence if not.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, TypeVar
+
+from agentkit.agent import Agent, RunResult, finished
+from agentkit.effects import (
+    Address,
+    Compute,
+    Effect,
+    Failure,
+    Interrupt,
+    ModelCall,
+    Outcome,
+    ToolInvocation,
+    ToolOutcome,
+    Value,
+)
+from agentkit.errors import ConfigurationError, ReplayDivergence
+from agentkit.events import Emit, ignore
+from agentkit.messages import (
+    AssistantMessage,
+    JsonObject,
+    ModelResponse,
+    ToolMessage,
+    Usage,
+    message_from_json,
+)
+from agentkit.redaction import Redactor
+from agentkit.replay.divergence import request_difference, tool_difference
+from agentkit.runner import Driver
+from agentkit.trace.blobs import Namer
+from agentkit.trace.reader import Trace, unpacked
+from agentkit.trace.recording import call_fingerprint
+
+__all__ = ["ReplayHandler", "replay"]
+
+OutputT = TypeVar("OutputT")
+Policy = Literal["exact"]
+
+
+async def replay(
+    trace: Trace | str | os.PathLike[str],
+    agent: Agent[OutputT],
+    *,
+    policy: Policy = "exact",
+    on_event: Emit = ignore,
+) -> RunResult[OutputT]:
+    """Run a recorded run again: the agent as it is now, with the outcomes of then.
+
+    Args:
+        trace: The recording, or its path.
+        agent: The agent that made it.
+        policy: `exact`: no model is asked and no tool is run.
+        on_event: Called with each event, as in `Agent.run`.
+
+    Returns:
+        The result, equal to the recorded run's.
+
+    Raises:
+        ReplayDivergence: The agent asks for something that was not recorded so, or leaves
+            out something that was. It names the first difference.
+        TraceError: The trace cannot be read.
+        AgentKitError: The recorded run ended in this error.
+    """
+    if policy != "exact":
+        raise ConfigurationError(f"policy={policy!r} is unknown; there is 'exact'.")
+    recorded = trace if isinstance(trace, Trace) else Trace.load(trace)
+    messages, earlier = recorded.input()
+    handler = ReplayHandler(recorded)
+    driver = Driver(agent.program(), messages, handler, listener=on_event)
+    finish = await driver.execute()
+    diverged = finish.error is not None and finish.error.type == "ReplayDivergence"
+    if not diverged and (left := handler.left_over()):
+        raise left
+    return finished(finish, run=recorded.run, earlier=earlier, recorded=recorded)
+
+
+class ReplayHandler:
+    """Answers effects from a trace."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._namer = Namer(Redactor())
+        self._starts: dict[str, JsonObject] = {}
+        self._ends: dict[str, JsonObject] = {}
+        self._answered: set[str] = set()
+        self._agent_end: JsonObject = {}
+        for event in trace.events:
+            kind, _, part = event["event"].partition(".")
+            if kind in ("model", "tool", "compute") and part in ("start", "end"):
+                (self._starts if part == "start" else self._ends)[event["at"]] = event
+            elif event["event"] == "agent.end":
+                self._agent_end = event  # the outermost agent's is the last
+
+    async def perform(self, effect: Effect) -> Outcome:
+        """Answer from the recording, or end the run with a `ReplayDivergence`."""
+        start = self._starts.get(effect.at)
+        if start is None:
+            return self._stop(self._unexpected(effect))
+        if diverged := self._compare(start, effect):
+            return self._stop(diverged)
+        self._answered.add(effect.at)
+        end = self._ends.get(effect.at)
+        if end is None:
+            return self._stop(_ended(effect.at))
+        if end["status"] == "cancelled":
+            return self._interrupted()
+        if end["status"] == "error" and not isinstance(effect, ToolInvocation):
+            return _failure(end["error"])
+        match effect:
+            case ModelCall():
+                return self._response(end)
+            case ToolInvocation():
+                return self._tool_outcome(effect.at, end)
+            case _:
+                return Value(value=unpacked(end["value"]))
+
+    def left_over(self) -> ReplayDivergence | None:
+        """The first recorded effect that the replay never asked for, if there is one."""
+        for at in self._starts:
+            inside = any(at.startswith(f"{done}/") for done in self._answered)
+            if at not in self._answered and not inside:
+                return ReplayDivergence(
+                    f"missing_call at {at}: it was recorded, and the replay ended without it. "
+                    "Look at what decides whether to go on: limits, output type, tools.",
+                    kind="missing_call",
+                    at=at,
+                )
+        return None
+
+    def _compare(self, start: JsonObject, effect: Effect) -> ReplayDivergence | None:
+        match effect:
+            case ModelCall() if start["event"] == "model.start":
+                if start["fp"] == self._namer.fingerprint(effect.request, effect.model):
+                    return None
+                return request_difference(self._trace, start, effect, self._namer)
+            case ToolInvocation() if start["event"] == "tool.start":
+                if start["fp"] == call_fingerprint(effect, self._namer.redact):
+                    return None
+                return tool_difference(start, effect, self._namer)
+            case Compute(name=name) if start.get("name") == name:
+                return None
+            case _:
+                return self._unexpected(effect)
+
+    def _unexpected(self, effect: Effect) -> ReplayDivergence:
+        if self._trace.status == "interrupted":
+            return _ended(effect.at)
+        return ReplayDivergence(
+            f"unexpected_call at {effect.at}: the replay asks for something that the recording "
+            "does not have. Look at what decides whether to go on: limits, output type, tools.",
+            kind="unexpected_call",
+            at=str(effect.at),
+        )
+
+    def _stop(self, divergence: ReplayDivergence) -> Interrupt:
+        return Interrupt(status="error", error=Failure.of(divergence))
+
+    def _interrupted(self) -> Interrupt:
+        """The recorded run was ended here from outside, so this one is too."""
+        status = self._agent_end.get("status", "cancelled")
+        return Interrupt(
+            status=status if status in ("limit", "error") else "cancelled",
+            error=_failure(self._agent_end.get("error", {})),
+        )
+
+    def _response(self, end: JsonObject) -> ModelResponse:
+        rest: JsonObject = unpacked(end.get("response", {}))
+        message = self._trace.messages([end["message"]])[0]
+        assert isinstance(message, AssistantMessage)
+        choices = tuple(message_from_json(choice) for choice in rest.get("choices", ()))
+        return ModelResponse(
+            message=message,
+            finish=end["finish"],
+            usage=Usage.from_json(end["usage"]),
+            model=rest.get("model"),
+            id=rest.get("id"),
+            logprobs=rest.get("logprobs"),
+            extra=rest.get("extra", {}),
+            choices=tuple(one for one in choices if isinstance(one, AssistantMessage)),
+        )
+
+    def _tool_outcome(self, at: Address, end: JsonObject) -> ToolOutcome:
+        message = self._trace.messages([end["message"]])[0]
+        assert isinstance(message, ToolMessage)
+        return ToolOutcome(
+            at=at,
+            status=end["status"],
+            message=message,
+            error=_failure(end["error"]) if "error" in end else None,
+            fatal=end.get("fatal", False),
+        )
+
+
+def _failure(data: JsonObject) -> Failure:
+    return Failure(
+        type=data.get("type", "AgentKitError"),
+        message=data.get("message", ""),
+        data=unpacked(data.get("data", {})),
+        traceback=data.get("traceback"),
+    )
+
+
+def _ended(at: Any) -> ReplayDivergence:
+    return ReplayDivergence(
+        f"recording_ended at {at}: the recorded run was interrupted here, by a crash or a kill.",
+        kind="recording_ended",
+        at=str(at),
+    )

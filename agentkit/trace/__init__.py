@@ -1,0 +1,5 @@
+"""The trace of a run: written as it happens, read to replay, resume, diff and test."""
+
+from agentkit.trace.reader import Trace
+
+__all__ = ["Trace"]

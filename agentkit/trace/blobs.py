@@ -1,0 +1,160 @@
+"""Values to canonical JSON and to their names.
+
+A blob is named by the blake2b-128 of its canonical JSON, after redaction. The
+names of a message are kept in the message, because hashing the whole history at
+each step would be quadratic.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from pydantic_core import to_jsonable_python
+
+from agentkit.messages import (
+    AssistantMessage,
+    JsonObject,
+    Message,
+    ModelRequest,
+    ToolDefinition,
+    ToolMessage,
+)
+from agentkit.redaction import Redactor
+
+__all__ = ["Namer", "canonical", "digest", "packed"]
+
+_WIDEST = 2**63
+"""Integers beyond this are text in a trace: many readers of JSON cannot hold them."""
+
+
+def packed(value: Any, redact: Redactor) -> Any:
+    """The value as JSON can hold it, redacted.
+
+    What JSON has no form for becomes `{"$nonjson": kind, "value": …}` and is never
+    silently changed.
+    """
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {redact(str(key)): packed(item, redact) for key, item in items}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [packed(item, redact) for item in cast("Iterable[Any]", value)]
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return _text(redact(value))
+        case int():
+            narrow = -_WIDEST <= value < _WIDEST
+            return int(value) if narrow else {"$nonjson": "int", "value": str(value)}
+        case float():
+            return value if math.isfinite(value) else {"$nonjson": "float", "value": repr(value)}
+        case bytes() | bytearray():
+            return {"$nonjson": "bytes", "value": base64.b64encode(value).decode()}
+        case _:
+            return packed(to_jsonable_python(value, fallback=_unknown), redact)
+
+
+def _text(text: str) -> Any:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # lone surrogates
+        return {"$nonjson": "surrogates", "value": ascii(text)[1:-1]}
+    return text
+
+
+def _unknown(value: Any) -> JsonObject:
+    return {"$nonjson": type(value).__qualname__, "value": repr(value)}
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON: sorted keys, no white space, UTF-8."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def digest(data: bytes) -> str:
+    """The name of a blob."""
+    return "b2:" + hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+class Namer:
+    """Names messages, tool lists and requests, each object once.
+
+    A message has two names: the blob's, of all that it holds, and the request's,
+    of what decides whether a replay asks the same (without the ids that servers
+    give to calls: calls are answered in order, so their place says it all).
+    """
+
+    def __init__(self, redact: Redactor) -> None:
+        self.redact = redact
+
+    def message(self, message: Message) -> tuple[str, JsonObject]:
+        """The message's blob: its name and its data."""
+        return self._blob(message)
+
+    def tools(self, tools: tuple[ToolDefinition, ...]) -> tuple[str, list[JsonObject]]:
+        """The blob of a tool list."""
+        blobs = [self._blob(tool) for tool in tools]
+        return digest(",".join(name for name, _ in blobs).encode()), [data for _, data in blobs]
+
+    def fingerprint(self, request: ModelRequest, model: str) -> str:
+        """The hash of the normalised request: equal fingerprints ask the same."""
+        rest = {
+            "model": model,
+            "tools": self.tools(request.tools)[0],
+            **request_params(request, self.redact),
+        }
+        names = ",".join(self._identity(message) for message in request.messages)
+        return digest(names.encode() + canonical(rest))
+
+    def _blob(self, value: Message | ToolDefinition) -> tuple[str, JsonObject]:
+        memo = value._memo  # pyright: ignore[reportPrivateUsage]  # the memo is for codecs and us
+        key = ("blob", self.redact.key)
+        if key not in memo:
+            data = packed(value.to_json(), self.redact)
+            memo[key] = (digest(canonical(data)), data)
+        return memo[key]
+
+    def _identity(self, message: Message) -> str:
+        memo = message._memo  # pyright: ignore[reportPrivateUsage]
+        key = ("identity", self.redact.key)
+        if key not in memo:
+            name, data = self._blob(message)
+            if isinstance(message, (AssistantMessage, ToolMessage)):
+                name = digest(canonical(without_ids(data)))
+            memo[key] = name
+        return memo[key]
+
+
+def without_ids(message: JsonObject) -> JsonObject:
+    """A message's JSON without the ids of its calls."""
+    data = {key: value for key, value in message.items() if key != "tool_call_id"}
+    if "tool_calls" in data:
+        data["tool_calls"] = [
+            {key: value for key, value in call.items() if key != "id"}
+            for call in data["tool_calls"]
+        ]
+    return data
+
+
+def request_params(request: ModelRequest, redact: Redactor) -> JsonObject:
+    """What a request asks for besides its messages and tools, as JSON."""
+    params: JsonObject = dict(packed(request.settings, redact))
+    if "extra_headers" in params:
+        # A header may hold any kind of credential, so none is written.
+        headers = cast("Mapping[str, str]", request.settings["extra_headers"])
+        params["extra_headers"] = {
+            name: redact.secret(str(value), "header") for name, value in headers.items()
+        }
+    if isinstance(request.tool_choice, str):
+        params["tool_choice"] = request.tool_choice
+    elif request.tool_choice is not None:
+        params["tool_choice"] = {"name": request.tool_choice.name}
+    if request.output is not None:
+        params["output"] = packed(request.output.to_json(), redact)
+    return params

@@ -1,0 +1,263 @@
+"""A handler that records what passes through it.
+
+It stands around the handler that performs, so the trace holds what the loop was
+told, whoever told it. `.start` and `.end` stand around each effect: a start
+without an end was in flight when the process died.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from agentkit.effects import (
+    Address,
+    Compute,
+    Effect,
+    Failure,
+    Handler,
+    ModelCall,
+    Outcome,
+    ToolBatch,
+    ToolInvocation,
+    ToolOutcome,
+    Value,
+)
+from agentkit.events import Event, HttpFinished, HttpStarted, ToolProgress, Warned
+from agentkit.messages import JsonObject, Message, ModelResponse, Usage
+from agentkit.redaction import Redactor
+from agentkit.trace.blobs import Namer, canonical, digest, packed, request_params
+from agentkit.trace.writer import Sink, TraceWriter
+
+__all__ = ["SCHEMA", "Recorder", "RecordingHandler", "call_fingerprint"]
+
+SCHEMA = "agentkit.trace/1"
+
+
+class Recorder:
+    """The trace of one run being written: events in, lines out, each blob once."""
+
+    def __init__(self, sink: Sink, *, run: str, program: str, redact: Redactor) -> None:
+        self.run = run
+        self.redact = redact
+        self.namer = Namer(redact)
+        self._writer = TraceWriter(sink)
+        self._written: set[str] = set()
+        wall = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self._writer.write(
+            "trace.open",
+            schema=SCHEMA,
+            run=run,
+            wall=wall,
+            agentkit=_version("agentkit-replay"),
+            versions={
+                "python": platform.python_version(),
+                "pydantic": _version("pydantic"),
+                "httpx2": _version("httpx2"),
+            },
+            capture="full",
+            redaction={"key_id": redact.key_id},
+            program=program,
+            fork=None,
+        )
+
+    def agent_start(
+        self, at: Address, agent: str, messages: Sequence[Message], earlier: int
+    ) -> None:
+        """An agent begins with these messages, of which the first `earlier` are history."""
+        names = [self._message(message) for message in messages]
+        data = {"messages": names, "earlier": earlier}
+        self._writer.write("agent.start", at=at, agent=agent, input=self._blob("input", data))
+
+    def agent_end(
+        self, at: Address, status: str, output: Any, usage: Usage, error: Failure | None
+    ) -> None:
+        """An agent has ended."""
+        fields: JsonObject = {"status": status, "output": packed(output, self.redact)}
+        fields |= {"usage": usage.to_json(), "cost": None}
+        if error is not None:
+            fields["error"] = self._error(error)
+        self._writer.write("agent.end", at=at, **fields)
+
+    def started(self, effect: Effect) -> None:
+        """An effect begins."""
+        match effect:
+            case ModelCall(at=at, model=model, request=request):
+                names = [self._message(message) for message in request.messages]
+                tools, definitions = self.namer.tools(request.tools)
+                self._write_blob("tools", tools, definitions)
+                params = request_params(request, self.redact)
+                if request.output is not None:
+                    params["output"] = self._blob("output", params["output"])
+                self._writer.write(
+                    "model.start",
+                    at=at,
+                    model=model,
+                    messages=names,
+                    tools=tools,
+                    params=params,
+                    stream=False,
+                    fp=self.namer.fingerprint(request, model),
+                )
+            case ToolInvocation(at=at, call=call):
+                arguments = packed(call.arguments, self.redact)
+                self._writer.write(
+                    "tool.start",
+                    at=at,
+                    tool=call.name,
+                    call=call.id,
+                    arguments=arguments,
+                    effect=effect.effect,
+                    fp=digest(canonical([call.name, arguments])),
+                )
+            case Compute(at=at, name=name, input=value):
+                data = packed(value, self.redact)
+                self._writer.write(
+                    "compute.start", at=at, name=name, fp=digest(canonical([name, data]))
+                )
+            case ToolBatch():
+                pass  # taken apart into its calls before any handler sees it
+
+    def ended(self, effect: Effect, outcome: Outcome | None) -> None:
+        """An effect has ended; None means that it was cancelled."""
+        match effect:
+            case ModelCall():
+                fields = self._model_end(outcome)
+                self._writer.write("model.end", at=effect.at, **fields)
+            case ToolInvocation():
+                fields: JsonObject = {"status": "cancelled"}
+                if isinstance(outcome, ToolOutcome):
+                    fields = {"status": outcome.status, "message": self._message(outcome.message)}
+                    if outcome.error is not None:
+                        fields["error"] = self._error(outcome.error)
+                    if outcome.fatal:
+                        fields["fatal"] = True
+                self._writer.write("tool.end", at=effect.at, **fields)
+            case Compute():
+                value: JsonObject = {"status": "cancelled"}
+                if isinstance(outcome, Value):
+                    value = {"status": "ok", "value": packed(outcome.value, self.redact)}
+                elif isinstance(outcome, Failure):
+                    value = {"status": "error", "error": self._error(outcome)}
+                self._writer.write("compute.end", at=effect.at, **value)
+            case ToolBatch():
+                pass
+
+    def event(self, event: Event) -> None:
+        """Something that happened inside an effect."""
+        match event:
+            case HttpStarted(at=at, attempt=attempt, host=host):
+                self._writer.write("http.start", at=at, attempt=attempt, host=host)
+            case HttpFinished():
+                fields = {
+                    "status": event.status,
+                    "retry_after": event.retry_after,
+                    "delay": None if event.delay is None else round(event.delay * 1e6),
+                    "request_id": event.request_id,
+                    "error": packed(event.error, self.redact),
+                }
+                self._writer.write("http.end", at=event.at, **_given(fields))
+            case ToolProgress(at=at, value=value):
+                self._writer.write("tool.chunks", at=at, d=[packed(value, self.redact)])
+            case Warned(at=at, code=code, text=text, data=data):
+                self._writer.write(
+                    "warning",
+                    at=at,
+                    code=code,
+                    text=packed(text, self.redact),
+                    data=packed(data, self.redact),
+                )
+            case _:
+                pass  # told by the effects themselves
+
+    def close(self, status: str) -> None:
+        """The run has ended."""
+        self._writer.write("trace.close", status=status, lines=self._writer.lines + 1)
+        self._writer.close()
+
+    def _model_end(self, outcome: Outcome | None) -> JsonObject:
+        match outcome:
+            case ModelResponse():
+                rest = {
+                    "id": outcome.id,
+                    "model": outcome.model,
+                    "logprobs": outcome.logprobs,
+                    "extra": outcome.extra or None,
+                    "choices": [choice.to_json() for choice in outcome.choices] or None,
+                }
+                return {
+                    "status": "ok",
+                    "message": self._message(outcome.message),
+                    "finish": outcome.finish,
+                    "usage": outcome.usage.to_json(),
+                    "response": packed(_given(rest), self.redact),
+                }
+            case Failure():
+                return {"status": "error", "error": self._error(outcome)}
+            case _:
+                return {"status": "cancelled"}
+
+    def _error(self, failure: Failure) -> JsonObject:
+        told = {
+            "type": failure.type,
+            "message": failure.message,
+            "data": failure.data or None,
+            "traceback": failure.traceback,
+        }
+        return packed(_given(told), self.redact)
+
+    def _message(self, message: Message) -> str:
+        name, data = self.namer.message(message)
+        self._write_blob("message", name, data)
+        return name
+
+    def _blob(self, kind: str, data: Any) -> str:
+        name = digest(canonical(data))
+        self._write_blob(kind, name, data)
+        return name
+
+    def _write_blob(self, kind: str, name: str, data: Any) -> None:
+        if name not in self._written:
+            self._written.add(name)
+            self._writer.write("blob", h=name, kind=kind, data=data)
+
+
+class RecordingHandler:
+    """Records each effect and its outcome around the handler that performs it."""
+
+    def __init__(self, inner: Handler, recorder: Recorder) -> None:
+        self._inner = inner
+        self._recorder = recorder
+
+    async def perform(self, effect: Effect) -> Outcome:
+        """Perform through the inner handler. Writing is synchronous: nothing is awaited here."""
+        self._recorder.started(effect)
+        try:
+            outcome = await self._inner.perform(effect)
+        except BaseException:
+            self._recorder.ended(effect, None)
+            raise
+        self._recorder.ended(effect, outcome)
+        return outcome
+
+
+def call_fingerprint(invocation: ToolInvocation, redact: Redactor) -> str:
+    """The hash that decides whether a replay makes the same tool call."""
+    call = invocation.call
+    return digest(canonical([call.name, packed(call.arguments, redact)]))
+
+
+def _given(fields: Mapping[str, Any]) -> JsonObject:
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+@functools.cache
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

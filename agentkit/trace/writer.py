@@ -1,0 +1,135 @@
+"""Writes a trace: one structlog logger, one line and one write per event.
+
+The logger is private and fully specified: it reads nothing that
+`structlog.configure` sets, so an application's own logging neither changes a
+trace nor is changed by it. The last processor gives the line's bytes; the sink
+writes them in one call, with no await in between, so lines never interleave.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import time
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+from pydantic_core import to_json
+
+from agentkit.errors import ConfigurationError, TraceError
+
+__all__ = ["FileSink", "MemorySink", "Sink", "TraceWriter"]
+
+_diagnostics = logging.getLogger("agentkit")
+
+
+class Sink(Protocol):
+    """Takes finished lines."""
+
+    def emit(self, line: bytes) -> None:
+        """Take one line, newline included."""
+        ...
+
+    def close(self) -> None:
+        """No more lines will come."""
+        ...
+
+
+class MemorySink:
+    """Keeps the lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def emit(self, line: bytes) -> None:
+        """Keep one line."""
+        self.lines.append(line)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class FileSink:
+    """Appends lines to a new file that only its owner may read.
+
+    Raises:
+        ConfigurationError: The file exists already: a trace is one run.
+        TraceError: The file cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, flags, 0o600)
+        except FileExistsError as error:
+            raise ConfigurationError(
+                f"The trace {str(path)!r} exists already, and a trace holds one run. Give "
+                "another name, or a folder: then each run gets a file of its own."
+            ) from error
+        except OSError as error:
+            raise TraceError(
+                f"The trace {str(path)!r} cannot be written: {error.strerror}.", path=str(path)
+            ) from error
+
+    def emit(self, line: bytes) -> None:
+        """Append one line in one write."""
+        written = os.write(self._descriptor, line)
+        if written != len(line):
+            raise OSError(f"only {written} of {len(line)} bytes were written")
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+class _Logger(structlog.BoundLoggerBase):
+    """The smallest wrapper: every event through the processors to the sink."""
+
+    def log(self, event: str, **fields: Any) -> None:
+        self._proxy_to_logger("emit", event, **fields)
+
+
+class TraceWriter:
+    """Numbers, times and writes the events of one run.
+
+    A sink that fails is said once and then left alone: a recorder never kills a run.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self.failed = False
+        self.lines = 0
+        self._start = time.monotonic_ns()
+        self._sequence = itertools.count()
+        self._log = _Logger(sink, [self._stamp, _line], {}).log
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Write one event. `fields` are JSON values, redacted by the caller, in their order."""
+        if self.failed:
+            return
+        try:
+            self._log(event, **fields)
+            self.lines += 1
+        except OSError as error:
+            self.failed = True
+            _diagnostics.warning("The trace ends here, the run goes on: %s", error)
+
+    def close(self) -> None:
+        """Release the sink."""
+        self.sink.close()
+
+    def _stamp(
+        self, logger: Any, method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        elapsed = (time.monotonic_ns() - self._start) // 1000
+        name = event.pop("event")
+        return {"event": name, "seq": next(self._sequence), "t": elapsed, **event}
+
+
+def _line(logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:
+    return to_json(event) + b"\n"

@@ -1,0 +1,255 @@
+"""Replay: the same result without asking anyone, or the first difference named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from pydantic import BaseModel
+
+from agentkit import Agent, Limits, RunContext, Trace, tool
+from agentkit.errors import (
+    ConfigurationError,
+    LimitExceeded,
+    ModelUnreachable,
+    RecordedError,
+    ReplayDivergence,
+)
+from agentkit.replay import replay
+from agentkit.testing import ScriptedModel
+
+pytestmark = pytest.mark.anyio
+
+
+class Sum(BaseModel):
+    """A typed output."""
+
+    total: int
+
+
+executed: list[int] = []
+
+
+@tool
+async def double(number: int) -> int:
+    """Double a number."""
+    executed.append(number)
+    await anyio.sleep(0.001 * (5 - number))
+    return 2 * number
+
+
+SCRIPT: list[Any] = [
+    [("double", {"number": 1}), ("double", {"number": 2}), ("double", {"number": 1})],
+    [("double", {"number": 3})],
+    '{"total": 9}',
+]
+
+
+def recorded_agent(**changes: Any) -> Agent[Sum]:
+    """The agent whose run is recorded."""
+    options: dict[str, Any] = {"instructions": "Add.", "tools": [double], "output": Sum}
+    return Agent(ScriptedModel(list(SCRIPT)), **(options | changes))
+
+
+def silent_agent(**changes: Any) -> Agent[Sum]:
+    """The same agent with a model that must not be asked."""
+    options: dict[str, Any] = {"instructions": "Add.", "tools": [double], "output": Sum}
+    return Agent(ScriptedModel([]), **(options | changes))
+
+
+async def record(path: Path, **changes: Any) -> Any:
+    """Record a run and forget what was executed."""
+    result = await recorded_agent(**changes).run("Add them", trace=path)
+    executed.clear()
+    return result
+
+
+async def diverges(path: Path, agent: Agent[Any]) -> ReplayDivergence:
+    """The divergence of a replay."""
+    with pytest.raises(ReplayDivergence) as caught:
+        await replay(path, agent)
+    assert executed == []
+    return caught.value
+
+
+async def test_exact_replay_gives_the_same_result(tmp_path: Path) -> None:
+    """Output, messages and usage are equal; no model is asked, no tool is run."""
+    recorded = await record(tmp_path / "run.jsonl")
+    again = await replay(tmp_path / "run.jsonl", silent_agent())
+    assert again == recorded
+    assert again.messages == recorded.messages
+    assert executed == []
+
+
+async def test_replay_from_memory() -> None:
+    """A trace that was kept in memory replays as well."""
+    result = await recorded_agent().run("Add them")
+    assert result.trace is not None
+    assert (await replay(result.trace, silent_agent())).output == Sum(total=9)
+
+
+async def test_replay_reads_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent of a provider replays where its key is missing."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    await record(tmp_path / "run.jsonl")
+    agent = Agent("openai:gpt-4o", instructions="Add.", tools=[double], output=Sum)
+    divergence = await diverges(tmp_path / "run.jsonl", agent)
+    assert divergence.pointer == "/model"
+
+
+async def test_history_and_new_messages_are_told_apart(tmp_path: Path) -> None:
+    """The replayed result knows what was history."""
+    history = (await Agent(ScriptedModel(["b"])).run("a")).messages
+    first = await Agent(ScriptedModel(["d"])).run(
+        "c", history=history, trace=tmp_path / "run.jsonl"
+    )
+    again = await replay(tmp_path / "run.jsonl", Agent(ScriptedModel([])))
+    assert again.new_messages == first.new_messages
+
+
+async def test_changed_instructions_are_located(tmp_path: Path) -> None:
+    """The address, the pointer and both texts are named."""
+    await record(tmp_path / "run.jsonl")
+    found = await diverges(tmp_path / "run.jsonl", silent_agent(instructions="Multiply."))
+    assert (found.kind, found.at) == ("request_changed", "/agent/m0")
+    assert found.pointer == "/messages/0/content"
+    assert (found.expected, found.actual) == ("Add.", "Multiply.")
+
+
+async def test_changed_tool_is_a_changed_schema(tmp_path: Path) -> None:
+    """A tool with another description is another tool to the model."""
+
+    @tool(name="double")
+    async def changed(number: int) -> int:
+        """Twice the number."""
+        return 2 * number
+
+    await record(tmp_path / "run.jsonl")
+    found = await diverges(tmp_path / "run.jsonl", silent_agent(tools=[changed]))
+    assert found.kind == "tool_schema_changed"
+    assert found.pointer == "/tools/0/function/description"
+
+
+async def test_shorter_replay_names_what_is_missing(tmp_path: Path) -> None:
+    """An agent that stops early leaves recorded calls over."""
+    await record(tmp_path / "run.jsonl")
+    with pytest.raises(ReplayDivergence) as caught:
+        await replay(tmp_path / "run.jsonl", silent_agent(limits=Limits(steps=1)))
+    assert (caught.value.kind, caught.value.at) == ("missing_call", "/agent/m1")
+
+
+async def test_longer_replay_is_an_unexpected_call(tmp_path: Path) -> None:
+    """An agent that goes on past the recording is told where."""
+    await Agent(ScriptedModel(["x"]), output=str).run("Add", trace=tmp_path / "run.jsonl")
+
+    class Other(BaseModel):
+        word: str
+
+    agent = Agent(ScriptedModel([]), output=Other, output_mode="tool")
+    assert (await diverges(tmp_path / "run.jsonl", agent)).kind == "tool_schema_changed"
+
+
+async def test_recorded_error_is_raised_again(tmp_path: Path) -> None:
+    """A run that failed fails in replay with the same error and the same history."""
+    agent = Agent(ScriptedModel([ModelUnreachable("no route to host")]))
+    with pytest.raises(ModelUnreachable) as recorded:
+        await agent.run("go", trace=tmp_path / "run.jsonl")
+    with pytest.raises(ModelUnreachable, match="no route to host") as again:
+        await replay(tmp_path / "run.jsonl", Agent(ScriptedModel([])))
+    assert again.value.result is not None
+    assert recorded.value.result is not None
+    assert again.value.result.messages == recorded.value.result.messages
+
+
+async def test_foreign_errors_become_recorded_errors(tmp_path: Path) -> None:
+    """An exception type that agentkit does not know is not imported from a trace."""
+
+    def broken() -> str:
+        raise LookupError("no such user")
+
+    with pytest.raises(RecordedError, match="no such user"):
+        await Agent(ScriptedModel(["x"]), instructions=broken).run(
+            "go", trace=tmp_path / "run.jsonl"
+        )
+    with pytest.raises(RecordedError, match="no such user") as caught:
+        await replay(tmp_path / "run.jsonl", Agent(ScriptedModel([]), instructions=broken))
+    assert caught.value.type == "LookupError"
+
+
+async def test_computed_instructions_are_recorded(tmp_path: Path) -> None:
+    """What is not pure is recorded: the function is not called again."""
+    names = iter(["Ada", "Grace"])
+
+    def greet(context: RunContext[None]) -> str:
+        return f"You are {next(names)}."
+
+    recorded = await Agent(ScriptedModel(["hi"]), instructions=greet).run(
+        "go", trace=tmp_path / "run.jsonl"
+    )
+    again = await replay(tmp_path / "run.jsonl", Agent(ScriptedModel([]), instructions=greet))
+    assert again == recorded
+    assert next(names) == "Grace"
+
+
+async def test_deadline_is_replayed_as_it_was(tmp_path: Path) -> None:
+    """A run that its deadline ended ends so in replay, without waiting."""
+
+    @tool
+    async def wait(number: int) -> int:
+        if number:
+            await anyio.sleep_forever()
+        return number
+
+    def slow(*script: Any) -> Agent[str]:
+        return Agent(ScriptedModel(list(script)), tools=[wait])
+
+    path = tmp_path / "run.jsonl"
+    with pytest.raises(LimitExceeded) as recorded:
+        await slow([("wait", {"number": 0}), ("wait", {"number": 1})]).run(
+            "go", trace=path, limits=Limits(seconds=0.05)
+        )
+    with anyio.fail_after(5), pytest.raises(LimitExceeded) as again:
+        await replay(path, slow())
+    assert again.value.result is not None
+    assert recorded.value.result is not None
+    assert again.value.result.messages == recorded.value.result.messages
+
+
+async def test_crashed_recording_says_where_it_ended(tmp_path: Path) -> None:
+    """A trace that a kill cut off replays up to there."""
+    path = tmp_path / "run.jsonl"
+    await record(path)
+    kept: list[bytes] = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        kept.append(line)
+        if b'"tool.start"' in line:
+            break
+    path.write_bytes(b"".join(kept))
+    with pytest.raises(ReplayDivergence) as caught:
+        await replay(path, silent_agent())
+    assert caught.value.kind == "recording_ended"
+
+
+async def test_redacted_secrets_do_not_diverge(tmp_path: Path) -> None:
+    """Another process has another redaction key; the replay is exact all the same."""
+    secret = "sk-abcdefghijklmnopqrstuvwxyz123456"
+    await Agent(ScriptedModel(["ok"]), instructions=f"Use {secret}").run(
+        "go", trace=tmp_path / "run.jsonl"
+    )
+    agent = Agent(ScriptedModel([]), instructions=f"Use {secret}")
+    assert (await replay(tmp_path / "run.jsonl", agent)).output == "ok"
+
+
+async def test_unknown_policy(tmp_path: Path) -> None:
+    """A policy that does not exist is refused before the trace is read."""
+    with pytest.raises(ConfigurationError, match="'fast'"):
+        await replay(tmp_path / "none.jsonl", silent_agent(), policy="fast")  # type: ignore[arg-type]
+
+
+async def test_trace_object_and_path_replay_alike(tmp_path: Path) -> None:
+    """`replay` takes a loaded trace or a path."""
+    await record(tmp_path / "run.jsonl")
+    loaded = Trace.load(tmp_path / "run.jsonl")
+    assert await replay(loaded, silent_agent()) == await replay(loaded.path or "", silent_agent())
