@@ -1,0 +1,209 @@
+"""The commands. Each checks its input, calls the library, and prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+from cyclopts import App, Parameter
+from pydantic_core import to_jsonable_python
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from agentkit.agent import RunResult
+from agentkit.cli.apps import load_agent
+from agentkit.cli.tree import RunTree, shown, tree_of
+from agentkit.errors import AgentKitError, ConfigurationError, ReplayDivergence
+from agentkit.folders import state_folder
+from agentkit.messages import Usage
+from agentkit.models import ChatModel, resolve_model
+from agentkit.replay import replay
+from agentkit.runner import new_run_id
+from agentkit.trace.reader import Trace
+
+__all__ = ["run"]
+
+app = App(
+    name="agentkit",
+    help="Agents that call tools, and traces that run again.",
+    version_flags=["--version"],
+)
+_out = Console()
+_err = Console(stderr=True)
+_EXAMPLE = Path("examples/quickstart.py")
+_INSTALLED = "agentkit.cli.quickstart"
+
+
+def run() -> None:
+    """Run the command line and turn what goes wrong into a message and an exit status.
+
+    0: done; 1: the run failed or the replay diverged; 2: the call was wrong; 130: Ctrl-C.
+    """
+    try:
+        app(result_action="return_value")
+    except KeyboardInterrupt:
+        _err.print("Interrupted.", style="yellow")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader has gone, for example `| head`. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except AgentKitError as error:
+        style = "bold red"
+        _err.print(Text.assemble((f"{type(error).__name__}: ", style), shown(error.message)))
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+
+
+@app.command
+def demo(
+    *,
+    model: str | None = None,
+    base_url: str | None = None,
+    prompt: str | None = None,
+    trace: Path | None = None,
+) -> None:
+    """Run the quickstart agent: tools in parallel, then a typed result.
+
+    It uses the embedded model, or OpenAI if OPENAI_API_KEY is set.
+
+    Args:
+        model: Another model, such as `openai:gpt-4o`; with --base-url its plain name.
+        base_url: The address of any chat-completions server, such as http://localhost:8000/v1.
+        prompt: Another question.
+        trace: Where to record the run; a new file in the state folder by default.
+    """
+    from agentkit.cli import quickstart  # builds an agent, which only this command needs
+
+    chosen = _demo_model(model, base_url)
+    agent = quickstart.agent if chosen is None else quickstart.agent.with_(model=chosen)
+    path = trace or state_folder() / "traces" / f"{new_run_id()}.jsonl"
+    question = prompt or quickstart.PROMPT
+    tree = RunTree(question)
+    try:
+        result = _watched(tree, lambda: agent.run_sync(question, trace=path, on_event=tree.event))
+        _summary(result)
+    finally:
+        if path.exists():
+            _next_steps(path)
+
+
+def _demo_model(model: str | None, base_url: str | None) -> Any:
+    if base_url is not None:
+        if model is None:
+            raise ConfigurationError("--base-url needs --model NAME, the server's name for it.")
+        return ChatModel(model, base_url=base_url, api_key=os.environ.get("OPENAI_API_KEY"))
+    if model is not None:
+        return resolve_model(model)
+    return "openai:gpt-4o-mini" if os.environ.get("OPENAI_API_KEY") else None
+
+
+@app.command(name="replay")
+def replay_command(trace: Path, *, app: Annotated[str, Parameter(name="--app")]) -> None:
+    """Run a recorded run again, offline: no model is asked, no tool is run.
+
+    Args:
+        trace: The trace file.
+        app: The agent, as FILE.py:NAME or MODULE:NAME.
+    """
+    recorded, agent = Trace.load(trace), load_agent(app)
+    tree = RunTree(f"replay of {recorded.run}")
+    counts = {
+        kind: sum(event["event"] == f"{kind}.start" for event in recorded.events)
+        for kind in ("model", "tool")
+    }
+    failed: AgentKitError | None = None
+    try:
+        result = _watched(
+            tree, lambda: anyio.run(lambda: replay(recorded, agent, on_event=tree.event))
+        )
+        _summary(result)
+    except ReplayDivergence:
+        raise
+    except AgentKitError as error:
+        failed = error  # the recorded run ended so: the replay is exact
+    if failed is not None:
+        _out.print(f"The recorded run ended with {type(failed).__name__}:", style="yellow")
+        _out.print(Text(shown(failed.message)))
+    _out.print(
+        f"Replayed exactly: {counts['model']} model calls and {counts['tool']} tool calls "
+        "answered from the recording, none made.",
+        style="green",
+    )
+
+
+@app.command
+def show(trace: Path) -> None:
+    """Show a recorded run: its steps and calls, times, tokens and output.
+
+    Args:
+        trace: The trace file.
+    """
+    recorded = Trace.load(trace)
+    header = recorded.header
+    _out.print(
+        Text(
+            f"run {shown(recorded.run)}  {shown(str(header.get('wall')))}  {recorded.status}",
+            style="bold",
+        )
+    )
+    _out.print(tree_of(recorded, title=_prompt(recorded)))
+    ended = [event for event in recorded.events if event["event"] == "agent.end"]
+    if not ended:
+        _out.print("The run was interrupted; what is recorded ends here.", style="yellow")
+        return
+    last = ended[-1]
+    if "error" in last:
+        _out.print(Text(shown(f"{last['error']['type']}: {last['error']['message']}"), "red"))
+    elif last["output"] is not None:
+        _out.print(Text(shown(_pretty(last["output"]))))
+    _out.print(_tokens(Usage.from_json(last["usage"])), style="dim")
+
+
+def _watched(tree: RunTree, work: Callable[[], RunResult[Any]]) -> RunResult[Any]:
+    """Run with a live tree on a terminal, and with the finished tree elsewhere."""
+    if not _out.is_terminal:
+        try:
+            return work()
+        finally:
+            _out.print(tree)
+    with Live(tree, console=_out, refresh_per_second=12):
+        return work()
+
+
+def _summary(result: RunResult[Any]) -> None:
+    output = to_jsonable_python(result.output, fallback=repr)
+    _out.print(Text(shown(_pretty(output)), style="bold"))
+    _out.print(_tokens(result.usage), style="dim")
+
+
+def _pretty(output: Any) -> str:
+    return output if isinstance(output, str) else json.dumps(output, indent=2, ensure_ascii=False)
+
+
+def _tokens(usage: Usage) -> str:
+    return (
+        f"{usage.requests} model calls, {usage.input_tokens} input and "
+        f"{usage.output_tokens} output tokens"
+    )
+
+
+def _next_steps(path: Path) -> None:
+    place = str(_EXAMPLE) if _EXAMPLE.is_file() else _INSTALLED
+    _out.print(f"\nThe trace is in {path}\nNext, try:", highlight=False, soft_wrap=True)
+    _out.print(f"  agentkit show {path}", highlight=False, soft_wrap=True)
+    _out.print(f"  agentkit replay {path} --app {place}:agent", highlight=False, soft_wrap=True)
+
+
+def _prompt(trace: Trace) -> str:
+    try:
+        messages, _ = trace.input()
+    except AgentKitError:
+        return "(no agent has started)"
+    content = messages[-1].to_json()["content"]
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
