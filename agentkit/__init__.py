@@ -13,7 +13,7 @@
 
 import logging
 
-from agentkit.agent import Agent, RunResult
+from agentkit.agent import Agent
 from agentkit.errors import AgentKitError, ToolError
 from agentkit.messages import (
     AssistantMessage,
@@ -31,6 +31,7 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models import ChatModel, Model
+from agentkit.run import RunResult
 from agentkit.settings import ChatSettings, Limits
 from agentkit.tools import RunContext, Tool, Toolset, tool
 from agentkit.trace import Trace

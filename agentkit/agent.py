@@ -6,8 +6,8 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
 
@@ -19,20 +19,29 @@ from anyio.lowlevel import current_token
 from agentkit.effects import Address
 from agentkit.errors import ConfigurationError, InvalidTool
 from agentkit.events import Emit, Event, ignore
-from agentkit.loop import AgentSpec, Finish, RunStatus
-from agentkit.messages import Message, Part, Usage, UserMessage, messages_from_json
+from agentkit.loop import AgentSpec
+from agentkit.messages import Message, Part, UserMessage, messages_from_json
 from agentkit.models import Model, resolve_model
 from agentkit.output import Mode, OutputSpec, output_spec
 from agentkit.redaction import Redactor
+from agentkit.run import (
+    OpenDriver,
+    Origin,
+    Run,
+    RunResult,
+    Steps,
+    conclude,
+    stepping,
+    streaming,
+)
 from agentkit.runner import Driver, LiveHandler, Program, new_run_id
 from agentkit.settings import ChatSettings, Limits
 from agentkit.tools import RunContext, Tool, check_names
 from agentkit.trace.blobs import canonical, digest
-from agentkit.trace.reader import Trace
 from agentkit.trace.recording import Recorder
 from agentkit.trace.writer import FileSink, MemorySink, Sink
 
-__all__ = ["Agent", "RunResult"]
+__all__ = ["Agent"]
 
 OutputT = TypeVar("OutputT")
 T = TypeVar("T")
@@ -41,39 +50,6 @@ Instructions: TypeAlias = str | Callable[[RunContext[Any]], Any] | Callable[[], 
 TraceTo: TypeAlias = bool | str | os.PathLike[str]
 Prompt: TypeAlias = str | Sequence[Part] | None
 History: TypeAlias = Sequence[Message | Mapping[str, Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunResult(Generic[OutputT]):
-    """What a run came to.
-
-    Attributes:
-        output: The typed output; None unless `status` is "ok".
-        messages: The whole history, ready to be given to the next run as `history`.
-        new_messages: What this run added, beginning with the prompt.
-        usage: Tokens over all steps.
-        status: ok, error, limit or cancelled.
-        run: The run's id.
-    """
-
-    output: OutputT
-    messages: tuple[Message, ...]
-    new_messages: tuple[Message, ...]
-    usage: Usage
-    status: RunStatus
-    run: str
-    _recorded: Trace | Path | list[bytes] | None = field(default=None, repr=False, compare=False)
-
-    @cached_property
-    def trace(self) -> Trace | None:
-        """The run's trace, read when it is first asked for; None with `trace=False`."""
-        match self._recorded:
-            case None | Trace():
-                return self._recorded
-            case Path() as path:
-                return Trace.load(path)
-            case lines:
-                return Trace(lines)
 
 
 class Agent(Generic[OutputT]):
@@ -235,31 +211,9 @@ class Agent(Generic[OutputT]):
             LimitExceeded: A limit was reached.
             AgentKitError: Every other way to fail. `error.result` has what was reached.
         """
-        earlier = messages_from_json(history)
-        messages = (*earlier, *_prompt_messages(prompt))
-        if not messages:
-            raise ConfigurationError("There is nothing to answer: give a prompt or a history.")
-        program = self.program(settings, limits)
-        program.model.check()
-        # What was wrong with the call has been said by now; I/O begins here.
-        run_id, redact = new_run_id(), Redactor()
-        to = _first(trace, self.trace, os.environ.get("AGENTKIT_TRACE_DIR") or None)
-        sink = _sink(to, run_id)
-        recorder = None
-        if sink is not None:
-            recorder = Recorder(sink, run=run_id, program=program_hash(program), redact=redact)
-        emit = _fan_out(recorder.event if recorder is not None else ignore, on_event)
-        driver = Driver(
-            program,
-            messages,
-            LiveHandler(program, run=run_id, deps=deps, emit=emit, redact=redact),
-            earlier=len(earlier),
-            recorder=recorder,
-            listener=on_event,
-            seconds=program.spec.limits.seconds,
-        )
-        finish = await driver.execute()
-        return finished(finish, run=run_id, earlier=len(earlier), recorded=_recorded(sink))
+        begin = self._begin(prompt, deps, history, settings, limits, trace)
+        driver, origin = begin(on_event)
+        return conclude(await driver.execute(), origin)
 
     def run_sync(
         self,
@@ -290,6 +244,96 @@ class Agent(Generic[OutputT]):
             )
 
         return _run_sync(main)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        deps: object = None,
+        history: History = (),
+        settings: ChatSettings | None = None,
+        limits: Limits | None = None,
+        trace: TraceTo | None = None,
+        on_event: Emit = ignore,
+    ) -> AbstractAsyncContextManager[Run[OutputT]]:
+        """Run the agent and read what happens as it happens.
+
+            async with agent.stream("…") as run:
+                async for event in run: ...
+            run.result
+
+        Takes what `run` takes. The run goes on beside the block; leaving the block before
+        the run has ended cancels it. `run.result` raises what `Agent.run` would raise.
+        """
+        begin = self._begin(prompt, deps, history, settings, limits, trace, stream=True)
+        return streaming(begin, on_event)
+
+    def iter(
+        self,
+        prompt: Prompt,
+        *,
+        deps: object = None,
+        history: History = (),
+        settings: ChatSettings | None = None,
+        limits: Limits | None = None,
+        trace: TraceTo | None = None,
+        on_event: Emit = ignore,
+    ) -> AbstractAsyncContextManager[Steps[OutputT]]:
+        """Run the agent effect by effect: look, change what is asked or answered, go on.
+
+            async with agent.iter("…") as steps:
+                async for step in steps:
+                    print(step.effect.at)
+            steps.result
+
+        Takes what `run` takes.
+        """
+        begin = self._begin(prompt, deps, history, settings, limits, trace)
+        return stepping(begin, on_event)
+
+    def _begin(
+        self,
+        prompt: Prompt,
+        deps: object,
+        history: History,
+        settings: ChatSettings | None,
+        limits: Limits | None,
+        trace: TraceTo | None,
+        *,
+        stream: bool = False,
+    ) -> OpenDriver[OutputT]:
+        """Check the whole call; what is returned opens the trace and begins the run."""
+        earlier = messages_from_json(history)
+        messages = (*earlier, *_prompt_messages(prompt))
+        if not messages:
+            raise ConfigurationError("There is nothing to answer: give a prompt or a history.")
+        program = self.program(settings, limits)
+        program.model.check()
+        to = _first(trace, self.trace, os.environ.get("AGENTKIT_TRACE_DIR") or None)
+
+        def begin(listener: Emit) -> tuple[Driver[OutputT], Origin]:
+            run, redact, recorder = new_run_id(), Redactor(), None
+            sink = _sink(to, run)
+            if sink is not None:
+                recorder = Recorder(
+                    sink, run=run, program=program_hash(program), redact=redact, stream=stream
+                )
+            emit = _fan_out(recorder.event if recorder is not None else ignore, listener)
+            handler = LiveHandler(
+                program, run=run, deps=deps, emit=emit, redact=redact, stream=stream
+            )
+            driver = Driver(
+                program,
+                messages,
+                handler,
+                earlier=len(earlier),
+                recorder=recorder,
+                listener=listener,
+                seconds=program.spec.limits.seconds,
+            )
+            return driver, Origin(run=run, earlier=len(earlier), recorded=_recorded(sink))
+
+        return begin
 
     def program(
         self, settings: ChatSettings | None = None, limits: Limits | None = None
@@ -331,34 +375,6 @@ class Agent(Generic[OutputT]):
 
     def _model_name(self) -> str:
         return self.model if isinstance(self.model, str) else self.model.name
-
-
-def finished(
-    finish: Finish[OutputT],
-    *,
-    run: str,
-    earlier: int,
-    recorded: Trace | Path | list[bytes] | None,
-) -> RunResult[OutputT]:
-    """The result of a run that ended well.
-
-    Raises:
-        AgentKitError: The run ended otherwise; `error.result` is what it had reached.
-    """
-    result = RunResult(
-        output=cast("OutputT", finish.output),
-        messages=finish.messages,
-        new_messages=finish.messages[earlier:],
-        usage=finish.usage,
-        status=finish.status,
-        run=run,
-        _recorded=recorded,
-    )
-    if finish.error is not None:
-        error = finish.error.to_error()
-        error.result = result
-        raise error
-    return result
 
 
 def program_hash(program: Program[Any]) -> str:

@@ -10,9 +10,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import anyio
+from anyio import CapacityLimiter
+from anyio.lowlevel import RunVar
 
 from agentkit.effects import (
     Failure,
@@ -26,7 +30,7 @@ from agentkit.errors import ToolError
 from agentkit.events import Emit, Warned
 from agentkit.messages import ToolMessage
 from agentkit.redaction import Redactor
-from agentkit.tools import RunContext, Tool
+from agentkit.tools import Arguments, RunContext, Tool
 
 __all__ = ["Batch", "run_call"]
 
@@ -121,19 +125,56 @@ async def run_call(
         return _outcome(invocation, "error", _unknown(call.name, tools))
     try:
         arguments = tool.parse(call.arguments)
-        for repair in arguments.repairs:
-            emit(Warned(at=invocation.at, code="repaired_arguments", text=repair))
-        with anyio.move_on_after(tool.timeout) as scope:
+    except ToolError as error:
+        return _outcome(invocation, "error", error.message, error)
+    for repair in arguments.repairs:
+        emit(Warned(at=invocation.at, code="repaired_arguments", text=repair))
+    async with _limiter(tool):
+        while True:
+            outcome = await _attempt(tool, arguments, invocation, context, redact)
+            # A ToolError is an answer, not an accident: trying again would not change it.
+            accident = outcome.status == "timeout" or (
+                outcome.error is not None and not isinstance(outcome.error.exception, ToolError)
+            )
+            if not accident or context.attempt >= tool.retries:
+                return outcome
+            text = f"{call.name} is tried again: {outcome.message.text}"
+            emit(Warned(at=invocation.at, code="tool_retried", text=text))
+            context = replace(context, attempt=context.attempt + 1)
+
+
+async def _attempt(
+    tool: Tool[..., Any],
+    arguments: Arguments,
+    invocation: ToolInvocation,
+    context: RunContext[Any],
+    redact: Redactor,
+) -> ToolOutcome:
+    try:
+        with anyio.move_on_after(tool.timeout):
             value = await tool.invoke(arguments, context)
             return _outcome(invocation, "ok", tool.render(value))
-        assert scope.cancelled_caught
-        text = f"{call.name} did not finish within {tool.timeout:g} s."
-        return _outcome(invocation, "timeout", text)
     except ToolError as error:
         return _outcome(invocation, "error", error.message, error)
     except Exception as error:
         text = redact(f"{type(error).__name__}: {error}")
         return _outcome(invocation, "error", text, error, fatal=tool.on_error == "raise")
+    text = f"{invocation.call.name} did not finish within {tool.timeout:g} s."
+    return _outcome(invocation, "timeout", text)
+
+
+_limiters: RunVar[WeakKeyDictionary[Tool[..., Any], CapacityLimiter]] = RunVar("tool_limiters")
+
+
+def _limiter(tool: Tool[..., Any]) -> AbstractAsyncContextManager[Any]:
+    """What bounds a tool's calls over all runs of this event loop."""
+    if tool.concurrency is None:
+        return nullcontext()
+    limiters = _limiters.get(None)
+    if limiters is None:
+        limiters = WeakKeyDictionary()
+        _limiters.set(limiters)
+    return limiters.setdefault(tool, CapacityLimiter(tool.concurrency))
 
 
 def _cancelled(invocation: ToolInvocation) -> ToolOutcome:

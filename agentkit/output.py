@@ -13,7 +13,6 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
-from pydantic_core import ErrorDetails
 
 from agentkit.errors import ConfigurationError
 from agentkit.messages import (
@@ -24,6 +23,8 @@ from agentkit.messages import (
     ToolDefinition,
 )
 from agentkit.models.profiles import OutputMode, Profile
+from agentkit.strict import NotStrict, strict_form
+from agentkit.validation import explain
 
 __all__ = ["OUTPUT_TOOL", "Accepted", "OutputSpec", "Rejected", "output_spec"]
 
@@ -86,7 +87,7 @@ class OutputSpec(Generic[OutputT]):
         try:
             return Accepted(value=self.check(text), call=call)
         except ValidationError as error:
-            problem = "\n".join(_explained(one) for one in error.errors(include_url=False))
+            problem = explain(error)
         except ValueError as error:
             problem = str(error)
         problem = f"The output does not fit.\n{problem}\nGive the whole corrected output."
@@ -131,7 +132,10 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
 def _asked(
     mode: OutputMode, name: str, schema: JsonObject, check: Callable[[str], Any]
 ) -> OutputSpec[Any]:
-    sent, strict = schema, False
+    try:
+        sent, strict = strict_form(schema), True
+    except NotStrict:
+        sent, strict = schema, False
     if mode == "native":
         form = OutputFormat(kind="json_schema", name=name, schema=sent, strict=strict)
         return OutputSpec(check=check, schema=schema, format=form)
@@ -156,9 +160,3 @@ def _name(output: Any) -> str:
     name = getattr(output, "__name__", "output")
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)
     return kept[:64] or "output"
-
-
-def _explained(detail: ErrorDetails) -> str:
-    """Where, and what was expected there; what was sent is not repeated."""
-    path = "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in detail["loc"])
-    return f"- {path.removeprefix('.') or 'the output'}: {detail['msg']}"

@@ -83,13 +83,21 @@ class LiveHandler:
     """Performs effects for real: asks the model, runs the tools, calls the user's functions."""
 
     def __init__(
-        self, program: Program[Any], *, run: str, deps: object, emit: Emit, redact: Redactor
+        self,
+        program: Program[Any],
+        *,
+        run: str,
+        deps: object,
+        emit: Emit,
+        redact: Redactor,
+        stream: bool = False,
     ) -> None:
         self._program = program
         self._run = run
         self._deps = deps
         self._emit = emit
         self._redact = redact
+        self._stream = stream
         self._messages: tuple[Message, ...] = ()
         self._usage = Usage()
         self._threads = CapacityLimiter(program.spec.limits.parallel or THREADS)
@@ -112,7 +120,9 @@ class LiveHandler:
     async def _ask(self, call: ModelCall) -> ModelResponse | Failure:
         self._messages = call.request.messages
         try:
-            response = await self._program.model.request(call.request, at=call.at, emit=self._emit)
+            response = await self._program.model.request(
+                call.request, at=call.at, emit=self._emit, stream=self._stream
+            )
         except AgentKitError as error:
             return Failure.of(error)
         self._usage += response.usage

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from agentkit import Agent, Limits, ToolMessage, Trace, tool
+from agentkit import Agent, Limits, RunContext, ToolError, ToolMessage, Trace, tool
 from agentkit.testing import ScriptedModel
 
 pytestmark = pytest.mark.anyio
@@ -207,3 +207,50 @@ async def test_outside_cancellation_keeps_finished_results(tmp_path: Path) -> No
     assert ends == {"/agent/m0/t0": "ok", "/agent/m0/t1": "cancelled"}
     (end,) = [event for event in trace.events if event["event"] == "agent.end"]
     assert end["error"]["type"] == "RunCancelled"
+
+
+async def test_retries_are_for_accidents() -> None:
+    """A failing tool is tried again as often as it says, and sees which attempt it is."""
+    attempts: list[int] = []
+
+    @tool(retries=2)
+    def flaky(context: RunContext[None]) -> str:
+        attempts.append(context.attempt)
+        if context.attempt < 2:
+            raise ConnectionError("reset")
+        return "fine"
+
+    assert await answers([flaky], [("flaky", {})]) == ["fine"]
+    assert attempts == [0, 1, 2]
+
+
+async def test_tool_errors_are_not_retried() -> None:
+    """A ToolError is meant for the model, the first time."""
+    attempts: list[int] = []
+
+    @tool(retries=2)
+    def refuse(context: RunContext[None]) -> str:
+        attempts.append(context.attempt)
+        raise ToolError("Ask somebody else.")
+
+    assert await answers([refuse], [("refuse", {})]) == ["Ask somebody else."]
+    assert attempts == [0]
+
+
+async def test_concurrency_of_a_tool_holds_over_runs() -> None:
+    """Calls of one tool are bounded over all runs of the event loop."""
+    running, most = 0, 0
+
+    @tool(concurrency=2)
+    async def work(index: int) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await anyio.sleep(0.01)
+        running -= 1
+
+    calls = [("work", {"index": index}) for index in range(3)]
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(answers, [work], calls)
+    assert most == 2

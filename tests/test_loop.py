@@ -321,8 +321,9 @@ def test_polling_is_not_repetition_until_the_limit() -> None:
 def test_forced_tool_choice_is_free_again_after_its_call() -> None:
     """Else the loop could not end; `keep_tool_choice` forces it at every step."""
     forced = ForcedTool(name="echo")
-    run, kept = Driven(spec(tool_choice=forced)), Driven(
-        spec(tool_choice=forced, keep_tool_choice=True)
+    run, kept = (
+        Driven(spec(tool_choice=forced)),
+        Driven(spec(tool_choice=forced, keep_tool_choice=True)),
     )
     for driven in (run, kept):
         assert driven.asked.request.tool_choice == forced

@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from agentkit.agent import RunResult
 from agentkit.cli.apps import load_agent
 from agentkit.cli.tree import RunTree, shown, tree_of
 from agentkit.errors import AgentKitError, ConfigurationError, ReplayDivergence
@@ -24,6 +23,7 @@ from agentkit.folders import state_folder
 from agentkit.messages import Usage
 from agentkit.models import ChatModel, resolve_model
 from agentkit.replay import replay
+from agentkit.run import RunResult
 from agentkit.runner import new_run_id
 from agentkit.trace.reader import Trace
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any, Literal, TypeVar
 
-from agentkit.agent import Agent, RunResult, finished
+from agentkit.agent import Agent
 from agentkit.effects import (
     Address,
     Compute,
@@ -34,6 +34,7 @@ from agentkit.messages import (
 )
 from agentkit.redaction import Redactor
 from agentkit.replay.divergence import request_difference, tool_difference
+from agentkit.run import Origin, RunResult, conclude
 from agentkit.runner import Driver
 from agentkit.trace.blobs import Namer
 from agentkit.trace.reader import Trace, unpacked
@@ -79,7 +80,7 @@ async def replay(
     diverged = finish.error is not None and finish.error.type == "ReplayDivergence"
     if not diverged and (left := handler.left_over()):
         raise left
-    return finished(finish, run=recorded.run, earlier=earlier, recorded=recorded)
+    return conclude(finish, Origin(run=recorded.run, earlier=earlier, recorded=recorded))
 
 
 class ReplayHandler:

@@ -41,10 +41,13 @@ SCHEMA = "agentkit.trace/1"
 class Recorder:
     """The trace of one run being written: events in, lines out, each blob once."""
 
-    def __init__(self, sink: Sink, *, run: str, program: str, redact: Redactor) -> None:
+    def __init__(
+        self, sink: Sink, *, run: str, program: str, redact: Redactor, stream: bool = False
+    ) -> None:
         self.run = run
         self.redact = redact
         self.namer = Namer(redact)
+        self._stream = stream
         self._writer = TraceWriter(sink)
         self._written: set[str] = set()
         wall = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -100,7 +103,7 @@ class Recorder:
                     messages=names,
                     tools=tools,
                     params=params,
-                    stream=False,
+                    stream=self._stream,
                     fp=self.namer.fingerprint(request, model),
                 )
             case ToolInvocation(at=at, call=call):

@@ -1,0 +1,287 @@
+"""What a caller holds of a run: its result, its stream of events, its steps.
+
+Three ways to drive one loop. `Agent.run` waits for the result, `Agent.stream`
+gives a `Run` whose events come as they happen, and `Agent.iter` gives `Steps`,
+which stand still between the effects.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar, cast
+
+import anyio
+
+from agentkit.effects import Effect, Outcome
+from agentkit.errors import ConfigurationError
+from agentkit.events import Emit, Event, TextDelta
+from agentkit.loop import Finish, RunStatus
+from agentkit.messages import Message, Usage
+from agentkit.runner import Driver
+from agentkit.trace.reader import Trace
+
+__all__ = [
+    "OpenDriver",
+    "Origin",
+    "Run",
+    "RunResult",
+    "Step",
+    "Steps",
+    "conclude",
+    "result_of",
+    "stepping",
+    "streaming",
+]
+
+OutputT = TypeVar("OutputT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult(Generic[OutputT]):
+    """What a run came to.
+
+    Attributes:
+        output: The typed output; None unless `status` is "ok".
+        messages: The whole history, ready to be given to the next run as `history`.
+        new_messages: What this run added, beginning with the prompt.
+        usage: Tokens over all steps.
+        status: ok, error, limit or cancelled.
+        run: The run's id.
+    """
+
+    output: OutputT
+    messages: tuple[Message, ...]
+    new_messages: tuple[Message, ...]
+    usage: Usage
+    status: RunStatus
+    run: str
+    _recorded: Trace | Path | list[bytes] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def trace(self) -> Trace | None:
+        """The run's trace, read when it is first asked for; None with `trace=False`."""
+        match self._recorded:
+            case None | Trace():
+                return self._recorded
+            case Path() as path:
+                return Trace.load(path)
+            case lines:
+                return Trace(lines)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """What a result knows of its run besides how it ended."""
+
+    run: str
+    earlier: int
+    recorded: Trace | Path | list[bytes] | None
+
+
+OpenDriver: TypeAlias = Callable[[Emit], tuple[Driver[OutputT], Origin]]
+"""Begins a run with a listener: opens its trace and makes its driver."""
+
+
+def conclude(finish: Finish[OutputT], origin: Origin) -> RunResult[OutputT]:
+    """The result of a run that ended well.
+
+    Raises:
+        AgentKitError: The run ended otherwise; `error.result` is what it had reached.
+    """
+    result = result_of(finish, origin)
+    if finish.error is not None:
+        error = finish.error.to_error()
+        error.result = result
+        raise error
+    return result
+
+
+def result_of(finish: Finish[OutputT], origin: Origin) -> RunResult[OutputT]:
+    """The result of a run, however it ended."""
+    return RunResult(
+        output=cast("OutputT", finish.output),
+        messages=finish.messages,
+        new_messages=finish.messages[origin.earlier :],
+        usage=finish.usage,
+        status=finish.status,
+        run=origin.run,
+        _recorded=origin.recorded,
+    )
+
+
+class Run(Generic[OutputT]):
+    """A run that is going on: an async iterator of its events. Made by `Agent.stream`.
+
+    Events that nobody reads are kept; the run never waits for its reader.
+    """
+
+    def __init__(self, open_driver: OpenDriver[OutputT], on_event: Emit) -> None:
+        self._events: deque[Event] = deque()
+        self._changed = anyio.Event()
+        self._on_event = on_event
+        self._ended = False
+        self._driver, self._origin = open_driver(self._take)
+
+    @property
+    def result(self) -> RunResult[OutputT]:
+        """The result, once the run has ended; a cancelled run has one too.
+
+        Raises:
+            ConfigurationError: The run is still going on.
+            AgentKitError: The run failed.
+        """
+        finish = self._driver.finish
+        if not self._ended or finish is None:
+            raise ConfigurationError("The run is going on; read its events to their end first.")
+        if finish.status == "cancelled":
+            return result_of(finish, self._origin)
+        return conclude(finish, self._origin)
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """End the run: status "cancelled", what has finished is kept, the history is valid."""
+        self._driver.cancel(reason)
+
+    def text(self) -> AsyncIterator[str]:
+        """The pieces of the model's text as they come. Other events are passed over."""
+        return _Text(self)
+
+    def __aiter__(self) -> Run[OutputT]:
+        """The events as they happen, to the end of the run. What fails is raised by `result`."""
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event."""
+        while not self._events:
+            if self._ended:
+                raise StopAsyncIteration
+            self._changed = anyio.Event()
+            await self._changed.wait()
+        return self._events.popleft()
+
+    def _take(self, event: Event) -> None:
+        self._on_event(event)
+        self._events.append(event)
+        self._changed.set()
+
+    async def drive(self) -> None:
+        """Run to the end, in a task beside the reader."""
+        try:
+            await self._driver.execute()
+        finally:
+            self._ended = True
+            self._changed.set()
+
+
+class _Text:
+    """Iterators here are objects: a generator that is left early would have to be closed."""
+
+    def __init__(self, run: Run[Any]) -> None:
+        self._run = run
+
+    def __aiter__(self) -> _Text:
+        return self
+
+    async def __anext__(self) -> str:
+        async for event in self._run:
+            if isinstance(event, TextDelta):
+                return event.text
+        raise StopAsyncIteration
+
+
+@asynccontextmanager
+async def streaming(
+    open_driver: OpenDriver[OutputT], on_event: Emit
+) -> AsyncGenerator[Run[OutputT], None]:
+    """Drive a run beside the caller's block. Leaving the block early cancels the run."""
+    run = Run(open_driver, on_event)
+    failed: Exception | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(run.drive)
+        try:
+            yield run
+        except Exception as error:
+            # Raised below: a task group would wrap it in an ExceptionGroup.
+            failed = error
+        finally:
+            run.cancel("its stream was left")
+    if failed is not None:
+        raise failed
+
+
+class Step(Generic[OutputT]):
+    """One effect of a run, before or after it is performed.
+
+    Attributes:
+        effect: What the loop asks for. Replace it to change what is performed.
+        outcome: What came of it, or None. Set it to answer without performing, or replace
+            it after `perform` to change what the loop is told.
+    """
+
+    def __init__(self, effect: Effect, driver: Driver[OutputT]) -> None:
+        self.effect = effect
+        self.outcome: Outcome | None = None
+        self._driver = driver
+
+    async def perform(self) -> Outcome:
+        """Perform the effect now, to look at its outcome before the loop goes on."""
+        self.outcome = await self._driver.perform(self.effect)
+        return self.outcome
+
+
+class Steps(Generic[OutputT]):
+    """A run that stands still between its effects. Made by `Agent.iter`.
+
+    Each turn gives the next `Step`; asking for the one after it performs it, unless
+    that was done already.
+    """
+
+    def __init__(self, driver: Driver[OutputT], origin: Origin) -> None:
+        self._driver = driver
+        self._origin = origin
+        self._step: Step[OutputT] | None = None
+
+    @property
+    def result(self) -> RunResult[OutputT]:
+        """The result, once there are no more steps.
+
+        Raises:
+            ConfigurationError: There are more steps.
+            AgentKitError: The run failed.
+        """
+        if self._driver.finish is None:
+            raise ConfigurationError("The run has more steps; go on to their end first.")
+        return conclude(self._driver.finish, self._origin)
+
+    def __aiter__(self) -> Steps[OutputT]:
+        """The steps, once."""
+        return self
+
+    async def __anext__(self) -> Step[OutputT]:
+        """Perform the last step and give the next one."""
+        if self._step is None:
+            effect = self._driver.begin()
+        else:
+            if self._step.outcome is None:
+                await self._step.perform()
+            effect = self._driver.send(self._step.outcome)
+        if effect is None:
+            raise StopAsyncIteration
+        self._step = Step(effect, self._driver)
+        return self._step
+
+
+@asynccontextmanager
+async def stepping(
+    open_driver: OpenDriver[OutputT], on_event: Emit
+) -> AsyncGenerator[Steps[OutputT], None]:
+    """Hold a run open for stepping and close its trace at the end."""
+    driver, origin = open_driver(on_event)
+    try:
+        yield Steps(driver, origin)
+    finally:
+        driver.close()

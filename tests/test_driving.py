@@ -1,0 +1,181 @@
+"""One loop, three ways to drive it: run, stream, iter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import pytest
+
+from agentkit import Agent, Limits, ToolMessage, tool
+from agentkit.effects import ModelCall, ToolBatch
+from agentkit.errors import ConfigurationError, LimitExceeded, ModelUnreachable
+from agentkit.events import Event, TextDelta
+from agentkit.messages import AssistantMessage, ModelResponse, UserMessage
+from agentkit.testing import ScriptedModel
+
+pytestmark = pytest.mark.anyio
+
+
+@tool(sequential=True)  # the order of events is part of what is compared
+def double(number: int) -> int:
+    """Double a number."""
+    return 2 * number
+
+
+def agent() -> Agent[str]:
+    """An agent that calls a tool twice and then answers."""
+    script = [[("double", {"number": 1}), ("double", {"number": 2})], "2 and 4"]
+    return Agent(ScriptedModel(script), tools=[double])
+
+
+async def test_all_ways_see_the_same() -> None:
+    """Events (but for deltas), results and traces are equal however a run is driven."""
+    ran: list[Event] = []
+    first = await agent().run("go", on_event=ran.append)
+    async with agent().stream("go") as run:
+        streamed = [event async for event in run]
+    stepped: list[Event] = []
+    async with agent().iter("go", on_event=stepped.append) as steps:
+        async for _ in steps:
+            pass
+    assert [event for event in streamed if "Delta" not in type(event).__name__] == ran
+    assert stepped == ran
+    assert replace(run.result, run="") == replace(steps.result, run="") == replace(first, run="")
+    traces = [result.trace for result in (first, run.result, steps.result)]
+    kinds = [[(e["event"], e.get("at")) for e in trace.events] for trace in traces if trace]
+    assert kinds[0] == kinds[1] == kinds[2]
+
+
+async def test_stream_gives_text_as_it_comes() -> None:
+    """`run.text()` is the model's text, piece by piece."""
+    async with Agent(ScriptedModel(["one two three"])).stream("go") as run:
+        pieces = [piece async for piece in run.text()]
+    assert "".join(pieces) == "one two three"
+    assert run.result.output == "one two three"
+
+
+async def test_events_that_nobody_read_are_kept() -> None:
+    """The run does not wait for its reader."""
+    async with Agent(ScriptedModel(["hi"])).stream("go") as run:
+        await anyio.sleep(0.02)
+        assert any(isinstance(event, TextDelta) for event in [e async for e in run])
+
+
+async def test_cancel_keeps_what_finished() -> None:
+    """After `run.cancel()` the result has status cancelled and a valid history."""
+
+    @tool
+    async def wait() -> None:
+        await anyio.sleep_forever()
+
+    model = ScriptedModel([[("double", {"number": 4}), ("wait", {})]])
+    async with Agent(model, tools=[double, wait]).stream("go") as run:
+        async for event in run:
+            if type(event).__name__ == "ToolCallFinished":
+                run.cancel("user pressed stop")
+    assert run.result.status == "cancelled"
+    told = [m.text for m in run.result.messages if isinstance(m, ToolMessage)]
+    assert told == ["8", "Cancelled before it finished."]
+    assert run.result.trace is not None
+    assert run.result.trace.status == "cancelled"
+
+
+async def test_leaving_the_stream_cancels_the_run() -> None:
+    """A reader that goes away ends the run, and its own error comes through unwrapped."""
+    stopped = anyio.Event()
+
+    @tool
+    async def wait() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped.set()
+
+    streaming = Agent(ScriptedModel([[("wait", {})]]), tools=[wait])
+    with pytest.raises(KeyError, match="gone"):
+        async with streaming.stream("go") as run:
+            async for event in run:
+                if type(event).__name__ == "ToolCallStarted":
+                    await anyio.sleep(0.01)
+                    raise KeyError("gone")
+    assert stopped.is_set()
+
+
+async def test_result_of_a_failed_stream_raises() -> None:
+    """The stream ends, and `result` raises what `run` would have raised."""
+    async with Agent(ScriptedModel([ModelUnreachable("no route")])).stream("go") as run:
+        assert [event async for event in run][-1].at == "/agent"
+    with pytest.raises(ModelUnreachable, match="no route"):
+        _ = run.result
+
+
+async def test_result_before_the_end() -> None:
+    """Asking too early is said as such."""
+    async with Agent(ScriptedModel(["hi"])).stream("go") as run:
+        with pytest.raises(ConfigurationError, match="going on"):
+            _ = run.result
+
+
+async def test_iter_can_change_what_is_asked() -> None:
+    """Replacing the effect changes the request."""
+    model = ScriptedModel(["hi"])
+    async with Agent(model).iter("go") as steps:
+        async for step in steps:
+            if isinstance(step.effect, ModelCall):
+                request = replace(
+                    step.effect.request, messages=(UserMessage(content="something else"),)
+                )
+                step.effect = replace(step.effect, request=request)
+    assert model.requests[0].messages == (UserMessage(content="something else"),)
+    assert steps.result.output == "hi"
+
+
+async def test_iter_can_answer_instead() -> None:
+    """Setting the outcome answers without performing."""
+    model = ScriptedModel([])
+    async with Agent(model).iter("go") as steps:
+        async for step in steps:
+            step.outcome = ModelResponse(message=AssistantMessage(content="from me"))
+    assert steps.result.output == "from me"
+    assert not model.requests
+
+
+async def test_iter_can_look_at_and_change_results() -> None:
+    """After `perform` the outcome can be replaced before the loop is told."""
+    seen: list[Any] = []
+    async with agent().iter("go") as steps:
+        async for step in steps:
+            outcome = await step.perform()
+            if isinstance(step.effect, ToolBatch):
+                assert isinstance(outcome, tuple)
+                seen.append([one.message.text for one in outcome])
+                changed = replace(outcome[0].message, content="200")
+                step.outcome = (replace(outcome[0], message=changed), *outcome[1:])
+    assert seen == [["2", "4"]]
+    assert steps.result.messages[2].text == "200"  # type: ignore[union-attr]
+
+
+async def test_iter_that_is_left_closes_its_trace() -> None:
+    """Leaving between two steps leaves a readable trace."""
+    async with agent().iter("go", trace=True) as steps:
+        async for _ in steps:
+            break
+    with pytest.raises(ConfigurationError, match="more steps"):
+        _ = steps.result
+
+
+async def test_deadline_in_a_stream() -> None:
+    """A limit ends a stream as it ends a run."""
+
+    @tool
+    async def wait() -> None:
+        await anyio.sleep_forever()
+
+    waiting = Agent(ScriptedModel([[("wait", {})]]), tools=[wait], limits=Limits(seconds=0.02))
+    async with waiting.stream("go") as run:
+        async for _ in run:
+            pass
+    with pytest.raises(LimitExceeded, match="seconds"):
+        _ = run.result
