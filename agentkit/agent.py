@@ -18,8 +18,8 @@ from anyio.lowlevel import current_token
 
 from agentkit.effects import Address
 from agentkit.errors import ConfigurationError, InvalidTool
-from agentkit.events import Emit, Event, ignore
-from agentkit.loop import AgentSpec
+from agentkit.events import Emit, ignore
+from agentkit.loop import AgentSpec, Finish
 from agentkit.messages import Message, Part, UserMessage, messages_from_json
 from agentkit.models import Model, resolve_model
 from agentkit.output import Mode, OutputSpec, output_spec
@@ -34,7 +34,7 @@ from agentkit.run import (
     stepping,
     streaming,
 )
-from agentkit.runner import Driver, LiveHandler, Program, new_run_id
+from agentkit.runner import Driver, Program, Scope, new_run_id
 from agentkit.settings import ChatSettings, Limits
 from agentkit.tools import RunContext, Tool, check_names
 from agentkit.trace.blobs import canonical, digest
@@ -291,6 +291,28 @@ class Agent(Generic[OutputT]):
         begin = self._begin(prompt, deps, history, settings, limits, trace)
         return stepping(begin, on_event)
 
+    def as_tool(
+        self, *, name: str | None = None, description: str | None = None, **options: Any
+    ) -> Tool[..., Any]:
+        """This agent as a tool for another one: a prompt in, its output out.
+
+        Args:
+            name: What the model calls it; the agent's name by default.
+            description: What the model is told of it.
+            **options: As of `Tool`.
+        """
+
+        async def ask(context: RunContext[Any], prompt: str) -> OutputT:
+            result = await context.run(self, prompt)
+            return result.output
+
+        told = description or f"Ask the agent {self.name}. It sees only this prompt."
+        return Tool(ask, name=name or self.name.replace(".", "_"), description=told, **options)
+
+    def conclude(self, finish: Finish[OutputT], run: str) -> RunResult[OutputT]:
+        """The result of a run of this agent inside another one's tool."""
+        return conclude(finish, Origin(run=run, earlier=0, recorded=None))
+
     def _begin(
         self,
         prompt: Prompt,
@@ -318,19 +340,16 @@ class Agent(Generic[OutputT]):
                 recorder = Recorder(
                     sink, run=run, program=program_hash(program), redact=redact, stream=stream
                 )
-            emit = _fan_out(recorder.event if recorder is not None else ignore, listener)
-            handler = LiveHandler(
-                program, run=run, deps=deps, emit=emit, redact=redact, stream=stream
-            )
-            driver = Driver(
-                program,
-                messages,
-                handler,
-                earlier=len(earlier),
-                recorder=recorder,
+            scope = Scope(
+                run=run,
+                deps=deps,
+                limits=program.spec.limits,
                 listener=listener,
-                seconds=program.spec.limits.seconds,
+                recorder=recorder,
+                redact=redact,
+                stream=stream,
             )
+            driver = scope.driver(program, messages, earlier=len(earlier))
             return driver, Origin(run=run, earlier=len(earlier), recorded=_recorded(sink))
 
         return begin
@@ -435,18 +454,6 @@ def _recorded(sink: Sink | None) -> Path | list[bytes] | None:
             return lines
         case _:
             return None
-
-
-def _fan_out(*listeners: Emit) -> Emit:
-    listening = [listener for listener in listeners if listener is not ignore]
-    if len(listening) < 2:
-        return listening[0] if listening else ignore
-
-    def emit(event: Event) -> None:
-        for listener in listening:
-            listener(event)
-
-    return emit
 
 
 def _run_sync(main: Callable[[], Coroutine[Any, Any, T]]) -> T:

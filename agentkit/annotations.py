@@ -6,11 +6,13 @@ import collections.abc
 import sys
 import typing
 from types import UnionType
-from typing import Any
+from typing import Any, cast
 
 import typing_extensions
 
 __all__ = ["accepted", "fields", "unpacked"]
+
+_CALLABLE = cast("Any", collections.abc.Callable)
 
 
 def accepted(hint: Any) -> Any:
@@ -24,7 +26,7 @@ def accepted(hint: Any) -> Any:
     if sys.version_info < (3, 12) and type(hint).__name__ == "_TypedDictMeta":
         return _typed_dict(hint)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if not args or origin in (typing.Literal, typing.Unpack, collections.abc.Callable):
+    if not args or origin in (typing.Literal, typing.Unpack, _CALLABLE):
         return hint
     if origin is typing.Annotated:
         return typing.Annotated[(accepted(args[0]), *hint.__metadata__)]
@@ -45,7 +47,7 @@ def _typed_dict(cls: Any) -> Any:
     """The same TypedDict, made by typing_extensions."""
     if cls.__module__ == "typing_extensions" or cls in _converted:
         return _converted.get(cls, cls)
-    made: Any = typing_extensions.TypedDict(cls.__name__, {})
+    made: Any = cast("Any", typing_extensions).TypedDict(cls.__name__, {})
     _converted[cls] = made  # before its fields, which may refer to it
     made.__doc__, made.__module__, made.__qualname__ = cls.__doc__, cls.__module__, cls.__qualname__
     shown = fields(cls)

@@ -16,9 +16,10 @@ import re
 from typing import Any
 
 from agentkit.errors import InvalidArguments
+from agentkit.json_schema import is_array, is_object
 from agentkit.messages import JsonObject
 
-__all__ = ["load"]
+__all__ = ["decode", "load"]
 
 
 def load(text: str) -> tuple[JsonObject, tuple[str, ...]]:
@@ -39,7 +40,7 @@ def _load(text: str, repairs: tuple[str, ...]) -> tuple[JsonObject, tuple[str, .
     if stripped in ("", "null", "None"):
         return {}, (*repairs, "nothing was sent where an object belongs")
     try:
-        value = _decode(stripped)
+        value = decode(stripped)
     except _Ambiguous as error:
         raise InvalidArguments(f"The arguments are ambiguous: {error}. Nothing was run.") from None
     except RecursionError:
@@ -49,7 +50,7 @@ def _load(text: str, repairs: tuple[str, ...]) -> tuple[JsonObject, tuple[str, .
         repairs += notes
     if isinstance(value, str) and "encoded twice" not in repairs:
         return _load(value, (*repairs, "encoded twice"))
-    if not isinstance(value, dict):
+    if not is_object(value):
         raise InvalidArguments(
             f"The arguments are {_kind(value)}; expected one JSON object with the parameters by "
             "name. Nothing was run."
@@ -74,7 +75,8 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON value")
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant).decode
+decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant).decode
+"""Reads JSON and nothing else: no NaN, and no key twice with different values."""
 _decode_lenient = json.JSONDecoder(
     object_pairs_hook=_unique, parse_constant=_no_constant, strict=False
 ).decode
@@ -84,7 +86,7 @@ _TOKEN = re.compile(
     | "(?P<double>[^"\\]*(?:\\.[^"\\]*)*)"
     | '(?P<single>[^'\\]*(?:\\.[^'\\]*)*)'
     | (?P<number>-?[0-9][0-9.eE+-]*)
-    | (?P<key>(?!(?:True|False|None|true|false|null)\b)[A-Za-z_$][\w$]*(?=\s*:))
+    | (?P<key>(?!(?:True|False|None|true|false|null)\b)[A-Za-z_$][A-Za-z0-9_$]*(?=\s*:))
     | (?P<word>\w+)
     | (?P<mark>[{}\[\]:,])""",
     re.VERBOSE | re.DOTALL,
@@ -124,36 +126,39 @@ def _tokens(text: str, start: int, error: ValueError) -> tuple[list[str], int, s
     depth, place = 0, start
     while match := _TOKEN.match(text, place):
         place = match.end()
-        token = match.group()
-        match match.lastgroup:
-            case "single":
-                notes.add("single quotes")
-                token = _double_quoted(match["single"])
-            case "double" if "\\'" in token:
-                notes.add("a wrong escape")
-                token = _double_quoted(match["double"])
-            case "key":
-                notes.add("a key without quotes")
-                token = json.dumps(token)
-            case "word" if token in _WORDS:
-                notes.add("Python literals")
-                token = _WORDS[token]
-            case "word" if token not in ("true", "false", "null"):
-                raise _not_json(text, error)
-            case "mark" if token in "{[":
-                depth += 1
-            case "mark" if token in "}]":
-                depth -= 1
-                if tokens[-1:] == [","] and tokens[-2:-1] not in (["{"], ["["], [","], [":"]):
-                    notes.add("a trailing comma")
-                    tokens.pop()
-            case _:
-                pass
-        if match.lastgroup != "space":
-            tokens.append(token)
+        token, note = _token(match)
+        if token is None:
+            raise _not_json(text, error)
+        if token in ("}", "]") and tokens[-1:] == [","] and tokens[-2:-1] not in _OPEN:
+            tokens.pop()
+            note = "a trailing comma"
+        notes |= {note} if note else set()
+        tokens.append(token)
+        depth += (token in ("{", "[")) - (token in ("}", "]"))
         if depth == 0:
             return tokens, place, notes
     raise _not_json(text, error, cut_off=place == len(text) or text[place] in "\"'")
+
+
+_OPEN = (["{"], ["["], [","], [":"])
+
+
+def _token(match: re.Match[str]) -> tuple[str | None, str]:
+    """The token as JSON would have it (None if there is no one way), and what was changed."""
+    token = match.group()
+    match match.lastgroup:
+        case "single":
+            return _double_quoted(match["single"]), "single quotes"
+        case "double" if "\\'" in token:
+            return _double_quoted(match["double"]), "a wrong escape"
+        case "key":
+            return f'"{token}"', "a key without quotes"
+        case "word" if token in _WORDS:
+            return _WORDS[token], "Python literals"
+        case "word" if token not in ("true", "false", "null"):
+            return None, ""
+        case _:
+            return token, ""
 
 
 def _double_quoted(body: str) -> str:
@@ -176,14 +181,5 @@ def _not_json(text: str, error: ValueError, *, cut_off: bool = False) -> Invalid
 
 
 def _kind(value: Any) -> str:
-    match value:
-        case list():
-            return "a JSON array"
-        case bool():
-            return "a JSON boolean"
-        case str():
-            return "a JSON string"
-        case None:
-            return "null"
-        case _:
-            return "a JSON number"
+    names = {bool: "a boolean", str: "a string", int: "a number", float: "a number"}
+    return "an array" if is_array(value) else names.get(value.__class__, "null")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-import anyio
 import anyio.from_thread
 import anyio.to_thread
 
@@ -34,7 +34,7 @@ async def run(
     if inspect.isawaitable(value):
         value = await value
     if inspect.isasyncgen(value):
-        return await _exhaust(value, context)
+        return await _exhausted(value, context)
     return value
 
 
@@ -43,7 +43,7 @@ def _is_async(function: Any) -> bool:
     while isinstance(function, functools.partial):
         function = cast("Any", function).func
     if not inspect.isroutine(function):
-        function = getattr(function, "__call__", function)
+        function = type(function).__call__
     return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
@@ -64,29 +64,24 @@ async def _in_thread(call: Callable[[], Any], context: RunContext[Any]) -> Any:
         if not inspect.isgenerator(value):
             return value
         last = None
-        while watched:
-            try:
-                last = next(value)
-            except StopIteration as end:
-                return last if end.value is None else end.value
-            context.progress(last)
-        value.close()
+        with contextlib.closing(value):
+            while watched:
+                try:
+                    last = next(value)
+                except StopIteration as end:
+                    return last if end.value is None else end.value
+                context.progress(last)
         return None
 
     try:
-        return await anyio.to_thread.run_sync(
-            work, abandon_on_cancel=True, limiter=context.threads
-        )
+        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=context.threads)
     finally:
         watched = False
 
 
-async def _exhaust(values: Any, context: RunContext[Any]) -> Any:
+async def _exhausted(values: Any, context: RunContext[Any]) -> Any:
     last = None
-    try:
+    async with contextlib.aclosing(values):
         async for last in values:
             context.progress(last)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await values.aclose()
     return last

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextvars
-from dataclasses import dataclass
-from typing import Any, Generic, cast
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Generic, Protocol, cast
+from uuid import UUID, uuid4
 
 import anyio
 from typing_extensions import TypeVar
@@ -13,11 +18,38 @@ from agentkit.effects import Address
 from agentkit.events import Emit, ToolProgress, ignore
 from agentkit.messages import Message, Usage
 
-__all__ = ["RunContext", "progress_to"]
+__all__ = ["RunContext", "Runnable", "Services", "progress_to"]
 
 DepsT = TypeVar("DepsT", default=None)
+ResultT = TypeVar("ResultT")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 _progress: contextvars.ContextVar[Emit | None] = contextvars.ContextVar("_progress", default=None)
+
+
+class Runnable(Protocol[ResultT_co]):
+    """An agent, as far as a tool needs to know."""
+
+    @property
+    def name(self) -> str:
+        """What its address is made of."""
+        ...
+
+    async def run(self, prompt: str, *, deps: object = None) -> ResultT_co:
+        """Run it to its result."""
+        ...
+
+
+class Services(Protocol):
+    """What a run does for its tools."""
+
+    async def run_agent(self, agent: Any, prompt: str, at: Address) -> Any:
+        """Run an agent at an address below a tool call."""
+        ...
+
+    def det(self, at: Address, kind: str, use: int, make: Callable[[], Any]) -> Any:
+        """A value that is not deterministic: made and recorded, or replayed."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +67,7 @@ class RunContext(Generic[DepsT]):
         usage: Tokens used so far.
         emit: Where progress goes.
         threads: Limits the worker threads of sync tools; None is anyio's own limit.
+        services: What the run does for its tools; None outside a run.
     """
 
     deps: DepsT = cast("DepsT", None)
@@ -45,6 +78,8 @@ class RunContext(Generic[DepsT]):
     usage: Usage = Usage()
     emit: Emit = ignore
     threads: anyio.CapacityLimiter | None = None
+    services: Services | None = field(default=None, repr=False)
+    _uses: Counter[str] = field(default_factory=Counter[str], repr=False)
 
     @property
     def key(self) -> str:
@@ -55,6 +90,41 @@ class RunContext(Generic[DepsT]):
         """Show `value` to whoever watches the run. May be called from a tool's worker thread."""
         emit = _progress.get() or self.emit
         emit(ToolProgress(at=self.address, value=value))
+
+    def now(self) -> datetime:
+        """The time, in UTC. Recorded: a replay of this tool sees the same."""
+        return datetime.fromisoformat(self._det("now", lambda: datetime.now(UTC).isoformat()))
+
+    def uuid(self) -> UUID:
+        """A random UUID. Recorded: a replay of this tool sees the same."""
+        return UUID(self._det("uuid", lambda: str(uuid4())))
+
+    def random(self) -> float:
+        """A random number, 0 <= x < 1. Recorded: a replay of this tool sees the same."""
+        return self._det("random", random.random)
+
+    async def run(self, agent: Runnable[ResultT], prompt: str) -> ResultT:
+        """Run another agent inside this tool and return its result.
+
+        It gets an address below this call and the same `deps`, what it uses counts as used
+        by this run, and it ends with this run.
+
+        Raises:
+            AgentKitError: The other agent failed. Not caught here, this tool fails with it.
+        """
+        if self.services is None:
+            return await agent.run(prompt, deps=self.deps)
+        at = self.address.child(agent.name, self._use(agent.name))
+        return await self.services.run_agent(agent, prompt, at)
+
+    def _det(self, kind: str, make: Callable[[], Any]) -> Any:
+        if self.services is None:
+            return make()
+        return self.services.det(self.address, kind, self._use(f"det {kind}"), make)
+
+    def _use(self, name: str) -> int:
+        self._uses[name] += 1
+        return self._uses[name] - 1
 
 
 def progress_to(emit: Emit) -> None:

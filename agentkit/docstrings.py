@@ -1,4 +1,4 @@
-"""Docstrings: what they say of a function and of each of its parameters."""
+"""Docstrings: what they say of a function, and of each of its parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 
 __all__ = ["Docstring", "parse"]
 
-_GOOGLE = re.compile(r"^(Args|Arguments|Parameters|Params|Returns|Yields|Raises):[ \t]*$", re.M)
+_STYLES = {
+    "GOOGLE": r"(?:Args|Arguments|Parameters|Params|Returns|Yields|Raises|Examples?):[ \t]*$",
+    "NUMPYDOC": r"(?:Parameters|Other Parameters|Returns|Yields|Raises|Examples)[ \t]*\n-{3,}",
+    "REST": r":(?:param|parameter|arg|argument|key|keyword|returns?|raises?|type|rtype)\b[^:]*:",
+    "EPYDOC": r"@(?:param|type|returns?|rtype|raises?)\b[^:]*:",
+}
+_NO_SUMMARY = "…"  # the parser takes a first line for the summary, whatever it is
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,7 +22,7 @@ class Docstring:
     """A docstring, taken apart.
 
     Attributes:
-        description: Summary, body, and what is returned: for the model.
+        description: Summary, body, what is returned and examples: for the model.
         parameters: Descriptions by parameter name.
     """
 
@@ -27,28 +33,35 @@ class Docstring:
 def parse(text: str | None) -> Docstring:
     """Take a docstring apart, whether google, numpy, reST or epydoc.
 
-    A docstring in none of these styles is a description.
+    A docstring with sections of none of these is all description.
     """
-    if not text or not text.strip():
-        return Docstring()
-    import docstring_parser  # costs as much as the rest of a small program's imports
+    text = inspect.cleandoc(text or "").strip()
+    found = [name for name, start in _STYLES.items() if re.search(f"^{start}", text, re.M)]
+    if not found:
+        return Docstring(description=text)
+    import docstring_parser  # only functions that have sections need it
 
-    text = inspect.cleandoc(text)
-    # A section needs an empty line before it; forgetting that is common.
-    text = re.sub(r"(?<!\n)\n(?=(Args|Arguments|Parameters|Params|Returns|Yields|Raises):[ \t]*\n)", "\n\n", text)
+    if found[0] == "GOOGLE":
+        # A section needs an empty line before it; forgetting that is common.
+        text = re.sub(rf"(?<!\n)\n(?={_STYLES['GOOGLE']})", "\n\n", text, flags=re.M)
+    if re.match(_STYLES[found[0]], text, re.M):
+        text = f"{_NO_SUMMARY}\n\n{text}"
     try:
-        parsed = docstring_parser.parse(text)
+        parsed = docstring_parser.parse(text, docstring_parser.DocstringStyle[found[0]])
     except docstring_parser.ParseError:
         return Docstring(description=text)
-    parameters: dict[str, str] = {}
-    for one in parsed.params:
-        for name in re.sub(r"\(.*", "", one.arg_name).split(","):
-            if one.description:
-                parameters[name.strip().lstrip("*")] = " ".join(one.description.split())
-    returned = parsed.returns and parsed.returns.description
-    parts = [parsed.short_description, parsed.long_description]
-    if returned:
-        parts.append(f"Returns: {' '.join(returned.split())}")
-    return Docstring(
-        description="\n\n".join(part.strip() for part in parts if part), parameters=parameters
-    )
+    parameters = {
+        name.strip().lstrip("*"): " ".join(one.description.split())
+        for one in parsed.params
+        for name in re.sub(r"\(.*", "", one.arg_name).split(",")
+        if one.description
+    }
+    summary = parsed.short_description
+    parts = [None if summary == _NO_SUMMARY else summary, parsed.long_description]
+    if parsed.returns and parsed.returns.description:
+        parts.append(f"Returns: {' '.join(parsed.returns.description.split())}")
+    for example in parsed.examples:
+        shown = [part for part in (example.snippet, example.description) if part]
+        parts.append("\n".join(["Example:", *shown]))
+    description = "\n\n".join(part.strip() for part in parts if part)
+    return Docstring(description=description, parameters=parameters)

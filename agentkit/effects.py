@@ -28,6 +28,7 @@ from agentkit.messages import (
     ModelResponse,
     ToolCall,
     ToolMessage,
+    Usage,
 )
 
 __all__ = [
@@ -68,6 +69,11 @@ class Address(str):
     def attempt(self, index: int) -> Address:
         """The HTTP attempt number `index` of this model call."""
         return Address(f"{self}/h{index}")
+
+    @property
+    def parent(self) -> Address:
+        """The address above."""
+        return Address(self.rpartition("/")[0])
 
     def child(self, name: str, use: int = 0) -> Address:
         """Something named under this address; `use` counts its repeated uses from 0."""
@@ -163,7 +169,8 @@ ToolStatus: TypeAlias = Literal["ok", "error", "timeout", "cancelled", "denied"]
 class ToolOutcome:
     """How one tool call ended. `message` is what the model is told, in every case.
 
-    `fatal` says that the tool's author wants the run to end here (`on_error="raise"`).
+    `fatal` says that the tool's author wants the run to end here (`on_error="raise"`);
+    `usage` is what the sub-agents that the tool ran have used.
     """
 
     at: Address
@@ -171,6 +178,7 @@ class ToolOutcome:
     message: ToolMessage
     error: Failure | None = None
     fatal: bool = False
+    usage: Usage = Usage()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

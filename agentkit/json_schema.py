@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeGuard
 
 from agentkit.messages import JsonObject
 
-__all__ = ["at", "definitions", "mapped", "ref_name", "subschemas", "tidied"]
+__all__ = [
+    "at",
+    "definitions",
+    "is_array",
+    "is_object",
+    "mapped",
+    "ref_name",
+    "subschemas",
+    "tidied",
+]
 
 _ONE = (
     *("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames"),
@@ -19,95 +28,102 @@ _LIST = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
 _MAP = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 
 
-def subschemas(schema: Any) -> Iterator[Any]:
-    """The schemas directly inside a schema (not what only looks like one, as in `default`)."""
-    if not isinstance(schema, Mapping):
-        return
-    for key in _ONE:
-        if isinstance(schema.get(key), Mapping):
-            yield schema[key]
-    for key in _LIST:
-        if isinstance(schema.get(key), list):
-            yield from schema[key]
-    for key in _MAP:
-        if isinstance(schema.get(key), Mapping):
-            yield from schema[key].values()
+def is_object(value: Any) -> TypeGuard[JsonObject]:
+    """Whether a JSON value is an object."""
+    return isinstance(value, dict)
+
+
+def is_array(value: Any) -> TypeGuard[list[Any]]:
+    """Whether a JSON value is an array."""
+    return isinstance(value, list)
 
 
 def mapped(schema: Any, change: Callable[[JsonObject], JsonObject]) -> Any:
-    """A copy with `change` made to every schema in it, the innermost first."""
-    if not isinstance(schema, Mapping):
+    """A copy with `change` made to every schema in it, the innermost first.
+
+    What only looks like a schema, as in `default` or `enum`, is left alone.
+    """
+    if not is_object(schema):
         return schema
     copy = dict(schema)
     for key in _ONE:
-        if isinstance(copy.get(key), Mapping):
-            copy[key] = mapped(copy[key], change)
+        if is_object(inner := copy.get(key)):
+            copy[key] = mapped(inner, change)
     for key in _LIST:
-        if isinstance(copy.get(key), list):
-            copy[key] = [mapped(one, change) for one in copy[key]]
+        if is_array(inner := copy.get(key)):
+            copy[key] = [mapped(one, change) for one in inner]
     for key in _MAP:
-        if isinstance(copy.get(key), Mapping):
-            copy[key] = {name: mapped(one, change) for name, one in copy[key].items()}
+        if is_object(inner := copy.get(key)):
+            copy[key] = {name: mapped(one, change) for name, one in inner.items()}
     return change(copy)
 
 
-def definitions(schema: Mapping[str, Any]) -> JsonObject:
+def subschemas(schema: JsonObject) -> Iterator[JsonObject]:
+    """The schema and every schema in it, the innermost first."""
+    found: list[JsonObject] = []
+
+    def see(one: JsonObject) -> JsonObject:
+        found.append(one)
+        return one
+
+    mapped(schema, see)
+    return iter(found)
+
+
+def definitions(schema: JsonObject) -> JsonObject:
     """The definitions of a root schema, under either of their two names."""
     return {**schema.get("definitions", {}), **schema.get("$defs", {})}
 
 
-def ref_name(ref: Any) -> str | None:
-    """The definition that a `$ref` names, or None if it points elsewhere."""
-    found = re.fullmatch(r"#/(\$defs|definitions)/([^/]*)", str(ref))
-    return found and found[2].replace("~1", "/").replace("~0", "~")
+def ref_name(schema: JsonObject) -> str | None:
+    """The definition that the schema's `$ref` names; None if there is none, or it is no name."""
+    found = re.fullmatch(r"#/(?:\$defs|definitions)/([^/]*)", str(schema.get("$ref")))
+    return found and found[1].replace("~1", "/").replace("~0", "~")
 
 
-def at(schema: Mapping[str, Any], path: Sequence[str | int]) -> list[Mapping[str, Any]]:
+def at(schema: JsonObject, path: Sequence[str | int]) -> list[JsonObject]:
     """The schemas that a value at `path` may have to fit: several where there are unions."""
     defs = definitions(schema)
     found = _alternatives(schema, defs)
     for step in path:
-        inner = [one for outer in found for one in _inside(outer, step)]
+        inner = [_inside(outer, step) for outer in found]
         found = [one for schema in inner for one in _alternatives(schema, defs)]
     return found
 
 
 def _alternatives(
     schema: Any, defs: JsonObject, seen: frozenset[str] = frozenset()
-) -> list[Mapping[str, Any]]:
-    if not isinstance(schema, Mapping):
+) -> list[JsonObject]:
+    if not is_object(schema):
         return []
-    name = ref_name(schema.get("$ref"))
+    name = ref_name(schema)
     if name in defs and name not in seen:
         return _alternatives(defs[name], defs, seen | {name})
     branches = [one for key in ("anyOf", "oneOf", "allOf") for one in schema.get(key, ())]
     return [schema, *(one for branch in branches for one in _alternatives(branch, defs, seen))]
 
 
-def _inside(schema: Mapping[str, Any], step: str | int) -> list[Any]:
+def _inside(schema: JsonObject, step: str | int) -> Any:
     if isinstance(step, str):
-        properties = schema.get("properties", {})
-        return [properties[step] if step in properties else schema.get("additionalProperties")]
+        return schema.get("properties", {}).get(step, schema.get("additionalProperties"))
     prefix = schema.get("prefixItems", ())
-    return [prefix[step] if step < len(prefix) else schema.get("items")]
+    return prefix[step] if step < len(prefix) else schema.get("items")
 
 
 def tidied(schema: JsonObject) -> JsonObject:
     """Without what nobody writes by hand.
 
     Definitions that are used once stand where they are used; titles made of
-    class names, and OpenAPI's `discriminator`, are left out.
+    class names, and OpenAPI's `discriminator`, are left out; the type comes first.
     """
     defs = definitions(schema)
-    uses: Counter[str | None] = Counter()
-    _count(schema, uses)
+    uses = Counter(map(ref_name, subschemas(schema)))
 
     def change(one: JsonObject) -> JsonObject:
         one.pop("discriminator", None)
-        name = ref_name(one.get("$ref"))
-        if name is None or uses[name] != 1 or name not in defs:
-            first = {key: one[key] for key in ("type", "description") if key in one}
-            return first | one
+        name = ref_name(one)
+        if name is None or uses[name] > 1 or name not in defs:
+            return {key: one[key] for key in ("type", "description") if key in one} | one
         siblings = {key: value for key, value in one.items() if key != "$ref"}
         return {**mapped(_untitled(name, defs[name]), change), **siblings}
 
@@ -116,15 +132,8 @@ def tidied(schema: JsonObject) -> JsonObject:
     return mapped(root | ({"$defs": kept} if kept else {}), change)
 
 
-def _count(schema: Any, uses: Counter[str | None]) -> None:
-    if isinstance(schema, Mapping) and "$ref" in schema:
-        uses[ref_name(schema["$ref"])] += 1
-    for one in subschemas(schema):
-        _count(one, uses)
-
-
 def _untitled(name: str, schema: JsonObject) -> JsonObject:
-    made_of_name = re.sub(r"\W", "_", str(schema.get("title")))
-    if not name.endswith(made_of_name):
+    title = re.sub(r"\W", "_", str(schema.get("title")))
+    if not re.search(rf"(?:^|_){title}(?:_|$)", name):
         return schema
     return {key: value for key, value in schema.items() if key != "title"}

@@ -57,7 +57,7 @@ from agentkit.messages import (
 from agentkit.output import Accepted, OutputSpec, Rejected
 from agentkit.settings import Limits
 
-__all__ = ["AgentSpec", "Finish", "RunStatus", "conversation"]
+__all__ = ["AgentSpec", "Finish", "RunStatus", "conversation", "limit_reached"]
 
 OutputT = TypeVar("OutputT")
 T = TypeVar("T")
@@ -115,7 +115,6 @@ class _State:
 
     history: list[Message]
     usage: Usage = Usage()
-    executed: int = 0
     last_batch: tuple[tuple[str, str], ...] = ()
     repeated: int = 0
     without_tools: bool = False
@@ -143,13 +142,14 @@ def conversation(spec: AgentSpec[OutputT], messages: Sequence[Message]) -> Steps
         return _stopped(state, head)
     step = 0
     while True:
-        if exceeded := _exceeded(spec.limits, state, step):
-            return _stopped(state, exceeded)
+        if reached := spec.limits.reached(state.usage):
+            return _stopped(state, limit_reached(*reached))
         at = spec.at.step(step)
         answer = yield from _ask(spec, state, head, at)
         if isinstance(answer, (Failure, Interrupt)):
             return _stopped(state, answer)
-        state.usage += answer.usage
+        # A model that does not count itself must not escape the limit of steps.
+        state.usage += replace(answer.usage, requests=max(answer.usage.requests, 1))
         if unusable := _unusable(answer, spec.model):
             return _stopped(state, unusable)
 
@@ -207,27 +207,13 @@ def _tool_choice(spec: AgentSpec[Any], state: _State) -> ToolChoice | None:
     if state.without_tools:
         return "none"
     forced = spec.tool_choice not in (None, "auto", "none")
-    if forced and state.executed and not spec.keep_tool_choice:
+    if forced and state.usage.tool_calls and not spec.keep_tool_choice:
         return "auto"
     return spec.tool_choice
 
 
-def _exceeded(limits: Limits, state: _State, step: int) -> Failure | None:
-    """The limit that forbids the next step, checked before anything is sent."""
-    reached = {
-        "steps": step,
-        "input_tokens": state.usage.input_tokens,
-        "output_tokens": state.usage.output_tokens,
-        "total_tokens": state.usage.total_tokens,
-    }
-    for name, value in reached.items():
-        maximum = getattr(limits, name)
-        if maximum is not None and value >= maximum:
-            return _limit(name, value, maximum)
-    return None
-
-
-def _limit(name: str, value: float, maximum: float, *, hint: str = "") -> Failure:
+def limit_reached(name: str, value: float, maximum: float, *, hint: str = "") -> Failure:
+    """The failure that names a limit of `Limits`."""
     text = f"The run reached Limits.{name} = {maximum:g} (now {value:g}). {hint}".rstrip()
     return _failure(LimitExceeded(text, limit=name, value=value, maximum=maximum))
 
@@ -281,7 +267,7 @@ def _act(
     calls = answer.message.tool_calls
     if state.without_tools:
         maximum = cast("int", spec.limits.repeats)
-        return _limit(
+        return limit_reached(
             "repeats",
             state.repeated,
             maximum,
@@ -298,11 +284,11 @@ def _act(
 
     rejected = [call for call in calls if call is verdict.call]
     wanted = [(index, call) for index, call in enumerate(calls) if call is not verdict.call]
-    maximum = spec.limits.tool_calls
+    maximum, total = spec.limits.tool_calls, state.usage.tool_calls + len(wanted)
     state.history.append(answer.message)
-    if maximum is not None and state.executed + len(wanted) > maximum:
+    if maximum is not None and total > maximum:
         state.history += [_told(c, "Not executed: the run has reached its limit.") for c in calls]
-        return _limit("tool_calls", state.executed + len(wanted), maximum)
+        return limit_reached("tool_calls", total, maximum)
     if rejected and (stop := _count_attempt(spec, state, verdict)):
         state.history += [_told(call, "Not executed: the run has ended.") for call in calls]
         return stop
@@ -320,12 +306,21 @@ def _act(
             interrupt, outcomes = answered, answered.outcomes
         else:
             outcomes = cast("tuple[ToolOutcome, ...]", answered)
-    state.executed += len(wanted)
+    state.usage += _used(outcomes)
     answers = iter(outcomes)
     for call in calls:
         told = _told(call, verdict.problem) if call is verdict.call else next(answers).message
         state.history.append(told)
     return interrupt or _fatal(outcomes)
+
+
+def _used(outcomes: tuple[ToolOutcome, ...]) -> Usage:
+    """What a batch has used: its calls, what they said, and what their sub-agents used."""
+    size = sum(len(outcome.message.text.encode("utf-8", "replace")) for outcome in outcomes)
+    used = Usage(tool_calls=len(outcomes), tool_bytes=size)
+    for outcome in outcomes:
+        used += outcome.usage
+    return used
 
 
 def _fatal(outcomes: tuple[ToolOutcome, ...]) -> Failure | None:

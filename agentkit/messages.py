@@ -178,6 +178,11 @@ class SystemMessage:
         default_factory=dict[Any, Any], init=False, repr=False, compare=False
     )
 
+    @property
+    def text(self) -> str:
+        """The text parts joined; empty when there are none."""
+        return text_of(self.content)
+
     def to_json(self) -> JsonObject:
         """The chat-completions form."""
         return _plain("system", self.content, self.name)
@@ -192,6 +197,11 @@ class UserMessage:
     _memo: dict[Any, Any] = field(
         default_factory=dict[Any, Any], init=False, repr=False, compare=False
     )
+
+    @property
+    def text(self) -> str:
+        """The text parts joined; empty when there are none."""
+        return text_of(self.content)
 
     def to_json(self) -> JsonObject:
         """The chat-completions form."""
@@ -364,37 +374,60 @@ def _call_from_json(data: Any, where: str, index: int | None) -> ToolCall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """Tokens, as the server counted them. `requests` counts model calls."""
+    """What a run has used, sub-agents included. Tokens are as the servers counted them.
+
+    Attributes:
+        requests: Model calls that were answered.
+        input_tokens: Tokens read, cached ones included.
+        output_tokens: Tokens written, those of reasoning included.
+        cached_tokens: Input tokens that came from the server's cache.
+        reasoning_tokens: Output tokens that were reasoning.
+        tool_calls: Tool calls that were executed.
+        tool_bytes: Bytes of what tools told the model, as UTF-8.
+        cost: USD; None where no price is known. Needs the extra `prices`, or a server that says.
+    """
 
     requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    tool_calls: int = 0
+    tool_bytes: int = 0
+    cost: float | None = None
 
     @property
     def total_tokens(self) -> int:
-        """Input and output together (cached and reasoning tokens are part of those)."""
+        """Input and output together."""
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        """The sum, field by field."""
-        return Usage(
-            requests=self.requests + other.requests,
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            cached_tokens=self.cached_tokens + other.cached_tokens,
-            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
-        )
+        """The sum, field by field. A cost that is not known counts as nothing."""
+        sums: dict[str, Any] = {
+            name: getattr(self, name) + getattr(other, name) for name in _COUNTS
+        }
+        costs = [cost for cost in (self.cost, other.cost) if cost is not None]
+        return Usage(**sums, cost=sum(costs) if costs else None)
 
     def to_json(self) -> JsonObject:
-        """The counts that are not zero."""
-        return {name: n for name in Usage.__slots__ if (n := getattr(self, name))}
+        """What is not zero."""
+        return {name: n for name in (*_COUNTS, "cost") if (n := getattr(self, name))}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Usage:
         """The reverse of `to_json`; unknown keys are left out."""
-        return cls(**{name: data[name] for name in cls.__slots__ if name in data})
+        return cls(**{name: data[name] for name in (*_COUNTS, "cost") if name in data})
+
+
+_COUNTS = (
+    "requests",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "tool_calls",
+    "tool_bytes",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 import re
@@ -13,7 +12,7 @@ from agentkit.errors import InvalidTool
 from agentkit.json_schema import at
 from agentkit.messages import JsonObject
 from agentkit.signatures import EMPTY, Signature, describe
-from agentkit.validation import Checker, Problem, unknown_name
+from agentkit.validation import RAW_TYPE, Checker, Problem, unknown_name
 
 if TYPE_CHECKING:
     import jsonschema_rs
@@ -43,7 +42,7 @@ class RawSchema:
     def __init__(
         self,
         name: str,
-        schema: Mapping[str, Any],
+        schema: JsonObject,
         function: Callable[..., Any],
         *,
         injected: type,
@@ -59,12 +58,8 @@ class RawSchema:
         kinds = inspect.Parameter
         self._open = any(p.kind is kinds.VAR_KEYWORD for p in self._signature.parameters)
         self._check_names(name, function)
-        self._validator = _compiled(name, self.parameters)
-
-    @functools.cached_property
-    def checker(self) -> Checker:
-        """Checks arguments against the schema."""
-        return JsonSchemaChecker(self._validator, self.parameters, closed=not self._open)
+        validator = _compiled(name, self.parameters)
+        self.checker: Checker = JsonSchemaChecker(validator, self.parameters, closed=not self._open)
 
     def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Values as positional and keyword arguments; see `Signature.bind`."""
@@ -84,10 +79,10 @@ class RawSchema:
         known = {p.name for p in plain} - hidden
         needed = {p.name for p in plain if p.default is EMPTY} - hidden
         required = set(self.parameters.get("required", ()))
-        wrong = {
-            "does not take": set() if self._open else shown - known,
+        wrong: dict[str, set[str]] = {
+            "does not take": set() if self._open else {*shown} - known,
             "needs, but the schema does not require,": needed - required,
-            "takes from the run": shown & hidden,
+            "takes from the run": {*shown} & hidden,
         }
         for how, names in wrong.items():
             if names:
@@ -124,7 +119,9 @@ def _compiled(name: str, schema: JsonObject) -> jsonschema_rs.Validator:
         ) from error
     except (jsonschema_rs.ReferencingError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise InvalidTool(f"The schema of tool {name!r} is not valid: {reason}.", tool=name) from error
+        raise InvalidTool(
+            f"The schema of tool {name!r} is not valid: {reason}.", tool=name
+        ) from error
 
 
 class JsonSchemaChecker:
@@ -170,7 +167,7 @@ def _problems(error: jsonschema_rs.ValidationError, schema: JsonObject) -> Itera
         case "type":
             types = said.get("types") or [said.get("type")]
             text = f"expected {' or '.join(map(str, types))}"
-            kind = "array_type" if {"array", "object"} & {*types} else kind
+            kind = kind if "string" in types else RAW_TYPE
         case "enum":
             text = f"expected one of {', '.join(map(json.dumps, said['options']))}"
         case "const":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 from pydantic import BaseModel
 from pydantic_core import to_json
 
 from agentkit.errors import ToolError
+from agentkit.json_schema import is_object
 from agentkit.messages import AudioPart, Content, FilePart, ImagePart, OtherPart, Part, TextPart
 
 __all__ = ["cut", "render"]
@@ -57,11 +58,16 @@ def _parts(value: Any) -> tuple[Part, ...] | None:
     """The parts of a value that is one, or a sequence of parts and text with at least one part."""
     if isinstance(value, _PARTS):
         return (value,)
-    if not isinstance(value, (list, tuple)) or not any(isinstance(v, _PARTS) for v in value):
+    items = _sequence(value)
+    if not any(isinstance(item, _PARTS) for item in items):
         return None
-    if not all(isinstance(v, (str, *_PARTS)) for v in value):
+    if not all(isinstance(item, (str, *_PARTS)) for item in items):
         return None
-    return tuple(TextPart(text=v) if isinstance(v, str) else v for v in value)
+    return tuple(TextPart(text=item) if isinstance(item, str) else item for item in items)
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    return cast("Sequence[Any]", value) if isinstance(value, (list, tuple)) else ()
 
 
 def _json(value: Any) -> str:
@@ -83,7 +89,7 @@ def _culprit(value: Any, where: str, above: frozenset[int]) -> tuple[str, str] |
     for name, item in _items(value):
         try:
             _encoded(item)
-        except Exception:  # noqa: BLE001  see _json
+        except Exception:  # see _json
             found = _culprit(item, where + name, above | {id(value)})
             if found is not None:
                 return found
@@ -93,12 +99,10 @@ def _culprit(value: Any, where: str, above: frozenset[int]) -> tuple[str, str] |
 
 
 def _items(value: Any) -> Iterable[tuple[str, Any]]:
-    if isinstance(value, Mapping):
+    if is_object(value):
         return [(f"[{key!r}]", item) for key, item in value.items()]
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [(f"[{index}]", item) for index, item in enumerate(value)]
     if isinstance(value, BaseModel):
         return [(f".{name}", item) for name, item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(f".{f.name}", getattr(value, f.name)) for f in dataclasses.fields(value)]
-    return []
+    return [(f"[{index}]", item) for index, item in enumerate(_sequence(value))]

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import anyio
 from anyio import CapacityLimiter
@@ -36,6 +36,7 @@ from agentkit.effects import (
 from agentkit.errors import AgentKitError, LimitExceeded, RunCancelled
 from agentkit.events import (
     Emit,
+    Event,
     Finished,
     StepFinished,
     StepStarted,
@@ -44,19 +45,33 @@ from agentkit.events import (
     ignore,
 )
 from agentkit.execution import Batch, run_call
-from agentkit.loop import AgentSpec, Finish, conversation
-from agentkit.messages import Message, ModelResponse, Usage
+from agentkit.loop import AgentSpec, Finish, conversation, limit_reached
+from agentkit.messages import Message, ModelResponse, Usage, UserMessage
 from agentkit.models.model import Model
+from agentkit.prices import priced
 from agentkit.redaction import Redactor
+from agentkit.settings import Limits
 from agentkit.tools import RunContext, Tool
 from agentkit.trace.recording import Recorder, RecordingHandler
 
-__all__ = ["Driver", "LiveHandler", "ObservedHandler", "Program", "new_run_id"]
+__all__ = ["Driver", "LiveHandler", "ObservedHandler", "Program", "Scope", "new_run_id"]
 
 OutputT = TypeVar("OutputT")
 THREADS = 128
 """Worker threads that sync tools of one run may use at the same time, where no limit says."""
 ComputeFunction: TypeAlias = Callable[[RunContext[Any]], Any]
+
+
+class SubAgent(Protocol):
+    """What a run needs of an agent that one of its tools runs."""
+
+    def program(self) -> Program[Any]:
+        """The agent, ready to run."""
+        ...
+
+    def conclude(self, finish: Finish[Any], run: str) -> Any:
+        """The result of its run, or the error that ended it, raised."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,27 +94,61 @@ def new_run_id() -> str:
     return f"{number:032x}"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scope:
+    """What the agents of one run share, sub-agents included.
+
+    Attributes:
+        run: The run's id.
+        deps: Given to tools.
+        limits: The outermost agent's, which bound all of them together.
+        listener: Is told what happens.
+        recorder: Writes the trace, if there is one.
+        redact: Takes secrets out of what models are told of exceptions.
+        stream: Models are to send their answers piece by piece.
+        wrap: Puts the middleware around the handler that performs.
+        used: What all model calls together have used so far: one value, replaced as it grows.
+    """
+
+    run: str
+    deps: object
+    limits: Limits
+    listener: Emit = ignore
+    recorder: Recorder | None = None
+    redact: Redactor = field(default_factory=Redactor)
+    stream: bool = False
+    wrap: Callable[[Handler], Handler] = lambda handler: handler
+    used: list[Usage] = field(default_factory=lambda: [Usage()])
+
+    def emit(self, event: Event) -> None:
+        """Tell the trace and the listener of something inside an effect."""
+        if self.recorder is not None:
+            self.recorder.event(event)
+        self.listener(event)
+
+    def driver(
+        self, program: Program[OutputT], messages: Sequence[Message], *, earlier: int = 0
+    ) -> Driver[OutputT]:
+        """A driver for an agent of this run."""
+        return Driver(
+            program,
+            messages,
+            self.wrap(LiveHandler(program, self)),
+            earlier=earlier,
+            recorder=self.recorder,
+            listener=self.listener,
+            seconds=program.spec.limits.seconds,
+        )
+
+
 class LiveHandler:
     """Performs effects for real: asks the model, runs the tools, calls the user's functions."""
 
-    def __init__(
-        self,
-        program: Program[Any],
-        *,
-        run: str,
-        deps: object,
-        emit: Emit,
-        redact: Redactor,
-        stream: bool = False,
-    ) -> None:
+    def __init__(self, program: Program[Any], scope: Scope) -> None:
         self._program = program
-        self._run = run
-        self._deps = deps
-        self._emit = emit
-        self._redact = redact
-        self._stream = stream
+        self._scope = scope
         self._messages: tuple[Message, ...] = ()
-        self._usage = Usage()
+        self._nested: dict[Address, Usage] = {}
         self._threads = CapacityLimiter(program.spec.limits.parallel or THREADS)
 
     async def perform(self, effect: Effect) -> Outcome:
@@ -107,26 +156,56 @@ class LiveHandler:
         match effect:
             case ModelCall():
                 return await self._ask(effect)
-            case ToolInvocation(at=at):
-                context = self._context(at)
-                return await run_call(
-                    effect, self._program.tools, context, emit=self._emit, redact=self._redact
-                )
+            case ToolInvocation():
+                return await self._run(effect)
             case Compute():
                 return await self._compute(effect)
             case ToolBatch():
                 raise TypeError("a batch is taken apart before it reaches a handler")
 
+    async def run_agent(self, agent: SubAgent, prompt: str, at: Address) -> Any:
+        """Run another agent below a tool call; see `RunContext.run`."""
+        program = agent.program()
+        program = replace(program, spec=replace(program.spec, at=at))
+        driver = self._scope.driver(program, (UserMessage(content=prompt),))
+        try:
+            finish = await driver.execute()
+        finally:
+            if driver.finish is not None:
+                used = self._nested.get(at.parent, Usage())
+                self._nested[at.parent] = used + driver.finish.usage
+        return agent.conclude(finish, self._scope.run)
+
+    def det(self, at: Address, kind: str, use: int, make: Callable[[], Any]) -> Any:
+        """Make a value that is not deterministic, and record it."""
+        value = make()
+        if self._scope.recorder is not None:
+            self._scope.recorder.det(at, kind, use, value)
+        return value
+
     async def _ask(self, call: ModelCall) -> ModelResponse | Failure:
         self._messages = call.request.messages
+        # The loop checks its own agent; this holds for all agents of the run together.
+        if reached := self._scope.limits.reached(self._scope.used[0]):
+            return limit_reached(*reached)
         try:
             response = await self._program.model.request(
-                call.request, at=call.at, emit=self._emit, stream=self._stream
+                call.request, at=call.at, emit=self._scope.emit, stream=self._scope.stream
             )
         except AgentKitError as error:
             return Failure.of(error)
-        self._usage += response.usage
+        response = replace(response, usage=priced(call.model, response))
+        self._scope.used[0] += response.usage
         return response
+
+    async def _run(self, invocation: ToolInvocation) -> ToolOutcome:
+        scope = self._scope
+        context = self._context(invocation.at)
+        outcome = await run_call(
+            invocation, self._program.tools, context, emit=scope.emit, redact=scope.redact
+        )
+        nested = self._nested.pop(invocation.at, None)
+        return outcome if nested is None else replace(outcome, usage=nested)
 
     async def _compute(self, effect: Compute) -> Value | Failure:
         try:
@@ -137,13 +216,14 @@ class LiveHandler:
 
     def _context(self, at: Address) -> RunContext[Any]:
         return RunContext(
-            deps=self._deps,
+            deps=self._scope.deps,
             address=at,
-            run_id=self._run,
+            run_id=self._scope.run,
             messages=self._messages,
-            usage=self._usage,
-            emit=self._emit,
+            usage=self._scope.used[0],
+            emit=self._scope.emit,
             threads=self._threads,
+            services=self,
         )
 
 
@@ -309,7 +389,6 @@ class Driver(Generic[OutputT]):
             output = finish.output if finish is not None else None
             error = finish.error if finish is not None else None
             self._recorder.agent_end(at, status, output, usage, error)
-            self._recorder.close(status)
         self._listener(Finished(at=at, status=status))
 
     async def _perform_call(self, invocation: ToolInvocation) -> ToolOutcome | Interrupt:

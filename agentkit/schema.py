@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ class FunctionSchema:
                 _compiled((one,))
             except _UNFIT as error:
                 name = one.parameter.name
-                reason = f"{error}".split("\n")[0].rstrip(".")
+                reason = re.split(r"\n|\. Set `arbitrary", str(error))[0].rstrip(".")
                 if one.required:
                     raise InvalidTool(
                         f"The type of parameter {name!r} of {describe(self.function)} has no "
@@ -175,12 +176,15 @@ class FunctionSchema:
 
 
 def _doc(function: Any) -> str | None:
-    """The docstring of what is called, and not of the class that a partial has."""
+    """The docstring somebody wrote for what is called: not a base class's, not a generated one."""
     if isinstance(function, functools.partial):
         return _doc(cast("Any", function).func)
-    if inspect.isroutine(function) or inspect.isclass(function) or hasattr(function, "__wrapped__"):
+    if inspect.isclass(function):
+        text = function.__dict__.get("__doc__") or ""
+        return None if text.startswith(f"{function.__name__}(") else text
+    if inspect.isroutine(function) or hasattr(function, "__wrapped__"):
         return inspect.getdoc(function)
-    return inspect.getdoc(type(function).__call__) or inspect.getdoc(type(function))
+    return inspect.getdoc(type(function).__call__) or _doc(type(function))
 
 
 # One parameter
@@ -236,7 +240,9 @@ def _property(parameter: Parameter) -> _Property:
     metadata = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
     if isinstance(default, FieldInfo) or any(isinstance(one, FieldInfo) for one in metadata):
         return _with_field(parameter, hint, default)
-    texts = [one if isinstance(one, str) else getattr(one, "documentation", None) for one in metadata]
+    texts = [
+        one if isinstance(one, str) else getattr(one, "documentation", None) for one in metadata
+    ]
     return _Property(
         parameter=parameter,
         key=name,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from agentkit.errors import InvalidSetting
-from agentkit.messages import ForcedTool, ToolChoice
+from agentkit.messages import ForcedTool, ToolChoice, Usage
 
 __all__ = ["ChatSettings", "Limits", "Timeouts"]
 
@@ -17,7 +17,8 @@ class Limits:
     """Where a run ends, whatever the model wants. None means no limit.
 
     Limits are checked before anything is sent or executed. A run that reaches
-    one ends with `LimitExceeded`, which carries what the run had reached.
+    one ends with `LimitExceeded`, which carries what the run had reached. What
+    sub-agents use counts as used by the agent that asked them.
 
     Attributes:
         steps: Model calls.
@@ -25,6 +26,8 @@ class Limits:
         input_tokens: Input tokens over all steps.
         output_tokens: Output tokens over all steps.
         total_tokens: Input and output tokens over all steps.
+        cost: USD. Needs a known price: the extra `prices`, or a server that says.
+        output_bytes: Bytes of tool results that are told to the model.
         seconds: Wall-clock time of the run.
         parallel: Tool calls running at the same time.
         repeats: How often in a row the very same batch of calls may come again.
@@ -38,6 +41,8 @@ class Limits:
     input_tokens: int | None = None
     output_tokens: int | None = None
     total_tokens: int | None = None
+    cost: float | None = None
+    output_bytes: int | None = None
     seconds: float | None = None
     parallel: int | None = None
     repeats: int | None = None
@@ -46,20 +51,33 @@ class Limits:
         """Check the values, before any I/O."""
         for one in fields(self):
             value: Any = getattr(self, one.name)
-            least = 0 if one.name in ("repeats", "tool_calls") else 1
-            if one.name == "seconds":
-                least = 0
-            if value is None:
-                continue
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not value >= least:
+            least = 0 if one.name in ("repeats", "tool_calls", "seconds", "cost") else 1
+            whole = one.name not in ("seconds", "cost")
+            kind = (_integer if whole else _number)(value)
+            if value is not None and not (kind and value >= least):
+                allowed = f"{'an integer' if whole else 'a number'} >= {least}"
                 raise InvalidSetting(
-                    f"Limits.{one.name} is {value!r}; expected None or a number of at "
-                    f"least {least}.",
+                    f"Limits.{one.name} is {value!r}; expected None or {allowed}.",
                     field=one.name,
                     value=repr(value),
-                    allowed=f">= {least}",
+                    allowed=allowed,
                 )
+
+    def reached(self, used: Usage) -> tuple[str, float, float] | None:
+        """The first limit that forbids another model call: its name, what is used, the maximum."""
+        counts = {
+            "steps": used.requests,
+            "input_tokens": used.input_tokens,
+            "output_tokens": used.output_tokens,
+            "total_tokens": used.total_tokens,
+            "output_bytes": used.tool_bytes,
+            "cost": used.cost or 0.0,
+        }
+        for name, value in counts.items():
+            maximum = getattr(self, name)
+            if maximum is not None and value >= maximum:
+                return name, value, maximum
+        return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,7 +25,16 @@ from typing import Any, cast
 
 from agentkit.errors import InvalidTool
 
-__all__ = ["EMPTY", "INJECTED", "Parameter", "Signature", "describe"]
+__all__ = [
+    "EMPTY",
+    "INJECTED",
+    "Parameter",
+    "Signature",
+    "defining_scope",
+    "describe",
+    "is_method",
+    "name_of",
+]
 
 EMPTY: Any = inspect.Parameter.empty
 _Kind = inspect.Parameter
@@ -151,7 +160,7 @@ class Signature:
         names = _namespace(self.function, self._scope)
         try:
             self._hints.update(_hints(pending, names))
-        except Exception:  # noqa: BLE001  an annotation is arbitrary code
+        except Exception:  # an annotation is arbitrary code
             return self._evaluate_each(pending, names)
         self._scope = None
         return {}
@@ -163,7 +172,7 @@ class Signature:
         for name, annotation in pending.items():
             try:
                 self._hints.update(_hints({name: annotation}, names))
-            except Exception as error:  # noqa: BLE001  an annotation is arbitrary code
+            except Exception as error:  # an annotation is arbitrary code
                 failed[name] = (annotation, error)
         for parameter in self._raw:
             if parameter.name in failed and self._is_injected(parameter):
@@ -198,10 +207,13 @@ class Signature:
         return tuple(args), kwargs
 
     def _last_positional(self, values: Mapping[str, Any]) -> int:
-        """The index of the last parameter that has to be passed by position, or -1."""
+        """The index of the last parameter that is passed by position, or -1."""
         last = -1
         for index, p in enumerate(self.parameters):
-            if p.kind is _Kind.POSITIONAL_ONLY and (p.injected or p.name in values):
+            given = p.injected or p.name in values
+            if p.kind is _Kind.POSITIONAL_ONLY and given:
+                last = index
+            elif p.kind is _Kind.POSITIONAL_OR_KEYWORD and given and last == index - 1:
                 last = index
             elif p.kind is _Kind.VAR_POSITIONAL and values.get(p.name):
                 last = index - 1
@@ -212,13 +224,19 @@ def _missing(function: Any, parameter: inspect.Parameter) -> InvalidTool:
     stars = {_Kind.VAR_POSITIONAL: "*", _Kind.VAR_KEYWORD: "**"}.get(parameter.kind, "")
     name = f"{stars}{parameter.name}"
     default = "" if parameter.default is EMPTY else " = …"
-    how = "A lambda cannot have annotations: write a def with"
-    if getattr(function, "__name__", None) != "<lambda>":
-        how = "Write"
+    how = f"Write its type, for example `{name}: str{default}`, or `{name}: Any{default}` if it \
+takes anything."
+    inner = getattr(function, "__wrapped__", None)
+    if inner is not None and parameter.name not in getattr(inner, "__annotations__", {}):
+        how = (
+            "functools.wraps puts the inner function's annotations in place of the wrapper's own, \
+so the wrapper has to set `__signature__`."
+        )
+    elif getattr(function, "__name__", None) == "<lambda>":
+        how = "A lambda cannot have annotations: make it a def."
     return InvalidTool(
         f"Parameter {name!r} of {describe(function)} has no annotation, so the model cannot be "
-        f"told what to send. {how} its type, for example `{name}: str{default}`, or "
-        f"`{name}: Any{default}` if it takes anything.",
+        f"told what to send. {how}",
         tool=getattr(function, "__name__", None),
     )
 
@@ -226,18 +244,47 @@ def _missing(function: Any, parameter: inspect.Parameter) -> InvalidTool:
 # Callables
 
 
+def name_of(function: Any) -> str:
+    """What a callable is called: its own name, or its class's."""
+    while isinstance(function, functools.partial):
+        function = cast("Any", function).func
+    name = getattr(function, "__name__", None)
+    return name if isinstance(name, str) else type(function).__name__
+
+
+def is_method(function: Any) -> bool:
+    """Whether a function stands in a class body and waits for its first argument."""
+    if isinstance(function, classmethod):
+        return True
+    if not inspect.isfunction(function):
+        return False
+    parents = function.__qualname__.split(".")[:-1]
+    if not parents or parents[-1] == "<locals>":
+        return False
+    first = next(iter(inspect.signature(function).parameters.values()), None)
+    return first is not None and (first.name in ("self", "cls") or first.annotation is EMPTY)
+
+
+def defining_scope(module: str) -> FrameType | None:
+    """The frame that is making a tool: the nearest one outside `module`, itself in agentkit."""
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  no other way
+    while frame is not None and frame.f_globals.get("__name__") in (module, __name__):
+        frame = frame.f_back
+    return frame
+
+
 def _innermost(function: Any) -> Any:
     """The function whose code runs, below partials, bound methods and wrappers."""
     while True:
         if isinstance(function, functools.partial):
-            function = function.func
+            function = cast("Any", function).func
         elif isinstance(function, (MethodType, staticmethod, classmethod)):
-            function = function.__func__
+            function = cast("Any", function).__func__
         elif hasattr(function, "__wrapped__") and not inspect.isclass(function):
             function = function.__wrapped__
         elif inspect.isroutine(function) or inspect.isclass(function):
             return function
-        elif inspect.isfunction(getattr(type(function), "__call__", None)):
+        elif callable(function) and inspect.isfunction(type(function).__call__):
             function = type(function).__call__
         else:
             return function

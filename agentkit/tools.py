@@ -2,7 +2,7 @@
 
 A `Tool` knows what the model is told of its function, turns the text that a
 model sends into bound arguments, runs the function, and renders its value.
-Whether and when it runs, side by side with which others, is `execution.py`.
+When it runs, and side by side with which others, is `execution.py`'s business.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import functools
 import inspect
 import json
 import re
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType, MethodType
+from types import MethodType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -28,6 +27,7 @@ from typing import (
     cast,
     overload,
 )
+from weakref import WeakKeyDictionary
 
 from typing_extensions import Unpack
 
@@ -39,11 +39,12 @@ from agentkit.messages import Content, JsonObject, ToolDefinition
 from agentkit.raw_schema import RawSchema
 from agentkit.results import render
 from agentkit.schema import ArgumentSchema, FunctionSchema
-from agentkit.signatures import INJECTED, describe
+from agentkit.signatures import INJECTED, defining_scope, describe, is_method, name_of
 from agentkit.strict import NotStrict, strict_form
 from agentkit.validation import fit
 
 __all__ = [
+    "AnyTool",
     "Arguments",
     "FunctionToolset",
     "RunContext",
@@ -62,22 +63,6 @@ MethodR = TypeVar("MethodR")
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MAX_OUTPUT = 65_536
-_LIKE_THE_FUNCTION = ("__name__", "__qualname__", "__module__", "__doc__")
-_DEFAULTS: dict[str, Any] = {
-    "name": None,
-    "description": None,
-    "strict": None,
-    "timeout": None,
-    "concurrency": None,
-    "sequential": False,
-    "effect": "write",
-    "max_output": _MAX_OUTPUT,
-    "on_error": "tell",
-    "retries": 0,
-}
-
-
-# Tools
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +71,7 @@ class Arguments:
 
     Attributes:
         args: By position. INJECTED stands where the run's context belongs.
-        kwargs: By keyword.
+        kwargs: By keyword, likewise.
         repairs: What was mended in the text that the model sent.
     """
 
@@ -95,11 +80,9 @@ class Arguments:
     repairs: tuple[str, ...] = ()
 
 
-class ToolOptions(TypedDict, total=False):
-    """The options of `Tool` and `tool`, described there."""
+class BehaviourOptions(TypedDict, total=False):
+    """The options of a `Tool`, described there, that a raw schema leaves open."""
 
-    name: str | None
-    description: str | None
     strict: bool | None
     timeout: float | None
     concurrency: int | None
@@ -110,16 +93,26 @@ class ToolOptions(TypedDict, total=False):
     retries: int
 
 
+class ToolOptions(BehaviourOptions, total=False):
+    """The options of a `Tool`, described there."""
+
+    name: str | None
+    description: str | None
+
+
 class Tool(Generic[P, R]):
     """A function that a model may call. Calling the tool calls the function.
 
+    The signature is checked when the tool is made. Types are turned into a
+    schema at first use, so that they may name what is defined further below.
+
     Args:
-        function: Any callable with annotated parameters.
+        function: Any callable whose parameters are annotated.
         name: What the model calls it: letters, digits, `_` and `-`, at most 64.
             The function's name if None.
-        description: What the model is told; the docstring's if None.
+        description: What the model is told; the docstring if None.
         strict: Whether the schema is sent in the strict form that servers enforce.
-            None uses it if the schema allows; True insists; False never does.
+            None does so if the schema has one; True insists; False never does.
         timeout: Seconds that a call may take.
         concurrency: How many calls of this tool may run at the same time.
         sequential: Whether nothing else may run while this tool does.
@@ -129,7 +122,7 @@ class Tool(Generic[P, R]):
         retries: How often a failed call is tried again before its error counts.
 
     Raises:
-        InvalidTool: The function or the name cannot be a tool's.
+        InvalidTool: The function cannot be a tool, or an option is out of its range.
     """
 
     function: Callable[P, R]
@@ -141,6 +134,11 @@ class Tool(Generic[P, R]):
     max_output: int | None
     on_error: Literal["tell", "raise"]
     retries: int
+
+    _schema: ArgumentSchema
+    _method: bool
+    _description: str | None
+    _asked: bool | None
 
     def __init__(
         self,
@@ -157,18 +155,18 @@ class Tool(Generic[P, R]):
         on_error: Literal["tell", "raise"] = "tell",
         retries: int = 0,
     ) -> None:
-        function = _plain(function)
-        method = _is_method(function)
+        function = _inner(function)
+        method = is_method(function)
         schema = FunctionSchema(
-            function, injected=RunContext, method=method, scope=_defining_scope()
+            function, injected=RunContext, method=method, scope=defining_scope(__name__)
         )
         self._set(
-            function,
-            schema,
+            function=function,
+            _schema=schema,
             _method=method,
-            name=name or _name_of(function),
-            description=description,
-            strict=strict,
+            name=name or name_of(function),
+            _description=description,
+            _asked=strict,
             timeout=timeout,
             concurrency=concurrency,
             sequential=sequential,
@@ -183,11 +181,11 @@ class Tool(Generic[P, R]):
         cls,
         name: str,
         description: str,
-        parameters: Mapping[str, Any],
+        parameters: JsonObject,
         fn: Callable[..., Any],
-        **options: Unpack[ToolOptions],
+        **options: Unpack[BehaviourOptions],
     ) -> Tool[..., Any]:
-        """A tool from a raw JSON Schema, checked here.
+        """A tool from a raw JSON Schema, which is checked here and now.
 
         Args:
             name: What the model calls it.
@@ -200,34 +198,29 @@ class Tool(Generic[P, R]):
             InvalidTool: The schema is not valid, or `fn` does not take its properties.
         """
         schema = RawSchema(name, parameters, fn, injected=RunContext)
-        tool: Tool[..., Any] = object.__new__(cls)
-        given: dict[str, Any] = {**options, "name": name, "description": description}
-        tool._set(fn, schema, **(_DEFAULTS | given))
-        return tool
+        made = Tool(_nothing, name=name, description=description, **options)
+        return made._copy(function=fn, _schema=schema)
+
+    def _set(self, **attributes: Any) -> None:
+        _check_options(attributes)
+        if (function := attributes.get("function")) is not None:
+            for name in functools.WRAPPER_ASSIGNMENTS:
+                if hasattr(function, name):
+                    self.__dict__[name] = getattr(function, name)
+            self.__dict__["__wrapped__"] = function
+        self.__dict__.update(attributes)
+
+    def _copy(self, **changed: Any) -> Tool[Any, Any]:
+        copy: Tool[Any, Any] = object.__new__(type(self))
+        kept = self.__dict__.keys() - {"definition", "description", "_form"}
+        copy.__dict__.update({name: self.__dict__[name] for name in kept})
+        copy._set(**changed)
+        return copy
 
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: object) -> None:
-            raise AttributeError(f"a Tool is immutable; make a variant with .with_({name}=…)")
-
-    _description: str | None
-    _asked: bool | None
-    _schema: ArgumentSchema
-    _method: bool
-
-    def _set(self, function: Callable[..., Any], schema: ArgumentSchema, **options: Any) -> None:
-        options["name"] = _checked_name(options["name"], function)
-        _check_options(options, function)
-        self.__dict__.update(
-            {attribute: getattr(function, attribute, None) for attribute in _LIKE_THE_FUNCTION},
-            __wrapped__=function,
-            function=function,
-            _schema=schema,
-            _method=options.pop("_method", False),
-            _description=options.pop("description"),
-            _asked=options.pop("strict"),
-            **options,
-        )
+            raise AttributeError(f"A tool is immutable; .with_({name}=…) makes a variant.")
 
     def __repr__(self) -> str:
         return f"<Tool {self.name}: {describe(self.function)}>"
@@ -246,32 +239,22 @@ class Tool(Generic[P, R]):
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Tool[Any, Any]:
         """A method's tool, bound to `instance` as the method would be."""
-        inner: Any = self.function
-        if not self._method or (instance is None and not isinstance(inner, classmethod)):
+        function = cast("Any", self.function)
+        if not self._method or (instance is None and not isinstance(function, classmethod)):
             return self
-        bound = inner.__get__(instance, owner)
-        return self._copy(function=bound, __wrapped__=bound, _method=False)
+        return self._copy(function=function.__get__(instance, owner), _method=False)
 
     def with_(self, **options: Unpack[ToolOptions]) -> Tool[P, R]:
         """The same tool with other options.
 
         Raises:
-            InvalidTool: The new name cannot be a tool's.
+            InvalidTool: An option is out of its range.
         """
-        changed: dict[str, Any] = dict(options)
-        if "name" in changed:
-            _checked_name(changed["name"], self.function)
-        _check_options(changed, self.function)
         private = {"description": "_description", "strict": "_asked"}
-        return self._copy(**{private.get(key, key): value for key, value in changed.items()})
-
-    def _copy(self, **changed: Any) -> Tool[Any, Any]:
-        copy: Tool[Any, Any] = object.__new__(type(self))
-        kept = {k: v for k, v in self.__dict__.items() if k not in ("definition", "description")}
-        if "_asked" in changed or "name" in changed:
-            kept.pop("_form", None)
-        copy.__dict__.update(kept | changed)
-        return copy
+        changed = {private.get(option, option): value for option, value in options.items()}
+        if options.get("name", "") is None:
+            changed["name"] = name_of(self.function)
+        return self._copy(**changed)
 
     # What the model is told
 
@@ -284,7 +267,12 @@ class Tool(Generic[P, R]):
 
     @property
     def parameters(self) -> JsonObject:
-        """The JSON Schema that the model sees; the strict form of a strict tool."""
+        """The JSON Schema that the model sees; the strict form of a strict tool.
+
+        Raises:
+            InvalidTool: A type has no JSON form, or does not exist; or the tool
+                is a method's, and was not taken from an instance.
+        """
         return self._form[0]
 
     @property
@@ -315,11 +303,11 @@ class Tool(Generic[P, R]):
 
     @functools.cached_property
     def _form(self) -> tuple[JsonObject, bool, tuple[str, ...]]:
-        """The schema sent, whether it is strict, and the warnings."""
+        """The schema that is sent, whether it is strict, and warnings."""
         if self._method:
             raise InvalidTool(
                 f"{describe(self.function)} is a method and has nothing to be called on. Take the "
-                f"tool from an instance, as in `instance.{self.__name__}`.",
+                f"tool from an instance, as in `instance.{name_of(self.function)}`.",
                 tool=self.name,
             )
         schema, warnings = self._schema.parameters, self._schema.warnings
@@ -328,7 +316,7 @@ class Tool(Generic[P, R]):
         try:
             return strict_form(schema), True, warnings
         except NotStrict as error:
-            reason = f"Tool {self.name!r} cannot be strict: {error}"
+            reason = f"Tool {self.name!r} cannot be strict: {error}."
             if self._asked:
                 raise InvalidTool(reason, tool=self.name) from error
             return schema, False, (*warnings, reason)
@@ -348,12 +336,7 @@ class Tool(Generic[P, R]):
         return Arguments(args=args, kwargs=kwargs, repairs=(*repairs, *converted))
 
     async def invoke(self, arguments: Arguments, context: RunContext[Any]) -> Any:
-        """Run the function: coroutines here, everything else in a worker thread.
-
-        What a generator yields is progress; its return, or else its last yield,
-        is the value. A sync function whose call is cancelled goes on in its
-        thread, and whatever it still reports or returns is discarded.
-        """
+        """Run the function and return its value; see `calling.run`."""
         args = [context if value is INJECTED else value for value in arguments.args]
         kwargs = {k: context if v is INJECTED else v for k, v in arguments.kwargs.items()}
         return await run(self.function, args, kwargs, context)
@@ -403,115 +386,36 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Unpack[ToolOp
         >>> add.description
         'Add two numbers.'
     """
-    if function is None:
-        return lambda function: Tool(function, **options)
-    return Tool(function, **options)
+
+    def made(function: Callable[..., Any]) -> Tool[..., Any]:
+        return Tool(function, **options)
+
+    return made if function is None else made(function)
 
 
-# Toolsets
-
-AnyTool: TypeAlias = Tool[..., Any]
-
-
-class Toolset:
-    """Tools that are decided anew at every step. Write `tools`, sync or async, in a subclass."""
-
-    def tools(self, context: RunContext[Any]) -> Sequence[AnyTool] | Awaitable[Sequence[AnyTool]]:
-        """The tools of this step."""
-        raise NotImplementedError(f"{type(self).__name__} has to define tools(context)")
-
-    def filter(self, keep: Callable[[RunContext[Any], AnyTool], bool]) -> Toolset:
-        """Only the tools for which `keep(context, tool)` is true."""
-        return _Mapped(self, lambda context, tool: tool if keep(context, tool) else None)
-
-    def prefix(self, prefix: str) -> Toolset:
-        """Every name with `prefix` before it."""
-        return _Mapped(self, lambda _, tool: tool.with_(name=prefix + tool.name))
-
-    def rename(self, names: Mapping[str, str]) -> Toolset:
-        """Other names for some tools, by their old ones."""
-        return _Mapped(
-            self, lambda _, tool: tool.with_(name=names[tool.name]) if tool.name in names else tool
-        )
+def _nothing() -> None:
+    """Stands in for a function whose schema is made elsewhere."""
 
 
-Changes: TypeAlias = Callable[[RunContext[Any], AnyTool], AnyTool | None]
+def _inner(function: Any) -> Any:
+    """The callable inside a tool, and inside what `@staticmethod` and `@classmethod` make of it."""
+    if isinstance(function, staticmethod):
+        function = cast("Any", function).__func__
+    below = cast("Any", function).__func__ if isinstance(function, MethodType) else None
+    if isinstance(below, Tool):  # so far only from Python 3.13 on: a tool below @classmethod
+        return MethodType(cast("AnyTool", below).function, cast("Any", function).__self__)
+    return cast("AnyTool", function).function if isinstance(function, Tool) else function
 
 
-class _Mapped(Toolset):
-    def __init__(self, inner: Toolset, change: Changes) -> None:
-        self._inner = inner
-        self._change = change
-
-    async def tools(self, context: RunContext[Any]) -> Sequence[AnyTool]:
-        found = await tools_of(self._inner, context)
-        changed = [self._change(context, tool) for tool in found]
-        return [tool for tool in changed if tool is not None]
-
-
-class FunctionToolset(Toolset):
-    """A fixed set of tools; functions are made into tools."""
-
-    def __init__(self, *functions: AnyTool | Callable[..., Any]) -> None:
-        self._tools = tuple(f if isinstance(f, Tool) else Tool(f) for f in functions)
-
-    def tools(self, context: RunContext[Any]) -> Sequence[AnyTool]:
-        """The tools, always the same."""
-        return self._tools
-
-
-Source: TypeAlias = (
-    Toolset | Callable[[RunContext[Any]], Sequence[AnyTool] | Awaitable[Sequence[AnyTool]]]
-)
-
-
-async def tools_of(source: Source, context: RunContext[Any]) -> tuple[AnyTool, ...]:
-    """The tools of a toolset, or of a function of the context, at this step."""
-    found = source.tools(context) if isinstance(source, Toolset) else source(context)
-    return tuple(await found if inspect.isawaitable(found) else found)
-
-
-def check_names(tools: Sequence[AnyTool]) -> None:
-    """Refuse two tools of one name.
-
-    Raises:
-        InvalidTool: There are; the text says where both come from.
-    """
-    seen: dict[str, AnyTool] = {}
-    for tool in tools:
-        if (other := seen.get(tool.name)) is not None:
-            raise InvalidTool(
-                f"Two tools are called {tool.name!r}: {describe(other.function)} and "
-                f"{describe(tool.function)}. Rename one with name=…, or .prefix() its toolset.",
-                tool=tool.name,
-            )
-        seen[tool.name] = tool
-
-
-# What a function is
-
-
-def _name_of(function: Any) -> str:
-    while isinstance(function, functools.partial):
-        function = cast("Any", function).func
-    name = getattr(function, "__name__", None)
-    return name if isinstance(name, str) else type(function).__name__
-
-
-def _checked_name(name: str, function: Any) -> str:
-    if name == "<lambda>":
-        raise InvalidTool(f"{describe(function)} needs a name: tool(name=…).", tool=None)
+def _check_options(options: Mapping[str, Any]) -> None:
+    name = options.get("name", "x")
     if not _NAME.fullmatch(name):
+        advice = "A lambda needs one" if name == "<lambda>" else "Give it another"
         raise InvalidTool(
-            f"{name!r} cannot be the name of a tool ({describe(function)}): it takes 1 to 64 "
-            "letters, digits, '_' and '-'. Give another with name=….",
+            f"{name!r} cannot be the name of a tool: that takes 1 to 64 letters, digits, '_' and "
+            f"'-'. {advice}, with name=….",
             tool=name,
         )
-    return name
-
-
-def _check_options(options: Mapping[str, Any], function: Any) -> None:
-    """Refuse options out of their range, before any run."""
     allowed: dict[str, Callable[[Any], bool]] = {
         "timeout": lambda seconds: seconds is None or seconds > 0,
         "concurrency": lambda calls: calls is None or calls >= 1,
@@ -522,39 +426,98 @@ def _check_options(options: Mapping[str, Any], function: Any) -> None:
     }
     for option, fits in allowed.items():
         if option in options and not fits(options[option]):
+            raise InvalidTool(f"{option}={options[option]!r} is out of its range; see Tool.")
+
+
+# Toolsets
+
+AnyTool: TypeAlias = Tool[..., Any]
+Tools: TypeAlias = Sequence[AnyTool] | Awaitable[Sequence[AnyTool]]
+
+
+class Toolset:
+    """Tools that are decided anew at every step. Write `tools`, sync or async, in a subclass."""
+
+    def tools(self, context: RunContext[Any]) -> Tools:
+        """The tools of this step."""
+        raise NotImplementedError(f"{type(self).__name__} has to define tools(context).")
+
+    def filter(self, keep: Callable[[RunContext[Any], AnyTool], bool]) -> Toolset:
+        """Only the tools for which `keep(context, tool)` is true."""
+        return _Mapped(self, lambda context, tool: tool if keep(context, tool) else None)
+
+    def prefix(self, prefix: str) -> Toolset:
+        """Every name with `prefix` before it."""
+        return _Renamed(self, lambda name: prefix + name)
+
+    def rename(self, names: Mapping[str, str]) -> Toolset:
+        """Other names for some tools, by the names they have."""
+        return _Renamed(self, lambda name: names.get(name, name))
+
+
+class FunctionToolset(Toolset):
+    """A fixed set of tools; functions are made into tools."""
+
+    def __init__(self, functions: Sequence[AnyTool | Callable[..., Any]]) -> None:
+        self._tools = [cast("AnyTool", f) if isinstance(f, Tool) else Tool(f) for f in functions]
+
+    def tools(self, context: RunContext[Any]) -> Tools:
+        """The tools, always the same."""
+        return self._tools
+
+
+class _Mapped(Toolset):
+    def __init__(
+        self, inner: Toolset, change: Callable[[RunContext[Any], AnyTool], AnyTool | None]
+    ) -> None:
+        self._inner = inner
+        self._change = change
+
+    async def tools(self, context: RunContext[Any]) -> Sequence[AnyTool]:
+        changed = [self._change(context, tool) for tool in await tools_of(self._inner, context)]
+        return [tool for tool in changed if tool is not None]
+
+
+class _Renamed(_Mapped):
+    def __init__(self, inner: Toolset, rename: Callable[[str], str]) -> None:
+        super().__init__(inner, self._again)
+        self._rename = rename
+        self._made: WeakKeyDictionary[AnyTool, AnyTool] = WeakKeyDictionary()
+
+    def _again(self, context: RunContext[Any], tool: AnyTool) -> AnyTool:
+        """The same renamed tool at every step, so that its definition is encoded once."""
+        if tool not in self._made:
+            name = self._rename(tool.name)
+            self._made[tool] = tool if name == tool.name else tool.with_(name=name)
+        return self._made[tool]
+
+
+async def tools_of(
+    source: Toolset | Callable[[RunContext[Any]], Tools], context: RunContext[Any]
+) -> tuple[AnyTool, ...]:
+    """The tools of a toolset, or of a function of the context, at this step.
+
+    Raises:
+        InvalidTool: Two of them have one name.
+    """
+    found = source.tools(context) if isinstance(source, Toolset) else source(context)
+    tools = tuple(await found if inspect.isawaitable(found) else found)
+    check_names(tools)
+    return tools
+
+
+def check_names(tools: Sequence[AnyTool]) -> None:
+    """Refuse two tools of one name.
+
+    Raises:
+        InvalidTool: There are; the text says where both come from.
+    """
+    seen: dict[str, AnyTool] = {}
+    for tool in tools:
+        other = seen.setdefault(tool.name, tool)
+        if other is not tool:
             raise InvalidTool(
-                f"{option}={options[option]!r} of {describe(function)} is out of its range; see "
-                "Tool.",
-                tool=options.get("name"),
+                f"Two tools are called {tool.name!r}: {describe(other.function)} and "
+                f"{describe(tool.function)}. Rename one with name=…, or .prefix() its toolset.",
+                tool=tool.name,
             )
-
-
-def _plain(function: Any) -> Any:
-    """The callable inside what `@staticmethod` and `@classmethod` make of it, or of a tool."""
-    if isinstance(function, staticmethod):
-        function = cast("Any", function).__func__
-    if isinstance(function, MethodType) and isinstance(function.__func__, Tool):
-        # What @classmethod makes of a tool, from Python 3.13 on.
-        return MethodType(function.__func__.function, function.__self__)
-    return cast("Any", function).function if isinstance(function, Tool) else function
-
-
-def _is_method(function: Any) -> bool:
-    """Whether a function stands in a class body and waits for its first argument."""
-    if isinstance(function, classmethod):
-        return True
-    if not inspect.isfunction(function):
-        return False
-    parents = function.__qualname__.split(".")[:-1]
-    if not parents or parents[-1] == "<locals>":
-        return False
-    first = next(iter(inspect.signature(function).parameters.values()), None)
-    return first is not None and (first.name in ("self", "cls") or first.annotation is first.empty)
-
-
-def _defining_scope() -> FrameType | None:
-    """The frame outside this file that is making the tool."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__") == __name__:
-        frame = frame.f_back
-    return frame

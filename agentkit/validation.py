@@ -18,13 +18,25 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, SchemaValidator
 
+from agentkit.arguments import decode
 from agentkit.errors import InvalidArguments
-from agentkit.json_schema import at
+from agentkit.json_schema import at, is_array, is_object
 from agentkit.messages import JsonObject
 
-__all__ = ["Checker", "Path", "Problem", "TypeChecker", "explain", "fit", "unknown_name"]
+__all__ = [
+    "RAW_TYPE",
+    "Checker",
+    "Path",
+    "Problem",
+    "TypeChecker",
+    "explain",
+    "fit",
+    "unknown_name",
+]
 
 Path = tuple[int | str, ...]
+RAW_TYPE = "raw_type"
+"""The kind of a problem where a raw JSON Schema expects a type that is not a string."""
 _SHOWN = 10  # places told at once
 
 
@@ -89,11 +101,13 @@ def fit(checker: Checker, data: JsonObject, text: str) -> tuple[JsonObject, tupl
         return result, tuple(notes)
     lax = checker.check(data, text, strict=False)
     problems = [problem for problem in result if _surprising(problem)]
-    problems += lax if isinstance(lax, list) else []
+    if isinstance(lax, list):
+        places = {problem.where for problem in problems}
+        problems += [problem for problem in lax if problem.where not in places]
     if problems or isinstance(lax, list):
         raise InvalidArguments("The arguments do not fit, and nothing was run:\n" + _told(problems))
-    places = dict.fromkeys(problem.where for problem in result)
-    return lax, (*notes, f"converted to the expected type: {', '.join(places)}")
+    converted = ", ".join(dict.fromkeys(problem.where for problem in result))
+    return lax, (*notes, f"converted to the expected type: {converted}")
 
 
 def _surprising(problem: Problem) -> bool:
@@ -119,7 +133,7 @@ def _mended(
             done.append("")
         elif isinstance(one.value, str) and (value := _decoded(one)) is not None:
             data = _edited(data, one.path, lambda value=value: value)
-            done.append(f"{one.where} was encoded twice")
+            done.append(f"a value sent as text: {one.where}")
     return data, done
 
 
@@ -132,29 +146,31 @@ def _left_out(schema: JsonObject, path: Path) -> bool:
 
 
 _CONTAINER = re.compile(
-    "(list|tuple|set|frozen_set|deque|dict|mapping|model|dataclass|named_tuple|array|object)_"
+    "(list|tuple|set|frozen_set|deque|dict|mapping|model|dataclass|named_tuple)_"
 )
 
 
 def _decoded(problem: Problem) -> Any:
-    """The array or object in a string that stands where one was expected, else None."""
-    if not _CONTAINER.match(problem.kind) or not problem.value.lstrip().startswith(("[", "{")):
+    """The value in a string that stands where an array, object or raw value was expected."""
+    array_or_object = problem.value.lstrip().startswith(("[", "{"))
+    if problem.kind != RAW_TYPE and not (array_or_object and _CONTAINER.match(problem.kind)):
         return None
     try:
-        return json.loads(problem.value)
+        value = decode(problem.value.strip())
     except (ValueError, RecursionError):
         return None
+    return None if isinstance(value, str) else value
 
 
 def _edited(data: Any, path: Path, new: Callable[[], Any] | None) -> Any:
     """A copy of `data` with the value at `path` replaced, or left out without `new`."""
-    copy: Any = dict(data) if isinstance(data, dict) else list(data)
+    copy: Any = dict(data) if is_object(data) else list(data)
     step = path[0]
     if len(path) > 1:
         copy[step] = _edited(copy[step], path[1:], new)
     elif new is not None:
         copy[step] = new()
-    elif isinstance(copy, dict):
+    else:
         copy.pop(step, None)
     return copy
 
@@ -192,15 +208,12 @@ class TypeChecker:
 
 def _without_digits(value: Any) -> Any:
     """A copy with every string that is only a number replaced by one that is not."""
-    match value:
-        case str():
-            return "x" if re.fullmatch(r"\s*[+-]?[0-9.]+\s*", value) else value
-        case list():
-            return list[Any](map(_without_digits, value))
-        case dict():
-            return {key: _without_digits(item) for key, item in value.items()}
-        case _:
-            return value
+    if is_array(value):
+        return list(map(_without_digits, value))
+    if is_object(value):
+        return {key: _without_digits(item) for key, item in value.items()}
+    digits = isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9.]+\s*", value)
+    return "x" if digits else value
 
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
@@ -235,10 +248,11 @@ def _path(loc: Path, data: Any, *, absent: bool) -> Path:
     """The part of an error's location that leads through the data: union tags are left out."""
     path: list[int | str] = []
     for index, step in enumerate(loc):
-        if (isinstance(data, dict) and step in data) or (
-            isinstance(data, list) and isinstance(step, int) and step < len(data)
+        if (is_object(data) and step in data) or (
+            is_array(data) and isinstance(step, int) and step < len(data)
         ):
-            data = data[step]
+            inner: Any = data
+            data = inner[step]
             path.append(step)
         elif absent and index == len(loc) - 1:
             path.append(step)
@@ -266,6 +280,7 @@ _EXPECTED = {
     "dict_type": "expected an object",
     "model_": "expected an object",
     "dataclass_": "expected an object",
+    "path_type": "expected a path, as a string",
     "missing": "is required",
 }
 _BOUND = re.compile(".*_(past|future|naive|aware|exact|inexact|digits|places|size|number|offset)$")

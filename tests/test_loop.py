@@ -166,7 +166,7 @@ def test_usage_adds_up_over_steps() -> None:
     run.send(calls("{}"))
     run.run_tools()
     run.send(says("hi"))
-    assert run.ended.usage == Usage(requests=2, output_tokens=1)
+    assert run.ended.usage == Usage(requests=2, output_tokens=1, tool_calls=1, tool_bytes=2)
 
 
 def test_output_that_does_not_fit_is_asked_for_again_with_the_reason() -> None:

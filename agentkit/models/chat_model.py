@@ -48,6 +48,7 @@ from agentkit.models.chat import (
     decode_response,
     encode_request,
 )
+from agentkit.models.constrained import constrain, release
 from agentkit.models.http_errors import error_from_http, is_transient, request_id
 from agentkit.models.model import DIRECT
 from agentkit.models.profiles import PROFILES, Profile, profile_for_url
@@ -193,15 +194,13 @@ class ChatModel:
             ConfigurationError: A key is missing or a parameter is refused; nothing was sent.
             ModelError: There is no usable answer.
         """
-        if self._profile.tool_calling != "constrained" or not request.tools:
+        if self._profile.tool_calling != "constrained":
             return await self._ask(request, at, emit, show=stream, streamed=stream)
-        from agentkit.models.constrained import constrain, release
-
-        # The wire carries one JSON text for text and calls alike: shown when it is read.
-        response = release(
-            request, await self._ask(constrain(request), at, emit, show=False, streamed=False)
-        )
-        if stream:
+        # On the wire, text and calls alike are one JSON text: it is shown when it is read.
+        plain = stream and (not request.tools or request.tool_choice == "none")
+        answer = await self._ask(constrain(request), at, emit, show=plain, streamed=plain)
+        response = release(request, answer, at=at)
+        if stream and not plain:
             _show_whole(response.message, at, emit)
         return response
 
@@ -443,8 +442,12 @@ def _profile(given: Profile | str | None, base_url: str | None, model: str) -> P
                 f"There is no profile {given!r}; there are {', '.join(PROFILES)}.", model=model
             )
         return PROFILES[given].for_model(model)
-    found = profile_for_url(base_url) if base_url is not None else PROFILES["openai"]
-    return found.for_model(model)
+    if base_url is None:
+        return PROFILES["openai"].for_model(model)
+    try:
+        return profile_for_url(base_url).for_model(model)
+    except ValueError as error:
+        raise ConfigurationError(f"The base URL {base_url!r} is none: {error}") from None
 
 
 def _timeouts(total: float | None) -> Timeouts:

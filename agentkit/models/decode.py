@@ -67,6 +67,7 @@ _USAGE_KEYS = {
     "total_tokens",
     "prompt_tokens_details",
     "completion_tokens_details",
+    "cost",
 }
 
 
@@ -251,6 +252,7 @@ class _Ids:
 def _usage(data: JsonObject) -> Usage:
     prompt = _object(data.get("prompt_tokens_details"))
     completion = _object(data.get("completion_tokens_details"))
+    cost = data.get("cost")  # OpenRouter's, in USD
     cached = prompt.get("cached_tokens") or data.get("prompt_cache_hit_tokens")
     return Usage(
         requests=1,
@@ -258,6 +260,7 @@ def _usage(data: JsonObject) -> Usage:
         output_tokens=_count(data.get("completion_tokens")),
         cached_tokens=_count(cached),
         reasoning_tokens=_count(completion.get("reasoning_tokens")),
+        cost=float(cost) if isinstance(cost, (int, float)) and 0 <= cost < 1e9 else None,
     )
 
 

@@ -85,15 +85,18 @@ def encode_request(
         if profile.stream_usage:
             fields.setdefault("stream_options", {"include_usage": True})
     tools = _choose_tools(request, profile, fields, notes)
-    messages = _join(_arranged(request, profile), profile)
+    messages = _encoded(_arranged(request, profile), profile)
     head = _dump({"model": model, **fields})[:-1]
     if tools:
-        key = "functions" if profile.tool_calling == "functions" else "tools"
-        head += b',"%s":[%s]' % (key.encode(), b",".join(_tool(tool, profile) for tool in tools))
+        key = b"functions" if profile.tool_calling == "functions" else b"tools"
+        head += b',"%b":[%b]' % (key, b",".join([_tool(tool, profile) for tool in tools]))
     if note is not None:
         for one in notes:
             note(one)
-    return b'%s,"messages":[%s]}' % (head, messages)
+    # One join, so that a long conversation is copied once.
+    messages[0:1] = [head + b',"messages":[' + b"".join(messages[0:1])]
+    messages[-1] += b"]}"
+    return b",".join(messages)
 
 
 # Tools
@@ -189,7 +192,7 @@ def _arranged(request: ModelRequest, profile: Profile) -> Iterable[Message]:
     """The messages in the order and number that the server accepts."""
     messages: Sequence[Message] = request.messages
     json_mode = request.output is not None and request.output.kind == "json_object"
-    if json_mode and b"json" not in _join(messages, profile).lower():
+    if json_mode and not any(b"json" in one.lower() for one in _encoded(messages, profile)):
         # Without the word, servers refuse the mode or answer with endless white space.
         messages = (_SAY_JSON, *messages)
     if profile.single_system:
@@ -228,15 +231,13 @@ def _bridged(messages: Sequence[Message]) -> list[Message]:
     return bridged
 
 
-def _join(messages: Iterable[Message], profile: Profile) -> bytes:
+def _encoded(messages: Iterable[Message], profile: Profile) -> list[bytes]:
     # A string: its hash is kept, so that looking up a thousand memos stays cheap.
     variant = repr([_stable(getattr(profile, rule)) for rule in _RULES])
-    return b",".join(
-        [
-            message._memo.get(variant) or _remember(message, profile, variant)  # pyright: ignore[reportPrivateUsage] # made for codecs
-            for message in messages
-        ]
-    )
+    return [
+        message._memo.get(variant) or _remember(message, profile, variant)  # pyright: ignore[reportPrivateUsage] # made for codecs
+        for message in messages
+    ]
 
 
 def _stable(value: Any) -> Any:

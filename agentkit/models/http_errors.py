@@ -235,7 +235,9 @@ def _classify(
     wait: float | None,
 ) -> ModelError:
     said = error.get("message") or text or "no reason given"
-    code = next((str(v) for key in ("code", "type", "status") if (v := error.get(key))), None)
+    codes = [str(v) for key in ("code", "type", "status") if (v := error.get(key))]
+    # Some servers repeat the status as the code.
+    code = next((one for one in codes if not one.isdigit()), codes[0] if codes else None)
     # `innererror` and its like matter for filters only.
     clue = f"{code} {error.get('type')} {error.get('innererror')} {said}".lower()
     phrase = _phrase(status)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import anyio
+from anyio.lowlevel import current_token
 
 from agentkit.effects import Address
 from agentkit.errors import InvalidSetting
 from agentkit.events import Emit, Warned, ignore
 from agentkit.messages import ModelRequest, ModelResponse
 from agentkit.models.model import DIRECT, Model
-from agentkit.models.per_loop import PerLoop
 from agentkit.models.profiles import Profile
 
 __all__ = ["ConcurrencyLimit", "RateLimit"]
@@ -61,7 +63,8 @@ class ConcurrencyLimit(_Wrapper):
     def __init__(self, model: Model, limit: int) -> None:
         super().__init__(model)
         _check_at_least_one("limit", limit)
-        self._slots = PerLoop(lambda: anyio.CapacityLimiter(limit), _nothing)
+        self._limit = limit
+        self._slots: WeakKeyDictionary[Any, anyio.CapacityLimiter] = WeakKeyDictionary()
 
     async def request(
         self,
@@ -72,7 +75,8 @@ class ConcurrencyLimit(_Wrapper):
         stream: bool = False,
     ) -> ModelResponse:
         """Answer one request when there is room; see `Model`."""
-        slots = await self._slots.get()
+        loop = current_token().native_token
+        slots = self._slots.setdefault(loop, anyio.CapacityLimiter(self._limit))
         # A borrower of its own: one task may ask several questions.
         borrower = object()
         if slots.available_tokens == 0:
@@ -200,7 +204,3 @@ def _check_at_least_one(name: str, value: float) -> None:
 
 def _tell(emit: Emit, at: Address, code: str, text: str, seconds: float) -> None:
     emit(Warned(at=at, code=code, text=text, data={"seconds": round(seconds, 3)}))
-
-
-async def _nothing(_: object) -> None:
-    """A capacity limiter needs no closing."""

@@ -197,6 +197,7 @@ class ReplayHandler:
             message=message,
             error=_failure(end["error"]) if "error" in end else None,
             fatal=end.get("fatal", False),
+            usage=Usage.from_json(end.get("usage", {})),
         )
 
 

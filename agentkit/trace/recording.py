@@ -48,6 +48,7 @@ class Recorder:
         self.redact = redact
         self.namer = Namer(redact)
         self._stream = stream
+        self._depth = 0
         self._writer = TraceWriter(sink)
         self._written: set[str] = set()
         wall = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -72,6 +73,7 @@ class Recorder:
         self, at: Address, agent: str, messages: Sequence[Message], earlier: int
     ) -> None:
         """An agent begins with these messages, of which the first `earlier` are history."""
+        self._depth += 1
         names = [self._message(message) for message in messages]
         data = {"messages": names, "earlier": earlier}
         self._writer.write("agent.start", at=at, agent=agent, input=self._blob("input", data))
@@ -79,12 +81,20 @@ class Recorder:
     def agent_end(
         self, at: Address, status: str, output: Any, usage: Usage, error: Failure | None
     ) -> None:
-        """An agent has ended."""
+        """An agent has ended; the outermost one's end closes the trace."""
         fields: JsonObject = {"status": status, "output": packed(output, self.redact)}
         fields |= {"usage": usage.to_json(), "cost": None}
         if error is not None:
             fields["error"] = self._error(error)
         self._writer.write("agent.end", at=at, **fields)
+        self._depth -= 1
+        if not self._depth:
+            self._writer.write("trace.close", status=status, lines=self._writer.lines + 1)
+            self._writer.close()
+
+    def det(self, at: Address, kind: str, use: int, value: Any) -> None:
+        """A value that was not deterministic; `use` counts those of one kind at this address."""
+        self._writer.write("det", at=at, kind=kind, use=use, value=packed(value, self.redact))
 
     def started(self, effect: Effect) -> None:
         """An effect begins."""
@@ -139,6 +149,8 @@ class Recorder:
                         fields["error"] = self._error(outcome.error)
                     if outcome.fatal:
                         fields["fatal"] = True
+                    if used := outcome.usage.to_json():
+                        fields["usage"] = used
                 self._writer.write("tool.end", at=effect.at, **fields)
             case Compute():
                 value: JsonObject = {"status": "cancelled"}
@@ -176,11 +188,6 @@ class Recorder:
                 )
             case _:
                 pass  # told by the effects themselves
-
-    def close(self, status: str) -> None:
-        """The run has ended."""
-        self._writer.write("trace.close", status=status, lines=self._writer.lines + 1)
-        self._writer.close()
 
     def _model_end(self, outcome: Outcome | None) -> JsonObject:
         match outcome:

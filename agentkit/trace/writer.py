@@ -11,12 +11,13 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import threading
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import structlog
 from pydantic_core import to_json
 
 from agentkit.errors import ConfigurationError, TraceError
@@ -87,13 +88,6 @@ class FileSink:
         os.close(self._descriptor)
 
 
-class _Logger(structlog.BoundLoggerBase):
-    """The smallest wrapper: every event through the processors to the sink."""
-
-    def log(self, event: str, **fields: Any) -> None:
-        self._proxy_to_logger("emit", event, **fields)
-
-
 class TraceWriter:
     """Numbers, times and writes the events of one run.
 
@@ -103,25 +97,32 @@ class TraceWriter:
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.failed = False
+        self.closed = False
         self.lines = 0
         self._start = time.monotonic_ns()
         self._sequence = itertools.count()
-        self._log = _Logger(sink, [self._stamp, _line], {}).log
+        self._log = _logger_type()(sink, [self._stamp, _line], {}).log
+        # Tools in worker threads write too, also such as were abandoned by their run.
+        self._lock = threading.Lock()
 
     def write(self, event: str, **fields: Any) -> None:
         """Write one event. `fields` are JSON values, redacted by the caller, in their order."""
-        if self.failed:
-            return
-        try:
-            self._log(event, **fields)
-            self.lines += 1
-        except OSError as error:
-            self.failed = True
-            _diagnostics.warning("The trace ends here, the run goes on: %s", error)
+        with self._lock:
+            if self.failed or self.closed:
+                return
+            try:
+                self._log(event, **fields)
+                self.lines += 1
+            except OSError as error:
+                self.failed = True
+                _diagnostics.warning("The trace ends here, the run goes on: %s", error)
 
     def close(self) -> None:
-        """Release the sink."""
-        self.sink.close()
+        """Release the sink. What comes later is dropped."""
+        with self._lock:
+            if not self.closed:
+                self.closed = True
+                self.sink.close()
 
     def _stamp(
         self, logger: Any, method: str, event: MutableMapping[str, Any]
@@ -133,3 +134,16 @@ class TraceWriter:
 
 def _line(logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:
     return to_json(event) + b"\n"
+
+
+@cache
+def _logger_type() -> Callable[..., Any]:
+    """The smallest structlog logger: every event through the processors to the sink."""
+    # Here: structlog takes 60 ms to import and loads rich where that is installed.
+    import structlog
+
+    class Logger(structlog.BoundLoggerBase):
+        def log(self, event: str, **fields: Any) -> None:
+            self._proxy_to_logger("emit", event, **fields)
+
+    return Logger

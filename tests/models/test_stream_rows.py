@@ -30,9 +30,7 @@ def delta(finish: str | None = None, **fields: Any) -> dict[str, Any]:
     return {"id": "c1", "choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
 
 
-def call(
-    arguments: Any = None, *, name: str | None = None, **fields: Any
-) -> dict[str, Any]:
+def call(arguments: Any = None, *, name: str | None = None, **fields: Any) -> dict[str, Any]:
     function = {"name": name} if name is not None else {}
     if arguments is not None:
         function["arguments"] = arguments

@@ -1,0 +1,63 @@
+"""The program of the child process that serves one .gguf file on a loopback port.
+
+Started by `embedded.py` with this file's path, so that nothing of agentkit is
+imported here. It reads one JSON line with its configuration from stdin, writes
+one with its address to stdout, and ends when stdin does: when its parent closes
+the pipe, exits, crashes or is killed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+
+def main() -> None:
+    """Serve until the parent is gone."""
+    # Ctrl-C is the parent's business, which then closes the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    config = json.loads(sys.stdin.buffer.readline())
+    sys.path.append(config["packages"])
+    server = serve(config)
+    sys.stdout.write(json.dumps({"address": server.listening_address}) + "\n")
+    sys.stdout.flush()
+    threading.Thread(target=_end_with, args=(config["parent"],), daemon=True).start()
+    sys.stdin.buffer.read()
+    # Not a normal exit: the server's destructor waits for requests that are still open.
+    os._exit(0)
+
+
+def serve(config: dict[str, Any]) -> Any:
+    """Load the model and open the port. Nobody without the key gets in, no web page either."""
+    # By name: only now is it certain where it is, and it has no types.
+    llama: Any = importlib.import_module("xllamacpp")
+    params = llama.CommonParams()
+    params.model.path = config["path"]
+    params.model_alias = {config["name"]}
+    params.n_ctx = config["context"]
+    # One at a time: with several, answers at temperature 0 depend on who else asks.
+    params.n_parallel = 1
+    params.cache_ram_mib = 256
+    params.api_keys = [config["key"]]
+    params.cors_origins = params.cors_methods = params.cors_headers = ""
+    params.cors_credentials = False
+    params.ui = params.endpoint_slots = False
+    params.verbosity = 1  # Errors only; they go to the parent's log.
+    return llama.Server(params)
+
+
+def _end_with(parent: int) -> None:
+    """End when the parent does, even if a fork of it holds the other end of our stdin."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

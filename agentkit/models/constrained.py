@@ -1,0 +1,398 @@
+"""Tool calls for servers that enforce JSON schemas and have no template for tools.
+
+A pair of pure functions around a request and its response. `constrain` asks for
+the calls through one schema and explains the tools in the system message;
+`release` turns the text that comes back into ordinary tool calls.
+
+    tools, tool_choice, output ──constrain──▶ one schema: {"calls": [{"tool", "arguments"}, …]}
+                                                      or {"answer": …}
+    ToolCall, content, finish ◀───release──── its text
+
+Calls of earlier steps go back as the text that the model wrote, and tool
+results as what the user says next. Each exchange is rewritten once and kept in
+the memo of its assistant message, so that a step costs what is new in it.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from pydantic_core import from_json
+
+from agentkit.effects import Address
+from agentkit.errors import InvalidResponse, InvalidSetting
+from agentkit.messages import (
+    AssistantMessage,
+    ForcedTool,
+    JsonObject,
+    Message,
+    ModelRequest,
+    ModelResponse,
+    OutputFormat,
+    Part,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolDefinition,
+    ToolMessage,
+    UserMessage,
+)
+from agentkit.models.encode import short_id
+from agentkit.models.shapes import fields_of, shape_of
+
+__all__ = ["constrain", "release"]
+
+MOST_CALLS = 8
+"""Calls in one response. A weak model goes on for as long as the schema lets it."""
+_KEY = "constrained"
+
+
+def constrain(request: ModelRequest) -> ModelRequest:
+    """Rewrite a request with tools as one whose answer a schema constrains.
+
+    Without tools, or with `tool_choice="none"`, only the history is rewritten,
+    and the output format stays as it is.
+
+    Raises:
+        InvalidSetting: `tool_choice` names a tool that the request does not have.
+    """
+    messages = _without_calls(request.messages)
+    if not request.tools or request.tool_choice == "none":
+        return replace(request, messages=messages, tools=(), tool_choice=None)
+    form = _form(request)
+    return replace(
+        request,
+        messages=_guided(messages, form.guide),
+        tools=(),
+        tool_choice=None,
+        output=form.output,
+    )
+
+
+def release(request: ModelRequest, response: ModelResponse, *, at: Address) -> ModelResponse:
+    """Read the answer to a constrained request as if the server knew tools.
+
+    An answer that was cut off or filtered is returned as it is, and so is an empty one.
+
+    Args:
+        request: The request before `constrain`.
+        response: The answer to the constrained request.
+        at: The address of the model call; the ids of its tool calls are made from it.
+
+    Raises:
+        InvalidResponse: The answer is not of the schema; the server does not enforce it.
+    """
+    message, text = response.message, response.message.text
+    complete = response.finish == "stop" and not message.refusal and not message.tool_calls
+    if not request.tools or request.tool_choice == "none" or not complete or not text.strip():
+        return response
+    try:
+        reply = from_json(text)
+        match reply:
+            case {"calls": [_, *_] as calls}:
+                named = [(_name(call), _arguments(call)) for call in cast("list[Any]", calls)]
+                ids = _new_ids(request, at, len(named))
+                made = tuple(
+                    ToolCall(id=id_, name=name, arguments=arguments)
+                    for id_, (name, arguments) in zip(ids, named, strict=True)
+                )
+                changed = replace(message, content=None, tool_calls=made)
+                return replace(response, message=changed, finish="tool_calls")
+            case {"answer": answer}:
+                plain = isinstance(answer, str) and request.output is None
+                content = cast("str", answer) if plain else _json(answer)
+                return replace(response, message=replace(message, content=content))
+            case _:
+                raise ValueError("neither calls nor an answer")
+    except ValueError as error:
+        raise InvalidResponse(
+            f"The answer does not fit the schema it was asked for ({error}): {text[:200]!r}. "
+            "Constrained tool calls need a server that enforces response_format json_schema.",
+            model=response.model,
+        ) from error
+
+
+def _name(call: Any) -> str:
+    match call:
+        case {"tool": str(name)}:
+            return name
+        case _:
+            raise ValueError("a call names no tool")
+
+
+def _arguments(call: JsonObject) -> str:
+    return _json(call.get("arguments", {}))
+
+
+def _new_ids(request: ModelRequest, at: Address, count: int) -> list[str]:
+    """Ids that no other call of the conversation has, and that a replay makes again."""
+    taken = {
+        call.id
+        for message in request.messages
+        if isinstance(message, AssistantMessage)
+        for call in message.tool_calls
+    }
+    ids: list[str] = []
+    index = 0
+    while len(ids) < count:
+        candidate = short_id(f"{at}/{index}")
+        index += 1
+        if candidate not in taken:
+            ids.append(candidate)
+    return ids
+
+
+# How the tools are asked for
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Form:
+    """How one combination of tools, tool choice and output is asked for."""
+
+    guide: SystemMessage
+    output: OutputFormat
+
+
+def _form(request: ModelRequest) -> _Form:
+    most = 1 if request.settings.get("parallel_tool_calls") is False else MOST_CALLS
+    key = (request.tools, request.tool_choice, request.output, most)
+    memo: dict[Any, Any] = request.tools[0]._memo  # pyright: ignore[reportPrivateUsage] # made for codecs
+    kept = memo.get(_KEY)
+    if kept is None or kept[0] != key:
+        tools = _offered(request)
+        may_answer = request.tool_choice in (None, "auto")
+        answer = _answer_schema(request.output) if may_answer else None
+        guide = SystemMessage(content=_guide(tools, answer, most))
+        schema = _schema(tools, answer, most)
+        form = _Form(guide=guide, output=OutputFormat(kind="json_schema", schema=schema))
+        kept = memo[_KEY] = (key, form)
+    return kept[1]
+
+
+def _offered(request: ModelRequest) -> Sequence[ToolDefinition]:
+    choice = request.tool_choice
+    if not isinstance(choice, ForcedTool):
+        return request.tools
+    offered = [tool for tool in request.tools if tool.name == choice.name]
+    if not offered:
+        names = ", ".join(tool.name for tool in request.tools)
+        raise InvalidSetting(
+            f"tool_choice names {choice.name!r}, and the request has only {names}.",
+            field="tool_choice",
+            value=choice.name,
+            allowed=names,
+        )
+    return offered
+
+
+def _answer_schema(output: OutputFormat | None) -> JsonObject:
+    if output is None:
+        return {"type": "string"}
+    return output.schema or {"type": "object"}
+
+
+def _guide(tools: Sequence[ToolDefinition], answer: JsonObject | None, most: int) -> str:
+    """What the system message says. Short, and in the order of the work: models of 135
+    million parameters were seen to answer before they look when it is not.
+    """
+    listed = "\n".join(
+        f"- {tool.name}({fields_of(tool.parameters)}): {tool.description}" for tool in tools
+    )
+    one = '{"tool": ..., "arguments": ...}'
+    calls = '{"calls": [%s]}' % (one if most == 1 else f"{one}, {one}")
+    if answer is None:
+        return f"Tools:\n{listed}\n\nCall the tools you need: {calls}"
+    shape = "..." if answer == {"type": "string"} else shape_of(answer)
+    return (
+        f"Tools:\n{listed}\n\nFirst call the tools you need: {calls}\n"
+        f'Then, with their results, answer: {{"answer": {shape}}}'
+    )
+
+
+def _guided(messages: tuple[Message, ...], guide: SystemMessage) -> tuple[Message, ...]:
+    """The messages with the guide in front, in one system message with what stands there."""
+    if not messages or not isinstance(messages[0], SystemMessage):
+        return (guide, *messages)
+    first = messages[0]
+    memo: dict[Any, Any] = first._memo  # pyright: ignore[reportPrivateUsage] # made for codecs
+    kept = memo.get(_KEY)
+    if kept is None or kept[0] is not guide:
+        text = cast("str", guide.content)
+        own = first.content
+        content = (
+            f"{own}\n\n{text}" if isinstance(own, str) else (*own, TextPart(text=f"\n\n{text}"))
+        )
+        kept = memo[_KEY] = (guide, replace(first, content=content))
+    return (kept[1], *messages[1:])
+
+
+# The schema
+
+
+def _schema(tools: Sequence[ToolDefinition], answer: JsonObject | None, most: int) -> JsonObject:
+    definitions: JsonObject = {}
+    calls = [
+        _closed(
+            tool={"const": tool.name},
+            arguments=_scoped(tool.parameters, f"t{index}", definitions),
+        )
+        for index, tool in enumerate(tools)
+    ]
+    items = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    schema = _closed(calls={"type": "array", "minItems": 1, "maxItems": most, "items": items})
+    if answer is not None:
+        schema = {"anyOf": [schema, _closed(answer=_scoped(answer, "answer", definitions))]}
+    return schema | {"$defs": definitions} if definitions else schema
+
+
+def _closed(**properties: JsonObject) -> JsonObject:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [*properties],
+        "additionalProperties": False,
+    }
+
+
+def _scoped(schema: JsonObject, scope: str, definitions: JsonObject) -> JsonObject:
+    """The schema as a part of a larger one: what it refers to moves into `definitions`.
+
+    `#/$defs/City` becomes `#/$defs/t0_City`. A reference to any other place of the
+    schema makes the schema itself a definition, `#/$defs/t0`.
+    """
+    refs: list[str] = []
+    named: JsonObject = {**(schema.get("definitions") or {}), **(schema.get("$defs") or {})}
+    own = {key: value for key, value in schema.items() if key not in ("$defs", "definitions")}
+    moved = _moved(own, scope, refs)
+    found = {f"{scope}_{name}": _moved(body, scope, refs) for name, body in named.items()}
+    if refs:
+        definitions |= found
+    if any(ref == f"#/$defs/{scope}" or ref.startswith(f"#/$defs/{scope}/") for ref in refs):
+        definitions[scope] = moved
+        return {"$ref": f"#/$defs/{scope}"}
+    return moved
+
+
+_NAMED = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
+_DATA = {"const", "enum", "default", "examples"}
+
+
+def _moved(schema: Any, scope: str, refs: list[str]) -> Any:
+    """The schema with its references pointing to where they are moved; they go to `refs`."""
+    if isinstance(schema, list):
+        return [_moved(one, scope, refs) for one in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    result: JsonObject = {}
+    for key, value in cast(JsonObject, schema).items():
+        if key == "$ref" and isinstance(value, str) and value.startswith("#"):
+            result[key] = _moved_ref(value, scope)
+            refs.append(result[key])
+        elif key in _NAMED and isinstance(value, dict):
+            named = cast(JsonObject, value)
+            result[key] = {name: _moved(one, scope, refs) for name, one in named.items()}
+        else:
+            result[key] = value if key in _DATA else _moved(value, scope, refs)
+    return result
+
+
+def _moved_ref(ref: str, scope: str) -> str:
+    for group in ("#/$defs/", "#/definitions/"):
+        if ref.startswith(group):
+            return f"#/$defs/{scope}_{ref.removeprefix(group)}"
+    return f"#/$defs/{scope}{ref.removeprefix('#')}"
+
+
+# The history
+
+
+def _without_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The history with calls and their results as text; the same object if it has none."""
+    plain: list[Message] = []
+    start = 0
+    while start < len(messages):
+        message = messages[start]
+        end = start + 1
+        if isinstance(message, ToolMessage) or (
+            isinstance(message, AssistantMessage) and message.tool_calls
+        ):
+            while end < len(messages) and isinstance(messages[end], ToolMessage):
+                end += 1
+            # What the user says next goes into the same message: many templates want
+            # the roles to alternate.
+            if end < len(messages) and isinstance(messages[end], UserMessage):
+                end += 1
+            plain += _exchange(message, messages[start + 1 : end])
+        else:
+            plain.append(message)
+        start = end
+    return tuple(plain)
+
+
+def _exchange(first: Message, rest: tuple[Message, ...]) -> tuple[Message, ...]:
+    """An assistant message with calls and what answers it, as text. Made once."""
+    memo: dict[Any, Any] = first._memo  # pyright: ignore[reportPrivateUsage] # made for codecs
+    kept: tuple[tuple[Message, ...], tuple[Message, ...]] | None = memo.get(_KEY)
+    if kept is None or not _same(kept[0], rest):
+        if isinstance(first, AssistantMessage):
+            said = (_told_calls(first),)
+            results = _told_results(first.tool_calls, rest)
+        else:  # Results whose calls are gone, as after a cut.
+            said, results = (), _told_results((), (first, *rest))
+        kept = memo[_KEY] = (rest, (*said, *results))
+    return kept[1]
+
+
+def _same(some: Sequence[Message], others: Sequence[Message]) -> bool:
+    """Whether they are the same objects: comparing their values would read all of them."""
+    return len(some) == len(others) and all(map(operator.is_, some, others))
+
+
+def _told_calls(message: AssistantMessage) -> AssistantMessage:
+    """The calls as the model would have written them, after whatever else it said."""
+    calls = [{"tool": call.name, "arguments": _value(call)} for call in message.tool_calls]
+    text = _json({"calls": calls})
+    content = f"{message.text}\n{text}" if message.text else text
+    return replace(message, content=content, tool_calls=())
+
+
+def _told_results(
+    calls: Iterable[ToolCall], messages: Sequence[Message]
+) -> tuple[UserMessage, ...]:
+    made = {call.id: call for call in calls}
+    parts: list[Part] = []
+    for message in messages:
+        if parts:
+            parts.append(TextPart(text="\n"))
+        if isinstance(message, ToolMessage):
+            call = made.get(message.call_id)
+            name = message.name or (call.name if call else message.call_id)
+            arguments = _json(_value(call)) if call else ""
+            parts.append(TextPart(text=f"{name}({arguments}) returned: "))
+        parts += _parts(message)
+    if not parts:
+        return ()
+    if all(isinstance(part, TextPart) for part in parts):
+        return (UserMessage(content="".join(cast(TextPart, part).text for part in parts)),)
+    return (UserMessage(content=tuple(parts)),)
+
+
+def _parts(message: Message) -> tuple[Part, ...]:
+    content = message.content or ""
+    return (TextPart(text=content),) if isinstance(content, str) else content
+
+
+def _value(call: ToolCall) -> Any:
+    """A call's arguments as JSON; text that is not JSON stays text."""
+    try:
+        return from_json(call.arguments or "{}")
+    except ValueError:
+        return call.arguments
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,97 @@
+"""Rules that hold for the whole project."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import grimp
+import pytest
+
+import agentkit
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = {"agentkit.cli.quickstart"}  # the program that `agentkit demo` runs, not an API
+MODULES = {
+    "agentkit",
+    *(
+        found.name
+        for found in pkgutil.walk_packages(agentkit.__path__, "agentkit.")
+        if not any(part.startswith("_") for part in found.name.split("."))
+    ),
+} - EXAMPLES
+
+
+def order(name: str) -> tuple[bool, bool, str]:
+    """Constants, then classes, then functions, as ruff sorts them."""
+    return (not name.isupper(), not name[0].isupper(), name)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_public_names_are_listed_in_order(name: str) -> None:
+    """Every public module lists its names: sorted, without repetition, all there."""
+    module = importlib.import_module(name)
+    assert module.__all__ == sorted(set(module.__all__), key=order)
+    assert [missing for missing in module.__all__ if not hasattr(module, missing)] == []
+
+
+def test_import_is_light() -> None:
+    """`import agentkit` loads no extra, and nothing heavy that only some runs need."""
+    code = "import agentkit, sys; print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    heavy = {"cyclopts", "docstring_parser", "jsonschema_rs", "pip", "pytest", "rich", "stamina"}
+    heavy |= {
+        "aiohttp",
+        "genai_prices",
+        "dbos",
+        "mcp",
+        "opentelemetry",
+        "temporalio",
+        "trio",
+        "xllamacpp",
+    }
+    assert heavy & set(run.stdout.split()) == set()
+
+
+def test_only_declared_packages_are_imported() -> None:
+    """What agentkit imports is among its dependencies, not only what those happen to bring."""
+    core = {"anyio", "docstring_parser", "httpx2", "jsonschema_rs", "pydantic", "stamina"}
+    core |= {"httpcore2", "pydantic_core"}  # each a part of httpx2 and pydantic, pinned by them
+    core |= {"structlog", "typing_extensions"}
+    extras = {"cyclopts", "genai_prices", "pip", "rich", "xllamacpp"}
+    extras |= {"trio"}  # only under trio, where it is there
+    graph = grimp.build_graph("agentkit", include_external_packages=True, cache_dir=None)
+    used = {module.split(".")[0] for module in graph.modules} - {"agentkit"}
+    assert used - set(sys.stdlib_module_names) - core - extras == set()
+
+
+def test_imports_go_down_the_floors() -> None:
+    """The contracts of pyproject.toml hold, among them that the loop is pure."""
+    # In a process of its own: import-linter configures logging for all of its own.
+    code = "import importlinter.cli as c, sys; sys.exit(c.lint_imports(no_cache=True))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+
+
+def test_no_file_names_an_index_or_a_machine() -> None:
+    """The project installs from wherever its user's pip is told to."""
+    hosts = ["pypi" + ".org", "python" + "hosted.org", "npm" + "js.org", "--" + "index-url"]
+    paths = ["/ro" + "ot/", "/wo" + "rk/", "/opt/" + "pypi"]
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout: there is no list of what belongs to the project")
+    found = [
+        f"{name}: {text}"
+        for name in listed.stdout.splitlines()
+        if (ROOT / name).is_file()
+        for text in hosts + paths
+        if text.encode() in (ROOT / name).read_bytes()
+    ]
+    assert found == []
