@@ -19,7 +19,6 @@ from anyio.lowlevel import current_token
 from agentkit.effects import Address
 from agentkit.errors import ConfigurationError, InvalidTool
 from agentkit.events import Emit, ignore
-from agentkit.loop import AgentSpec, Finish
 from agentkit.messages import Message, Part, UserMessage, messages_from_json
 from agentkit.models import Model, resolve_model
 from agentkit.output import Mode, OutputSpec, output_spec
@@ -34,8 +33,9 @@ from agentkit.run import (
     stepping,
     streaming,
 )
-from agentkit.runner import Driver, Program, Scope, new_run_id
+from agentkit.runner import ComputeFunction, Driver, Program, Scope, new_run_id
 from agentkit.settings import ChatSettings, Limits
+from agentkit.spec import AgentSpec, Finish, OfferedTool
 from agentkit.tools import RunContext, Tool, check_names
 from agentkit.trace.blobs import canonical, digest
 from agentkit.trace.recording import Recorder
@@ -311,7 +311,7 @@ class Agent(Generic[OutputT]):
 
     def conclude(self, finish: Finish[OutputT], run: str) -> RunResult[OutputT]:
         """The result of a run of this agent inside another one's tool."""
-        return conclude(finish, Origin(run=run, earlier=0, recorded=None))
+        return conclude(finish, Origin(run=run, prompt=(), recorded=None))
 
     def _begin(
         self,
@@ -326,7 +326,8 @@ class Agent(Generic[OutputT]):
     ) -> OpenDriver[OutputT]:
         """Check the whole call; what is returned opens the trace and begins the run."""
         earlier = messages_from_json(history)
-        messages = (*earlier, *_prompt_messages(prompt))
+        prompted = _prompt_messages(prompt)
+        messages = (*earlier, *prompted)
         if not messages:
             raise ConfigurationError("There is nothing to answer: give a prompt or a history.")
         program = self.program(settings, limits)
@@ -350,7 +351,7 @@ class Agent(Generic[OutputT]):
                 stream=stream,
             )
             driver = scope.driver(program, messages, earlier=len(earlier))
-            return driver, Origin(run=run, earlier=len(earlier), recorded=_recorded(sink))
+            return driver, Origin(run=run, prompt=prompted, recorded=_recorded(sink))
 
         return begin
 
@@ -374,8 +375,7 @@ class Agent(Generic[OutputT]):
                 at=Address.root(self.name),
                 model=model.name,
                 output=spec,
-                tools=tuple(tool.definition for tool in self.tools),
-                reads=frozenset(tool.name for tool in self.tools if tool.effect == "read"),
+                tools=tuple(map(_offered, self.tools)),
                 instructions=None if dynamic else cast("str | None", self.instructions),
                 dynamic=dynamic,
                 settings=merged.to_params(),
@@ -399,16 +399,19 @@ class Agent(Generic[OutputT]):
 def program_hash(program: Program[Any]) -> str:
     """The hash of what decides an agent's behaviour: instructions, tools, schemas."""
     spec = program.spec
-    computed = getattr(program.compute.get("instructions"), "__qualname__", None)
     return digest(
         canonical(
             {
-                "instructions": spec.instructions or computed,
-                "tools": [tool.to_json() for tool in spec.tools],
+                "instructions": "(computed)" if spec.dynamic else spec.instructions,
+                "tools": [tool.definition.to_json() for tool in spec.tools],
                 "output": spec.output.schema,
             }
         )
     )
+
+
+def _offered(tool: Tool[..., Any]) -> OfferedTool:
+    return OfferedTool(definition=tool.definition, effect=tool.effect)
 
 
 def _as_tool(tool: AnyTool) -> Tool[..., Any]:
@@ -428,10 +431,12 @@ def _prompt_messages(prompt: Prompt) -> tuple[UserMessage, ...]:
     return (UserMessage(content=content),)
 
 
-def _instructions(function: Any) -> Callable[[RunContext[Any]], Any]:
+def _instructions(function: Any) -> ComputeFunction:
     """The user's function as one that takes the context, which it may or may not want."""
     wants_context = bool(inspect.signature(function).parameters)
-    return function if wants_context else lambda context: function()
+    if wants_context:
+        return lambda context, _: function(context)
+    return lambda context, _: function()
 
 
 def _first(*choices: TraceTo | None) -> TraceTo:

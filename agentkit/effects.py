@@ -17,11 +17,13 @@ Every effect has an `Address`, made from its cause and never from timing:
 
 from __future__ import annotations
 
+import json
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, TypeAlias
 
-from agentkit.errors import AgentKitError, RecordedError, error_from_data
+from agentkit.errors import AgentKitError, RecordedError, ToolsFailed, error_from_data
 from agentkit.messages import (
     JsonObject,
     ModelRequest,
@@ -34,12 +36,16 @@ from agentkit.messages import (
 __all__ = [
     "Address",
     "Compute",
+    "Decision",
     "Effect",
     "Failure",
     "Handler",
     "Interrupt",
     "ModelCall",
     "Outcome",
+    "Pause",
+    "PendingCall",
+    "Suspended",
     "ToolBatch",
     "ToolInvocation",
     "ToolOutcome",
@@ -121,7 +127,30 @@ class Compute:
     input: Any = None
 
 
-Effect: TypeAlias = ModelCall | ToolBatch | ToolInvocation | Compute
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PendingCall:
+    """A tool call that somebody has to decide about before it runs.
+
+    Attributes:
+        at: Its address.
+        call: What the model asks for.
+        kind: `approval`: may it run? `deferred`: what is its result?
+    """
+
+    at: Address
+    call: ToolCall
+    kind: Literal["approval", "deferred"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pause:
+    """Have calls decided about. Answered by a `Decision` for each, in order, or `Suspended`."""
+
+    at: Address
+    pending: tuple[PendingCall, ...]
+
+
+Effect: TypeAlias = ModelCall | ToolBatch | ToolInvocation | Compute | Pause
 
 
 # Outcomes
@@ -131,6 +160,7 @@ Effect: TypeAlias = ModelCall | ToolBatch | ToolInvocation | Compute
 class Failure:
     """An effect that did not succeed: the error's type, message and fields as data.
 
+    `parts` are the failures that this one is made of, if it is a `ToolsFailed`;
     `exception` is the live exception, for `raise … from` in this process. It is
     never recorded.
     """
@@ -139,6 +169,7 @@ class Failure:
     message: str
     data: JsonObject = field(default_factory=dict[str, Any])
     traceback: str | None = None
+    parts: tuple[Failure, ...] = ()
     exception: BaseException | None = field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -157,6 +188,9 @@ class Failure:
         """The live agentkit error if there is one, else one rebuilt from the data."""
         if isinstance(self.exception, AgentKitError):
             return self.exception
+        if self.parts:
+            live = [part.exception or part.to_error() for part in self.parts]
+            return ToolsFailed(self.message, [one for one in live if isinstance(one, Exception)])
         error = error_from_data(self.type, self.message, self.data)
         error.__cause__ = self.exception
         return error
@@ -201,8 +235,62 @@ class Interrupt:
     outcomes: tuple[ToolOutcome, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided about a pending call. Made by its class methods.
+
+    Attributes:
+        kind: What.
+        text: The reason, the other arguments as JSON text, or the answer.
+        by: Who decided, for the trace.
+    """
+
+    kind: Literal["approve", "deny", "edit", "answer"]
+    text: str = ""
+    by: str | None = None
+
+    @classmethod
+    def approve(cls, *, by: str | None = None) -> Self:
+        """Run the call as it is."""
+        return cls("approve", by=by)
+
+    @classmethod
+    def deny(cls, reason: str = "", *, by: str | None = None) -> Self:
+        """Do not run it; the model is told the reason."""
+        return cls("deny", reason, by)
+
+    @classmethod
+    def edit(cls, arguments: Mapping[str, Any] | str, *, by: str | None = None) -> Self:
+        """Run it with other arguments; the model is told which."""
+        text = arguments if isinstance(arguments, str) else json.dumps(dict(arguments))
+        return cls("edit", text, by)
+
+    @classmethod
+    def answer(cls, text: str, *, by: str | None = None) -> Self:
+        """Do not run it; this is its result."""
+        return cls("answer", text, by)
+
+    def said(self) -> str:
+        """What the model is told of a call that does not run."""
+        if self.kind == "answer":
+            return self.text
+        return f"Denied: {self.text}" if self.text else "Denied."
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """Nobody is there to decide now: the run pauses, and is resumed with the decisions."""
+
+
 Outcome: TypeAlias = (
-    ModelResponse | ToolOutcome | tuple[ToolOutcome, ...] | Value | Failure | Interrupt
+    ModelResponse
+    | ToolOutcome
+    | tuple[ToolOutcome, ...]
+    | tuple[Decision, ...]
+    | Value
+    | Failure
+    | Interrupt
+    | Suspended
 )
 
 

@@ -27,6 +27,7 @@ error that ends a run also carries what the run had reached: `error.result`
     │   ├── OutputTruncated         cut off at the token limit
     │   └── OutputInvalid           the output never matched its type
     ├── LimitExceeded               one of `Limits` was reached
+    ├── ToolsFailed                 an ExceptionGroup: tools that say on_error="raise"
     ├── RunCancelled                the run was cancelled from outside
     ├── LocalModelError             weights or embedded server unavailable
     ├── TraceError
@@ -39,11 +40,11 @@ error that ends a run also carries what the run had reached: `error.result`
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
-    from agentkit.agent import RunResult
+    from agentkit.run import RunResult
     from agentkit.trace.reader import Trace
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "ReplayDivergence",
     "RunCancelled",
     "ToolError",
+    "ToolsFailed",
     "TraceCorrupt",
     "TraceError",
     "TraceUnsupported",
@@ -100,12 +102,16 @@ class AgentKitError(Exception):
 
     def __init__(self, message: str, **fields: Any) -> None:
         super().__init__(message)
-        self.message = message
         self.result: RunResult[Any] | None = None
         for name in self.fields:
             setattr(self, name, fields.pop(name, None))
         if fields:
             raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(fields))}")
+
+    @property
+    def message(self) -> str:
+        """What happened, in words."""
+        return self.args[0]
 
     @property
     def trace(self) -> Trace | None:
@@ -229,6 +235,22 @@ class LimitExceeded(AgentKitError):
     limit: str
     value: float
     maximum: float
+
+
+class ToolsFailed(ExceptionGroup[Exception], AgentKitError):
+    """Tools failed whose author wants that raised. Holds the exceptions, in call order."""
+
+    def __new__(cls, message: str, exceptions: Sequence[Exception]) -> Self:
+        """As of ExceptionGroup."""
+        return super().__new__(cls, message, exceptions)
+
+    def __init__(self, message: str, exceptions: Sequence[Exception]) -> None:
+        super().__init__(message, exceptions)
+        self.result = None
+
+    def derive(self, excs: Sequence[Exception]) -> ToolsFailed:  # type: ignore[override]  # of Exceptions only
+        """A group of some of these; `except*` asks for it."""
+        return ToolsFailed(self.message, excs)
 
 
 class RunCancelled(AgentKitError):

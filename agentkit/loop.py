@@ -8,26 +8,31 @@ exactly one tool message.
 
 A step is one model call and what follows from it:
 
-    ask the model ─┬─ it failed, refused, was cut off ──────────────→ Finish
-                   ├─ it calls tools ── run them, append the answers ─→ next step
-                   ├─ its output does not fit ── say why ─────────────→ next step
-                   └─ its output fits ───────────────────────────────→ Finish
+    ask the model ─┬─ it failed, refused, was cut off ───────────────→ Finish
+                   ├─ it calls tools ── gate, run, append the answers ─→ next step
+                   ├─ its output does not fit ── say why ──────────────→ next step
+                   └─ its output fits, and the validators agree ───────→ Finish
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from agentkit.effects import (
     Address,
     Compute,
+    Decision,
     Effect,
     Failure,
     Interrupt,
     ModelCall,
     Outcome,
+    Pause,
+    PendingCall,
+    Suspended,
     ToolBatch,
     ToolInvocation,
     ToolOutcome,
@@ -47,87 +52,33 @@ from agentkit.messages import (
     ModelRequest,
     ModelResponse,
     SystemMessage,
+    TextPart,
     ToolCall,
     ToolChoice,
-    ToolDefinition,
     ToolMessage,
     Usage,
     UserMessage,
+    messages_from_json,
 )
-from agentkit.output import Accepted, OutputSpec, Rejected
-from agentkit.settings import Limits
+from agentkit.output import Accepted, Rejected
+from agentkit.spec import AgentSpec, Finish, OfferedTool, RunStatus
 
-__all__ = ["AgentSpec", "Finish", "RunStatus", "conversation", "limit_reached"]
+__all__ = ["conversation", "limit_reached"]
 
 OutputT = TypeVar("OutputT")
 T = TypeVar("T")
-RunStatus: TypeAlias = Literal["ok", "error", "limit", "cancelled"]
 Steps: TypeAlias = Generator[Effect, Outcome | None, T]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AgentSpec(Generic[OutputT]):
-    """What the loop decides by.
-
-    Attributes:
-        at: The address of this run of the agent.
-        model: The model's name.
-        output: How the output is asked for and checked.
-        tools: What the model may call.
-        reads: The names of those that change nothing in the world.
-        instructions: The system text; `dynamic` says that it is computed instead.
-        dynamic: Ask for the instructions through a `Compute` effect.
-        settings: Sampling parameters under their chat-completions names.
-        tool_choice: What the model may or must call at first; after a call that this
-            forced it is free again, so that the loop can end, unless `keep_tool_choice`.
-        limits: Where the run ends; `repeats` is a number here.
-        reasks: How often an output that does not fit is asked for again.
-    """
-
-    at: Address
-    model: str
-    output: OutputSpec[OutputT]
-    tools: tuple[ToolDefinition, ...] = ()
-    reads: frozenset[str] = frozenset()
-    instructions: str | None = None
-    dynamic: bool = False
-    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    tool_choice: ToolChoice | None = None
-    keep_tool_choice: bool = False
-    limits: Limits = Limits()
-    reasks: int = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finish(Generic[OutputT]):
-    """How a conversation ended. `messages` is the whole valid history without instructions."""
-
-    status: RunStatus
-    messages: tuple[Message, ...]
-    usage: Usage
-    output: OutputT | None = None
-    error: Failure | None = None
-
-
-@dataclass(slots=True)
-class _State:
-    """What changes from step to step."""
-
-    history: list[Message]
-    usage: Usage = Usage()
-    last_batch: tuple[tuple[str, str], ...] = ()
-    repeated: int = 0
-    without_tools: bool = False
-    empty: int = 0
-    attempts: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
-
-
-def conversation(spec: AgentSpec[OutputT], messages: Sequence[Message]) -> Steps[Finish[OutputT]]:
+def conversation(
+    spec: AgentSpec[OutputT], messages: Sequence[Message], usage: Usage | None = None
+) -> Steps[Finish[OutputT]]:
     """Run an agent to its end.
 
     Args:
         spec: The agent.
         messages: The conversation so far, ending with the prompt.
+        usage: What counts as used already, when the conversation was handed over.
 
     Yields:
         Effects. Each must be answered with its own kind of outcome, or with an
@@ -136,80 +87,351 @@ def conversation(spec: AgentSpec[OutputT], messages: Sequence[Message]) -> Steps
     Returns:
         How it ended. Nothing is raised for what a model or a tool does.
     """
-    state = _State(history=list(messages))
-    head = yield from _instructions(spec)
-    if isinstance(head, (Failure, Interrupt)):
-        return _stopped(state, head)
-    step = 0
-    while True:
-        if reached := spec.limits.reached(state.usage):
-            return _stopped(state, limit_reached(*reached))
-        at = spec.at.step(step)
-        answer = yield from _ask(spec, state, head, at)
-        if isinstance(answer, (Failure, Interrupt)):
-            return _stopped(state, answer)
-        # A model that does not count itself must not escape the limit of steps.
-        state.usage += replace(answer.usage, requests=max(answer.usage.requests, 1))
-        if unusable := _unusable(answer, spec.model):
-            return _stopped(state, unusable)
+    return (yield from _Conversation(spec, messages, usage or Usage()).run())
 
-        verdict = spec.output.read(answer.message)
+
+class _Stop(Exception):
+    """Ends the conversation from wherever it is."""
+
+    def __init__(
+        self, reason: Failure | Interrupt | None = None, pending: tuple[PendingCall, ...] = ()
+    ) -> None:
+        self.reason = reason
+        self.pending = pending
+
+
+class _Conversation(Generic[OutputT]):
+    """One conversation: the agent, and what changes from step to step."""
+
+    def __init__(self, spec: AgentSpec[OutputT], messages: Sequence[Message], usage: Usage) -> None:
+        self.spec = spec
+        self.history = list(messages)
+        self.new: list[Message] = []
+        self.usage = usage
+        self.offered = spec.tools
+        self.size = 0
+        self.last_batch: tuple[tuple[str, str], ...] = ()
+        self.repeated = 0
+        self.without_tools = False
+        self.empty = 0
+        self.attempts: list[dict[str, str]] = []
+
+    def run(self) -> Steps[Finish[OutputT]]:
+        try:
+            head = yield from self.instructions()
+            for step in count():
+                finish = yield from self.step(head, self.spec.at.step(step))
+                if finish is not None:
+                    return finish
+        except _Stop as stop:
+            return self.stopped(stop)
+        raise AssertionError("unreachable: steps are counted for ever")
+
+    def step(self, head: tuple[Message, ...], at: Address) -> Steps[Finish[OutputT] | None]:
+        if reached := self.spec.limits.reached(self.usage):
+            raise _Stop(limit_reached(*reached))
+        yield from self.compact(at)
+        yield from self.offer(at)
+        answer = yield from self.ask(head, at)
+        if unusable := _unusable(answer, self.spec.model):
+            raise _Stop(unusable)
+        verdict = self.spec.output.read(answer.message)
         if isinstance(verdict, Accepted):
-            _conclude(state, answer, verdict)
-            return Finish(
-                status="ok",
-                output=verdict.value,
-                messages=tuple(state.history),
-                usage=state.usage,
-            )
+            verdict = yield from self.validate(verdict, at)
+        if isinstance(verdict, Accepted):
+            self.conclude(answer, verdict)
+            return self.finish("ok", output=verdict.value)
         if answer.message.tool_calls:
-            stop = yield from _act(spec, state, answer, verdict, at)
-        else:
-            stop = _ask_again(spec, state, answer, verdict)
+            return (yield from self.act(answer, verdict, at))
+        self.ask_again(answer, verdict)
+        return None
+
+    # Before the model is asked
+
+    def compute(self, at: Address, name: str, value: Any = None) -> Steps[Any]:
+        """Have the user's function of this name called."""
+        outcome = yield Compute(at=at.child(name), name=name, input=value)
+        if isinstance(outcome, Value):
+            return outcome.value
+        assert isinstance(outcome, (Failure, Interrupt))
+        raise _Stop(outcome)
+
+    def instructions(self) -> Steps[tuple[Message, ...]]:
+        """The messages that stand before the history in every request."""
+        text = self.spec.instructions
+        if self.spec.dynamic:
+            text = yield from self.compute(self.spec.at, "instructions")
+        parts = [part for part in (text, self.spec.output.instructions) if part]
+        return (SystemMessage(content="\n\n".join(parts)),) if parts else ()
+
+    def compact(self, at: Address) -> Steps[None]:
+        """Replace a history that has grown too large by a shorter one."""
+        above = self.spec.compact_above
+        if above is None or self.size <= above:
+            return
+        shorter = yield from self.compute(at, "compact", tuple(self.history))
+        if shorter is not None:
+            self.history = list(messages_from_json(shorter))
+
+    def offer(self, at: Address) -> Steps[None]:
+        """Ask the dynamic toolsets what there is at this step."""
+        if not self.spec.toolsets:
+            return
+        offered = yield from self.compute(at, "toolsets")
+        tools = (*self.spec.tools, *(OfferedTool.from_json(tool) for tool in offered))
+        if tools != self.offered:  # equal ones keep what was encoded of them
+            self.offered = tools
+
+    def ask(self, head: tuple[Message, ...], at: Address) -> Steps[ModelResponse]:
+        tools = tuple(tool.definition for tool in self.offered)
+        if self.spec.output.tool is not None:
+            tools = (*tools, self.spec.output.tool)
+        request = ModelRequest(
+            messages=(*head, *self.history),
+            tools=tools,
+            tool_choice=self.tool_choice() if tools else None,
+            output=self.spec.output.format,
+            settings=self.spec.settings,
+        )
+        answer = yield ModelCall(at=at, model=self.spec.model, request=request)
+        if not isinstance(answer, ModelResponse):
+            assert isinstance(answer, (Failure, Interrupt))
+            raise _Stop(answer)
+        # A model that does not count itself must not escape the limit of steps.
+        self.usage += replace(answer.usage, requests=max(answer.usage.requests, 1))
+        self.size = answer.usage.input_tokens
+        return answer
+
+    def tool_choice(self) -> ToolChoice | None:
+        if self.spec.output.tool is not None:
+            # The answer itself comes as a call, so the model must always call something.
+            if self.without_tools or not self.offered:
+                return ForcedTool(name=self.spec.output.tool.name)
+            return "required"
+        if self.without_tools:
+            return "none"
+        forced = self.spec.tool_choice not in (None, "auto", "none")
+        if forced and self.usage.tool_calls and not self.spec.keep_tool_choice:
+            return "auto"
+        return self.spec.tool_choice
+
+    # The model has given its output
+
+    def validate(
+        self, verdict: Accepted[OutputT], at: Address
+    ) -> Steps[Accepted[OutputT] | Rejected]:
+        """Ask the validators and the output function, one after the other."""
+        names = [f"validator{index}" for index in range(self.spec.validators)]
+        if self.spec.output.function:
+            names.append("output")
+        for name in names:
+            outcome = yield Compute(at=at.child(name), name=name, input=verdict.text)
+            if isinstance(outcome, Failure) and outcome.type == "ToolError":
+                return Rejected(text=verdict.text, problem=outcome.message, call=verdict.call)
+            if not isinstance(outcome, Value):
+                assert isinstance(outcome, (Failure, Interrupt))
+                raise _Stop(outcome)
+            if name == "output":
+                verdict = replace(verdict, value=self.spec.output.revive(outcome.value))
+        return verdict
+
+    def conclude(self, answer: ModelResponse, verdict: Accepted[Any]) -> None:
+        """Append the final answer. Where it came as a call, every call of it is answered."""
+        self.append(answer.message)
+        skipped = "Not executed: the final output came in the same response."
+        for call in answer.message.tool_calls:
+            self.append(_told(call, "Accepted." if call is verdict.call else skipped))
+
+    # The model calls tools
+
+    def act(
+        self, answer: ModelResponse, verdict: Rejected, at: Address
+    ) -> Steps[Finish[OutputT] | None]:
+        """Run the calls of one response and append their answers, or say why not."""
+        calls = answer.message.tool_calls
+        if self.is_repetition(calls):
+            # The earlier results stand: this response is left out of the history, and the
+            # model is asked once more for an answer from what it has.
+            self.without_tools = True
+            return None
+        self.check_calls(answer, verdict)
+        wanted = [
+            self.invocation(at.call(index), call)
+            for index, call in enumerate(calls)
+            if call is not verdict.call
+        ]
+        told, wanted, notes = yield from self.gate(wanted, at)
+        outcomes: tuple[ToolOutcome, ...] = ()
+        stop: Failure | Interrupt | None = None
+        if wanted:
+            answered = yield ToolBatch(at=at, calls=tuple(wanted))
+            if isinstance(answered, Interrupt):
+                stop, outcomes = answered, answered.outcomes
+            else:
+                outcomes = cast("tuple[ToolOutcome, ...]", answered)
+                stop = _fatal(outcomes)
+        self.usage += _used(outcomes)
+        told |= {outcome.at: outcome.message for outcome in outcomes}
+        self.append(answer.message)
+        for index, call in enumerate(calls):
+            message = told.get(at.call(index)) or _told(call, verdict.problem)
+            self.append(_noted(message, notes.get(at.call(index))))
         if stop is not None:
-            return _stopped(state, stop)
-        step += 1
+            raise _Stop(stop)
+        return self.handed_over(calls, at)
 
+    def is_repetition(self, calls: tuple[ToolCall, ...]) -> bool:
+        maximum = self.spec.limits.repeats
+        if self.without_tools:
+            hint = "Asked without tools, the model called tools again."
+            raise _Stop(limit_reached("repeats", self.repeated, maximum or 0, hint=hint))
+        batch = tuple((call.name, call.arguments) for call in calls)
+        self.repeated = self.repeated + 1 if batch == self.last_batch else 0
+        self.last_batch = batch
+        return maximum is not None and self.repeated > maximum
 
-def _instructions(spec: AgentSpec[Any]) -> Steps[tuple[Message, ...] | Failure | Interrupt]:
-    """The messages that stand before the history in every request."""
-    text = spec.instructions
-    if spec.dynamic:
-        computed = yield Compute(at=spec.at.child("instructions"), name="instructions")
-        if not isinstance(computed, Value):
-            return cast("Failure | Interrupt", computed)
-        text = computed.value
-    parts = [part for part in (text, spec.output.instructions) if part]
-    return (SystemMessage(content="\n\n".join(parts)),) if parts else ()
+    def check_calls(self, answer: ModelResponse, verdict: Rejected) -> None:
+        """Stop before anything runs: at the limit, or when the output was wrong too often."""
+        calls = answer.message.tool_calls
+        maximum = self.spec.limits.tool_calls
+        total = self.usage.tool_calls + len(calls) - (verdict.call is not None)
+        if maximum is not None and total > maximum:
+            self.append(answer.message)
+            for call in calls:
+                self.append(_told(call, "Not executed: the run has reached its limit."))
+            raise _Stop(limit_reached("tool_calls", total, maximum))
+        if verdict.call is not None and (stop := self.count_attempt(verdict)):
+            self.append(answer.message)
+            for call in calls:
+                self.append(_told(call, "Not executed: the run has ended."))
+            raise _Stop(stop)
 
+    def invocation(self, at: Address, call: ToolCall) -> ToolInvocation:
+        tool = self.tool(call.name)
+        return ToolInvocation(at=at, call=call, effect=tool.effect if tool else "write")
 
-def _ask(
-    spec: AgentSpec[Any], state: _State, head: tuple[Message, ...], at: Address
-) -> Steps[ModelResponse | Failure | Interrupt]:
-    tools = (*spec.tools, spec.output.tool) if spec.output.tool else spec.tools
-    request = ModelRequest(
-        messages=(*head, *state.history),
-        tools=tools,
-        tool_choice=_tool_choice(spec, state) if tools else None,
-        output=spec.output.format,
-        settings=spec.settings,
-    )
-    answer = yield ModelCall(at=at, model=spec.model, request=request)
-    return cast("ModelResponse | Failure | Interrupt", answer)
+    def tool(self, name: str) -> OfferedTool | None:
+        return next((tool for tool in self.offered if tool.definition.name == name), None)
 
+    def gate(
+        self, wanted: list[ToolInvocation], at: Address
+    ) -> Steps[tuple[dict[Address, ToolMessage], list[ToolInvocation], dict[Address, str]]]:
+        """Ask for what has to be asked for, before anything of the batch runs.
 
-def _tool_choice(spec: AgentSpec[Any], state: _State) -> ToolChoice | None:
-    if spec.output.tool is not None:
-        # The answer itself comes as a call, so the model must always call something.
-        if state.without_tools or not spec.tools:
-            return ForcedTool(name=spec.output.tool.name)
-        return "required"
-    if state.without_tools:
-        return "none"
-    forced = spec.tool_choice not in (None, "auto", "none")
-    if forced and state.usage.tool_calls and not spec.keep_tool_choice:
-        return "auto"
-    return spec.tool_choice
+        Returns:
+            The calls that are answered without running, those that run, and what the
+            model is to be told besides their results.
+        """
+        decisions = yield from self.decisions(wanted, at)
+        told: dict[Address, ToolMessage] = {}
+        running: list[ToolInvocation] = []
+        notes: dict[Address, str] = {}
+        for one in wanted:
+            tool, decision = self.tool(one.call.name), decisions.get(one.at)
+            if tool is not None and tool.handoff is not None:
+                told[one.at] = _told(one.call, f"Handed over to {tool.handoff}.")
+            elif decision is None or decision.kind == "approve":
+                running.append(one)
+            elif decision.kind == "edit":
+                notes[one.at] = f"(Run with other arguments: {decision.text})"
+                running.append(replace(one, call=replace(one.call, arguments=decision.text)))
+            else:
+                told[one.at] = _told(one.call, decision.said())
+        return told, running, notes
+
+    def decisions(
+        self, wanted: list[ToolInvocation], at: Address
+    ) -> Steps[dict[Address, Decision]]:
+        """Have the calls decided about that may not just run."""
+        pending: list[PendingCall] = []
+        for one in wanted:
+            tool = self.tool(one.call.name)
+            if tool is not None and tool.deferred:
+                pending.append(PendingCall(at=one.at, call=one.call, kind="deferred"))
+            elif tool is not None and (yield from self.needs_approval(tool, one)):
+                pending.append(PendingCall(at=one.at, call=one.call, kind="approval"))
+        if not pending:
+            return {}
+        outcome = yield Pause(at=at, pending=tuple(pending))
+        if isinstance(outcome, Suspended):
+            raise _Stop(pending=tuple(pending))
+        if isinstance(outcome, (Failure, Interrupt)):
+            raise _Stop(outcome)
+        made = cast("tuple[Decision, ...]", outcome)
+        return {one.at: decision for one, decision in zip(pending, made, strict=True)}
+
+    def needs_approval(self, tool: OfferedTool, one: ToolInvocation) -> Steps[bool]:
+        if tool.approval != "ask":
+            return tool.approval == "always"
+        name = f"approval:{one.call.name}"
+        outcome = yield Compute(at=one.at.child("approval"), name=name, input=one.call.arguments)
+        if isinstance(outcome, Interrupt):
+            raise _Stop(outcome)
+        # A function that fails to say whether a call is harmless has not said that it is.
+        return not (isinstance(outcome, Value) and outcome.value is False)
+
+    def handed_over(self, calls: tuple[ToolCall, ...], at: Address) -> Finish[OutputT] | None:
+        for index, call in enumerate(calls):
+            tool = self.tool(call.name)
+            if tool is not None and tool.handoff is not None:
+                place = at.call(index).child(tool.handoff)
+                return replace(self.finish("handoff"), handoff=(tool.handoff, place))
+        return None
+
+    # The model has to try again
+
+    def ask_again(self, answer: ModelResponse, verdict: Rejected) -> None:
+        """No calls and no output that fits: tell the model, unless it was told often enough."""
+        if not answer.message.text:
+            # An empty message is not kept: several servers refuse one in the history.
+            self.empty += 1
+            if self.empty > 1:
+                text = f"{self.spec.model} answered twice with neither text nor tool calls."
+                raise _Stop(_failure(InvalidResponse(text, model=self.spec.model)))
+            return
+        self.append(answer.message)
+        if stop := self.count_attempt(verdict):
+            raise _Stop(stop)
+        self.append(UserMessage(content=verdict.problem))
+
+    def count_attempt(self, verdict: Rejected) -> Failure | None:
+        self.attempts.append({"text": verdict.text, "problem": verdict.problem})
+        if len(self.attempts) <= self.spec.reasks:
+            return None
+        return _failure(
+            OutputInvalid(
+                f"The output of {self.spec.model} did not fit after {len(self.attempts)} "
+                f"attempts. The last problem: {verdict.problem}",
+                model=self.spec.model,
+                attempts=self.attempts,
+            )
+        )
+
+    # The end
+
+    def append(self, message: Message) -> None:
+        self.history.append(message)
+        self.new.append(message)
+
+    def finish(self, status: RunStatus, **fields: Any) -> Finish[Any]:
+        return Finish(
+            status=status,
+            messages=tuple(self.history),
+            new=tuple(self.new),
+            usage=self.usage,
+            **fields,
+        )
+
+    def stopped(self, stop: _Stop) -> Finish[OutputT]:
+        match stop.reason:
+            case None:
+                return self.finish("paused", pending=stop.pending)
+            case Interrupt(status=status, error=error):
+                return self.finish(status, error=error)
+            case Failure(type="LimitExceeded") as error:
+                return self.finish("limit", error=error)
+            case error:
+                return self.finish("error", error=error)
 
 
 def limit_reached(name: str, value: float, maximum: float, *, hint: str = "") -> Failure:
@@ -226,92 +448,19 @@ def _unusable(answer: ModelResponse, model: str) -> Failure | None:
     """A response of which nothing may be executed or returned."""
     message = answer.message
     if answer.finish == "length":
-        return _failure(
-            OutputTruncated(
-                f"The answer of {model} was cut off at its token limit after "
-                f"{answer.usage.output_tokens} output tokens; nothing of it was executed. "
-                "Raise max_completion_tokens or ask for less.",
-                model=model,
-                text=message.text,
-            )
+        text = (
+            f"The answer of {model} was cut off at its token limit after "
+            f"{answer.usage.output_tokens} output tokens; nothing of it was executed. "
+            "Raise max_completion_tokens or ask for less."
         )
+        return _failure(OutputTruncated(text, model=model, text=message.text))
     if message.refusal or answer.finish == "content_filter":
-        said = message.refusal or message.text
         why = "refused" if message.refusal else "was stopped by a content filter"
-        return _failure(ModelRefusal(f"{model} {why}: {said}", model=model, reason=answer.finish))
+        text = f"{model} {why}: {message.refusal or message.text}"
+        return _failure(ModelRefusal(text, model=model, reason=answer.finish))
     if answer.finish == "error":
         return _failure(InvalidResponse(f"{model} ended its answer with an error.", model=model))
     return None
-
-
-def _conclude(state: _State, answer: ModelResponse, verdict: Accepted[Any]) -> None:
-    """Append the final answer. Where it came as a call, every call of it is answered."""
-    state.history.append(answer.message)
-    for call in answer.message.tool_calls:
-        text = (
-            "Accepted."
-            if call is verdict.call
-            else "Not executed: the final output came in the same response."
-        )
-        state.history.append(_told(call, text))
-
-
-def _act(
-    spec: AgentSpec[Any],
-    state: _State,
-    answer: ModelResponse,
-    verdict: Rejected,
-    at: Address,
-) -> Steps[Failure | Interrupt | None]:
-    """Run the calls of one response and append their answers, or say why not."""
-    calls = answer.message.tool_calls
-    if state.without_tools:
-        maximum = cast("int", spec.limits.repeats)
-        return limit_reached(
-            "repeats",
-            state.repeated,
-            maximum,
-            hint="Asked without tools, the model called tools again.",
-        )
-    batch = tuple((call.name, call.arguments) for call in calls)
-    state.repeated = state.repeated + 1 if batch == state.last_batch else 0
-    state.last_batch = batch
-    if spec.limits.repeats is not None and state.repeated > spec.limits.repeats:
-        # The earlier results stand: this response is left out of the history, and the
-        # model is asked once more for an answer from what it has.
-        state.without_tools = True
-        return None
-
-    rejected = [call for call in calls if call is verdict.call]
-    wanted = [(index, call) for index, call in enumerate(calls) if call is not verdict.call]
-    maximum, total = spec.limits.tool_calls, state.usage.tool_calls + len(wanted)
-    state.history.append(answer.message)
-    if maximum is not None and total > maximum:
-        state.history += [_told(c, "Not executed: the run has reached its limit.") for c in calls]
-        return limit_reached("tool_calls", total, maximum)
-    if rejected and (stop := _count_attempt(spec, state, verdict)):
-        state.history += [_told(call, "Not executed: the run has ended.") for call in calls]
-        return stop
-    outcomes: tuple[ToolOutcome, ...] = ()
-    interrupt: Interrupt | None = None
-    if wanted:
-        invocations = tuple(
-            ToolInvocation(
-                at=at.call(index), call=call, effect="read" if call.name in spec.reads else "write"
-            )
-            for index, call in wanted
-        )
-        answered = yield ToolBatch(at=at, calls=invocations)
-        if isinstance(answered, Interrupt):
-            interrupt, outcomes = answered, answered.outcomes
-        else:
-            outcomes = cast("tuple[ToolOutcome, ...]", answered)
-    state.usage += _used(outcomes)
-    answers = iter(outcomes)
-    for call in calls:
-        told = _told(call, verdict.problem) if call is verdict.call else next(answers).message
-        state.history.append(told)
-    return interrupt or _fatal(outcomes)
 
 
 def _used(outcomes: tuple[ToolOutcome, ...]) -> Usage:
@@ -324,55 +473,21 @@ def _used(outcomes: tuple[ToolOutcome, ...]) -> Usage:
 
 
 def _fatal(outcomes: tuple[ToolOutcome, ...]) -> Failure | None:
-    """The failure of a tool whose author wants it raised; the others ride along as its data."""
-    fatal = [outcome.error for outcome in outcomes if outcome.fatal and outcome.error]
-    return fatal[0] if fatal else None
-
-
-def _ask_again(
-    spec: AgentSpec[Any], state: _State, answer: ModelResponse, verdict: Rejected
-) -> Failure | None:
-    """No calls and no output that fits: tell the model, unless it was told often enough."""
-    if not answer.message.text:
-        # An empty message is not kept: several servers refuse one in the history.
-        state.empty += 1
-        if state.empty <= 1:
-            return None
-        return _failure(
-            InvalidResponse(
-                f"{spec.model} answered twice with neither text nor tool calls.",
-                model=spec.model,
-            )
-        )
-    state.history.append(replace(answer.message, tool_calls=()))
-    if stop := _count_attempt(spec, state, verdict):
-        return stop
-    state.history.append(UserMessage(content=verdict.problem))
-    return None
-
-
-def _count_attempt(spec: AgentSpec[Any], state: _State, verdict: Rejected) -> Failure | None:
-    state.attempts.append({"text": verdict.text, "problem": verdict.problem})
-    if len(state.attempts) <= spec.reasks:
+    """What the tools failed with whose author wants that raised, together."""
+    failures = tuple(one.error for one in outcomes if one.fatal and one.error is not None)
+    if not failures:
         return None
-    return _failure(
-        OutputInvalid(
-            f"The output of {spec.model} did not fit after {len(state.attempts)} attempts. "
-            f"The last problem: {verdict.problem}",
-            model=spec.model,
-            attempts=state.attempts,
-        )
-    )
+    message = f"{len(failures)} tool{'s' * (len(failures) > 1)} failed"
+    return Failure(type="ToolsFailed", message=message, parts=failures)
 
 
 def _told(call: ToolCall, text: str) -> ToolMessage:
     return ToolMessage(call_id=call.id, name=call.name, content=text)
 
 
-def _stopped(state: _State, reason: Failure | Interrupt) -> Finish[Any]:
-    if isinstance(reason, Interrupt):
-        status, error = reason.status, reason.error
-    else:
-        error = reason
-        status = "limit" if error.type == "LimitExceeded" else "error"
-    return Finish(status=status, error=error, messages=tuple(state.history), usage=state.usage)
+def _noted(message: ToolMessage, note: str | None) -> ToolMessage:
+    if note is None:
+        return message
+    if isinstance(message.content, str):
+        return replace(message, content=f"{note}\n{message.content}")
+    return replace(message, content=(TextPart(text=note), *message.content))

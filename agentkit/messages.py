@@ -453,6 +453,11 @@ class ToolDefinition:
             function["strict"] = True
         return {"type": "function", "function": function}
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ToolDefinition:
+        """The reverse of `to_json`."""
+        return cls(**data["function"])
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForcedTool:

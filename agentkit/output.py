@@ -38,6 +38,7 @@ class Accepted(Generic[OutputT]):
     """The message holds an output of the right type; `call` if it came as a call."""
 
     value: OutputT
+    text: str = ""
     call: ToolCall | None = None
 
 
@@ -60,6 +61,8 @@ class OutputSpec(Generic[OutputT]):
         tool: The tool through which the output comes, in the tool mode.
         instructions: What the system message says of it, in the json and prompt modes.
         schema: The JSON Schema of the output; None for plain text.
+        function: The output is handed to the user's function, whose value is the result.
+        revive: The value of that function from what was recorded of it.
     """
 
     check: Callable[[str], OutputT]
@@ -67,6 +70,8 @@ class OutputSpec(Generic[OutputT]):
     tool: ToolDefinition | None = None
     instructions: str | None = None
     schema: JsonObject | None = None
+    function: bool = False
+    revive: Callable[[Any], Any] = lambda value: value
 
     def read(self, message: AssistantMessage) -> Accepted[OutputT] | Rejected:
         """Look for the output in what the model said."""
@@ -85,7 +90,7 @@ class OutputSpec(Generic[OutputT]):
 
     def _verdict(self, text: str, call: ToolCall | None) -> Accepted[OutputT] | Rejected:
         try:
-            return Accepted(value=self.check(text), call=call)
+            return Accepted(value=self.check(text), text=text, call=call)
         except ValidationError as error:
             problem = explain(error)
         except ValueError as error:

@@ -80,9 +80,9 @@ class RawSchema:
         needed = {p.name for p in plain if p.default is EMPTY} - hidden
         required = set(self.parameters.get("required", ()))
         wrong: dict[str, set[str]] = {
+            "takes from the run": {*shown} & hidden,
             "does not take": set() if self._open else {*shown} - known,
             "needs, but the schema does not require,": needed - required,
-            "takes from the run": {*shown} & hidden,
         }
         for how, names in wrong.items():
             if names:

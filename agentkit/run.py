@@ -17,12 +17,12 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import anyio
 
-from agentkit.effects import Effect, Outcome
+from agentkit.effects import Effect, Outcome, PendingCall
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, Event, TextDelta
-from agentkit.loop import Finish, RunStatus
 from agentkit.messages import Message, Usage
 from agentkit.runner import Driver
+from agentkit.spec import Finish, RunStatus
 from agentkit.trace.reader import Trace
 
 __all__ = [
@@ -50,7 +50,8 @@ class RunResult(Generic[OutputT]):
         messages: The whole history, ready to be given to the next run as `history`.
         new_messages: What this run added, beginning with the prompt.
         usage: Tokens over all steps.
-        status: ok, error, limit or cancelled.
+        status: ok, paused, error, limit or cancelled.
+        pending: The calls that a paused run waits for; see `Agent.resume`.
         run: The run's id.
     """
 
@@ -60,6 +61,7 @@ class RunResult(Generic[OutputT]):
     usage: Usage
     status: RunStatus
     run: str
+    pending: tuple[PendingCall, ...] = ()
     _recorded: Trace | Path | list[bytes] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
@@ -79,7 +81,7 @@ class Origin:
     """What a result knows of its run besides how it ended."""
 
     run: str
-    earlier: int
+    prompt: tuple[Message, ...]
     recorded: Trace | Path | list[bytes] | None
 
 
@@ -106,9 +108,10 @@ def result_of(finish: Finish[OutputT], origin: Origin) -> RunResult[OutputT]:
     return RunResult(
         output=cast("OutputT", finish.output),
         messages=finish.messages,
-        new_messages=finish.messages[origin.earlier :],
+        new_messages=(*origin.prompt, *finish.new),
         usage=finish.usage,
         status=finish.status,
+        pending=finish.pending,
         run=origin.run,
         _recorded=origin.recorded,
     )

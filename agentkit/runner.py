@@ -22,18 +22,22 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from agentkit.effects import (
     Address,
     Compute,
+    Decision,
     Effect,
     Failure,
     Handler,
     Interrupt,
     ModelCall,
     Outcome,
+    Pause,
+    PendingCall,
+    Suspended,
     ToolBatch,
     ToolInvocation,
     ToolOutcome,
     Value,
 )
-from agentkit.errors import AgentKitError, LimitExceeded, RunCancelled
+from agentkit.errors import AgentKitError, ConfigurationError, LimitExceeded, RunCancelled
 from agentkit.events import (
     Emit,
     Event,
@@ -45,21 +49,35 @@ from agentkit.events import (
     ignore,
 )
 from agentkit.execution import Batch, run_call
-from agentkit.loop import AgentSpec, Finish, conversation, limit_reached
+from agentkit.loop import conversation, limit_reached
 from agentkit.messages import Message, ModelResponse, Usage, UserMessage
 from agentkit.models.model import Model
 from agentkit.prices import priced
 from agentkit.redaction import Redactor
 from agentkit.settings import Limits
+from agentkit.spec import AgentSpec, Finish
 from agentkit.tools import RunContext, Tool
 from agentkit.trace.recording import Recorder, RecordingHandler
 
-__all__ = ["Driver", "LiveHandler", "ObservedHandler", "Program", "Scope", "new_run_id"]
+__all__ = [
+    "Approver",
+    "ComputeFunction",
+    "Driver",
+    "LiveHandler",
+    "Middleware",
+    "ObservedHandler",
+    "Program",
+    "Scope",
+    "new_run_id",
+]
 
 OutputT = TypeVar("OutputT")
 THREADS = 128
 """Worker threads that sync tools of one run may use at the same time, where no limit says."""
-ComputeFunction: TypeAlias = Callable[[RunContext[Any]], Any]
+ComputeFunction: TypeAlias = Callable[[RunContext[Any], Any], Any]
+Middleware: TypeAlias = Callable[[Handler], Handler]
+Approver: TypeAlias = Callable[[PendingCall], Any]
+"""Decides about a call: a `Decision`, or True or False; sync or async."""
 
 
 class SubAgent(Protocol):
@@ -76,13 +94,25 @@ class SubAgent(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Program(Generic[OutputT]):
-    """An agent made ready to run: what the loop decides by, and what performs its effects."""
+    """An agent made ready for one run: what the loop decides by, and what performs its effects.
+
+    Attributes:
+        name: The agent's.
+        spec: What the loop decides by.
+        model: Answers its model calls.
+        tools: By name; dynamic toolsets add theirs at each step.
+        compute: The user's functions that are not pure, by the names of their effects.
+        handoffs: The agents that may take over, by name.
+        middleware: Handlers around the one that performs, outermost first.
+    """
 
     name: str
     spec: AgentSpec[OutputT]
     model: Model
-    tools: Mapping[str, Tool[..., Any]] = field(default_factory=dict[str, Tool[..., Any]])
+    tools: dict[str, Tool[..., Any]] = field(default_factory=dict[str, Tool[..., Any]])
     compute: Mapping[str, ComputeFunction] = field(default_factory=dict[str, ComputeFunction])
+    handoffs: Mapping[str, Callable[[], Program[Any]]] = field(default_factory=dict[str, Any])
+    middleware: tuple[Middleware, ...] = ()
 
 
 def new_run_id() -> str:
@@ -106,7 +136,7 @@ class Scope:
         recorder: Writes the trace, if there is one.
         redact: Takes secrets out of what models are told of exceptions.
         stream: Models are to send their answers piece by piece.
-        wrap: Puts the middleware around the handler that performs.
+        approver: Decides about calls that need it; without one the run pauses.
         used: What all model calls together have used so far: one value, replaced as it grows.
     """
 
@@ -117,7 +147,7 @@ class Scope:
     recorder: Recorder | None = None
     redact: Redactor = field(default_factory=Redactor)
     stream: bool = False
-    wrap: Callable[[Handler], Handler] = lambda handler: handler
+    approver: Approver | None = None
     used: list[Usage] = field(default_factory=lambda: [Usage()])
 
     def emit(self, event: Event) -> None:
@@ -133,12 +163,19 @@ class Scope:
         return Driver(
             program,
             messages,
-            self.wrap(LiveHandler(program, self)),
+            self.handler,
             earlier=earlier,
             recorder=self.recorder,
             listener=self.listener,
             seconds=program.spec.limits.seconds,
         )
+
+    def handler(self, program: Program[Any]) -> Handler:
+        """What performs an agent's effects, with its middleware around it."""
+        handler: Handler = LiveHandler(program, self)
+        for wrap in reversed(program.middleware):
+            handler = wrap(handler)
+        return handler
 
 
 class LiveHandler:
@@ -160,6 +197,8 @@ class LiveHandler:
                 return await self._run(effect)
             case Compute():
                 return await self._compute(effect)
+            case Pause():
+                return await self._decide(effect)
             case ToolBatch():
                 raise TypeError("a batch is taken apart before it reaches a handler")
 
@@ -208,11 +247,35 @@ class LiveHandler:
         return outcome if nested is None else replace(outcome, usage=nested)
 
     async def _compute(self, effect: Compute) -> Value | Failure:
+        function = self._program.compute[effect.name]
         try:
-            value = self._program.compute[effect.name](self._context(effect.at))
+            value = function(self._context(effect.at), effect.input)
             return Value(value=await value if inspect.isawaitable(value) else value)
         except Exception as error:
             return Failure.of(error)
+
+    async def _decide(self, pause: Pause) -> tuple[Decision, ...] | Suspended | Failure:
+        approver = self._scope.approver
+        if approver is None and self._program.spec.at.parent:
+            # A sub-agent runs inside a tool call, which cannot be put aside.
+            why = "nobody is there to decide; sub-agents need run(approver=…)"
+            return tuple(Decision.deny(why) for _ in pause.pending)
+        if approver is None:
+            return Suspended()
+        decisions: list[Decision] = []
+        for pending in pause.pending:
+            try:
+                made = approver(pending)
+                made = await made if inspect.isawaitable(made) else made
+            except Exception as error:
+                return Failure.of(error)
+            if isinstance(made, bool):
+                made = Decision.approve() if made else Decision.deny()
+            if not isinstance(made, Decision):
+                text = f"The approver returned {made!r}; expected a Decision, True or False."
+                return Failure.of(ConfigurationError(text))
+            decisions.append(made)
+        return tuple(decisions)
 
     def _context(self, at: Address) -> RunContext[Any]:
         return RunContext(
@@ -274,7 +337,7 @@ class Driver(Generic[OutputT]):
         self,
         program: Program[OutputT],
         messages: Sequence[Message],
-        handler: Handler,
+        handler: Callable[[Program[Any]], Handler],
         *,
         earlier: int = 0,
         recorder: Recorder | None = None,
@@ -286,7 +349,8 @@ class Driver(Generic[OutputT]):
         Args:
             program: The agent.
             messages: The conversation so far, ending with the prompt.
-            handler: Performs the effects.
+            handler: Gives what performs the effects of a program. There is more than one
+                program where an agent hands over to another.
             earlier: How many of the messages are history from before.
             recorder: Records the run, if it is recorded.
             listener: Is told what happens.
@@ -294,7 +358,7 @@ class Driver(Generic[OutputT]):
         """
         self.program = program
         self.finish: Finish[OutputT] | None = None
-        self._loop = conversation(program.spec, messages)
+        self._agents = [program.spec.at]
         self._messages = messages
         self._earlier = earlier
         self._recorder = recorder
@@ -303,14 +367,9 @@ class Driver(Generic[OutputT]):
         self._deadline = math.inf
         self._scope: anyio.CancelScope | None = None
         self._cancelled: str | None = None
-        limit = program.spec.limits.parallel
-        self._parallel = None if limit is None else CapacityLimiter(limit)
-        self._sequential = {name for name, tool in program.tools.items() if tool.sequential}
-        if recorder is not None:
-            handler = RecordingHandler(handler, recorder)
-        if listener is not ignore:
-            handler = ObservedHandler(handler, listener)
-        self._handler = handler
+        self._new: list[Message] = []
+        self._handler_for = handler
+        self._enter(program, messages, Usage())
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the run from outside. What has finished is kept, the history stays valid."""
@@ -329,6 +388,19 @@ class Driver(Generic[OutputT]):
         assert self.finish is not None
         return self.finish
 
+    def _enter(self, program: Program[Any], messages: Sequence[Message], usage: Usage) -> None:
+        """Let this program go on with the conversation."""
+        limit = program.spec.limits.parallel
+        self._parallel = None if limit is None else CapacityLimiter(limit)
+        handler = self._handler_for(program)
+        if self._recorder is not None:
+            handler = RecordingHandler(handler, self._recorder)
+        if self._listener is not ignore:
+            handler = ObservedHandler(handler, self._listener)
+        self.program = program
+        self._handler = handler
+        self._loop = conversation(program.spec, messages, usage)
+
     def begin(self) -> Effect | None:
         """The first effect. The clock of `seconds` starts here."""
         if self._recorder is not None:
@@ -340,11 +412,23 @@ class Driver(Generic[OutputT]):
 
     def send(self, outcome: Outcome | None) -> Effect | None:
         """Tell the loop an outcome; returns the next effect, or None at the end."""
-        try:
-            return self._loop.send(outcome)
-        except StopIteration as stop:
-            self.finish = stop.value
-            return None
+        while True:
+            try:
+                return self._loop.send(outcome)
+            except StopIteration as stop:
+                finish: Finish[Any] = stop.value
+            self._new += finish.new
+            if finish.handoff is None:
+                self.finish = replace(finish, new=tuple(self._new))
+                return None
+            name, at = finish.handoff
+            program = self.program.handoffs[name]()
+            program = replace(program, spec=replace(program.spec, at=at))
+            if self._recorder is not None:
+                self._recorder.agent_start(at, name, finish.messages, len(finish.messages))
+            self._agents.append(at)
+            self._enter(program, finish.messages, finish.usage)
+            outcome = None
 
     async def perform(self, effect: Effect) -> Outcome:
         """Have one effect performed.
@@ -361,12 +445,9 @@ class Driver(Generic[OutputT]):
                 await checkpoint_if_cancelled()
                 if not isinstance(effect, ToolBatch):
                     return await self._handler.perform(effect)
-                batch = Batch(
-                    effect,
-                    self._perform_call,
-                    sequential=self._sequential,
-                    parallel=self._parallel,
-                )
+                tools = self.program.tools
+                alone = [name for name, tool in tools.items() if tool.sequential]
+                batch = Batch(effect, self._perform_call, sequential=alone, parallel=self._parallel)
                 await batch.run()
                 outcomes = batch.outcomes()
                 if batch.interrupt is not None:
@@ -381,15 +462,16 @@ class Driver(Generic[OutputT]):
 
     def close(self) -> None:
         """Close the trace and tell the listener. Nothing is awaited."""
-        finish, at = self.finish, self.program.spec.at
+        finish = self.finish
         self._loop.close()
         status = finish.status if finish is not None else "cancelled"
         if self._recorder is not None:
             usage = finish.usage if finish is not None else Usage()
             output = finish.output if finish is not None else None
             error = finish.error if finish is not None else None
-            self._recorder.agent_end(at, status, output, usage, error)
-        self._listener(Finished(at=at, status=status))
+            for at in reversed(self._agents):
+                self._recorder.agent_end(at, status, output, usage, error)
+        self._listener(Finished(at=self._agents[0], status=status))
 
     async def _perform_call(self, invocation: ToolInvocation) -> ToolOutcome | Interrupt:
         outcome = await self._handler.perform(invocation)

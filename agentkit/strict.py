@@ -47,7 +47,10 @@ def strict_form(schema: JsonObject) -> JsonObject:
     Raises:
         NotStrict: There is none. The message says where and why.
     """
-    return _Strict(schema).form()
+    try:
+        return _Strict(schema).form()
+    except RecursionError:
+        raise NotStrict(f"it is nested more than {_DEPTH} levels deep") from None
 
 
 class _Strict:
@@ -62,7 +65,7 @@ class _Strict:
         root = self._resolved(self._root)
         if root.get("type") != "object":
             raise NotStrict("the root is not an object")
-        self._size(root, "the root", ())
+        self._size(root)
         result = self._schema(root, "")
         used: JsonObject = {}
         pending = [result]
@@ -98,20 +101,20 @@ class _Strict:
             raise NotStrict(f"{where} may be anything")
         return target
 
-    def _size(self, schema: Any, where: str, above: tuple[str, ...]) -> tuple[int, int]:
+    def _size(self, schema: Any, above: tuple[str, ...] = ()) -> tuple[int, int]:
         """Depth, and number of properties, with every reference followed once."""
         if not is_object(schema):
             return 0, 0
         if (ref := schema.get("$ref")) is not None:
             if ref not in self._sizes and ref not in above:
-                target = self._target(schema, where)
-                self._sizes[ref] = self._size(target, where, (*above, ref))
+                target = self._root if ref == "#" else self._defs.get(ref_name(schema) or "")
+                self._sizes[ref] = self._size(target, (*above, ref))
             return self._sizes.get(ref, (0, 0))
         properties = schema.get("properties", {})
         inner = [*properties.values(), schema.get("items"), schema.get("additionalProperties")]
         for key in ("anyOf", "oneOf", "allOf"):
             inner += schema.get(key, ())
-        sizes = [self._size(one, where, above) for one in inner]
+        sizes = [self._size(one, above) for one in inner]
         depth = max(depth for depth, _ in sizes) + ("properties" in schema or "items" in schema)
         count = sum(count for _, count in sizes) + len(properties)
         if depth > _DEPTH:

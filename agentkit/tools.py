@@ -58,6 +58,7 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+SelfT = TypeVar("SelfT")
 MethodP = ParamSpec("MethodP")
 MethodR = TypeVar("MethodR")
 
@@ -234,15 +235,21 @@ class Tool(Generic[P, R]):
 
     @overload
     def __get__(
-        self: Tool[Concatenate[Any, MethodP], MethodR], instance: object, owner: type | None = None
+        self: Callable[Concatenate[SelfT, MethodP], MethodR],
+        instance: SelfT,
+        owner: type | None = None,
     ) -> Tool[MethodP, MethodR]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> Tool[P, R]: ...
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Tool[Any, Any]:
         """A method's tool, bound to `instance` as the method would be."""
-        function = cast("Any", self.function)
-        if not self._method or (instance is None and not isinstance(function, classmethod)):
+        of_class = isinstance(self.function, classmethod)
+        if not self._method or (instance is None and not of_class):
             return self
-        return self._copy(function=function.__get__(instance, owner), _method=False)
+        bound = cast("Any", self.function).__get__(instance, owner)
+        return self._copy(function=bound, _method=False)
 
     def with_(self, **options: Unpack[ToolOptions]) -> Tool[P, R]:
         """The same tool with other options.
@@ -514,10 +521,10 @@ def check_names(tools: Sequence[AnyTool]) -> None:
     """
     seen: dict[str, AnyTool] = {}
     for tool in tools:
-        other = seen.setdefault(tool.name, tool)
-        if other is not tool:
+        if (other := seen.get(tool.name)) is not None:
             raise InvalidTool(
                 f"Two tools are called {tool.name!r}: {describe(other.function)} and "
                 f"{describe(tool.function)}. Rename one with name=…, or .prefix() its toolset.",
                 tool=tool.name,
             )
+        seen[tool.name] = tool

@@ -19,7 +19,7 @@ from agentkit.effects import (
     ToolOutcome,
     Value,
 )
-from agentkit.loop import AgentSpec, Finish, conversation
+from agentkit.loop import conversation
 from agentkit.messages import (
     AssistantMessage,
     ForcedTool,
@@ -35,8 +35,11 @@ from agentkit.messages import (
 from agentkit.models.profiles import Profile
 from agentkit.output import output_spec
 from agentkit.settings import Limits
+from agentkit.spec import AgentSpec, Finish, OfferedTool
 
-ECHO = ToolDefinition(name="echo", description="", parameters={"type": "object"})
+ECHO = OfferedTool(
+    definition=ToolDefinition(name="echo", description="", parameters={"type": "object"})
+)
 PROMPT = UserMessage(content="hello")
 
 
@@ -355,7 +358,9 @@ def test_fatal_tool_ends_the_run_with_a_valid_history() -> None:
         fatal=True,
     )
     run.send((first, failed))
-    assert run.ended.error == Failure(type="ValueError", message="no")
+    assert run.ended.error is not None
+    assert run.ended.error.type == "ToolsFailed"
+    assert run.ended.error.parts == (Failure(type="ValueError", message="no"),)
     assert len(run.ended.messages) == 4
 
 

@@ -63,7 +63,7 @@ def test_only_declared_packages_are_imported() -> None:
     core = {"anyio", "docstring_parser", "httpx2", "jsonschema_rs", "pydantic", "stamina"}
     core |= {"httpcore2", "pydantic_core"}  # each a part of httpx2 and pydantic, pinned by them
     core |= {"structlog", "typing_extensions"}
-    extras = {"cyclopts", "genai_prices", "pip", "rich", "xllamacpp"}
+    extras = {"aiohttp", "cyclopts", "genai_prices", "pip", "rich", "xllamacpp"}
     extras |= {"trio"}  # only under trio, where it is there
     graph = grimp.build_graph("agentkit", include_external_packages=True, cache_dir=None)
     used = {module.split(".")[0] for module in graph.modules} - {"agentkit"}

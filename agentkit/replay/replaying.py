@@ -75,12 +75,12 @@ async def replay(
     recorded = trace if isinstance(trace, Trace) else Trace.load(trace)
     messages, earlier = recorded.input()
     handler = ReplayHandler(recorded)
-    driver = Driver(agent.program(), messages, handler, listener=on_event)
+    driver = Driver(agent.program(), messages, lambda _: handler, listener=on_event)
     finish = await driver.execute()
     diverged = finish.error is not None and finish.error.type == "ReplayDivergence"
     if not diverged and (left := handler.left_over()):
         raise left
-    return conclude(finish, Origin(run=recorded.run, earlier=earlier, recorded=recorded))
+    return conclude(finish, Origin(run=recorded.run, prompt=messages[earlier:], recorded=recorded))
 
 
 class ReplayHandler:

@@ -12,16 +12,18 @@ import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, cast
 
 from agentkit.effects import (
     Address,
     Compute,
+    Decision,
     Effect,
     Failure,
     Handler,
     ModelCall,
     Outcome,
+    Pause,
     ToolBatch,
     ToolInvocation,
     ToolOutcome,
@@ -132,34 +134,36 @@ class Recorder:
                 self._writer.write(
                     "compute.start", at=at, name=name, fp=digest(canonical([name, data]))
                 )
+            case Pause(pending=pending):
+                for one in pending:
+                    text = packed(one.call.arguments, self.redact)
+                    self._writer.write(
+                        "gate.ask", at=one.at, kind=one.kind, call=one.call.name, arguments=text
+                    )
             case ToolBatch():
                 pass  # taken apart into its calls before any handler sees it
 
     def ended(self, effect: Effect, outcome: Outcome | None) -> None:
         """An effect has ended; None means that it was cancelled."""
+        at = effect.at
         match effect:
             case ModelCall():
-                fields = self._model_end(outcome)
-                self._writer.write("model.end", at=effect.at, **fields)
+                self._writer.write("model.end", at=at, **self._model_end(outcome))
             case ToolInvocation():
-                fields: JsonObject = {"status": "cancelled"}
-                if isinstance(outcome, ToolOutcome):
-                    fields = {"status": outcome.status, "message": self._message(outcome.message)}
-                    if outcome.error is not None:
-                        fields["error"] = self._error(outcome.error)
-                    if outcome.fatal:
-                        fields["fatal"] = True
-                    if used := outcome.usage.to_json():
-                        fields["usage"] = used
-                self._writer.write("tool.end", at=effect.at, **fields)
+                self._writer.write("tool.end", at=at, **self._tool_end(outcome))
             case Compute():
-                value: JsonObject = {"status": "cancelled"}
-                if isinstance(outcome, Value):
-                    value = {"status": "ok", "value": packed(outcome.value, self.redact)}
-                elif isinstance(outcome, Failure):
-                    value = {"status": "error", "error": self._error(outcome)}
-                self._writer.write("compute.end", at=effect.at, **value)
-            case ToolBatch():
+                self._writer.write("compute.end", at=at, **self._compute_end(outcome))
+            case Pause(pending=pending) if isinstance(outcome, tuple):
+                decisions = cast("tuple[Decision, ...]", outcome)
+                for one, decision in zip(pending, decisions, strict=True):
+                    self._writer.write(
+                        "gate.answer",
+                        at=one.at,
+                        decision=decision.kind,
+                        reason=packed(decision.text, self.redact),
+                        by=decision.by,
+                    )
+            case ToolBatch() | Pause():
                 pass
 
     def event(self, event: Event) -> None:
@@ -211,12 +215,33 @@ class Recorder:
             case _:
                 return {"status": "cancelled"}
 
+    def _tool_end(self, outcome: Outcome | None) -> JsonObject:
+        if not isinstance(outcome, ToolOutcome):
+            return {"status": "cancelled"}
+        fields = {
+            "error": None if outcome.error is None else self._error(outcome.error),
+            "fatal": outcome.fatal or None,
+            "usage": outcome.usage.to_json() or None,
+        }
+        message = self._message(outcome.message)
+        return {"status": outcome.status, "message": message, **_given(fields)}
+
+    def _compute_end(self, outcome: Outcome | None) -> JsonObject:
+        match outcome:
+            case Value(value=value):
+                return {"status": "ok", "value": packed(value, self.redact)}
+            case Failure():
+                return {"status": "error", "error": self._error(outcome)}
+            case _:
+                return {"status": "cancelled"}
+
     def _error(self, failure: Failure) -> JsonObject:
         told = {
             "type": failure.type,
             "message": failure.message,
             "data": failure.data or None,
             "traceback": failure.traceback,
+            "parts": [self._error(part) for part in failure.parts] or None,
         }
         return packed(_given(told), self.redact)
 
