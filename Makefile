@@ -39,7 +39,7 @@ lint: $(VENV)/dev.stamp ## check form, lint rules and the floors of the imports
 	$(BIN)/lint-imports
 
 types: $(VENV)/dev.stamp ## check the types: pyright strictly, the public ones with mypy too
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/mypy
 
 docs: $(VENV)/docs.stamp ## build the documentation into site/

@@ -1,19 +1,21 @@
 """agentkit: agents that call tools, and traces that run again.
 
-    from agentkit import Agent, tool
+from agentkit import Agent, tool
 
-    @tool
-    def get_weather(city: str) -> str:
-        "Current weather in a city."
-        return "18 °C, cloudy"
+@tool
+def get_weather(city: str) -> str:
+    "Current weather in a city."
+    return "18 °C, cloudy"
 
-    agent = Agent("openai:gpt-4o", tools=[get_weather], instructions="Be brief.")
-    result = await agent.run("Do I need an umbrella in Paris?")
+agent = Agent("openai:gpt-4o", tools=[get_weather], instructions="Be brief.")
+result = await agent.run("Do I need an umbrella in Paris?")
 """
 
 import logging
 
 from agentkit.agent import Agent
+from agentkit.assembly import Handoff
+from agentkit.effects import Decision
 from agentkit.errors import AgentKitError, ToolError
 from agentkit.messages import (
     AssistantMessage,
@@ -31,6 +33,7 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models import ChatModel, Model
+from agentkit.output import JsonSchema
 from agentkit.run import RunResult
 from agentkit.settings import ChatSettings, Limits
 from agentkit.tools import RunContext, Tool, Toolset, tool
@@ -43,8 +46,11 @@ __all__ = [
     "AudioPart",
     "ChatModel",
     "ChatSettings",
+    "Decision",
     "FilePart",
+    "Handoff",
     "ImagePart",
+    "JsonSchema",
     "Limits",
     "Message",
     "Model",

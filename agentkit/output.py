@@ -6,15 +6,16 @@ uses it directly.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
-from agentkit.errors import ConfigurationError
+from agentkit.errors import ConfigurationError, InvalidArguments
 from agentkit.messages import (
     AssistantMessage,
     JsonObject,
@@ -23,10 +24,12 @@ from agentkit.messages import (
     ToolDefinition,
 )
 from agentkit.models.profiles import OutputMode, Profile
+from agentkit.raw_schema import compiled
 from agentkit.strict import NotStrict, strict_form
+from agentkit.tools import Tool
 from agentkit.validation import explain
 
-__all__ = ["OUTPUT_TOOL", "Accepted", "OutputSpec", "Rejected", "output_spec"]
+__all__ = ["OUTPUT_TOOL", "Accepted", "JsonSchema", "OutputSpec", "Rejected", "output_spec"]
 
 OutputT = TypeVar("OutputT")
 OUTPUT_TOOL = "final_output"
@@ -61,7 +64,8 @@ class OutputSpec(Generic[OutputT]):
         tool: The tool through which the output comes, in the tool mode.
         instructions: What the system message says of it, in the json and prompt modes.
         schema: The JSON Schema of the output; None for plain text.
-        function: The output is handed to the user's function, whose value is the result.
+        finishing: A function of the user's that gets the output as its arguments, and
+            whose value is the result.
         revive: The value of that function from what was recorded of it.
     """
 
@@ -70,7 +74,7 @@ class OutputSpec(Generic[OutputT]):
     tool: ToolDefinition | None = None
     instructions: str | None = None
     schema: JsonObject | None = None
-    function: bool = False
+    finishing: Tool[..., Any] | None = None
     revive: Callable[[Any], Any] = lambda value: value
 
     def read(self, message: AssistantMessage) -> Accepted[OutputT] | Rejected:
@@ -91,12 +95,52 @@ class OutputSpec(Generic[OutputT]):
     def _verdict(self, text: str, call: ToolCall | None) -> Accepted[OutputT] | Rejected:
         try:
             return Accepted(value=self.check(text), text=text, call=call)
+        except InvalidArguments as error:
+            problem = error.message.replace("arguments", "output")
         except ValidationError as error:
             problem = explain(error)
         except ValueError as error:
             problem = str(error)
         problem = f"The output does not fit.\n{problem}\nGive the whole corrected output."
         return Rejected(text=text, problem=problem, call=call)
+
+
+class JsonSchema:
+    """An output type that is a raw JSON Schema; the output is the JSON value.
+
+    Example:
+        >>> from agentkit import JsonSchema
+        >>> JsonSchema({"type": "object", "properties": {"n": {"type": "integer"}}}).check('{"n": 1}')
+        {'n': 1}
+
+    Args:
+        schema: JSON Schema of an object, checked here; draft 2020-12, 2019-09, 7, 6 or 4.
+        name: What the server is told it is called.
+
+    Raises:
+        InvalidTool: The schema is not valid.
+    """
+
+    def __init__(self, schema: JsonObject, name: str = "output") -> None:
+        self.schema = schema
+        self.name = name
+        self._validator = compiled(name, schema)
+
+    def check(self, text: str) -> Any:
+        """The value of a JSON text that fits.
+
+        Raises:
+            ValueError: It does not fit; the text says where and why.
+        """
+        value = json.loads(text)
+        errors = [*self._validator.iter_errors(value)]
+        if errors:
+            raise ValueError("\n".join(f"- {_pointer(one)}: {one.message}" for one in errors[:10]))
+        return value
+
+
+def _pointer(error: Any) -> str:
+    return "/" + "/".join(str(step) for step in error.instance_path)
 
 
 def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpec[Any]:
@@ -112,6 +156,10 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
     """
     if output is str:
         return OutputSpec(check=str)
+    if callable(output) and not isinstance(output, type) and get_origin(output) is None:
+        return _function_spec(Tool(output), profile, mode)
+    if isinstance(output, JsonSchema):
+        return _asked(_mode(profile, mode), output.name, output.schema, output.check)
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(output)
         schema = adapter.json_schema()
@@ -130,8 +178,18 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
         value = adapter.validate_json(text)
         return value.value if bare else value
 
-    chosen = profile.output_modes[0] if mode == "auto" else mode
-    return _asked(chosen, _name(output), schema, check)
+    return _asked(_mode(profile, mode), _name(output), schema, check)
+
+
+def _mode(profile: Profile, mode: Mode) -> OutputMode:
+    return profile.output_modes[0] if mode == "auto" else mode
+
+
+def _function_spec(tool: Tool[..., Any], profile: Profile, mode: Mode) -> OutputSpec[Any]:
+    """The output is the function's arguments; its value is the result."""
+    spec = _asked(_mode(profile, mode), tool.name, tool.parameters, tool.parse)
+    returned = get_type_hints(inspect.unwrap(tool.function)).get("return", Any)
+    return replace(spec, finishing=tool, revive=TypeAdapter(returned).validate_python)
 
 
 def _asked(

@@ -17,7 +17,7 @@ from agentkit.validation import RAW_TYPE, Checker, Problem, unknown_name
 if TYPE_CHECKING:
     import jsonschema_rs
 
-__all__ = ["JsonSchemaChecker", "RawSchema"]
+__all__ = ["JsonSchemaChecker", "RawSchema", "compiled"]
 
 
 class RawSchema:
@@ -58,7 +58,7 @@ class RawSchema:
         kinds = inspect.Parameter
         self._open = any(p.kind is kinds.VAR_KEYWORD for p in self._signature.parameters)
         self._check_names(name, function)
-        validator = _compiled(name, self.parameters)
+        validator = compiled(name, self.parameters)
         self.checker: Checker = JsonSchemaChecker(validator, self.parameters, closed=not self._open)
 
     def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -98,7 +98,12 @@ _DRAFTS = re.compile(
 )
 
 
-def _compiled(name: str, schema: JsonObject) -> jsonschema_rs.Validator:
+def compiled(name: str, schema: JsonObject) -> jsonschema_rs.Validator:
+    """A validator for a schema.
+
+    Raises:
+        InvalidTool: The schema is not valid.
+    """
     import jsonschema_rs  # a native library that most programs never need
 
     draft = schema.get("$schema")

@@ -46,6 +46,7 @@ from agentkit.events import (
     StepStarted,
     ToolCallFinished,
     ToolCallStarted,
+    Warned,
     ignore,
 )
 from agentkit.execution import Batch, run_call
@@ -104,6 +105,7 @@ class Program(Generic[OutputT]):
         compute: The user's functions that are not pure, by the names of their effects.
         handoffs: The agents that may take over, by name.
         middleware: Handlers around the one that performs, outermost first.
+        notes: What is said once at the beginning of a run.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Program(Generic[OutputT]):
     compute: Mapping[str, ComputeFunction] = field(default_factory=dict[str, ComputeFunction])
     handoffs: Mapping[str, Callable[[], Program[Any]]] = field(default_factory=dict[str, Any])
     middleware: tuple[Middleware, ...] = ()
+    notes: tuple[Warned, ...] = ()
 
 
 def new_run_id() -> str:
@@ -406,6 +409,10 @@ class Driver(Generic[OutputT]):
         if self._recorder is not None:
             at, name = self.program.spec.at, self.program.name
             self._recorder.agent_start(at, name, self._messages, self._earlier)
+            for note in self.program.notes:
+                self._recorder.event(note)
+        for note in self.program.notes:
+            self._listener(note)
         if self._seconds is not None:
             self._deadline = anyio.current_time() + self._seconds
         return self.send(None)

@@ -34,7 +34,7 @@ from typing_extensions import Unpack
 from agentkit.arguments import load
 from agentkit.calling import run
 from agentkit.context import RunContext
-from agentkit.errors import InvalidTool
+from agentkit.errors import InvalidTool, ToolError
 from agentkit.messages import Content, JsonObject, ToolDefinition
 from agentkit.raw_schema import RawSchema
 from agentkit.results import render
@@ -66,6 +66,11 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MAX_OUTPUT = 65_536
 
 
+Approval: TypeAlias = bool | Callable[..., Any]
+"""Whether a person has to agree to a call: always, never, or as the function says, sync or
+async, of the `RunContext` and the arguments (a dict, as the model sent them)."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arguments:
     """Arguments as the function will be called with them.
@@ -92,6 +97,7 @@ class BehaviourOptions(TypedDict, total=False):
     max_output: int | None
     on_error: Literal["tell", "raise"]
     retries: int
+    approval: Approval
 
 
 class ToolOptions(BehaviourOptions, total=False):
@@ -121,6 +127,8 @@ class Tool(Generic[P, R]):
         max_output: Bytes of a result that the model is shown; the rest is cut.
         on_error: "tell" tells the model of an error, "raise" ends the run with it.
         retries: How often a failed call is tried again before its error counts.
+        approval: Whether a person has to agree to a call before it runs: True, False, or
+            a function of the `RunContext` and the arguments (a dict) that says so.
 
     Raises:
         InvalidTool: The function cannot be a tool, or an option is out of its range.
@@ -135,6 +143,8 @@ class Tool(Generic[P, R]):
     max_output: int | None
     on_error: Literal["tell", "raise"]
     retries: int
+    approval: Approval
+    deferred: bool
 
     _schema: ArgumentSchema
     _method: bool
@@ -155,6 +165,7 @@ class Tool(Generic[P, R]):
         max_output: int | None = _MAX_OUTPUT,
         on_error: Literal["tell", "raise"] = "tell",
         retries: int = 0,
+        approval: Approval = False,
     ) -> None:
         function = _inner(function)
         method = is_method(function)
@@ -175,6 +186,8 @@ class Tool(Generic[P, R]):
             max_output=max_output,
             on_error=on_error,
             retries=retries,
+            approval=approval,
+            deferred=False,
         )
 
     @classmethod
@@ -183,7 +196,7 @@ class Tool(Generic[P, R]):
         name: str,
         description: str,
         parameters: JsonObject,
-        fn: Callable[..., Any],
+        fn: Callable[..., Any] | None,
         **options: Unpack[BehaviourOptions],
     ) -> Tool[..., Any]:
         """A tool from a raw JSON Schema, which is checked here and now.
@@ -193,14 +206,16 @@ class Tool(Generic[P, R]):
             description: What the model is told.
             parameters: JSON Schema of an object; draft 2020-12, 2019-09, 7, 6 or 4.
             fn: Takes the properties by keyword, and a `RunContext` where it is annotated so.
+                None: the calls are answered from outside, see `Agent.resume`.
             **options: As of `Tool`.
 
         Raises:
             InvalidTool: The schema is not valid, or `fn` does not take its properties.
         """
-        schema = RawSchema(name, parameters, fn, injected=RunContext)
+        function = _elsewhere if fn is None else fn
+        schema = RawSchema(name, parameters, function, injected=RunContext)
         made = Tool(_nothing, name=name, description=description, **options)
-        return made._copy(function=fn, _schema=schema)
+        return made._copy(function=function, _schema=schema, deferred=fn is None)
 
     def _set(self, **attributes: Any) -> None:
         _check_options(attributes)
@@ -404,6 +419,11 @@ def _nothing() -> None:
     """Stands in for a function whose schema is made elsewhere."""
 
 
+def _elsewhere(**arguments: Any) -> Any:
+    """Stands in for the function of a deferred tool."""
+    raise ToolError("This tool is answered from outside, and nobody has answered.")
+
+
 def _inner(function: Any) -> Any:
     """The callable inside a tool, and inside what `@staticmethod` and `@classmethod` make of it."""
     if isinstance(function, staticmethod):
@@ -455,11 +475,15 @@ class Toolset:
 
     def prefix(self, prefix: str) -> Toolset:
         """Every name with `prefix` before it."""
-        return _Renamed(self, lambda name: prefix + name)
+        return _Remade(self, lambda tool: tool.with_(name=prefix + tool.name))
 
     def rename(self, names: Mapping[str, str]) -> Toolset:
         """Other names for some tools, by the names they have."""
-        return _Renamed(self, lambda name: names.get(name, name))
+        return _Remade(self, lambda tool: tool.with_(name=names.get(tool.name, tool.name)))
+
+    def approve(self, approval: Approval = True) -> Toolset:
+        """Calls of all these tools need approval; see `Tool`."""
+        return _Remade(self, lambda tool: tool.with_(approval=approval))
 
 
 class FunctionToolset(Toolset):
@@ -485,17 +509,16 @@ class _Mapped(Toolset):
         return [tool for tool in changed if tool is not None]
 
 
-class _Renamed(_Mapped):
-    def __init__(self, inner: Toolset, rename: Callable[[str], str]) -> None:
+class _Remade(_Mapped):
+    def __init__(self, inner: Toolset, make: Callable[[AnyTool], AnyTool]) -> None:
         super().__init__(inner, self._again)
-        self._rename = rename
+        self._make = make
         self._made: WeakKeyDictionary[AnyTool, AnyTool] = WeakKeyDictionary()
 
     def _again(self, context: RunContext[Any], tool: AnyTool) -> AnyTool:
-        """The same renamed tool at every step, so that its definition is encoded once."""
+        """The same changed tool at every step, so that its definition is encoded once."""
         if tool not in self._made:
-            name = self._rename(tool.name)
-            self._made[tool] = tool if name == tool.name else tool.with_(name=name)
+            self._made[tool] = self._make(tool)
         return self._made[tool]
 
 

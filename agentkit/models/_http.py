@@ -1,4 +1,4 @@
-"""HTTP for models: one POST and its answer. The only file that imports the HTTP client."""
+"""HTTP for models: one request and its answer. The only file that imports httpx2."""
 
 from __future__ import annotations
 
@@ -14,25 +14,19 @@ import httpx2
 
 from agentkit.errors import ConfigurationError, ModelUnreachable
 from agentkit.models.per_loop import PerLoop
+from agentkit.models.wire import IDLE_SECONDS, HttpClient, Reply
 from agentkit.settings import Timeouts
 
-__all__ = ["HttpWire", "Reply"]
+__all__ = ["HttpWire"]
 
 SHARD_CONNECTIONS = 16
 """Connections in one pool. A pool looks at all of them for each request and each release,
 so its cost grows with the square; small pools side by side keep a request's cost flat."""
-IDLE_SECONDS = 30.0
-"""How long an idle connection is kept: tools run between two requests of a conversation."""
 _Errors: TypeAlias = tuple[type[Exception], ...]
 
 
-class Reply:
-    """The answer to a POST, its body not read yet.
-
-    Attributes:
-        status: The HTTP status.
-        headers: Names in lower case.
-    """
+class _Reply:
+    """See `Reply`."""
 
     def __init__(self, response: httpx2.Response, wire: HttpWire) -> None:
         self.status = response.status_code
@@ -43,35 +37,21 @@ class Reply:
         self._wire = wire
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body piece by piece as it arrives, decompressed.
-
-        Raises:
-            ModelUnreachable: The connection broke.
-        """
         with self._wire.errors():
             async with aclosing(self._response.aiter_bytes()) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
-    async def read(self) -> bytes:
-        """The whole body.
-
-        Raises:
-            ModelUnreachable: The connection broke.
-        """
-        with self._wire.errors():
-            return await self._response.aread()
-
 
 class HttpWire:
-    """Posts request bodies through httpx2, or through the caller's own client.
+    """Sends requests through httpx2, or through the caller's own client; see `Wire`.
 
     Args:
         timeouts: In seconds; a caller's own client keeps its own.
         client: An `httpx2.AsyncClient` or `httpx.AsyncClient`. It is never closed here.
     """
 
-    def __init__(self, timeouts: Timeouts, client: Any = None) -> None:
+    def __init__(self, timeouts: Timeouts, client: HttpClient | None = None) -> None:
         self._timeouts = timeouts
         self._own = client
         self._pools = PerLoop(self._make, httpx2.AsyncClient.aclose)
@@ -80,21 +60,16 @@ class HttpWire:
         self._broken: _Errors = (library.HTTPError, library.StreamError)
 
     @asynccontextmanager
-    async def post(
-        self, url: str, body: bytes, headers: Mapping[str, str]
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
     ) -> AsyncGenerator[Reply, None]:
-        """Send the request and wait for the head of its answer.
-
-        Raises:
-            ModelUnreachable: There is no answer.
-            ConfigurationError: The URL is not one.
-        """
-        client: httpx2.AsyncClient = self._own or await self._pools.get()
+        """Send the request and wait for the head of its answer; see `Wire`."""
+        client: HttpClient = self._own or await self._pools.get()
         with self.errors():
-            request = client.build_request("POST", url, content=body, headers=dict(headers))
+            request = client.build_request(method, url, content=body, headers=dict(headers))
             response = await client.send(request, stream=True)
         try:
-            yield Reply(response, self)
+            yield _Reply(response, self)
         finally:
             with self.errors():
                 await response.aclose()
@@ -125,7 +100,7 @@ class HttpWire:
         return httpx2.AsyncClient(timeout=timeout, transport=_Shards())
 
 
-def _library_of(client: Any) -> Any:
+def _library_of(client: object) -> Any:
     """The module whose exceptions a client raises: httpx2, or httpx for its clients."""
     for cls in type(client).__mro__:
         root = cls.__module__.partition(".")[0]
@@ -151,44 +126,75 @@ def _tls() -> ssl.SSLContext:
     return httpx2.create_ssl_context()
 
 
+class _Pool:
+    """A small pool, and how many of its connections are in use."""
+
+    def __init__(self, secure: bool) -> None:
+        verify = _tls() if secure else False  # Only ever asked for its own scheme.
+        self.secure = secure
+        self.active = 0
+        self.transport = httpx2.AsyncHTTPTransport(verify=verify, limits=_limits(SHARD_CONNECTIONS))
+
+
 class _Shards(httpx2.AsyncBaseTransport):
     """Spreads requests over as many small pools as they need."""
 
     def __init__(self) -> None:
-        self._pools: list[httpx2.AsyncHTTPTransport] = []
-        self._active: list[int] = []
+        self._pools: list[_Pool] = []
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send through the first pool with a free connection."""
-        index = next((i for i, n in enumerate(self._active) if n < SHARD_CONNECTIONS), None)
-        if index is None:
-            index = len(self._pools)
-            limits = _limits(SHARD_CONNECTIONS)
-            self._pools.append(httpx2.AsyncHTTPTransport(verify=_tls(), limits=limits))
-            self._active.append(0)
-        self._active[index] += 1
+        pool = self._free(request.url.scheme == "https")
+        pool.active += 1
         try:
-            response = await self._pools[index].handle_async_request(request)
+            response = await _sent(pool.transport, request)
         except BaseException:
-            self._active[index] -= 1
+            pool.active -= 1
             raise
         assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _Counted(response.stream, self._active, index)
+        response.stream = _Counted(response.stream, pool)
         return response
+
+    def _free(self, secure: bool) -> _Pool:
+        for pool in self._pools:
+            if pool.secure == secure and pool.active < SHARD_CONNECTIONS:
+                return pool
+        self._pools.append(_Pool(secure))
+        return self._pools[-1]
 
     async def aclose(self) -> None:
         """Close all pools."""
         for pool in self._pools:
-            await pool.aclose()
+            await pool.transport.aclose()
+
+
+async def _sent(transport: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> httpx2.Response:
+    """Send, and once more if a kept connection turns out to be closed by now.
+
+    Servers close idle connections, and some do after each stream: when that
+    crosses our request on the way, nothing has failed that is worth telling.
+    """
+    opened = False
+
+    async def trace(name: str, info: Any) -> None:
+        nonlocal opened
+        opened = opened or name == "connection.connect_tcp.started"
+
+    request.extensions = {**request.extensions, "trace": trace}
+    try:
+        return await transport.handle_async_request(request)
+    except (httpx2.NetworkError, httpx2.RemoteProtocolError):
+        if opened:
+            raise
+    return await transport.handle_async_request(request)
 
 
 class _Counted(httpx2.AsyncByteStream):
     """A body that says when its connection is free again."""
 
-    def __init__(self, stream: httpx2.AsyncByteStream, active: list[int], index: int) -> None:
+    def __init__(self, stream: httpx2.AsyncByteStream, pool: _Pool) -> None:
         self._stream = stream
-        self._active = active
-        self._index: int | None = index
+        self._pool: _Pool | None = pool
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._stream.__aiter__()
@@ -197,6 +203,6 @@ class _Counted(httpx2.AsyncByteStream):
         try:
             await self._stream.aclose()
         finally:
-            if self._index is not None:
-                self._active[self._index] -= 1
-                self._index = None
+            if self._pool is not None:
+                self._pool.active -= 1
+                self._pool = None

@@ -6,28 +6,25 @@ key, how often it is tried. The loop sees one call with one answer.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import uniform
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlencode, urlsplit
+from typing import TYPE_CHECKING, Literal, Self
+from uuid import uuid4
 
 import anyio
 
 from agentkit.effects import Address
 from agentkit.errors import (
     AgentKitError,
-    ConfigurationError,
+    InvalidResponse,
     InvalidSetting,
-    MissingKey,
     ModelError,
     ModelHTTPError,
     ModelUnreachable,
-    UnknownModel,
 )
 from agentkit.events import (
     Emit,
@@ -49,13 +46,15 @@ from agentkit.models.chat import (
     encode_request,
 )
 from agentkit.models.constrained import constrain, release
+from agentkit.models.decode import parse_json
+from agentkit.models.endpoint import Endpoint, choose_profile, host_of, without_secrets
 from agentkit.models.http_errors import error_from_http, is_transient, request_id
 from agentkit.models.model import DIRECT
-from agentkit.models.profiles import PROFILES, Profile, profile_for_url
+from agentkit.models.profiles import Profile
 from agentkit.settings import Timeouts
 
 if TYPE_CHECKING:
-    from agentkit.models._http import HttpWire, Reply
+    from agentkit.models.wire import HttpClient, Reply, Wire
 
 __all__ = ["ChatModel"]
 
@@ -76,7 +75,7 @@ class _Call:
     show: bool
     streamed: bool
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)  # The key is in them.
     body: bytes
     deadline: float
     delay: float | None = None
@@ -108,7 +107,8 @@ class ChatModel:
         project: Sent as OpenAI-Project.
         headers: Further headers, such as OpenRouter's HTTP-Referer and X-Title.
         http_client: Your own `httpx2.AsyncClient` or `httpx.AsyncClient`; it is never
-            closed here, and its own timeouts hold.
+            closed here, and its own timeouts hold. Or "aiohttp" (an extra), which takes
+            less CPU under asyncio.
         profile: What the server supports: a name of `PROFILES`, or a `Profile`, which is
             taken as it is. Default: known by `base_url`; without one, OpenAI.
         timeout: Seconds for a whole call with all its attempts, or `Timeouts`.
@@ -130,20 +130,24 @@ class ChatModel:
         organization: str | None = None,
         project: str | None = None,
         headers: Mapping[str, str] | None = None,
-        http_client: Any = None,
+        http_client: HttpClient | Literal["aiohttp"] | None = None,
         profile: Profile | str | None = None,
         timeout: float | Timeouts | None = None,
         retries: int = 3,
         strict_settings: bool = False,
     ) -> None:
         self._model = model
-        self._profile = _profile(profile, base_url, model)
-        self._base_url = base_url
-        self._key = api_key.strip() if api_key else None
+        self._profile = choose_profile(profile, base_url, model)
         own = {"openai-organization": organization, "openai-project": project}
-        self._headers = {name: value for name, value in own.items() if value is not None} | {
-            name.lower(): value for name, value in (headers or {}).items()
-        }
+        self._endpoint = Endpoint(
+            model,
+            self._profile,
+            base_url=base_url,
+            api_key=api_key,
+            headers={name: v for name, v in own.items() if v is not None} | {**(headers or {})},
+            # A client of the caller may add the key itself.
+            needs_key=http_client in (None, "aiohttp"),
+        )
         self._client = http_client
         self._timeouts = timeout if isinstance(timeout, Timeouts) else _timeouts(timeout)
         if retries < 0:
@@ -155,12 +159,12 @@ class ChatModel:
             )
         self._attempts = retries + 1
         self._strict = strict_settings
-        self._wire_made: HttpWire | None = None
+        self._wire_made: Wire | None = None
 
     @property
     def name(self) -> str:
         """`provider:model`."""
-        return f"{self._profile.name}:{self._model}"
+        return self._endpoint.name
 
     @property
     def profile(self) -> Profile:
@@ -175,10 +179,13 @@ class ChatModel:
 
         Raises:
             MissingKey: The server needs a key and there is none.
-            ConfigurationError: There is no base URL, or a header that cannot be sent.
+            ConfigurationError: There is no base URL, a header that cannot be sent, or an
+                extra that is not installed.
         """
-        self._url({})
-        self._request_headers({})
+        self._endpoint.url({})
+        self._endpoint.headers({})
+        if self._client == "aiohttp":
+            self._wire()
 
     async def request(
         self,
@@ -215,6 +222,24 @@ class ChatModel:
             f"{self.name} gave no complete answer within {total:g} seconds.", model=self.name
         )
 
+    async def models(self) -> list[str]:
+        """The models that the server lists.
+
+        Raises:
+            ModelError: It does not answer, or lists none.
+        """
+        url = self._endpoint.url({}, "/models")
+        async with self._wire().send("GET", url, self._endpoint.headers({})) as reply:
+            body = b"".join([piece async for piece in reply.chunks()])
+        if reply.status >= 300:
+            raise error_from_http(
+                reply.status, reply.headers, body, model=self.name, now=time.time()
+            )
+        with suppress(ValueError, KeyError, TypeError):
+            if names := [str(one["id"]) for one in parse_json(body)["data"]]:
+                return names
+        raise InvalidResponse(f"{url} lists no models: {body[:200]!r}.", model=self.name)
+
     async def aclose(self) -> None:
         """Close this event loop's connections; a client of the caller's stays open."""
         if self._wire_made is not None:
@@ -241,8 +266,10 @@ class ChatModel:
 
         profile = self._profile
         streamed = streamed and (request.output is None or profile.stream_output)
-        url = self._url(request.settings.get("extra_query") or {})
-        headers = self._request_headers(request.settings.get("extra_headers") or {})
+        url = self._endpoint.url(request.settings.get("extra_query") or {})
+        headers = self._endpoint.headers(request.settings.get("extra_headers") or {})
+        if profile.idempotency_header is not None:
+            headers[profile.idempotency_header.lower()] = uuid4().hex
         body = encode_request(
             request, self._model, profile, stream=streamed, strict=self._strict, note=warn
         )
@@ -258,48 +285,6 @@ class ChatModel:
             body=body,
             deadline=float("inf") if total is None else anyio.current_time() + total,
         )
-
-    def _url(self, extra: Mapping[str, Any]) -> str:
-        profile = self._profile
-        base = self._base_url or os.environ.get(profile.url_variable or "") or profile.base_url
-        if not base:
-            wanted = f" or set {profile.url_variable}" if profile.url_variable else ""
-            raise ConfigurationError(
-                f"{self.name} has no base URL; pass base_url to ChatModel{wanted}."
-            )
-        address, _, own = base.partition("?")
-        address = address.rstrip("/").removesuffix("/chat/completions")
-        if address.endswith("/v1"):  # Azure's newer form looks like everybody's.
-            path, query = "/chat/completions", {}
-        else:
-            path, query = profile.path.format(model=self._model), profile.query
-        query = "&".join(filter(None, (own, urlencode({**query, **extra}))))
-        return f"{address}{path}?{query}" if query else address + path
-
-    def _request_headers(self, extra: Mapping[str, str]) -> dict[str, str]:
-        headers = {"content-type": "application/json", "user-agent": "agentkit"}
-        headers |= self._headers | {name.lower(): value for name, value in extra.items()}
-        where = "authorization" if self._profile.auth == "bearer" else self._profile.auth
-        if where not in headers and (key := self._api_key()):
-            headers[where] = f"Bearer {key}" if self._profile.auth == "bearer" else key
-        for name, value in headers.items():
-            if not (value.isascii() and value.isprintable()):
-                # Said without the value: it may be the key.
-                raise ConfigurationError(
-                    f"The header {name!r} for {self.name} has characters that headers cannot "
-                    "hold, such as a line break or a letter outside ASCII."
-                )
-        return headers
-
-    def _api_key(self) -> str | None:
-        variable = self._profile.key_variable
-        key = self._key or os.environ.get(variable or "", "").strip()
-        if not key and variable is not None and self._client is None:
-            raise MissingKey(
-                f"{self.name} needs an API key: set {variable}, or pass api_key to ChatModel.",
-                variable=variable,
-            )
-        return key or None
 
     # Attempts
 
@@ -319,15 +304,18 @@ class ChatModel:
 
     async def _attempt(self, call: _Call, index: int) -> ModelResponse:
         at = call.at.attempt(index)
-        call.emit(HttpStarted(at=at, attempt=index, host=_host(call.url)))
+        call.delay = None
+        call.emit(HttpStarted(at=at, attempt=index, host=host_of(call.url)))
         reply: Reply | None = None
         try:
-            async with self._wire().post(call.url, call.body, call.headers) as reply:
+            async with self._wire().send("POST", call.url, call.headers, call.body) as reply:
                 response = await self._read(reply, call)
         except BaseException as error:
             known = isinstance(error, AgentKitError)
             if known:
-                self._describe(error, call.headers)
+                without_secrets(error, call.headers)
+                if isinstance(error, ModelError) and error.model is None:
+                    error.model = self.name
                 call.delay = self._delay(error, index, reply, call)
                 call.broken = str(error)
             call.emit(
@@ -345,11 +333,12 @@ class ChatModel:
         return response
 
     async def _read(self, reply: Reply, call: _Call) -> ModelResponse:
-        if reply.status >= 300:
-            raise error_from_http(
-                reply.status, reply.headers, await reply.read(), model=self.name, now=time.time()
-            )
         async with aclosing(reply.chunks()) as chunks:
+            if reply.status >= 300:
+                body = b"".join([piece async for piece in chunks])
+                raise error_from_http(
+                    reply.status, reply.headers, body, model=self.name, now=time.time()
+                )
             first = b""
             async for piece in chunks:
                 first += piece
@@ -359,10 +348,8 @@ class ChatModel:
             start = first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
             if call.streamed and start not in (b"{", b"[", b"<"):
                 return await self._fold(first, chunks, call)
-            body = [first, *[piece async for piece in chunks]]
-        response = decode_response(
-            b"".join(body), model=self.name, seed=call.at, taken=call.taken_ids()
-        )
+            body = first + b"".join([piece async for piece in chunks])
+        response = decode_response(body, model=self.name, seed=call.at, taken=call.taken_ids())
         if call.show:
             _show_whole(response.message, call.at, call.emit)
         return response
@@ -408,54 +395,23 @@ class ChatModel:
             delay = min(WAIT_MOST, backoff + uniform(0, backoff))
         return delay if anyio.current_time() + delay < call.deadline else None
 
-    def _describe(self, error: AgentKitError, headers: Mapping[str, str]) -> None:
-        """Name the model in the error, and take out the key if the server repeats it."""
-        if "model" in error.fields and getattr(error, "model", None) is None:
-            error.model = self.name  # pyright: ignore[reportAttributeAccessIssue] # declared by fields
-        secrets = [
-            headers[name].removeprefix("Bearer ")
-            for name in ("authorization", "api-key", "x-api-key")
-            if len(headers.get(name, "")) > 7
-        ]
-        for secret in secrets:
-            if secret and (secret in error.message or secret in (getattr(error, "body", "") or "")):
-                error.message = error.message.replace(secret, "[key]")
-                error.args = (error.message,)
-                if isinstance(error, ModelHTTPError) and error.body:
-                    error.body = error.body.replace(secret, "[key]")
-
-    def _wire(self) -> HttpWire:
+    def _wire(self) -> Wire:
         if self._wire_made is None:
-            # Here: the HTTP client takes 90 ms to import, and only requests need it.
-            from agentkit.models._http import HttpWire
+            # Here: an HTTP client takes 90 ms to import, and only requests need it.
+            if self._client == "aiohttp":
+                from agentkit.models._aiohttp import AiohttpWire
 
-            self._wire_made = HttpWire(self._timeouts, self._client)
+                self._wire_made = AiohttpWire(self._timeouts)
+            else:
+                from agentkit.models._http import HttpWire
+
+                own = None if isinstance(self._client, str) else self._client
+                self._wire_made = HttpWire(self._timeouts, own)
         return self._wire_made
-
-
-def _profile(given: Profile | str | None, base_url: str | None, model: str) -> Profile:
-    if isinstance(given, Profile):
-        return given
-    if given is not None:
-        if given not in PROFILES:
-            raise UnknownModel(
-                f"There is no profile {given!r}; there are {', '.join(PROFILES)}.", model=model
-            )
-        return PROFILES[given].for_model(model)
-    if base_url is None:
-        return PROFILES["openai"].for_model(model)
-    try:
-        return profile_for_url(base_url).for_model(model)
-    except ValueError as error:
-        raise ConfigurationError(f"The base URL {base_url!r} is none: {error}") from None
 
 
 def _timeouts(total: float | None) -> Timeouts:
     return Timeouts() if total is None else Timeouts(total=total)
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 async def _drain(chunks: AsyncIterator[bytes], seconds: float) -> None:

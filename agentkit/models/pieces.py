@@ -142,12 +142,13 @@ class _Call:
         """
         if not new.name or not self.name:
             return True
-        written = "".join(self._arguments)
         if new.name != self.name:
-            return not written  # Before its arguments, a name may come in pieces.
-        if not written.strip():
+            return not self._arguments  # Before its arguments, a name may come in pieces.
+        if not self._arguments:
             return not moved
-        return not new.arguments or not _is_object(written)
+        last = self._arguments[-1].rstrip()
+        unfinished = bool(last) and last[-1] != "}"  # Said without reading all of it again.
+        return not new.arguments or unfinished or not _is_object("".join(self._arguments))
 
     def add(self, new: _Fragment, data: JsonObject) -> str:
         """Take a fragment; returns the new piece of the arguments."""

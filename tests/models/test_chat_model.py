@@ -7,6 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -17,6 +18,7 @@ from agentkit.effects import Address, Failure
 from agentkit.errors import (
     AuthenticationFailed,
     ConfigurationError,
+    InvalidResponse,
     InvalidSetting,
     MissingKey,
     ModelUnreachable,
@@ -27,6 +29,7 @@ from agentkit.errors import (
 from agentkit.events import Event, HttpFinished, HttpStarted, TextDelta, Warned
 from agentkit.messages import ModelRequest, ModelResponse, OutputFormat, UserMessage
 from agentkit.models import PROFILES, ChatModel, resolve_model
+from agentkit.models.profiles import COMPATIBLE
 from agentkit.settings import Timeouts
 from agentkit.testing import HOLD, ChatServer, drop, raw, reply, sse
 
@@ -80,6 +83,30 @@ async def test_headers() -> None:
     assert got.headers["http-referer"] == "https://me"
     assert got.headers["x-title"] == "mine"
     assert got.query == "v=2"
+
+
+async def test_the_idempotency_header() -> None:
+    """Where a profile knows one, all attempts of a request share a key, and no two requests."""
+    profile = replace(COMPATIBLE, idempotency_header="Idempotency-Key")
+    with ChatServer([raw(500), reply("a"), reply("b")]) as server:
+        async with ChatModel("any", base_url=server.base_url, profile=profile) as model:
+            await model.request(ASK)
+            await model.request(ASK)
+    first, again, other = (one.headers["idempotency-key"] for one in server.requests)
+    assert first == again != other
+
+
+async def test_listing_models() -> None:
+    """The server's own names, or an error that says what came instead."""
+    body = {"data": [{"id": "b"}, {"id": "a"}]}
+    with ChatServer([raw(200, body), raw(200, {"data": []}), raw(401)]) as server:
+        async with ChatModel("", base_url=server.base_url) as model:
+            assert await model.models() == ["b", "a"]
+            with pytest.raises(InvalidResponse, match="lists no models"):
+                await model.models()
+            with pytest.raises(AuthenticationFailed):
+                await model.models()
+    assert (server.requests[0].method, server.requests[0].path) == ("GET", "/v1/models")
 
 
 async def test_azure() -> None:
@@ -188,6 +215,22 @@ async def test_connections_are_used_again() -> None:
     assert {one.connection for one in server.requests} == {0}
 
 
+@pytest.mark.parametrize("client", [None, "aiohttp"])
+async def test_a_kept_connection_that_is_closed(anyio_backend_name: str, client: Any) -> None:
+    """When the server hangs up on a kept connection, another one is opened at once."""
+    if client is not None:
+        pytest.importorskip(client)
+        if anyio_backend_name == "trio":
+            return
+    with ChatServer([reply("a"), drop(), reply("b")]) as server:
+        url = server.base_url
+        async with ChatModel("any", base_url=url, retries=0, http_client=client) as model:
+            await model.request(ASK)
+            response = await model.request(ASK)
+    assert response.message.content == "b"
+    assert [one.connection for one in server.requests] == [0, 0, 1]
+
+
 async def test_many_requests_at_once() -> None:
     """A hundred requests are answered, over connections that are all closed in the end."""
     with ChatServer(lambda request: reply("Hi")) as server:
@@ -215,6 +258,37 @@ async def test_an_httpx_client_of_the_caller() -> None:
     async with httpx.AsyncClient() as client:
         response, _, _ = await ask([drop(), reply("Hi")], http_client=client)
         assert response.message.content == "Hi"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_aiohttp(anyio_backend_name: str, stream: bool) -> None:
+    """With the extra, aiohttp carries the requests; only asyncio can."""
+    pytest.importorskip("aiohttp")
+    events: list[Event] = []
+    with ChatServer([drop(), raw(503), reply("Hello"), reply("Hello")]) as server:
+        async with ChatModel("any", base_url=server.base_url, http_client="aiohttp") as model:
+            if anyio_backend_name == "trio":
+                with pytest.raises(ConfigurationError, match="asyncio"):
+                    await model.request(ASK)
+                return
+            response = await model.request(ASK, at=AT, emit=events.append, stream=stream)
+            await model.request(ASK, stream=stream)
+    assert response.message.content == "Hello"
+    assert server.requests[-1].connection == server.requests[-2].connection
+    ended = [one for one in events if isinstance(one, HttpFinished)]
+    assert [one.status for one in ended] == [None, 503, 200]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_aiohttp_breaks_off() -> None:
+    """Its errors are those of the tree as well."""
+    pytest.importorskip("aiohttp")
+    chunk = {"choices": [{"delta": {"content": "x"}}]}
+    options = {"http_client": "aiohttp", "retries": 0, "stream": True}
+    with pytest.raises(ModelUnreachable):
+        await ask([sse([chunk], close_early=True)], **options)
+    with pytest.raises(ModelUnreachable, match="Timeout"):
+        await ask([sse([chunk, HOLD])], timeout=Timeouts(read=0.2), **options)
 
 
 async def test_something_else_as_a_client() -> None:

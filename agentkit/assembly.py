@@ -1,0 +1,255 @@
+"""Makes an agent ready to run: its parts resolved, merged and put where the loop finds them.
+
+Everything here is free of I/O. What is the user's own code, and not pure, is
+put into the table of functions that `Compute` effects name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+
+from agentkit.effects import Address
+from agentkit.errors import ConfigurationError, InvalidTool
+from agentkit.events import Warned
+from agentkit.messages import Message, messages_from_json
+from agentkit.models.model import Model
+from agentkit.output import OutputSpec, output_spec
+from agentkit.prices import check_price
+from agentkit.runner import ComputeFunction, Program
+from agentkit.settings import ChatSettings, Limits
+from agentkit.spec import AgentSpec, OfferedTool
+from agentkit.tools import RunContext, Tool, Toolset, check_names, tools_of
+
+if TYPE_CHECKING:
+    from agentkit.agent import Agent
+
+__all__ = ["AnyTool", "Compaction", "Handoff", "Source", "assemble", "handoff_tool", "sources"]
+
+OutputT = TypeVar("OutputT")
+AnyTool: TypeAlias = Tool[..., Any]
+Source: TypeAlias = "AnyTool | Toolset | Handoff | Callable[..., Any]"
+Compaction: TypeAlias = Callable[[Sequence[Message]], Any]
+"""Gives a shorter history, as messages; sync or async. It never splits a call from its answer."""
+
+
+@dataclass(frozen=True)
+class Handoff:
+    """Lets the model hand the conversation over to another agent. Stands among the tools.
+
+    Attributes:
+        agent: Who goes on, or a function that returns who: two agents may name each other.
+        name: The tool's name; `transfer_to_…` by default.
+        description: What the model is told of it.
+    """
+
+    agent: Agent[Any] | Callable[[], Agent[Any]]
+    name: str | None = None
+    description: str | None = None
+
+    def target(self) -> Agent[Any]:
+        """The agent that goes on."""
+        return self.agent() if inspect.isfunction(self.agent) else cast("Agent[Any]", self.agent)
+
+
+def sources(given: Sequence[Source]) -> tuple[AnyTool | Toolset | Handoff, ...]:
+    """What an agent was given as tools: functions made into tools, names checked.
+
+    Raises:
+        InvalidTool: Something is not a tool, or two have one name.
+    """
+    made: list[AnyTool | Toolset | Handoff] = []
+    for one in given:
+        if isinstance(one, (Tool, Toolset, Handoff)):
+            made.append(cast("AnyTool | Toolset | Handoff", one))
+        elif callable(one):
+            made.append(Tool(one))
+        else:
+            raise InvalidTool(f"tools holds {one!r}, which is neither a tool nor a function.")
+    check_names([one for one in made if isinstance(one, Tool)])
+    return tuple(made)
+
+
+def assemble(
+    agent: Agent[OutputT],
+    model: Model,
+    settings: ChatSettings | None = None,
+    limits: Limits | None = None,
+) -> Program[OutputT]:
+    """An agent, ready for one run.
+
+    Raises:
+        ConfigurationError: Its parts do not fit together.
+    """
+    spec: OutputSpec[OutputT] = output_spec(agent.output, model.profile, agent.output_mode)
+    bounds = limits or agent.limits
+    if bounds.repeats is None:
+        bounds = replace(bounds, repeats=model.profile.repeats)
+    if bounds.cost is not None:
+        check_price(model.name)
+    merged = agent.settings.merge(settings) if settings is not None else agent.settings
+    fixed = [one for one in agent.tools if isinstance(one, Tool)]
+    handoffs = {one.target().name: one for one in agent.tools if isinstance(one, Handoff)}
+    toolsets = [one for one in agent.tools if isinstance(one, Toolset)]
+    offered = [_offered(tool) for tool in fixed]
+    offered += [handoff_tool(one) for one in handoffs.values()]
+    tools = {tool.name: tool for tool in fixed}
+    at = Address.root(agent.name)
+    dynamic = callable(agent.instructions)
+    return Program(
+        name=agent.name,
+        model=model,
+        tools=tools,
+        compute=_functions(agent, spec, tools, toolsets),
+        handoffs={name: one.target().program for name, one in handoffs.items()},
+        middleware=agent.middleware,
+        notes=tuple(
+            Warned(at=at, code="tool_schema", text=f"{tool.name}: {text}")
+            for tool in fixed
+            for text in tool.warnings
+        ),
+        spec=AgentSpec(
+            at=at,
+            model=model.name,
+            output=spec,
+            tools=tuple(offered),
+            toolsets=len(toolsets),
+            instructions=None if dynamic else cast("str | None", agent.instructions),
+            dynamic=dynamic,
+            settings=merged.to_params(),
+            tool_choice=merged.forced_choice(),
+            keep_tool_choice=bool(merged.keep_tool_choice),
+            limits=bounds,
+            reasks=agent.output_retries,
+            validators=len(agent.validators),
+            compact_above=agent.compact_above if agent.compact is not None else None,
+        ),
+    )
+
+
+def _offered(tool: AnyTool) -> OfferedTool:
+    approval = "never" if tool.approval is False else "always" if tool.approval is True else "ask"
+    return OfferedTool(
+        definition=tool.definition, effect=tool.effect, approval=approval, deferred=tool.deferred
+    )
+
+
+def handoff_tool(handoff: Handoff) -> OfferedTool:
+    """What the model sees of a handoff: a tool without parameters."""
+    agent = handoff.target()
+    name = handoff.name or f"transfer_to_{agent.name.replace('.', '_')}"
+    told = handoff.description or f"Hand the conversation over to {agent.name}."
+
+    def transfer() -> None:
+        raise AssertionError("the loop answers this call itself")
+
+    tool = Tool(transfer, name=name, description=told)
+    return OfferedTool(definition=tool.definition, effect="read", handoff=agent.name)
+
+
+def _functions(
+    agent: Agent[Any],
+    spec: OutputSpec[Any],
+    tools: dict[str, AnyTool],
+    toolsets: Sequence[Toolset],
+) -> dict[str, ComputeFunction]:
+    """The user's own functions by the names of their effects."""
+    table: dict[str, ComputeFunction] = {
+        f"approval:{name}": _approval(tool)
+        for name, tool in tools.items()
+        if callable(tool.approval)
+    }
+    if callable(agent.instructions):
+        table["instructions"] = with_context(agent.instructions)
+    for index, function in enumerate(agent.validators):
+        table[f"validator{index}"] = _validator(function, spec)
+    if spec.finishing is not None:
+        table["output"] = lambda context, text: cast("AnyTool", spec.finishing).call(text, context)
+    if toolsets:
+        table["toolsets"] = _gathering(toolsets, tools, frozenset(tools), table)
+    if agent.compact is not None:
+        table["compact"] = _compacting(agent.compact)
+    return table
+
+
+def with_context(function: Callable[..., Any]) -> ComputeFunction:
+    """A function that may or may not want the context, as one that gets it."""
+    if inspect.signature(function).parameters:
+        return lambda context, _: function(context)
+    return lambda context, _: function()
+
+
+def _validator(function: Callable[..., Any], spec: OutputSpec[Any]) -> ComputeFunction:
+    """A validator gets the typed output, and the context if it takes two arguments."""
+    wants_context = len(inspect.signature(function).parameters) > 1
+
+    async def validate(context: RunContext[Any], text: str) -> bool:
+        output = spec.check(text)
+        said = function(context, output) if wants_context else function(output)
+        await _awaited(said)
+        return True
+
+    return validate
+
+
+def _approval(tool: AnyTool) -> ComputeFunction:
+    """Whether a call needs approval, as the tool's own function says of its arguments."""
+    asked = cast("Callable[..., Any]", tool.approval)
+
+    async def needed(context: RunContext[Any], arguments: str) -> bool:
+        try:
+            data = json.loads(arguments)
+        except ValueError:
+            data = {}  # a person sees the text itself
+        return bool(await _awaited(asked(context, data)))
+
+    return needed
+
+
+def _gathering(
+    toolsets: Sequence[Toolset],
+    tools: dict[str, AnyTool],
+    fixed: frozenset[str],
+    table: dict[str, ComputeFunction],
+) -> ComputeFunction:
+    async def gather(context: RunContext[Any], _: Any) -> list[Any]:
+        found = [tool for toolset in toolsets for tool in await tools_of(toolset, context)]
+        check_names([*(tools[name] for name in fixed), *found])
+        for name in [*tools]:
+            if name not in fixed:
+                del tools[name]
+        tools.update({tool.name: tool for tool in found})
+        table.update({f"approval:{t.name}": _approval(t) for t in found if callable(t.approval)})
+        return [_offered(tool).to_json() for tool in found]
+
+    return gather
+
+
+def _compacting(compact: Compaction) -> ComputeFunction:
+    async def shorten(context: RunContext[Any], messages: Sequence[Message]) -> list[Any] | None:
+        shorter = await _awaited(compact(messages))
+        if shorter is None or len(shorter) == len(messages) and shorter == messages:
+            return None
+        return [message.to_json() for message in messages_from_json(shorter)]
+
+    return shorten
+
+
+async def _awaited(value: Awaitable[Any] | Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+def check_compaction(compact: Compaction | None, above: int | None) -> None:
+    """Check that compaction is either wholly described or not at all.
+
+    Raises:
+        ConfigurationError: Only one of the two is given.
+    """
+    if (compact is None) != (above is None):
+        raise ConfigurationError(
+            "compact= and compact_above= go together: how the history is made shorter, and the "
+            "input tokens of a step above which it is."
+        )

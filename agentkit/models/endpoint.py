@@ -1,0 +1,150 @@
+"""Where a model is and how it is asked: URL, key, headers, profile.
+
+The environment is read at each request, never when an object is made: a program
+without a key can still load, replay and be tested.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from agentkit.errors import AgentKitError, ConfigurationError, MissingKey, UnknownModel
+from agentkit.models.profiles import PROFILES, Profile, profile_for_url
+
+__all__ = ["Endpoint", "choose_profile", "host_of", "without_secrets"]
+
+_SECRET_HEADERS = ("authorization", "api-key", "x-api-key")
+
+
+def choose_profile(given: Profile | str | None, base_url: str | None, model: str) -> Profile:
+    """The profile of a model: the one that is given, or the one of its server.
+
+    Raises:
+        UnknownModel: There is no profile of this name.
+        ConfigurationError: The base URL cannot be read.
+    """
+    if isinstance(given, Profile):
+        return given
+    if given is not None and given not in PROFILES:
+        known = ", ".join(PROFILES)
+        raise UnknownModel(f"There is no profile {given!r}; there are {known}.", model=model)
+    if given is not None or base_url is None:
+        return PROFILES[given or "openai"].for_model(model)
+    try:
+        return profile_for_url(base_url).for_model(model)
+    except ValueError as error:
+        raise ConfigurationError(f"The base URL {base_url!r} is none: {error}") from None
+
+
+class Endpoint:
+    """One model of one server.
+
+    Args:
+        model: The model by the server's name.
+        profile: The server.
+        base_url: Where it is, if not where the profile says.
+        api_key: The key, if not from the environment.
+        headers: Further headers.
+        needs_key: Whether a missing key is an error.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        profile: Profile,
+        *,
+        base_url: str | None,
+        api_key: str | None,
+        headers: Mapping[str, str],
+        needs_key: bool,
+    ) -> None:
+        self.name = f"{profile.name}:{model}"
+        self._model = model
+        self._profile = profile
+        self._base_url = base_url
+        self._key = api_key.strip() if api_key else None
+        self._headers = {name.lower(): value for name, value in headers.items()}
+        self._needs_key = needs_key
+
+    def url(self, extra: Mapping[str, Any], path: str | None = None) -> str:
+        """The URL of a request.
+
+        Args:
+            extra: Further query parameters.
+            path: Under the base URL. Default: the profile's path for chat completions.
+
+        Raises:
+            ConfigurationError: There is no base URL.
+        """
+        profile = self._profile
+        base = self._base_url or os.environ.get(profile.url_variable or "") or profile.base_url
+        if not base:
+            wanted = f" or set {profile.url_variable}" if profile.url_variable else ""
+            raise ConfigurationError(
+                f"{self.name} has no base URL; pass base_url to ChatModel{wanted}."
+            )
+        address, _, own = base.partition("?")
+        address = address.rstrip("/").removesuffix("/chat/completions")
+        query = profile.query
+        if address.endswith("/v1"):  # Azure's newer form looks like everybody's.
+            path, query = path or "/chat/completions", {}
+        path = path or profile.path.format(model=quote(self._model, safe=""))
+        query = "&".join(filter(None, (own, urlencode({**query, **extra}))))
+        return f"{address}{path}?{query}" if query else address + path
+
+    def headers(self, extra: Mapping[str, str]) -> dict[str, str]:
+        """The headers of a request, names in lower case.
+
+        Args:
+            extra: Further headers; they win.
+
+        Raises:
+            MissingKey: The server needs a key and there is none.
+            ConfigurationError: A value cannot be sent in a header.
+        """
+        headers = {"content-type": "application/json", "user-agent": "agentkit"}
+        headers |= self._headers | {name.lower(): value for name, value in extra.items()}
+        bearer = self._profile.auth == "bearer"
+        where = "authorization" if bearer else self._profile.auth
+        if where not in headers and (key := self._find_key()):
+            headers[where] = f"Bearer {key}" if bearer else key
+        for name, value in headers.items():
+            if not (value.isascii() and value.isprintable()):
+                # Said without the value: it may be the key.
+                raise ConfigurationError(
+                    f"The header {name!r} for {self.name} has characters that headers cannot "
+                    "hold, such as a line break or a letter outside ASCII."
+                )
+        return headers
+
+    def _find_key(self) -> str | None:
+        variable = self._profile.key_variable
+        key = self._key or os.environ.get(variable or "", "").strip()
+        if not key and variable is not None and self._needs_key:
+            raise MissingKey(
+                f"{self.name} needs an API key: set {variable}, or pass api_key to ChatModel.",
+                variable=variable,
+            )
+        return key or None
+
+
+def host_of(url: str) -> str:
+    """Host and port of a URL, without a user's name and password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def without_secrets(error: AgentKitError, headers: Mapping[str, str]) -> None:
+    """Take the key out of an error, should the server have repeated it."""
+    for name in _SECRET_HEADERS:
+        secret = headers.get(name, "").removeprefix("Bearer ").strip()
+        if len(secret) < 8:  # Too short to be one, and bound to be in other words.
+            continue
+        error.args = tuple(
+            one.replace(secret, "[key]") if isinstance(one, str) else one for one in error.args
+        )
+        for key, value in error.data().items():
+            if isinstance(value, str):
+                setattr(error, key, value.replace(secret, "[key]"))
