@@ -36,7 +36,7 @@ test: $(VENV)/dev.stamp ## run the tests
 lint: $(VENV)/dev.stamp ## check form, lint rules and the floors of the imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 types: $(VENV)/dev.stamp ## check the types: pyright strictly, the public ones with mypy too
 	$(BIN)/pyright --pythonpath $(BIN)/python
@@ -53,7 +53,7 @@ format: $(VENV)/dev.stamp ## bring the code into form
 	$(BIN)/ruff format .
 
 clean: ## remove everything that was made here
-	rm -rf $(VENV) build dist site .cache .benchmarks .hypothesis .import_linter_cache \
+	rm -rf $(VENV) build dist site .cache .benchmarks .hypothesis \
 		.mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -10,11 +10,13 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError, create_model
+from pydantic import TypeAdapter, create_model
 from pydantic.errors import PydanticUserError
 
+from agentkit.annotations import accepted
+from agentkit.arguments import load
 from agentkit.errors import ConfigurationError, InvalidArguments
 from agentkit.messages import (
     AssistantMessage,
@@ -27,7 +29,7 @@ from agentkit.models.profiles import OutputMode, Profile
 from agentkit.raw_schema import compiled
 from agentkit.strict import NotStrict, strict_form
 from agentkit.tools import Tool
-from agentkit.validation import explain
+from agentkit.validation import TypeChecker, fit
 
 __all__ = ["OUTPUT_TOOL", "Accepted", "JsonSchema", "OutputSpec", "Rejected", "output_spec"]
 
@@ -59,7 +61,7 @@ class OutputSpec(Generic[OutputT]):
     """How one agent's output is asked for and checked.
 
     Attributes:
-        check: Text to value; raises ValidationError or ValueError.
+        check: Text to value; raises InvalidArguments or ValueError.
         format: The `response_format`, in the native and json modes.
         tool: The tool through which the output comes, in the tool mode.
         instructions: What the system message says of it, in the json and prompt modes.
@@ -96,13 +98,21 @@ class OutputSpec(Generic[OutputT]):
         try:
             return Accepted(value=self.check(text), text=text, call=call)
         except InvalidArguments as error:
-            problem = error.message.replace("arguments", "output")
-        except ValidationError as error:
-            problem = explain(error)
+            problem = _about_output(error.message)
         except ValueError as error:
-            problem = str(error)
-        problem = f"The output does not fit.\n{problem}\nGive the whole corrected output."
-        return Rejected(text=text, problem=problem, call=call)
+            problem = f"The output does not fit:\n{error}"
+        return Rejected(
+            text=text, problem=f"{problem}\nGive the whole corrected output.", call=call
+        )
+
+
+def _about_output(message: str) -> str:
+    """What is said of arguments, said of an output: the same checks are made of both."""
+    for old, new in ((", and nothing was run", ""), (" Nothing was run.", "")):
+        message = message.replace(old, new)
+    return message.replace("The arguments are", "The output is").replace(
+        "The arguments do", "The output does"
+    )
 
 
 class JsonSchema:
@@ -110,7 +120,8 @@ class JsonSchema:
 
     Example:
         >>> from agentkit import JsonSchema
-        >>> JsonSchema({"type": "object", "properties": {"n": {"type": "integer"}}}).check('{"n": 1}')
+        >>> counts = JsonSchema({"type": "object", "properties": {"n": {"type": "integer"}}})
+        >>> counts.check('{"n": 1}')
         {'n': 1}
 
     Args:
@@ -161,6 +172,7 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
     if isinstance(output, JsonSchema):
         return _asked(_mode(profile, mode), output.name, output.schema, output.check)
     try:
+        output = accepted(output)
         adapter: TypeAdapter[Any] = TypeAdapter(output)
         schema = adapter.json_schema()
         bare = schema.get("type") != "object"
@@ -174,8 +186,11 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
             "dataclass, a TypedDict or another type that pydantic can describe."
         ) from error
 
+    checker = TypeChecker(cast("Any", adapter.validator), schema)
+
     def check(text: str) -> Any:
-        value = adapter.validate_json(text)
+        data, repairs = load(text)
+        value: Any = fit(checker, data, json.dumps(data) if repairs else text)[0]
         return value.value if bare else value
 
     return _asked(_mode(profile, mode), _name(output), schema, check)

@@ -13,11 +13,14 @@ from agentkit.agent import Agent
 from agentkit.effects import (
     Address,
     Compute,
+    Decision,
     Effect,
     Failure,
     Interrupt,
     ModelCall,
     Outcome,
+    Pause,
+    Suspended,
     ToolInvocation,
     ToolOutcome,
     Value,
@@ -92,16 +95,22 @@ class ReplayHandler:
         self._starts: dict[str, JsonObject] = {}
         self._ends: dict[str, JsonObject] = {}
         self._answered: set[str] = set()
+        self._asked: dict[str, JsonObject] = {}
+        self._decided: dict[str, JsonObject] = {}
         self._agent_end: JsonObject = {}
         for event in trace.events:
             kind, _, part = event["event"].partition(".")
             if kind in ("model", "tool", "compute") and part in ("start", "end"):
                 (self._starts if part == "start" else self._ends)[event["at"]] = event
+            elif kind == "gate":
+                (self._asked if part == "ask" else self._decided)[event["at"]] = event
             elif event["event"] == "agent.end":
                 self._agent_end = event  # the outermost agent's is the last
 
     async def perform(self, effect: Effect) -> Outcome:
         """Answer from the recording, or end the run with a `ReplayDivergence`."""
+        if isinstance(effect, Pause):
+            return self._decisions(effect)
         start = self._starts.get(effect.at)
         if start is None:
             return self._stop(self._unexpected(effect))
@@ -123,9 +132,26 @@ class ReplayHandler:
             case _:
                 return Value(value=unpacked(end["value"]))
 
+    def _decisions(self, pause: Pause) -> Outcome:
+        """What was decided then; a run that paused there pauses here."""
+        for pending in pause.pending:
+            asked = self._asked.pop(pending.at, None)
+            if asked is None or asked["call"] != pending.call.name:
+                return self._stop(self._unexpected(pause))
+        answers = [self._decided.get(pending.at) for pending in pause.pending]
+        if self._agent_end.get("status") == "paused":
+            return Suspended()
+        if any(answer is None for answer in answers):
+            return self._stop(_ended(pause.at))
+        return tuple(
+            Decision(answer["decision"], unpacked(answer["reason"]), answer["by"])
+            for answer in answers
+            if answer is not None
+        )
+
     def left_over(self) -> ReplayDivergence | None:
         """The first recorded effect that the replay never asked for, if there is one."""
-        for at in self._starts:
+        for at in (*self._starts, *self._asked):
             inside = any(at.startswith(f"{done}/") for done in self._answered)
             if at not in self._answered and not inside:
                 return ReplayDivergence(

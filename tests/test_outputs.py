@@ -1,0 +1,208 @@
+"""Typed outputs: every kind of type, every mode, validators and output functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+import pytest
+from pydantic import BaseModel
+
+from agentkit import Agent, JsonSchema, RunContext, ToolError
+from agentkit.errors import InvalidTool, OutputInvalid
+from agentkit.replay import replay
+from agentkit.testing import FunctionModel, ScriptedModel
+
+pytestmark = pytest.mark.anyio
+
+
+class Cat(BaseModel):
+    """A model."""
+
+    kind: Literal["cat"]
+    lives: int = 9
+
+
+class Dog(BaseModel):
+    """Another one."""
+
+    kind: Literal["dog"]
+    name: str
+
+
+@dataclass
+class Point:
+    """A dataclass."""
+
+    x: int
+    y: int
+
+
+class Row(TypedDict):
+    """A TypedDict."""
+
+    cells: list[str]
+
+
+CASES: list[tuple[Any, str, Any]] = [
+    (int, '{"value": 3}', 3),
+    (list[int], '{"value": [1, 2]}', [1, 2]),
+    (bool, '{"value": true}', True),
+    (Literal["a", "b"], '{"value": "b"}', "b"),
+    (Cat, '{"kind": "cat", "lives": 7}', Cat(kind="cat", lives=7)),
+    (Cat | Dog, '{"value": {"kind": "dog", "name": "Rex"}}', Dog(kind="dog", name="Rex")),
+    (Point, '{"x": 1, "y": 2}', Point(1, 2)),
+    (Row, '{"cells": ["a"]}', {"cells": ["a"]}),
+    (dict[str, int], '{"a": 1}', {"a": 1}),
+    (int | None, '{"value": null}', None),
+]
+
+
+@pytest.mark.parametrize(("type_", "text", "value"), CASES, ids=[str(case[0]) for case in CASES])
+@pytest.mark.parametrize("mode", ["native", "tool", "json", "prompt"])
+async def test_types_in_every_mode(type_: Any, text: str, value: Any, mode: Any) -> None:
+    """A type comes out as itself however it is asked for."""
+    answer: Any = [("final_output", text)] if mode == "tool" else text
+    agent = Agent(ScriptedModel([answer]), output=type_, output_mode=mode)
+    assert (await agent.run("go")).output == value
+
+
+async def test_raw_json_schema() -> None:
+    """A JSON Schema is enforced as it stands."""
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}}
+    agent = Agent(ScriptedModel(['{"n": 0}', '{"n": 2}']), output=JsonSchema(schema))
+    result = await agent.run("go")
+    assert result.output == {"n": 2}
+    assert "/n" in result.messages[2].text
+    with pytest.raises(InvalidTool):
+        JsonSchema({"type": "nonsense"})
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_validators_ask_again(is_async: bool) -> None:
+    """A validator's ToolError is told to the model, with or without context."""
+    agent = Agent(ScriptedModel(['{"value": 1}', '{"value": 2}']), output=int)
+    seen: list[Any] = []
+
+    if is_async:
+
+        @agent.output_validator
+        async def even(context: RunContext[str], output: int) -> None:
+            seen.append((context.deps, output))
+            if output % 2:
+                raise ToolError("Only even numbers.")
+    else:
+
+        @agent.output_validator
+        def even(output: int) -> None:
+            seen.append(("deps", output))
+            if output % 2:
+                raise ToolError("Only even numbers.")
+
+    result = await agent.run("go", deps="deps")
+    assert result.output == 2
+    assert result.messages[2].text == "Only even numbers."
+    assert seen == [("deps", 1), ("deps", 2)]
+
+
+async def test_validators_that_never_agree() -> None:
+    """The error lists what was tried and what was wrong."""
+
+    def never(output: int) -> None:
+        raise ToolError("No.")
+
+    model = ScriptedModel(['{"value": 1}', '{"value": 2}'])
+    with pytest.raises(OutputInvalid, match=r"No\.") as caught:
+        await Agent(model, output=int, output_validators=[never]).run("go")
+    assert caught.value.attempts is not None
+    assert [attempt["text"] for attempt in caught.value.attempts] == [
+        '{"value": 1}',
+        '{"value": 2}',
+    ]
+
+
+async def test_validator_that_breaks_ends_the_run() -> None:
+    """Another exception is a bug, not something to tell the model."""
+
+    def broken(output: int) -> None:
+        raise ZeroDivisionError("oops")
+
+    with pytest.raises(Exception, match="oops"):
+        await Agent(
+            ScriptedModel(['{"value": 1}']), output=int, output_validators=[broken]
+        ).run("go")
+
+
+async def test_validators_are_replayed_not_called() -> None:
+    """A validator is not pure: its verdict is recorded."""
+    called: list[int] = []
+
+    def once(output: int) -> None:
+        called.append(output)
+        if len(called) == 1:
+            raise ToolError("Again.")
+
+    def agent(*script: str) -> Agent[int]:
+        return Agent(ScriptedModel(list(script)), output=int, output_validators=[once])
+
+    recorded = await agent('{"value": 1}', '{"value": 2}').run("go")
+    assert recorded.trace is not None
+    assert await replay(recorded.trace, agent()) == recorded
+    assert called == [1, 2]
+
+
+@pytest.mark.parametrize("mode", ["native", "tool"])
+async def test_output_functions(mode: Any) -> None:
+    """The output is handed to a function, whose value is the result; replay revives it."""
+
+    async def book(context: RunContext[str], city: str, nights: int = 1) -> Point:
+        """Book a room."""
+        assert context.deps == "deps"
+        return Point(len(city), nights)
+
+    text = '{"city": "Paris", "nights": 2}'
+    answer: Any = [("final_output", text)] if mode == "tool" else text
+    agent = Agent(ScriptedModel([answer]), output=book, output_mode=mode)
+    result = await agent.run("go", deps="deps")
+    assert result.output == Point(5, 2)
+    assert result.trace is not None
+    again = await replay(result.trace, agent.with_(model=ScriptedModel([])))
+    assert again.output == Point(5, 2)
+
+
+async def test_output_function_may_refuse() -> None:
+    """Its ToolError has the output asked for again."""
+
+    def book(city: str) -> str:
+        if city != "Oslo":
+            raise ToolError("Only Oslo has rooms.")
+        return f"booked {city}"
+
+    agent = Agent(ScriptedModel(['{"city": "Paris"}', '{"city": "Oslo"}']), output=book)
+    result = await agent.run("go")
+    assert result.output == "booked Oslo"
+
+
+async def test_optional_fields_may_be_null_where_the_schema_is_strict() -> None:
+    """The strict form makes every property required and nullable; null is "not given"."""
+    agent = Agent(ScriptedModel(['{"kind": "cat", "lives": null}']), output=Cat)
+    assert (await agent.run("go")).output == Cat(kind="cat", lives=9)
+
+
+async def test_damaged_output_with_one_meaning_is_read() -> None:
+    """A code fence around the JSON does not cost another request."""
+    agent = Agent(ScriptedModel(['```json\n{"value": 3}\n```']), output=int, output_mode="prompt")
+    assert (await agent.run("go")).output == 3
+
+
+async def test_what_was_sent_is_not_repeated() -> None:
+    """The reason names place and expectation, never the value."""
+    prompts: list[str] = []
+
+    def answer(request: Any) -> str:
+        prompts.append(request.messages[-1].text)
+        return '{"value": "SECRET"}' if len(prompts) == 1 else '{"value": 1}'
+
+    await Agent(FunctionModel(answer), output=int).run("go")
+    assert "SECRET" not in prompts[1]
+    assert "value" in prompts[1]
