@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
 import anyio
 from anyio import NoEventLoopError
@@ -15,6 +15,7 @@ from anyio.from_thread import start_blocking_portal
 from anyio.lowlevel import current_token
 
 from agentkit.assembly import Compaction, Source, assemble, check_compaction, sources
+from agentkit.effects import Decision, PendingCall
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, ignore
 from agentkit.messages import Message, Part, UserMessage, messages_from_json
@@ -36,6 +37,8 @@ from agentkit.settings import ChatSettings, Limits
 from agentkit.spec import Finish
 from agentkit.tools import RunContext, Tool
 from agentkit.trace.blobs import canonical, digest
+from agentkit.trace.reader import Trace
+from agentkit.trace.recorded import RecordedHandler
 from agentkit.trace.recording import Recorder
 from agentkit.trace.writer import FileSink, MemorySink, Sink
 
@@ -226,6 +229,67 @@ class Agent(Generic[OutputT]):
         driver, origin = self._begin(prompt, options)(options.get("on_event", ignore))
         return conclude(await driver.execute(), origin)
 
+    async def resume(
+        self,
+        trace: Trace | str | os.PathLike[str],
+        *,
+        decisions: Mapping[str, Decision] | None = None,
+        deps: object = None,
+        limits: Limits | None = None,
+        on_event: Emit = ignore,
+        approver: Approver | None = None,
+    ) -> RunResult[OutputT]:
+        """Go on with a run that was paused or interrupted, in any process.
+
+        What is recorded is not done again: the run is replayed to where it ended and goes
+        on from there, live, appended to the same trace. A model call or a reading tool that
+        was in flight is made again; a writing tool is asked about first.
+
+        Args:
+            trace: The run's trace, or its path.
+            decisions: What was decided about `result.pending`, by address or call id.
+            deps: Given to tools.
+            limits: Instead of the agent's.
+            on_event: Called with each event, the replayed ones included.
+            approver: Decides about what `decisions` leaves open.
+
+        Raises:
+            TraceError: The trace cannot be read, or its run is still going on.
+            ReplayDivergence: The agent is not the one that was interrupted.
+            AgentKitError: As of `run`.
+        """
+        sink: Sink
+        if isinstance(trace, Trace) and trace.path is None:
+            sink = MemorySink([*(trace.kept or ())])
+            recorded = Trace(sink.lines)
+        else:
+            place = trace.path if isinstance(trace, Trace) else trace
+            sink = FileSink(Path(cast("Path", place)), resume=True)
+            recorded = Trace.load(sink.path)
+        messages, earlier = recorded.input()
+        program = self.program(limits=limits)
+        program.model.check()
+        redact = Redactor()
+        scope = Scope(
+            run=recorded.run,
+            deps=deps,
+            limits=program.spec.limits,
+            listener=on_event,
+            recorder=Recorder(
+                sink,
+                run=recorded.run,
+                program=program_hash(program),
+                redact=redact,
+                resumes=recorded,
+            ),
+            redact=redact,
+            approver=_deciding(decisions or {}, approver),
+            recorded=RecordedHandler(recorded),
+        )
+        driver = scope.driver(program, messages, earlier=earlier)
+        origin = Origin(run=recorded.run, prompt=messages[earlier:], recorded=_recorded(sink))
+        return conclude(await driver.execute(), origin)
+
     def run_sync(self, prompt: Prompt, **options: Unpack[RunOptions]) -> RunResult[OutputT]:
         """`run`, for code that is not async: in a script, a notebook, or inside a running loop.
 
@@ -355,6 +419,18 @@ def _messages(prompt: Prompt) -> tuple[UserMessage, ...]:
     if not content:
         raise ConfigurationError("The prompt is empty; give text, or None to go on from history.")
     return (UserMessage(content=content),)
+
+
+def _deciding(decisions: Mapping[str, Decision], approver: Approver | None) -> Approver:
+    """An approver that knows some decisions already."""
+
+    def decide(pending: PendingCall) -> Any:
+        made = decisions.get(pending.at) or decisions.get(pending.call.id)
+        if made is not None:
+            return made
+        return approver(pending) if approver is not None else None
+
+    return decide
 
 
 def _first(*choices: TraceTo | None) -> TraceTo:

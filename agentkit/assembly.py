@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
@@ -231,7 +231,7 @@ def _gathering(
 def _compacting(compact: Compaction) -> ComputeFunction:
     async def shorten(context: RunContext[Any], messages: Sequence[Message]) -> list[Any] | None:
         shorter = await _awaited(compact(messages))
-        if shorter is None or len(shorter) == len(messages) and shorter == messages:
+        if shorter is None or (len(shorter) == len(messages) and shorter == messages):
             return None
         return [message.to_json() for message in messages_from_json(shorter)]
 

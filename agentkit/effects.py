@@ -134,12 +134,13 @@ class PendingCall:
     Attributes:
         at: Its address.
         call: What the model asks for.
-        kind: `approval`: may it run? `deferred`: what is its result?
+        kind: `approval`: may it run? `deferred`: what is its result? `in_flight`: it had
+            begun when the run was interrupted, and may have had its effect; run it again?
     """
 
     at: Address
     call: ToolCall
-    kind: Literal["approval", "deferred"]
+    kind: Literal["approval", "deferred", "in_flight"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,12 +228,14 @@ class Interrupt:
     """Any effect may be answered so: the run has to end now, whatever the loop wants.
 
     For a `ToolBatch`, `outcomes` answers every one of its calls: those that had
-    finished as they finished, the others as cancelled.
+    finished as they finished, the others as cancelled. `pending` says what a paused
+    run waits for.
     """
 
-    status: Literal["cancelled", "limit", "error"]
+    status: Literal["cancelled", "limit", "error", "paused"]
     error: Failure
     outcomes: tuple[ToolOutcome, ...] = ()
+    pending: tuple[PendingCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

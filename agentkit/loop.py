@@ -426,6 +426,8 @@ class _Conversation(Generic[OutputT]):
         match stop.reason:
             case None:
                 return self.finish("paused", pending=stop.pending)
+            case Interrupt(status="paused", pending=pending):
+                return self.finish("paused", pending=pending)
             case Interrupt(status=status, error=error):
                 return self.finish(status, error=error)
             case Failure(type="LimitExceeded") as error:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import anyio
 from anyio import CapacityLimiter
@@ -51,13 +51,14 @@ from agentkit.events import (
 )
 from agentkit.execution import Batch, run_call
 from agentkit.loop import conversation, limit_reached
-from agentkit.messages import Message, ModelResponse, Usage, UserMessage
+from agentkit.messages import Message, ModelResponse, ToolMessage, Usage, UserMessage
 from agentkit.models.model import Model
 from agentkit.prices import priced
 from agentkit.redaction import Redactor
 from agentkit.settings import Limits
 from agentkit.spec import AgentSpec, Finish
 from agentkit.tools import RunContext, Tool
+from agentkit.trace.recorded import RecordedHandler
 from agentkit.trace.recording import Recorder, RecordingHandler
 
 __all__ = [
@@ -78,7 +79,7 @@ THREADS = 128
 ComputeFunction: TypeAlias = Callable[[RunContext[Any], Any], Any]
 Middleware: TypeAlias = Callable[[Handler], Handler]
 Approver: TypeAlias = Callable[[PendingCall], Any]
-"""Decides about a call: a `Decision`, or True or False; sync or async."""
+"""Decides about a call: a `Decision`, or True or False; sync or async. None: not now."""
 
 
 class SubAgent(Protocol):
@@ -140,6 +141,7 @@ class Scope:
         redact: Takes secrets out of what models are told of exceptions.
         stream: Models are to send their answers piece by piece.
         approver: Decides about calls that need it; without one the run pauses.
+        recorded: What an interrupted run had done already, when it is resumed.
         used: What all model calls together have used so far: one value, replaced as it grows.
     """
 
@@ -151,6 +153,7 @@ class Scope:
     redact: Redactor = field(default_factory=Redactor)
     stream: bool = False
     approver: Approver | None = None
+    recorded: RecordedHandler | None = None
     used: list[Usage] = field(default_factory=lambda: [Usage()])
 
     def emit(self, event: Event) -> None:
@@ -168,6 +171,7 @@ class Scope:
             messages,
             self.handler,
             earlier=earlier,
+            resumed=self.recorded is not None and not program.spec.at.parent,
             recorder=self.recorder,
             listener=self.listener,
             seconds=program.spec.limits.seconds,
@@ -178,7 +182,9 @@ class Scope:
         handler: Handler = LiveHandler(program, self)
         for wrap in reversed(program.middleware):
             handler = wrap(handler)
-        return handler
+        if self.recorder is not None:
+            handler = RecordingHandler(handler, self.recorder)
+        return handler if self.recorded is None else ResumingHandler(self.recorded, handler, self)
 
 
 class LiveHandler:
@@ -272,6 +278,8 @@ class LiveHandler:
                 made = await made if inspect.isawaitable(made) else made
             except Exception as error:
                 return Failure.of(error)
+            if made is None:
+                return Suspended()
             if isinstance(made, bool):
                 made = Decision.approve() if made else Decision.deny()
             if not isinstance(made, Decision):
@@ -291,6 +299,53 @@ class LiveHandler:
             threads=self._threads,
             services=self,
         )
+
+
+class ResumingHandler:
+    """Answers from the recording of an interrupted run, and live from where that ends.
+
+    A call that was in flight is made again if that does no harm. One of a tool that
+    writes is asked about: the run pauses, and goes on with a decision.
+    """
+
+    def __init__(self, recorded: RecordedHandler, live: Handler, scope: Scope) -> None:
+        self._recorded = recorded
+        self._live = live
+        self._scope = scope
+
+    async def perform(self, effect: Effect) -> Outcome:
+        """Perform what has no end yet."""
+        if isinstance(effect, Pause):
+            known = [self._recorded.decision(pending.at) for pending in effect.pending]
+            made = tuple(decision for decision in known if decision is not None)
+            return made if len(made) == len(effect.pending) else await self._live.perform(effect)
+        if self._recorded.finished(effect):
+            return await self._recorded.perform(effect)
+        if not self._recorded.begun(effect):
+            return await self._live.perform(effect)
+        if not isinstance(effect, ToolInvocation) or effect.effect == "read":
+            return await self._live.perform(effect)
+        return await self._asked(effect)
+
+    async def _asked(self, effect: ToolInvocation) -> Outcome:
+        """A call with an effect on the world may have had it: somebody has to look."""
+        pending = PendingCall(at=effect.at, call=effect.call, kind="in_flight")
+        decided = await self._live.perform(Pause(at=effect.at, pending=(pending,)))
+        if isinstance(decided, Suspended):
+            text = f"{effect.call.name} at {effect.at} was in flight when the run ended."
+            error = Failure.of(RunCancelled(text, reason="in flight"))
+            return Interrupt(status="paused", error=error, pending=(pending,))
+        if not isinstance(decided, tuple):
+            return decided
+        decision = cast("tuple[Decision, ...]", decided)[0]
+        if decision.kind in ("deny", "answer"):
+            status = "ok" if decision.kind == "answer" else "denied"
+            call = effect.call
+            message = ToolMessage(call_id=call.id, name=call.name, content=decision.said())
+            return ToolOutcome(at=effect.at, status=status, message=message)
+        if decision.kind == "edit":
+            effect = replace(effect, call=replace(effect.call, arguments=decision.text))
+        return await self._live.perform(effect)
 
 
 class ObservedHandler:
@@ -343,6 +398,7 @@ class Driver(Generic[OutputT]):
         handler: Callable[[Program[Any]], Handler],
         *,
         earlier: int = 0,
+        resumed: bool = False,
         recorder: Recorder | None = None,
         listener: Emit = ignore,
         seconds: float | None = None,
@@ -355,6 +411,7 @@ class Driver(Generic[OutputT]):
             handler: Gives what performs the effects of a program. There is more than one
                 program where an agent hands over to another.
             earlier: How many of the messages are history from before.
+            resumed: The trace holds the beginning of the run already.
             recorder: Records the run, if it is recorded.
             listener: Is told what happens.
             seconds: Wall-clock time after which the run ends.
@@ -364,6 +421,7 @@ class Driver(Generic[OutputT]):
         self._agents = [program.spec.at]
         self._messages = messages
         self._earlier = earlier
+        self._resumed = resumed
         self._recorder = recorder
         self._listener = listener
         self._seconds = seconds
@@ -396,8 +454,6 @@ class Driver(Generic[OutputT]):
         limit = program.spec.limits.parallel
         self._parallel = None if limit is None else CapacityLimiter(limit)
         handler = self._handler_for(program)
-        if self._recorder is not None:
-            handler = RecordingHandler(handler, self._recorder)
         if self._listener is not ignore:
             handler = ObservedHandler(handler, self._listener)
         self.program = program
@@ -408,7 +464,8 @@ class Driver(Generic[OutputT]):
         """The first effect. The clock of `seconds` starts here."""
         if self._recorder is not None:
             at, name = self.program.spec.at, self.program.name
-            self._recorder.agent_start(at, name, self._messages, self._earlier)
+            if not self._resumed:
+                self._recorder.agent_start(at, name, self._messages, self._earlier)
             for note in self.program.notes:
                 self._recorder.event(note)
         for note in self.program.notes:

@@ -41,6 +41,7 @@ from agentkit.messages import (
     ToolMessage,
     UserMessage,
 )
+from agentkit.models.call_schema import call_schema
 from agentkit.models.encode import short_id
 from agentkit.models.shapes import fields_of, shape_of
 
@@ -167,7 +168,7 @@ def _form(request: ModelRequest) -> _Form:
         may_answer = request.tool_choice in (None, "auto")
         answer = _answer_schema(request.output) if may_answer else None
         guide = SystemMessage(content=_guide(tools, answer, most))
-        schema = _schema(tools, answer, most)
+        schema = call_schema(tools, answer, most)
         form = _Form(guide=guide, output=OutputFormat(kind="json_schema", schema=schema))
         kept = memo[_KEY] = (key, form)
     return kept[1]
@@ -196,8 +197,9 @@ def _answer_schema(output: OutputFormat | None) -> JsonObject:
 
 
 def _guide(tools: Sequence[ToolDefinition], answer: JsonObject | None, most: int) -> str:
-    """What the system message says. Short, and in the order of the work: models of 135
-    million parameters were seen to answer before they look when it is not.
+    """What the system message says: short, and in the order of the work.
+
+    Otherwise a model of 135 million parameters was seen to answer before it looks.
     """
     listed = "\n".join(
         f"- {tool.name}({fields_of(tool.parameters)}): {tool.description}" for tool in tools
@@ -228,83 +230,6 @@ def _guided(messages: tuple[Message, ...], guide: SystemMessage) -> tuple[Messag
         )
         kept = memo[_KEY] = (guide, replace(first, content=content))
     return (kept[1], *messages[1:])
-
-
-# The schema
-
-
-def _schema(tools: Sequence[ToolDefinition], answer: JsonObject | None, most: int) -> JsonObject:
-    definitions: JsonObject = {}
-    calls = [
-        _closed(
-            tool={"const": tool.name},
-            arguments=_scoped(tool.parameters, f"t{index}", definitions),
-        )
-        for index, tool in enumerate(tools)
-    ]
-    items = calls[0] if len(calls) == 1 else {"anyOf": calls}
-    schema = _closed(calls={"type": "array", "minItems": 1, "maxItems": most, "items": items})
-    if answer is not None:
-        schema = {"anyOf": [schema, _closed(answer=_scoped(answer, "answer", definitions))]}
-    return schema | {"$defs": definitions} if definitions else schema
-
-
-def _closed(**properties: JsonObject) -> JsonObject:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [*properties],
-        "additionalProperties": False,
-    }
-
-
-def _scoped(schema: JsonObject, scope: str, definitions: JsonObject) -> JsonObject:
-    """The schema as a part of a larger one: what it refers to moves into `definitions`.
-
-    `#/$defs/City` becomes `#/$defs/t0_City`. A reference to any other place of the
-    schema makes the schema itself a definition, `#/$defs/t0`.
-    """
-    refs: list[str] = []
-    named: JsonObject = {**(schema.get("definitions") or {}), **(schema.get("$defs") or {})}
-    own = {key: value for key, value in schema.items() if key not in ("$defs", "definitions")}
-    moved = _moved(own, scope, refs)
-    found = {f"{scope}_{name}": _moved(body, scope, refs) for name, body in named.items()}
-    if refs:
-        definitions |= found
-    if any(ref == f"#/$defs/{scope}" or ref.startswith(f"#/$defs/{scope}/") for ref in refs):
-        definitions[scope] = moved
-        return {"$ref": f"#/$defs/{scope}"}
-    return moved
-
-
-_NAMED = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
-_DATA = {"const", "enum", "default", "examples"}
-
-
-def _moved(schema: Any, scope: str, refs: list[str]) -> Any:
-    """The schema with its references pointing to where they are moved; they go to `refs`."""
-    if isinstance(schema, list):
-        return [_moved(one, scope, refs) for one in cast("list[Any]", schema)]
-    if not isinstance(schema, dict):
-        return schema
-    result: JsonObject = {}
-    for key, value in cast(JsonObject, schema).items():
-        if key == "$ref" and isinstance(value, str) and value.startswith("#"):
-            result[key] = _moved_ref(value, scope)
-            refs.append(result[key])
-        elif key in _NAMED and isinstance(value, dict):
-            named = cast(JsonObject, value)
-            result[key] = {name: _moved(one, scope, refs) for name, one in named.items()}
-        else:
-            result[key] = value if key in _DATA else _moved(value, scope, refs)
-    return result
-
-
-def _moved_ref(ref: str, scope: str) -> str:
-    for group in ("#/$defs/", "#/definitions/"):
-        if ref.startswith(group):
-            return f"#/$defs/{scope}_{ref.removeprefix(group)}"
-    return f"#/$defs/{scope}{ref.removeprefix('#')}"
 
 
 # The history

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
+from agentkit.json_schema import definitions, ref_name
 from agentkit.messages import JsonObject
 
 __all__ = ["fields_of", "shape_of"]
@@ -36,17 +37,16 @@ def fields_of(schema: JsonObject) -> str:
 
 def _shape(schema: Any, root: Any, depth: int) -> str:
     match schema:
-        case {"$ref": str(ref)}:
-            target = resolve(ref, root)
-            return "any" if target is None else _shape(target, root, depth + 1)
+        case {"$ref": _}:
+            name = ref_name(schema)
+            body = definitions(root).get(name) if name else None
+            return "any" if body is None or depth > _DEEPEST else _shape(body, root, depth + 1)
         case {"const": value}:
             return _json(value)
         case {"enum": [*values]}:
             return _union(_json(value) for value in values)
         case {"anyOf": [*options]} | {"oneOf": [*options]}:
             return _union(_shape(option, root, depth) for option in options)
-        case {"allOf": [only]}:
-            return _shape(only, root, depth)
         case {"type": [*types]}:
             bare = {key: value for key, value in schema.items() if key != "type"}
             return _union(_shape({**bare, "type": one}, root, depth) for one in types)
@@ -70,15 +70,6 @@ def _fields(schema: JsonObject, root: Any, depth: int) -> str:
         f"{name}{'' if name in required else '?'}: {_shape(one, root, depth)}"
         for name, one in properties.items()
     )
-
-
-def resolve(ref: str, root: Any) -> Any:
-    """What a reference such as `#/$defs/City` points at in `root`; None when at nothing."""
-    target: Any = root if ref.startswith("#") else None
-    for part in ref.lstrip("#").split("/")[1:]:
-        key = part.replace("~1", "/").replace("~0", "~")
-        target = cast(JsonObject, target).get(key) if isinstance(target, dict) else None
-    return target
 
 
 def _union(shapes: Iterable[str]) -> str:

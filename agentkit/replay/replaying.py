@@ -1,49 +1,19 @@
-"""Drives the loop with recorded outcomes, found by address.
-
-Nothing is asked, executed or guessed: an effect is answered by what was
-recorded at its address, if it is the same effect, and is a divergence if not.
-"""
+"""Drives the loop with recorded outcomes. Nothing is asked and nothing is executed."""
 
 from __future__ import annotations
 
 import os
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from agentkit.agent import Agent
-from agentkit.effects import (
-    Address,
-    Compute,
-    Decision,
-    Effect,
-    Failure,
-    Interrupt,
-    ModelCall,
-    Outcome,
-    Pause,
-    Suspended,
-    ToolInvocation,
-    ToolOutcome,
-    Value,
-)
-from agentkit.errors import ConfigurationError, ReplayDivergence
+from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, ignore
-from agentkit.messages import (
-    AssistantMessage,
-    JsonObject,
-    ModelResponse,
-    ToolMessage,
-    Usage,
-    message_from_json,
-)
-from agentkit.redaction import Redactor
-from agentkit.replay.divergence import request_difference, tool_difference
 from agentkit.run import Origin, RunResult, conclude
 from agentkit.runner import Driver
-from agentkit.trace.blobs import Namer
-from agentkit.trace.reader import Trace, unpacked
-from agentkit.trace.recording import call_fingerprint
+from agentkit.trace.reader import Trace
+from agentkit.trace.recorded import RecordedHandler
 
-__all__ = ["ReplayHandler", "replay"]
+__all__ = ["replay"]
 
 OutputT = TypeVar("OutputT")
 Policy = Literal["exact"]
@@ -77,168 +47,10 @@ async def replay(
         raise ConfigurationError(f"policy={policy!r} is unknown; there is 'exact'.")
     recorded = trace if isinstance(trace, Trace) else Trace.load(trace)
     messages, earlier = recorded.input()
-    handler = ReplayHandler(recorded)
+    handler = RecordedHandler(recorded)
     driver = Driver(agent.program(), messages, lambda _: handler, listener=on_event)
     finish = await driver.execute()
     diverged = finish.error is not None and finish.error.type == "ReplayDivergence"
     if not diverged and (left := handler.left_over()):
         raise left
     return conclude(finish, Origin(run=recorded.run, prompt=messages[earlier:], recorded=recorded))
-
-
-class ReplayHandler:
-    """Answers effects from a trace."""
-
-    def __init__(self, trace: Trace) -> None:
-        self._trace = trace
-        self._namer = Namer(Redactor())
-        self._starts: dict[str, JsonObject] = {}
-        self._ends: dict[str, JsonObject] = {}
-        self._answered: set[str] = set()
-        self._asked: dict[str, JsonObject] = {}
-        self._decided: dict[str, JsonObject] = {}
-        self._agent_end: JsonObject = {}
-        for event in trace.events:
-            kind, _, part = event["event"].partition(".")
-            if kind in ("model", "tool", "compute") and part in ("start", "end"):
-                (self._starts if part == "start" else self._ends)[event["at"]] = event
-            elif kind == "gate":
-                (self._asked if part == "ask" else self._decided)[event["at"]] = event
-            elif event["event"] == "agent.end":
-                self._agent_end = event  # the outermost agent's is the last
-
-    async def perform(self, effect: Effect) -> Outcome:
-        """Answer from the recording, or end the run with a `ReplayDivergence`."""
-        if isinstance(effect, Pause):
-            return self._decisions(effect)
-        start = self._starts.get(effect.at)
-        if start is None:
-            return self._stop(self._unexpected(effect))
-        if diverged := self._compare(start, effect):
-            return self._stop(diverged)
-        self._answered.add(effect.at)
-        end = self._ends.get(effect.at)
-        if end is None:
-            return self._stop(_ended(effect.at))
-        if end["status"] == "cancelled":
-            return self._interrupted()
-        if end["status"] == "error" and not isinstance(effect, ToolInvocation):
-            return _failure(end["error"])
-        match effect:
-            case ModelCall():
-                return self._response(end)
-            case ToolInvocation():
-                return self._tool_outcome(effect.at, end)
-            case _:
-                return Value(value=unpacked(end["value"]))
-
-    def _decisions(self, pause: Pause) -> Outcome:
-        """What was decided then; a run that paused there pauses here."""
-        for pending in pause.pending:
-            asked = self._asked.pop(pending.at, None)
-            if asked is None or asked["call"] != pending.call.name:
-                return self._stop(self._unexpected(pause))
-        answers = [self._decided.get(pending.at) for pending in pause.pending]
-        if self._agent_end.get("status") == "paused":
-            return Suspended()
-        if any(answer is None for answer in answers):
-            return self._stop(_ended(pause.at))
-        return tuple(
-            Decision(answer["decision"], unpacked(answer["reason"]), answer["by"])
-            for answer in answers
-            if answer is not None
-        )
-
-    def left_over(self) -> ReplayDivergence | None:
-        """The first recorded effect that the replay never asked for, if there is one."""
-        for at in (*self._starts, *self._asked):
-            inside = any(at.startswith(f"{done}/") for done in self._answered)
-            if at not in self._answered and not inside:
-                return ReplayDivergence(
-                    f"missing_call at {at}: it was recorded, and the replay ended without it. "
-                    "Look at what decides whether to go on: limits, output type, tools.",
-                    kind="missing_call",
-                    at=at,
-                )
-        return None
-
-    def _compare(self, start: JsonObject, effect: Effect) -> ReplayDivergence | None:
-        match effect:
-            case ModelCall() if start["event"] == "model.start":
-                if start["fp"] == self._namer.fingerprint(effect.request, effect.model):
-                    return None
-                return request_difference(self._trace, start, effect, self._namer)
-            case ToolInvocation() if start["event"] == "tool.start":
-                if start["fp"] == call_fingerprint(effect, self._namer.redact):
-                    return None
-                return tool_difference(start, effect, self._namer)
-            case Compute(name=name) if start.get("name") == name:
-                return None
-            case _:
-                return self._unexpected(effect)
-
-    def _unexpected(self, effect: Effect) -> ReplayDivergence:
-        if self._trace.status == "interrupted":
-            return _ended(effect.at)
-        return ReplayDivergence(
-            f"unexpected_call at {effect.at}: the replay asks for something that the recording "
-            "does not have. Look at what decides whether to go on: limits, output type, tools.",
-            kind="unexpected_call",
-            at=str(effect.at),
-        )
-
-    def _stop(self, divergence: ReplayDivergence) -> Interrupt:
-        return Interrupt(status="error", error=Failure.of(divergence))
-
-    def _interrupted(self) -> Interrupt:
-        """The recorded run was ended here from outside, so this one is too."""
-        status = self._agent_end.get("status", "cancelled")
-        return Interrupt(
-            status=status if status in ("limit", "error") else "cancelled",
-            error=_failure(self._agent_end.get("error", {})),
-        )
-
-    def _response(self, end: JsonObject) -> ModelResponse:
-        rest: JsonObject = unpacked(end.get("response", {}))
-        message = self._trace.messages([end["message"]])[0]
-        assert isinstance(message, AssistantMessage)
-        choices = tuple(message_from_json(choice) for choice in rest.get("choices", ()))
-        return ModelResponse(
-            message=message,
-            finish=end["finish"],
-            usage=Usage.from_json(end["usage"]),
-            model=rest.get("model"),
-            id=rest.get("id"),
-            logprobs=rest.get("logprobs"),
-            extra=rest.get("extra", {}),
-            choices=tuple(one for one in choices if isinstance(one, AssistantMessage)),
-        )
-
-    def _tool_outcome(self, at: Address, end: JsonObject) -> ToolOutcome:
-        message = self._trace.messages([end["message"]])[0]
-        assert isinstance(message, ToolMessage)
-        return ToolOutcome(
-            at=at,
-            status=end["status"],
-            message=message,
-            error=_failure(end["error"]) if "error" in end else None,
-            fatal=end.get("fatal", False),
-            usage=Usage.from_json(end.get("usage", {})),
-        )
-
-
-def _failure(data: JsonObject) -> Failure:
-    return Failure(
-        type=data.get("type", "AgentKitError"),
-        message=data.get("message", ""),
-        data=unpacked(data.get("data", {})),
-        traceback=data.get("traceback"),
-    )
-
-
-def _ended(at: Any) -> ReplayDivergence:
-    return ReplayDivergence(
-        f"recording_ended at {at}: the recorded run was interrupted here, by a crash or a kill.",
-        kind="recording_ended",
-        at=str(at),
-    )

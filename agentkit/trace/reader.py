@@ -28,6 +28,8 @@ class Trace:
     Attributes:
         path: The file, or None for a trace in memory.
         events: All events but blobs, in order of `seq`.
+        blobs: Messages and other data by hash.
+        lines: How many lines were read.
         torn: The last line has no end, as a crash leaves it.
 
     Example:
@@ -39,11 +41,13 @@ class Trace:
         self.path = path
         self.torn = False
         self.events: list[JsonObject] = []
-        self._lines = lines if isinstance(lines, list) else None
-        self._blobs: dict[str, Any] = {}
+        self._kept = lines if isinstance(lines, list) else None
+        self.blobs: dict[str, Any] = {}
+        self.lines = 0
         for event in self._parse(lines):
+            self.lines += 1
             if event["event"] == "blob":
-                self._blobs[event["h"]] = event["data"]
+                self.blobs[event["h"]] = event["data"]
             else:
                 self.events.append(event)
         self._check_schema()
@@ -89,7 +93,7 @@ class Trace:
             TraceCorrupt: The trace refers to a blob that it does not hold.
         """
         try:
-            return self._blobs[name]
+            return self.blobs[name]
         except KeyError:
             raise TraceCorrupt(
                 f"The trace{self._where()} refers to the blob {name!r}, which it does not hold.",
@@ -117,7 +121,7 @@ class Trace:
             TraceError: The file exists or cannot be written.
         """
         target = Path(path)
-        content = b"".join(self._lines) if self._lines is not None else self._content()
+        content = b"".join(self._kept) if self._kept is not None else self._content()
         try:
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
@@ -132,6 +136,11 @@ class Trace:
     def __repr__(self) -> str:
         """Short: the run, its state and where it is."""
         return f"<Trace {self.run[:12]} {self.status}{self._where()}>"
+
+    @property
+    def kept(self) -> list[bytes] | None:
+        """The lines of a trace in memory."""
+        return self._kept
 
     def _content(self) -> bytes:
         assert self.path is not None

@@ -33,6 +33,7 @@ from agentkit.events import Event, HttpFinished, HttpStarted, ToolProgress, Warn
 from agentkit.messages import JsonObject, Message, ModelResponse, Usage
 from agentkit.redaction import Redactor
 from agentkit.trace.blobs import Namer, canonical, digest, packed, request_params
+from agentkit.trace.reader import Trace
 from agentkit.trace.writer import Sink, TraceWriter
 
 __all__ = ["SCHEMA", "Recorder", "RecordingHandler", "call_fingerprint"]
@@ -44,16 +45,39 @@ class Recorder:
     """The trace of one run being written: events in, lines out, each blob once."""
 
     def __init__(
-        self, sink: Sink, *, run: str, program: str, redact: Redactor, stream: bool = False
+        self,
+        sink: Sink,
+        *,
+        run: str,
+        program: str,
+        redact: Redactor,
+        stream: bool = False,
+        resumes: Trace | None = None,
     ) -> None:
+        """Open the trace of a run, or go on with that of an interrupted one.
+
+        Args:
+            sink: Takes the lines.
+            run: The run's id.
+            program: The hash of what decides the agent's behaviour.
+            redact: Takes secrets out of everything that is written.
+            stream: Whether models send their answers piece by piece.
+            resumes: The trace so far; `sink` appends to it.
+        """
         self.run = run
         self.redact = redact
         self.namer = Namer(redact)
         self._stream = stream
         self._depth = 0
-        self._writer = TraceWriter(sink)
         self._written: set[str] = set()
         wall = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        if resumes is not None:
+            self._writer = TraceWriter(sink, lines=resumes.lines, t=resumes.events[-1]["t"])
+            self._written |= resumes.blobs.keys()
+            self._depth = 1  # the outermost agent has started already
+            self._writer.write("trace.resume", wall=wall, program=program)
+            return
+        self._writer = TraceWriter(sink)
         self._writer.write(
             "trace.open",
             schema=SCHEMA,

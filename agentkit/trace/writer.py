@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, MutableMapping
@@ -42,8 +43,8 @@ class Sink(Protocol):
 class MemorySink:
     """Keeps the lines."""
 
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
+    def __init__(self, lines: list[bytes] | None = None) -> None:
+        self.lines: list[bytes] = [] if lines is None else lines
 
     def emit(self, line: bytes) -> None:
         """Keep one line."""
@@ -54,16 +55,21 @@ class MemorySink:
 
 
 class FileSink:
-    """Appends lines to a new file that only its owner may read.
+    """Appends lines to a file that only its owner may read, and that only this process writes.
+
+    Args:
+        path: A new file; or, with `resume`, the file of a run that was interrupted.
+        resume: Go on with a file. A torn last line is cut off first.
 
     Raises:
         ConfigurationError: The file exists already: a trace is one run.
-        TraceError: The file cannot be made.
+        TraceError: The file cannot be written, or another process is writing it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
         self.path = path
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        new = os.O_CREAT | os.O_EXCL
+        flags = os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | (0 if resume else new)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(path, flags, 0o600)
@@ -76,6 +82,16 @@ class FileSink:
             raise TraceError(
                 f"The trace {str(path)!r} cannot be written: {error.strerror}.", path=str(path)
             ) from error
+        if not _locked(self._descriptor):
+            os.close(self._descriptor)
+            raise TraceError(
+                f"The trace {str(path)!r} is being written by another process: its run is going "
+                "on. Wait for it, or end that process.",
+                path=str(path),
+            )
+        if resume:
+            data = path.read_bytes()
+            os.ftruncate(self._descriptor, data.rfind(b"\n") + 1)
 
     def emit(self, line: bytes) -> None:
         """Append one line in one write."""
@@ -84,8 +100,29 @@ class FileSink:
             raise OSError(f"only {written} of {len(line)} bytes were written")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and let others write it."""
         os.close(self._descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    """Lock the file for this process, until it is closed; False if another one has it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks
+    return True
 
 
 class TraceWriter:
@@ -94,13 +131,14 @@ class TraceWriter:
     A sink that fails is said once and then left alone: a recorder never kills a run.
     """
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, lines: int = 0, t: int = 0) -> None:
+        """Write to `sink`, which has `lines` lines of this run already, the last at `t` µs."""
         self.sink = sink
         self.failed = False
         self.closed = False
-        self.lines = 0
-        self._start = time.monotonic_ns()
-        self._sequence = itertools.count()
+        self.lines = lines
+        self._start = time.monotonic_ns() - t * 1000
+        self._sequence = itertools.count(lines)
         self._log = _logger_type()(sink, [self._stamp, _line], {}).log
         # Tools in worker threads write too, also such as were abandoned by their run.
         self._lock = threading.Lock()
