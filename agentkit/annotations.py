@@ -12,6 +12,7 @@ import typing_extensions
 
 __all__ = ["accepted", "fields", "unpacked"]
 
+_TYPED_DICT = type(typing.TypedDict("_", {}))  # type: ignore[operator]
 _CALLABLE = cast("Any", collections.abc.Callable)
 
 
@@ -23,7 +24,7 @@ def accepted(hint: Any) -> Any:
     """
     if hint is typing.LiteralString:
         return str
-    if sys.version_info < (3, 12) and type(hint).__name__ == "_TypedDictMeta":
+    if sys.version_info < (3, 12) and type(hint) is _TYPED_DICT:
         return _typed_dict(hint)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if not args or origin in (typing.Literal, typing.Unpack, _CALLABLE):
@@ -45,8 +46,8 @@ _converted: dict[Any, Any] = {}
 
 def _typed_dict(cls: Any) -> Any:
     """The same TypedDict, made by typing_extensions."""
-    if cls.__module__ == "typing_extensions" or cls in _converted:
-        return _converted.get(cls, cls)
+    if cls in _converted:
+        return _converted[cls]
     made: Any = cast("Any", typing_extensions).TypedDict(cls.__name__, {})
     _converted[cls] = made  # before its fields, which may refer to it
     made.__doc__, made.__module__, made.__qualname__ = cls.__doc__, cls.__module__, cls.__qualname__

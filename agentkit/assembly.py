@@ -6,18 +6,21 @@ put into the table of functions that `Compute` effects name.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, get_type_hints
+
+from pydantic import TypeAdapter
 
 from agentkit.effects import Address
 from agentkit.errors import ConfigurationError, InvalidTool
 from agentkit.events import Warned
 from agentkit.messages import Message, messages_from_json
 from agentkit.models.model import Model
-from agentkit.output import OutputSpec, output_spec
+from agentkit.output import OutputSpec, output_spec, spec_of_schema
 from agentkit.prices import check_price
 from agentkit.runner import ComputeFunction, Program
 from agentkit.settings import ChatSettings, Limits
@@ -84,7 +87,7 @@ def assemble(
     Raises:
         ConfigurationError: Its parts do not fit together.
     """
-    spec: OutputSpec[OutputT] = output_spec(agent.output, model.profile, agent.output_mode)
+    spec, finishing = _output(agent, model)
     bounds = limits or agent.limits
     if bounds.repeats is None:
         bounds = replace(bounds, repeats=model.profile.repeats)
@@ -103,7 +106,7 @@ def assemble(
         name=agent.name,
         model=model,
         tools=tools,
-        compute=_functions(agent, spec, tools, toolsets),
+        compute=_functions(agent, spec, finishing, tools, toolsets),
         handoffs={name: one.target().program for name, one in handoffs.items()},
         middleware=agent.middleware,
         notes=tuple(
@@ -130,6 +133,18 @@ def assemble(
     )
 
 
+def _output(agent: Agent[OutputT], model: Model) -> tuple[OutputSpec[OutputT], AnyTool | None]:
+    """How the output is asked for, and the function that it is handed to, if there is one."""
+    output = agent.output
+    if not inspect.isroutine(output) and not isinstance(output, functools.partial):
+        return output_spec(output, model.profile, agent.output_mode), None
+    tool = Tool(output)
+    spec = spec_of_schema(tool.name, tool.parameters, tool.parse, model.profile, agent.output_mode)
+    returned = get_type_hints(inspect.unwrap(tool.function)).get("return", Any)
+    revive = TypeAdapter[Any](returned).validate_python
+    return replace(spec, finishing=True, revive=revive), tool
+
+
 def _offered(tool: AnyTool) -> OfferedTool:
     approval = "never" if tool.approval is False else "always" if tool.approval is True else "ask"
     return OfferedTool(
@@ -153,6 +168,7 @@ def handoff_tool(handoff: Handoff) -> OfferedTool:
 def _functions(
     agent: Agent[Any],
     spec: OutputSpec[Any],
+    finishing: AnyTool | None,
     tools: dict[str, AnyTool],
     toolsets: Sequence[Toolset],
 ) -> dict[str, ComputeFunction]:
@@ -166,8 +182,8 @@ def _functions(
         table["instructions"] = with_context(agent.instructions)
     for index, function in enumerate(agent.validators):
         table[f"validator{index}"] = _validator(function, spec)
-    if spec.finishing is not None:
-        table["output"] = lambda context, text: cast("AnyTool", spec.finishing).call(text, context)
+    if finishing is not None:
+        table["output"] = lambda context, text: finishing.call(text, context)
     if toolsets:
         table["toolsets"] = _gathering(toolsets, tools, frozenset(tools), table)
     if agent.compact is not None:

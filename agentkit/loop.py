@@ -222,7 +222,7 @@ class _Conversation(Generic[OutputT]):
     ) -> Steps[Accepted[OutputT] | Rejected]:
         """Ask the validators and the output function, one after the other."""
         names = [f"validator{index}" for index in range(self.spec.validators)]
-        if self.spec.output.finishing is not None:
+        if self.spec.output.finishing:
             names.append("output")
         for name in names:
             outcome = yield Compute(at=at.child(name), name=name, input=verdict.text)

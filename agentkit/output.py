@@ -6,11 +6,10 @@ uses it directly.
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from pydantic import TypeAdapter, create_model
 from pydantic.errors import PydanticUserError
@@ -28,10 +27,17 @@ from agentkit.messages import (
 from agentkit.models.profiles import OutputMode, Profile
 from agentkit.raw_schema import compiled
 from agentkit.strict import NotStrict, strict_form
-from agentkit.tools import Tool
 from agentkit.validation import TypeChecker, fit
 
-__all__ = ["OUTPUT_TOOL", "Accepted", "JsonSchema", "OutputSpec", "Rejected", "output_spec"]
+__all__ = [
+    "OUTPUT_TOOL",
+    "Accepted",
+    "JsonSchema",
+    "OutputSpec",
+    "Rejected",
+    "output_spec",
+    "spec_of_schema",
+]
 
 OutputT = TypeVar("OutputT")
 OUTPUT_TOOL = "final_output"
@@ -66,8 +72,8 @@ class OutputSpec(Generic[OutputT]):
         tool: The tool through which the output comes, in the tool mode.
         instructions: What the system message says of it, in the json and prompt modes.
         schema: The JSON Schema of the output; None for plain text.
-        finishing: A function of the user's that gets the output as its arguments, and
-            whose value is the result.
+        finishing: A function of the user's gets the output as its arguments, and its value
+            is the result.
         revive: The value of that function from what was recorded of it.
     """
 
@@ -76,7 +82,7 @@ class OutputSpec(Generic[OutputT]):
     tool: ToolDefinition | None = None
     instructions: str | None = None
     schema: JsonObject | None = None
-    finishing: Tool[..., Any] | None = None
+    finishing: bool = False
     revive: Callable[[Any], Any] = lambda value: value
 
     def read(self, message: AssistantMessage) -> Accepted[OutputT] | Rejected:
@@ -167,10 +173,8 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
     """
     if output is str:
         return OutputSpec(check=str)
-    if callable(output) and not isinstance(output, type) and get_origin(output) is None:
-        return _function_spec(Tool(output), profile, mode)
     if isinstance(output, JsonSchema):
-        return _asked(_mode(profile, mode), output.name, output.schema, output.check)
+        return spec_of_schema(output.name, output.schema, output.check, profile, mode)
     try:
         output = accepted(output)
         adapter: TypeAdapter[Any] = TypeAdapter(output)
@@ -193,23 +197,18 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
         value: Any = fit(checker, data, json.dumps(data) if repairs else text)[0]
         return value.value if bare else value
 
-    return _asked(_mode(profile, mode), _name(output), schema, check)
+    return spec_of_schema(_name(output), schema, check, profile, mode)
 
 
-def _mode(profile: Profile, mode: Mode) -> OutputMode:
-    return profile.output_modes[0] if mode == "auto" else mode
-
-
-def _function_spec(tool: Tool[..., Any], profile: Profile, mode: Mode) -> OutputSpec[Any]:
-    """The output is the function's arguments; its value is the result."""
-    spec = _asked(_mode(profile, mode), tool.name, tool.parameters, tool.parse)
-    returned = get_type_hints(inspect.unwrap(tool.function)).get("return", Any)
-    return replace(spec, finishing=tool, revive=TypeAdapter(returned).validate_python)
-
-
-def _asked(
-    mode: OutputMode, name: str, schema: JsonObject, check: Callable[[str], Any]
+def spec_of_schema(
+    name: str,
+    schema: JsonObject,
+    check: Callable[[str], Any],
+    profile: Profile,
+    asked: Mode = "auto",
 ) -> OutputSpec[Any]:
+    """The spec of an output that a JSON Schema of an object describes."""
+    mode = profile.output_modes[0] if asked == "auto" else asked
     try:
         sent, strict = strict_form(schema), True
     except NotStrict:
