@@ -335,17 +335,23 @@ class ResumingHandler:
             text = f"{effect.call.name} at {effect.at} was in flight when the run ended."
             error = Failure.of(RunCancelled(text, reason="in flight"))
             return Interrupt(status="paused", error=error, pending=(pending,))
-        if not isinstance(decided, tuple):
-            return decided
+        if isinstance(decided, Failure):
+            return Interrupt(status="error", error=decided)
         decision = cast("tuple[Decision, ...]", decided)[0]
-        if decision.kind in ("deny", "answer"):
-            status = "ok" if decision.kind == "answer" else "denied"
-            call = effect.call
-            message = ToolMessage(call_id=call.id, name=call.name, content=decision.said())
-            return ToolOutcome(at=effect.at, status=status, message=message)
+        if decision.kind == "approve":
+            return await self._live.perform(effect)
         if decision.kind == "edit":
-            effect = replace(effect, call=replace(effect.call, arguments=decision.text))
-        return await self._live.perform(effect)
+            text = f"{effect.call.name} at {effect.at} had begun with the arguments it has."
+            return Interrupt(status="error", error=Failure.of(ConfigurationError(text)))
+        call = effect.call
+        outcome = ToolOutcome(
+            at=effect.at,
+            status="ok" if decision.kind == "answer" else "denied",
+            message=ToolMessage(call_id=call.id, name=call.name, content=decision.said()),
+        )
+        if self._scope.recorder is not None:
+            self._scope.recorder.ended(effect, outcome)
+        return outcome
 
 
 class ObservedHandler:

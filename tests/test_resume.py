@@ -1,0 +1,223 @@
+"""Resume: what is recorded is not done again, what was in flight is asked about."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentkit import Agent, Decision, ToolMessage, Trace, tool
+from agentkit.errors import ReplayDivergence, TraceError
+from agentkit.replay import replay
+from agentkit.testing import ScriptedModel
+
+pytestmark = pytest.mark.anyio
+done: list[str] = []
+
+
+@tool(approval=True)
+def delete(path: str) -> str:
+    """Delete a file."""
+    done.append(f"delete {path}")
+    return f"deleted {path}"
+
+
+@tool
+def write(path: str) -> str:
+    """Write a file."""
+    done.append(f"write {path}")
+    return f"wrote {path}"
+
+
+@tool(effect="read")
+def read(path: str) -> str:
+    """Read a file."""
+    done.append(f"read {path}")
+    return f"content of {path}"
+
+
+TOOLS = [delete, write, read]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_done() -> None:
+    done.clear()
+
+
+def agent(*script: Any, **options: Any) -> Agent[str]:
+    """An agent with three tools."""
+    return Agent(ScriptedModel(list(script)), tools=TOOLS, **options)
+
+
+def told(result: Any) -> list[str]:
+    """What the tools told the model."""
+    return [message.text for message in result.messages if isinstance(message, ToolMessage)]
+
+
+def cut_after(path: Path, event: bytes, count: int = 1) -> None:
+    """Cut a trace off behind the n-th line of an event, as a kill would."""
+    kept: list[bytes] = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        kept.append(line)
+        count -= event in line
+        if not count:
+            break
+    path.write_bytes(b"".join(kept) + b'{"event":"torn')
+
+
+async def test_paused_run_goes_on_with_a_decision(tmp_path: Path) -> None:
+    """The decision is given by address, the trace goes on in the same file, and it replays."""
+    path = tmp_path / "run.jsonl"
+    first = await agent([("write", {"path": "a"})], [("delete", {"path": "a"})]).run(
+        "go", trace=path
+    )
+    assert first.status == "paused"
+    decisions = {first.pending[0].at: Decision.approve(by="Ada")}
+    result = await agent("all done").resume(path, decisions=decisions)
+    assert (result.status, result.output, result.run) == ("ok", "all done", first.run)
+    assert done == ["write a", "delete a"]
+    assert told(result) == ["wrote a", "deleted a"]
+    assert Trace.load(path).status == "ok"
+    assert await replay(path, agent()) == result
+
+
+async def test_paused_run_in_memory() -> None:
+    """A trace that was kept in memory resumes as well, by call id."""
+    first = await agent([("delete", {"path": "a"})]).run("go")
+    assert first.trace is not None
+    decisions = {first.pending[0].call.id: Decision.deny("No.")}
+    result = await agent("fine").resume(first.trace, decisions=decisions)
+    assert told(result) == ["Denied: No."]
+    assert done == []
+
+
+async def test_still_undecided_pauses_again(tmp_path: Path) -> None:
+    """Without a decision the run pauses at the same place."""
+    path = tmp_path / "run.jsonl"
+    first = await agent([("delete", {"path": "a"})]).run("go", trace=path)
+    again = await agent().resume(path)
+    assert (again.status, again.pending) == ("paused", first.pending)
+
+
+async def test_crash_between_effects_repeats_nothing(tmp_path: Path) -> None:
+    """After a kill behind a finished tool, only the next model call is made."""
+    path = tmp_path / "run.jsonl"
+    await agent([("write", {"path": "a"})], "done").run("go", trace=path)
+    cut_after(path, b'"tool.end"')
+    done.clear()
+    result = await agent("done after all").resume(path)
+    assert result.output == "done after all"
+    assert done == []
+    assert await replay(path, agent()) == result
+
+
+async def test_reading_tool_in_flight_is_made_again(tmp_path: Path) -> None:
+    """Reading twice does no harm."""
+    path = tmp_path / "run.jsonl"
+    await agent([("read", {"path": "a"})], "done").run("go", trace=path)
+    cut_after(path, b'"tool.start"')
+    done.clear()
+    result = await agent("done").resume(path)
+    assert done == ["read a"]
+    assert await replay(path, agent()) == result
+
+
+async def test_writing_tool_in_flight_is_asked_about(tmp_path: Path) -> None:
+    """It may have had its effect: the run pauses, and goes on as somebody decides."""
+    path = tmp_path / "run.jsonl"
+    await agent([("write", {"path": "a"})], "done").run("go", trace=path)
+    cut_after(path, b'"tool.start"')
+    done.clear()
+    paused = await agent().resume(path)
+    assert paused.status == "paused"
+    assert paused.pending[0].kind == "in_flight"
+    assert done == []
+    answer = {paused.pending[0].at: Decision.answer("It was written.")}
+    result = await agent("done").resume(path, decisions=answer)
+    assert told(result) == ["It was written."]
+    assert done == []
+    assert await replay(path, agent()) == result
+
+
+async def test_writing_tool_in_flight_may_be_made_again(tmp_path: Path) -> None:
+    """An approver in the process decides at once."""
+    path = tmp_path / "run.jsonl"
+    await agent([("write", {"path": "a"})], "done").run("go", trace=path)
+    cut_after(path, b'"tool.start"')
+    done.clear()
+    result = await agent("done").resume(path, approver=lambda pending: True)
+    assert done == ["write a"]
+    assert await replay(path, agent()) == result
+
+
+async def test_changed_agent_does_not_resume(tmp_path: Path) -> None:
+    """What is replayed has to be the same, or the first difference is named."""
+    path = tmp_path / "run.jsonl"
+    await agent([("delete", {"path": "a"})]).run("go", trace=path)
+    with pytest.raises(ReplayDivergence, match="/messages/0"):
+        await agent("x", instructions="Other.").resume(path)
+
+
+async def test_running_run_cannot_be_resumed(tmp_path: Path) -> None:
+    """The file is locked while its run goes on."""
+    path = tmp_path / "run.jsonl"
+    async with agent([("read", {"path": "a"})], "done").iter("go", trace=path) as steps:
+        await anext(steps)
+        with pytest.raises(TraceError, match="another process"):
+            await agent().resume(path)
+
+
+PROGRAM = """
+import sys, time
+from agentkit import Agent, tool
+from agentkit.testing import ScriptedModel
+
+@tool
+def slow(number: int) -> int:
+    "Take a while."
+    with open(sys.argv[2], "a") as log:
+        log.write(f"{number}\\n")
+    if number == 2 and sys.argv[3] == "hang":
+        time.sleep(60)
+    return number
+
+script = [[("slow", {"number": n})] for n in (1, 2, 3)] + ["done"]
+start = int(sys.argv[4])
+agent = Agent(ScriptedModel(script[start:]), tools=[slow])
+if sys.argv[3] == "hang":
+    agent.run_sync("go", trace=sys.argv[1])
+else:
+    import anyio
+    async def main():
+        result = await agent.resume(sys.argv[1], approver=lambda pending: True)
+        print(result.output, result.usage.tool_calls)
+    anyio.run(main)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_kill_and_resume_in_another_process(tmp_path: Path) -> None:
+    """`kill -9` in the middle of a tool; a second process goes on and repeats nothing done."""
+    trace, log, program = tmp_path / "run.jsonl", tmp_path / "log", tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(program), str(trace), str(log)]
+    process = subprocess.Popen([*command, "hang", "0"], env=environment)
+    deadline = time.monotonic() + 30
+    while not (log.exists() and "2" in log.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert Trace.load(trace).status == "interrupted"
+    finished = subprocess.run(
+        [*command, "resume", "2"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.split() == ["done", "3"]
+    assert log.read_text().split() == ["1", "2", "2", "3"]
