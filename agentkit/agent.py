@@ -15,6 +15,7 @@ from anyio.from_thread import start_blocking_portal
 from anyio.lowlevel import current_token
 
 from agentkit.assembly import Compaction, Source, assemble, check_compaction, sources
+from agentkit.driver import Driver, Middleware, Program
 from agentkit.effects import Decision, PendingCall
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, ignore
@@ -32,7 +33,7 @@ from agentkit.run import (
     stepping,
     streaming,
 )
-from agentkit.runner import Approver, Driver, Middleware, Program, Scope, new_run_id
+from agentkit.runner import Approver, Scope, new_run_id
 from agentkit.settings import ChatSettings, Limits
 from agentkit.spec import Finish
 from agentkit.tools import RunContext, Tool

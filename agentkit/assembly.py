@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, get_type_hints
 
 from pydantic import TypeAdapter
 
+from agentkit.driver import ComputeFunction, Program
 from agentkit.effects import Address
 from agentkit.errors import ConfigurationError, InvalidTool
 from agentkit.events import Warned
@@ -22,7 +23,6 @@ from agentkit.messages import Message, messages_from_json
 from agentkit.models.model import Model
 from agentkit.output import OutputSpec, output_spec, spec_of_schema
 from agentkit.prices import check_price
-from agentkit.runner import ComputeFunction, Program
 from agentkit.settings import ChatSettings, Limits
 from agentkit.spec import AgentSpec, OfferedTool
 from agentkit.tools import RunContext, Tool, Toolset, check_names, tools_of

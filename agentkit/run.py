@@ -17,11 +17,11 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import anyio
 
+from agentkit.driver import Driver
 from agentkit.effects import Effect, Outcome, PendingCall
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, Event, TextDelta
 from agentkit.messages import Message, Usage
-from agentkit.runner import Driver
 from agentkit.spec import Finish, RunStatus
 from agentkit.trace.reader import Trace
 

@@ -1,24 +1,21 @@
-"""Drives the loop: effects out to a handler, outcomes in.
+"""Performs the effects of a run for real, and those of its sub-agents.
 
-This is the one place that awaits on behalf of the loop. A cancelled run gets
-its `Interrupt` here, synchronously, so that its history is valid and its trace
-closed before the cancellation goes on.
+A run's handlers stand around each other: what listens, what resumes, what records,
+the user's middleware, and innermost the one that asks models and runs tools.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
-import anyio
 from anyio import CapacityLimiter
-from anyio.lowlevel import checkpoint_if_cancelled
 
+from agentkit.driver import Driver, Program
 from agentkit.effects import (
     Address,
     Compute,
@@ -37,47 +34,24 @@ from agentkit.effects import (
     ToolOutcome,
     Value,
 )
-from agentkit.errors import AgentKitError, ConfigurationError, LimitExceeded, RunCancelled
-from agentkit.events import (
-    Emit,
-    Event,
-    Finished,
-    StepFinished,
-    StepStarted,
-    ToolCallFinished,
-    ToolCallStarted,
-    Warned,
-    ignore,
-)
-from agentkit.execution import Batch, run_call
-from agentkit.loop import conversation, limit_reached
+from agentkit.errors import AgentKitError, ConfigurationError, RunCancelled
+from agentkit.events import Emit, Event, ignore
+from agentkit.execution import run_call
+from agentkit.loop import limit_reached
 from agentkit.messages import Message, ModelResponse, ToolMessage, Usage, UserMessage
-from agentkit.models.model import Model
 from agentkit.prices import priced
 from agentkit.redaction import Redactor
 from agentkit.settings import Limits
-from agentkit.spec import AgentSpec, Finish
-from agentkit.tools import RunContext, Tool
+from agentkit.spec import Finish
+from agentkit.tools import RunContext
 from agentkit.trace.recorded import RecordedHandler
 from agentkit.trace.recording import Recorder, RecordingHandler
 
-__all__ = [
-    "Approver",
-    "ComputeFunction",
-    "Driver",
-    "LiveHandler",
-    "Middleware",
-    "ObservedHandler",
-    "Program",
-    "Scope",
-    "new_run_id",
-]
+__all__ = ["Approver", "LiveHandler", "ResumingHandler", "Scope", "new_run_id"]
 
 OutputT = TypeVar("OutputT")
 THREADS = 128
 """Worker threads that sync tools of one run may use at the same time, where no limit says."""
-ComputeFunction: TypeAlias = Callable[[RunContext[Any], Any], Any]
-Middleware: TypeAlias = Callable[[Handler], Handler]
 Approver: TypeAlias = Callable[[PendingCall], Any]
 """Decides about a call: a `Decision`, or True or False; sync or async. None: not now."""
 
@@ -92,31 +66,6 @@ class SubAgent(Protocol):
     def conclude(self, finish: Finish[Any], run: str) -> Any:
         """The result of its run, or the error that ended it, raised."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Program(Generic[OutputT]):
-    """An agent made ready for one run: what the loop decides by, and what performs its effects.
-
-    Attributes:
-        name: The agent's.
-        spec: What the loop decides by.
-        model: Answers its model calls.
-        tools: By name; dynamic toolsets add theirs at each step.
-        compute: The user's functions that are not pure, by the names of their effects.
-        handoffs: The agents that may take over, by name.
-        middleware: Handlers around the one that performs, outermost first.
-        notes: What is said once at the beginning of a run.
-    """
-
-    name: str
-    spec: AgentSpec[OutputT]
-    model: Model
-    tools: dict[str, Tool[..., Any]] = field(default_factory=dict[str, Tool[..., Any]])
-    compute: Mapping[str, ComputeFunction] = field(default_factory=dict[str, ComputeFunction])
-    handoffs: Mapping[str, Callable[[], Program[Any]]] = field(default_factory=dict[str, Any])
-    middleware: tuple[Middleware, ...] = ()
-    notes: tuple[Warned, ...] = ()
 
 
 def new_run_id() -> str:
@@ -352,217 +301,3 @@ class ResumingHandler:
         if self._scope.recorder is not None:
             self._scope.recorder.ended(effect, outcome)
         return outcome
-
-
-class ObservedHandler:
-    """Tells a listener of each effect's beginning and end."""
-
-    def __init__(self, inner: Handler, emit: Emit) -> None:
-        self._inner = inner
-        self._emit = emit
-
-    async def perform(self, effect: Effect) -> Outcome:
-        """Perform through the inner handler."""
-        match effect:
-            case ModelCall(at=at, model=model):
-                self._emit(StepStarted(at=at, model=model))
-            case ToolInvocation(at=at, call=call):
-                self._emit(ToolCallStarted(at=at, name=call.name, arguments=call.arguments))
-            case _:
-                pass
-        outcome = await self._inner.perform(effect)
-        match outcome:
-            case ModelResponse(finish=finish, usage=usage, message=message):
-                text = message.text
-                self._emit(StepFinished(at=effect.at, finish=finish, usage=usage, text=text))
-            case Failure(message=text) if isinstance(effect, ModelCall):
-                self._emit(StepFinished(at=effect.at, finish=None, usage=Usage(), error=text))
-            case ToolOutcome(status=status, message=message):
-                name = message.name or ""
-                self._emit(
-                    ToolCallFinished(at=effect.at, name=name, status=status, text=message.text)
-                )
-            case _:
-                pass
-        return outcome
-
-
-class Driver(Generic[OutputT]):
-    """One run of a program: sends outcomes in, has effects performed.
-
-    `execute` drives it to its end. Whoever wants to look between the effects
-    calls `begin`, `perform` and `send` himself, and `close` at the end.
-
-    Attributes:
-        finish: How it ended; None before that.
-    """
-
-    def __init__(
-        self,
-        program: Program[OutputT],
-        messages: Sequence[Message],
-        handler: Callable[[Program[Any]], Handler],
-        *,
-        earlier: int = 0,
-        resumed: bool = False,
-        recorder: Recorder | None = None,
-        listener: Emit = ignore,
-        seconds: float | None = None,
-    ) -> None:
-        """Prepare a run.
-
-        Args:
-            program: The agent.
-            messages: The conversation so far, ending with the prompt.
-            handler: Gives what performs the effects of a program. There is more than one
-                program where an agent hands over to another.
-            earlier: How many of the messages are history from before.
-            resumed: The trace holds the beginning of the run already.
-            recorder: Records the run, if it is recorded.
-            listener: Is told what happens.
-            seconds: Wall-clock time after which the run ends.
-        """
-        self.program = program
-        self.finish: Finish[OutputT] | None = None
-        self._agents = [program.spec.at]
-        self._messages = messages
-        self._earlier = earlier
-        self._resumed = resumed
-        self._recorder = recorder
-        self._listener = listener
-        self._seconds = seconds
-        self._deadline = math.inf
-        self._scope: anyio.CancelScope | None = None
-        self._cancelled: str | None = None
-        self._new: list[Message] = []
-        self._handler_for = handler
-        self._enter(program, messages, Usage())
-
-    def cancel(self, reason: str = "cancelled") -> None:
-        """End the run from outside. What has finished is kept, the history stays valid."""
-        self._cancelled = reason
-        if self._scope is not None:
-            self._scope.cancel()
-
-    async def execute(self) -> Finish[OutputT]:
-        """Run to the end. A cancellation from around goes on after the run was closed."""
-        try:
-            effect = self.begin()
-            while effect is not None:
-                effect = self.send(await self.perform(effect))
-        finally:
-            self.close()
-        assert self.finish is not None
-        return self.finish
-
-    def _enter(self, program: Program[Any], messages: Sequence[Message], usage: Usage) -> None:
-        """Let this program go on with the conversation."""
-        limit = program.spec.limits.parallel
-        self._parallel = None if limit is None else CapacityLimiter(limit)
-        handler = self._handler_for(program)
-        if self._listener is not ignore:
-            handler = ObservedHandler(handler, self._listener)
-        self.program = program
-        self._handler = handler
-        self._loop = conversation(program.spec, messages, usage)
-
-    def begin(self) -> Effect | None:
-        """The first effect. The clock of `seconds` starts here."""
-        if self._recorder is not None:
-            at, name = self.program.spec.at, self.program.name
-            if not self._resumed:
-                self._recorder.agent_start(at, name, self._messages, self._earlier)
-            for note in self.program.notes:
-                self._recorder.event(note)
-        for note in self.program.notes:
-            self._listener(note)
-        if self._seconds is not None:
-            self._deadline = anyio.current_time() + self._seconds
-        return self.send(None)
-
-    def send(self, outcome: Outcome | None) -> Effect | None:
-        """Tell the loop an outcome; returns the next effect, or None at the end."""
-        while True:
-            try:
-                return self._loop.send(outcome)
-            except StopIteration as stop:
-                finish: Finish[Any] = stop.value
-            self._new += finish.new
-            if finish.handoff is None:
-                self.finish = replace(finish, new=tuple(self._new))
-                return None
-            name, at = finish.handoff
-            program = self.program.handoffs[name]()
-            program = replace(program, spec=replace(program.spec, at=at))
-            if self._recorder is not None:
-                self._recorder.agent_start(at, name, finish.messages, len(finish.messages))
-            self._agents.append(at)
-            self._enter(program, finish.messages, finish.usage)
-            outcome = None
-
-    async def perform(self, effect: Effect) -> Outcome:
-        """Have one effect performed.
-
-        The end of the run by `cancel` or by its deadline is an `Interrupt`, so the loop
-        can close its history. A cancellation from around the run is raised, after the
-        loop has been told.
-        """
-        batch: Batch | None = None
-        try:
-            with anyio.CancelScope(deadline=self._deadline) as self._scope:
-                if self._cancelled is not None:
-                    self._scope.cancel()
-                await checkpoint_if_cancelled()
-                if not isinstance(effect, ToolBatch):
-                    return await self._handler.perform(effect)
-                tools = self.program.tools
-                alone = [name for name, tool in tools.items() if tool.sequential]
-                batch = Batch(effect, self._perform_call, sequential=alone, parallel=self._parallel)
-                await batch.run()
-                outcomes = batch.outcomes()
-                if batch.interrupt is not None:
-                    return replace(batch.interrupt, outcomes=outcomes)
-                return outcomes
-        except BaseException as error:
-            self.send(self._interrupt(batch, error))
-            raise
-        finally:
-            self._scope = None
-        return self._interrupt(batch)
-
-    def close(self) -> None:
-        """Close the trace and tell the listener. Nothing is awaited."""
-        finish = self.finish
-        self._loop.close()
-        status = finish.status if finish is not None else "cancelled"
-        if self._recorder is not None:
-            usage = finish.usage if finish is not None else Usage()
-            output = finish.output if finish is not None else None
-            error = finish.error if finish is not None else None
-            for at in reversed(self._agents):
-                self._recorder.agent_end(at, status, output, usage, error)
-        self._listener(Finished(at=self._agents[0], status=status))
-
-    async def _perform_call(self, invocation: ToolInvocation) -> ToolOutcome | Interrupt:
-        outcome = await self._handler.perform(invocation)
-        assert isinstance(outcome, (ToolOutcome, Interrupt))
-        return outcome
-
-    def _interrupt(self, batch: Batch | None, cause: BaseException | None = None) -> Interrupt:
-        """Say what ended the run: a bug, `cancel()`, the task around it, or the deadline."""
-        outcomes = batch.outcomes() if batch is not None else ()
-        status: Literal["cancelled", "limit", "error"] = "cancelled"
-        if isinstance(cause, Exception):
-            status, error = "error", cause
-        elif cause is not None or self._cancelled is not None:
-            reason = self._cancelled or "the task around the run was cancelled"
-            error = RunCancelled(f"The run was cancelled: {reason}.", reason=reason)
-        else:
-            status, seconds = "limit", self._seconds or 0
-            error = LimitExceeded(
-                f"The run reached Limits.seconds = {seconds:g}.",
-                limit="seconds",
-                value=seconds,
-                maximum=seconds,
-            )
-        return Interrupt(status=status, error=Failure.of(error), outcomes=outcomes)

@@ -12,7 +12,7 @@ import inspect
 import json
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol, cast
@@ -26,14 +26,15 @@ from pydantic_core import CoreSchema, core_schema, to_jsonable_python
 from agentkit.annotations import accepted, fields, unpacked
 from agentkit.docstrings import Docstring, parse
 from agentkit.errors import InvalidTool
-from agentkit.json_schema import tidied
+from agentkit.json_schema import subschemas, tidied
 from agentkit.messages import JsonObject
-from agentkit.signatures import EMPTY, Parameter, Signature, describe
+from agentkit.signatures import EMPTY, Parameter, Signature, Unresolved, describe
 from agentkit.validation import Checker, TypeChecker, explain
 
 __all__ = ["ArgumentSchema", "FunctionSchema", "explain"]
 
 _VAR_POSITIONAL, _VAR_KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+_CLASSES_READ = 16  # Python before 3.13 parses a whole module for each class's docstrings
 _UNFIT = (pydantic.PydanticUserError, TypeError, ValueError, NameError, RecursionError)
 
 
@@ -133,46 +134,42 @@ class FunctionSchema:
 
     @functools.cached_property
     def _built(self) -> _Built:
-        properties = tuple(_property(p) for p in self.signature.parameters if not p.injected)
-        warnings: tuple[str, ...] = ()
+        shown = [p for p in self.signature.parameters if not p.injected]
+        warnings: list[str] = []
         try:
+            properties = [_property(p) for p in shown]
             adapter, schema = _compiled(properties)
         except _UNFIT:
-            properties, warnings = self._possible(properties)
+            properties, warnings = self._possible(shown)
             adapter, schema = _compiled(properties)
         schema = tidied(schema)
         for one in properties:
             if one.key in schema["properties"]:
                 one.describe(schema["properties"][one.key], self._docstring)
         checker = TypeChecker(cast("Any", adapter.validator), schema)
-        return _Built(checker=checker, properties=properties, warnings=warnings)
+        return _Built(checker=checker, properties=tuple(properties), warnings=tuple(warnings))
 
-    def _possible(
-        self, properties: tuple[_Property, ...]
-    ) -> tuple[tuple[_Property, ...], tuple[str, ...]]:
+    def _possible(self, parameters: Sequence[Parameter]) -> tuple[list[_Property], list[str]]:
         """Leave out what has no JSON form but a default; refuse what has no default either."""
         kept: list[_Property] = []
         warnings: list[str] = []
-        for one in properties:
+        for one in parameters:
             try:
-                _compiled((one,))
+                _compiled([_property(one)])
             except _UNFIT as error:
-                name = one.parameter.name
                 reason = re.split(r"\n|\. Set `arbitrary", str(error))[0].rstrip(".")
-                if one.required:
+                needed = one.default is EMPTY or isinstance(one.default, FieldInfo)
+                if needed and one.kind not in (_VAR_POSITIONAL, _VAR_KEYWORD):
                     raise InvalidTool(
-                        f"The type of parameter {name!r} of {describe(self.function)} has no "
-                        f"JSON form: {reason}. Give it a type that a model can send, or a "
-                        "default (then the model does not see it).",
+                        f"Parameter {one.name!r} of {describe(self.function)} is nothing that a "
+                        f"model can send: {reason}. Give it a type with a JSON form, or a default "
+                        "(then the model does not see it).",
                         tool=getattr(self.function, "__name__", None),
                     ) from error
-                warnings.append(
-                    f"Parameter {name!r} is not shown to the model, its type has no JSON form: "
-                    f"{reason}."
-                )
+                warnings.append(f"The model does not see parameter {one.name!r}: {reason}.")
             else:
-                kept.append(one)
-        return tuple(kept), tuple(warnings)
+                kept.append(_property(one))
+        return kept, warnings
 
 
 def _doc(function: Any) -> str | None:
@@ -232,6 +229,8 @@ class _Built:
 
 
 def _property(parameter: Parameter) -> _Property:
+    if isinstance(parameter.annotation, Unresolved):
+        raise TypeError(parameter.annotation.reason)
     name, hint, default = parameter.name, accepted(parameter.annotation), parameter.default
     if parameter.kind is _VAR_POSITIONAL:
         return _Property(parameter=parameter, key=name, type=unpacked(hint) or list[hint])
@@ -315,7 +314,7 @@ def _takes_null(schema: JsonObject) -> bool:
 class _Object:
     """The arguments of a function as one object, for pydantic to compile."""
 
-    def __init__(self, properties: tuple[_Property, ...]) -> None:
+    def __init__(self, properties: Sequence[_Property]) -> None:
         self._properties = properties
 
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -355,9 +354,25 @@ class _Generator(GenerateJsonSchema):
         return shown
 
 
-def _compiled(properties: tuple[_Property, ...]) -> tuple[TypeAdapter[Any], JsonObject]:
-    # Names and items nobody declared are refused also in dataclasses and typed dicts:
-    # a misspelt optional key would be lost in silence.
-    config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-    adapter = TypeAdapter[Any](typing.Annotated[dict[str, Any], _Object(properties)], config=config)
+def _compiled(properties: Sequence[_Property]) -> tuple[TypeAdapter[Any], JsonObject]:
+    adapter, schema = _adapted(properties, attribute_docstrings=False)
+    if 0 < len(schema.get("$defs", ())) <= _CLASSES_READ:
+        adapter, schema = _adapted(properties, attribute_docstrings=True)
+    if any(one.get("anyOf") == [] for one in subschemas(schema)):
+        raise TypeError("no member of its union has a JSON form")
+    return adapter, schema
+
+
+def _adapted(
+    properties: Sequence[_Property], *, attribute_docstrings: bool
+) -> tuple[TypeAdapter[Any], JsonObject]:
+    config = ConfigDict(
+        use_attribute_docstrings=attribute_docstrings,
+        # Unknown keys are refused in dataclasses and typed dicts, too: a misspelt
+        # optional one would be lost in silence.
+        extra="forbid",
+    )
+    adapter: TypeAdapter[Any] = TypeAdapter(
+        typing.Annotated[dict[str, Any], _Object(properties)], config=config
+    )
     return adapter, adapter.json_schema(schema_generator=_Generator)

@@ -30,6 +30,7 @@ __all__ = [
     "INJECTED",
     "Parameter",
     "Signature",
+    "Unresolved",
     "defining_scope",
     "describe",
     "is_method",
@@ -59,6 +60,13 @@ class Parameter:
     annotation: Any
     default: Any
     injected: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unresolved:
+    """Stands for an annotation that cannot be evaluated."""
+
+    reason: str
 
 
 def describe(function: Any) -> str:
@@ -118,25 +126,14 @@ class Signature:
 
     @functools.cached_property
     def parameters(self) -> tuple[Parameter, ...]:
-        """The parameters, every type evaluated.
-
-        Raises:
-            InvalidTool: A type names something that does not exist (yet).
-        """
-        if unresolved := self._evaluate():
-            name, (annotation, error) = next(iter(unresolved.items()))
-            raise InvalidTool(
-                f"The type {annotation!r} of parameter {name!r} of {describe(self.function)} "
-                f"cannot be evaluated: {error}. Define or import it where the function is "
-                "defined (not only under TYPE_CHECKING).",
-                tool=getattr(self.function, "__name__", None),
-            ) from error
+        """The parameters, with every type evaluated that can be by now."""
+        failed = self._evaluate()
         self._scope = None  # a frame keeps everything in it alive
         return tuple(
             Parameter(
                 name=p.name,
                 kind=p.kind,
-                annotation=self._hints[p.name],
+                annotation=failed.get(p.name) or self._hints[p.name],
                 default=p.default,
                 injected=self._is_injected(p),
             )
@@ -152,33 +149,36 @@ class Signature:
         pattern = rf"{name}|{name} *\| *None|None *\| *{name}|(\w+\.)*Optional\[{name}\]"
         return re.fullmatch(pattern, str(parameter.annotation).strip("'\" ")) is not None
 
-    def _evaluate(self) -> dict[str, tuple[Any, Exception]]:
-        """Evaluate what is not evaluated yet; returns what still cannot be, and why."""
+    def _evaluate(self) -> dict[str, Unresolved]:
+        """Evaluate what is not evaluated yet; returns what still cannot be."""
         pending = {p.name: p.annotation for p in self._raw if p.name not in self._hints}
-        if not pending:
-            return {}
         names = _namespace(self.function, self._scope)
+        failed: dict[str, Unresolved] = {}
         try:
-            self._hints.update(_hints(pending, names))
-        except Exception:  # an annotation is arbitrary code
-            return self._evaluate_each(pending, names)
-        self._scope = None
-        return {}
-
-    def _evaluate_each(
-        self, pending: Mapping[str, Any], names: Mapping[str, Any]
-    ) -> dict[str, tuple[Any, Exception]]:
-        failed: dict[str, tuple[Any, Exception]] = {}
-        for name, annotation in pending.items():
-            try:
-                self._hints.update(_hints({name: annotation}, names))
-            except Exception as error:  # an annotation is arbitrary code
-                failed[name] = (annotation, error)
-        for parameter in self._raw:
-            if parameter.name in failed and self._is_injected(parameter):
-                self._hints[parameter.name] = self._injected
-                del failed[parameter.name]
+            self._hints |= _hints(pending, names)
+        except Exception:  # an annotation is arbitrary code: one after the other, then
+            for parameter in self._raw:
+                if parameter.name in pending:
+                    self._evaluate_one(parameter, names, failed)
+        if not failed:
+            self._scope = None
         return failed
+
+    def _evaluate_one(
+        self, parameter: inspect.Parameter, names: Mapping[str, Any], failed: dict[str, Unresolved]
+    ) -> None:
+        name, annotation = parameter.name, parameter.annotation
+        try:
+            self._hints |= _hints({name: annotation}, names)
+        except Exception as error:
+            if self._is_injected(parameter):
+                self._hints[name] = self._injected
+            else:
+                reason = (
+                    f"its type {annotation!r} cannot be evaluated ({error}); define or import it "
+                    "where the function is defined, not only under TYPE_CHECKING"
+                )
+                failed[name] = Unresolved(reason=reason)
 
     def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arrange values by parameter name the way Python would bind a call.

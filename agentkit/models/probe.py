@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 from agentkit.errors import AgentKitError, AuthenticationFailed, ModelUnreachable
@@ -132,6 +133,10 @@ def _literal(value: Any) -> str:
 
 # Questions
 
+FEW_TOKENS = 8
+ANSWER_TOKENS = 512
+"""Small models talk without end, and large ones think before they answer."""
+
 _WEATHER = ToolDefinition(
     name="get_weather",
     description="Current weather in a city.",
@@ -160,14 +165,17 @@ class _Patient:
     def __init__(self, chat: ChatModel, told: Callable[[Check], None]) -> None:
         self._chat = chat
         self._told = told
+        self._limit: dict[str, Any] = {}
         self.checks: dict[str, Check] = {}
 
     async def examine(self) -> None:
-        """Ask everything. Without an answer to the first question there is no second."""
+        """Ask everything. Without an answer to "Say hello" there is no further question."""
+        for name in ("max_completion_tokens", "max_tokens"):
+            await self._check(name, partial(self._cut, name))
+        known = [name for name, check in self.checks.items() if check.ok]
+        self._limit = {name: ANSWER_TOKENS for name in known[:1]}
         answer = await self._ask(_HELLO)
         self._note("chat", bool(answer.message.text), repr(answer.message.text[:60]))
-        await self._check("max_completion_tokens", lambda: self._cut("max_completion_tokens"))
-        await self._check("max_tokens", lambda: self._cut("max_tokens"))
         await self._tools()
         await self._check("json_schema", self._schema)
         await self._check("json_object", self._object)
@@ -195,7 +203,7 @@ class _Patient:
         await self._check("parallel calls", lambda: calls(cities, least=2))
 
     async def _cut(self, name: str) -> tuple[bool, str]:
-        answer = await self._ask(_LONG, settings={name: 8})
+        answer = await self._ask(_LONG, settings={name: FEW_TOKENS})
         return answer.finish == "length", f"finish {answer.finish}"
 
     async def _schema(self) -> tuple[bool, str]:
@@ -219,7 +227,7 @@ class _Patient:
 
     async def _stream(self) -> tuple[bool, str]:
         events: list[Event] = []
-        await self._ask(_LONG, stream=True, emit=events.append, settings={"max_tokens": 32})
+        await self._ask(_LONG, stream=True, emit=events.append)
         pieces = sum(isinstance(event, TextDelta) for event in events)
         return pieces > 1, f"{pieces} pieces"
 
@@ -234,7 +242,10 @@ class _Patient:
     async def _ask(
         self, prompt: str, *, stream: bool = False, emit: Any = None, **options: Any
     ) -> ModelResponse:
-        request = ModelRequest(messages=(UserMessage(content=prompt),), **options)
+        settings = {**self._limit, **options.pop("settings", {})}
+        request = ModelRequest(
+            messages=(UserMessage(content=prompt),), settings=settings, **options
+        )
         more = {} if emit is None else {"emit": emit}
         return await self._chat.request(request, stream=stream, **more)
 

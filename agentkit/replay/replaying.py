@@ -6,10 +6,10 @@ import os
 from typing import Literal, TypeVar
 
 from agentkit.agent import Agent
+from agentkit.driver import Driver
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, ignore
 from agentkit.run import Origin, RunResult, conclude
-from agentkit.runner import Driver
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorded import RecordedHandler
 
