@@ -14,14 +14,21 @@ from anyio import NoEventLoopError
 from anyio.from_thread import start_blocking_portal
 from anyio.lowlevel import current_token
 
-from agentkit.assembly import Compaction, Source, assemble, check_compaction, sources
+from agentkit.assembly import (
+    Compaction,
+    Source,
+    assemble,
+    check_compaction,
+    output_of,
+    sources,
+)
 from agentkit.driver import Driver, Middleware, Program
 from agentkit.effects import Decision, PendingCall
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, ignore
 from agentkit.messages import Message, Part, UserMessage, messages_from_json
 from agentkit.models import Model, resolve_model
-from agentkit.output import Mode
+from agentkit.output import Mode, OutputSpec
 from agentkit.redaction import Redactor
 from agentkit.run import (
     OpenDriver,
@@ -176,11 +183,12 @@ class Agent(Generic[OutputT]):
         self.compact_above = options.get("compact_above")
         self._options = options
         self._resolved: Model | None = None
+        self._compiled: tuple[OutputSpec[Any], Tool[..., Any] | None] | None = None
         self._frozen = True
 
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse changes: an agent is shared between runs."""
-        if getattr(self, "_frozen", False) and name != "_resolved":
+        if getattr(self, "_frozen", False) and name not in ("_resolved", "_compiled"):
             raise AttributeError(f"An Agent does not change; use agent.with_({name}=…).")
         super().__setattr__(name, value)
 
@@ -357,7 +365,9 @@ class Agent(Generic[OutputT]):
         if self._resolved is None:
             # Made once: its connections are shared by all runs.
             self._resolved = resolve_model(self.model)
-        return assemble(self, self._resolved, settings, limits)
+        if self._compiled is None:
+            self._compiled = output_of(self, self._resolved)
+        return assemble(self, self._resolved, self._compiled, settings, limits)
 
     def conclude(self, finish: Finish[OutputT], run: str) -> RunResult[OutputT]:
         """The result of a run of this agent inside another one's tool."""

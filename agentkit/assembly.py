@@ -30,7 +30,7 @@ from agentkit.tools import RunContext, Tool, Toolset, check_names, tools_of
 if TYPE_CHECKING:
     from agentkit.agent import Agent
 
-__all__ = ["AnyTool", "Compaction", "Handoff", "Source", "assemble", "handoff_tool", "sources"]
+__all__ = ["AnyTool", "Compaction", "Handoff", "Source", "assemble", "output_of", "sources"]
 
 OutputT = TypeVar("OutputT")
 AnyTool: TypeAlias = Tool[..., Any]
@@ -79,15 +79,23 @@ def sources(given: Sequence[Source]) -> tuple[AnyTool | Toolset | Handoff, ...]:
 def assemble(
     agent: Agent[OutputT],
     model: Model,
+    output: tuple[OutputSpec[OutputT], AnyTool | None],
     settings: ChatSettings | None = None,
     limits: Limits | None = None,
 ) -> Program[OutputT]:
     """An agent, ready for one run.
 
+    Args:
+        agent: The agent.
+        model: What its model string means.
+        output: Of `output_of`: it is compiled once and serves every run.
+        settings: Sampling parameters over the agent's.
+        limits: Instead of the agent's.
+
     Raises:
         ConfigurationError: Its parts do not fit together.
     """
-    spec, finishing = _output(agent, model)
+    spec, finishing = output
     bounds = limits or agent.limits
     if bounds.repeats is None:
         bounds = replace(bounds, repeats=model.profile.repeats)
@@ -98,7 +106,7 @@ def assemble(
     handoffs = {one.target().name: one for one in agent.tools if isinstance(one, Handoff)}
     toolsets = [one for one in agent.tools if isinstance(one, Toolset)]
     offered = [_offered(tool) for tool in fixed]
-    offered += [handoff_tool(one) for one in handoffs.values()]
+    offered += [_handed(one) for one in handoffs.values()]
     tools = {tool.name: tool for tool in fixed}
     at = Address.root(agent.name)
     dynamic = callable(agent.instructions)
@@ -133,7 +141,7 @@ def assemble(
     )
 
 
-def _output(agent: Agent[OutputT], model: Model) -> tuple[OutputSpec[OutputT], AnyTool | None]:
+def output_of(agent: Agent[OutputT], model: Model) -> tuple[OutputSpec[OutputT], AnyTool | None]:
     """How the output is asked for, and the function that it is handed to, if there is one."""
     output = agent.output
     if not inspect.isroutine(output) and not isinstance(output, functools.partial):
@@ -152,7 +160,7 @@ def _offered(tool: AnyTool) -> OfferedTool:
     )
 
 
-def handoff_tool(handoff: Handoff) -> OfferedTool:
+def _handed(handoff: Handoff) -> OfferedTool:
     """What the model sees of a handoff: a tool without parameters."""
     agent = handoff.target()
     name = handoff.name or f"transfer_to_{agent.name.replace('.', '_')}"

@@ -8,6 +8,7 @@ to a model.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import os
@@ -34,7 +35,13 @@ _SECRETS = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in PAT
 
 def _key() -> bytes:
     given = os.environ.get("AGENTKIT_REDACTION_KEY")
-    return given.encode() if given else os.urandom(32)
+    return given.encode() if given else _process_key()
+
+
+@functools.cache
+def _process_key() -> bytes:
+    """One key per process: what was hashed of a message in one run serves in the next."""
+    return os.urandom(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,7 @@ class Redactor:
 
     Attributes:
         key: The HMAC key. By default `AGENTKIT_REDACTION_KEY`, or a random one for this
-            object: then equality holds within one trace and not between traces.
+            process: then equality holds between its traces and not with those of others.
     """
 
     key: bytes = field(default_factory=_key, repr=False)

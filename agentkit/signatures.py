@@ -211,9 +211,8 @@ class Signature:
         last = -1
         for index, p in enumerate(self.parameters):
             given = p.injected or p.name in values
-            if p.kind is _Kind.POSITIONAL_ONLY and given:
-                last = index
-            elif p.kind is _Kind.POSITIONAL_OR_KEYWORD and given and last == index - 1:
+            unbroken = p.kind is _Kind.POSITIONAL_OR_KEYWORD and last == index - 1
+            if given and (p.kind is _Kind.POSITIONAL_ONLY or unbroken):
                 last = index
             elif p.kind is _Kind.VAR_POSITIONAL and values.get(p.name):
                 last = index - 1

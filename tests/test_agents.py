@@ -8,9 +8,21 @@ from typing import Any
 import anyio
 import pytest
 
-from agentkit import Agent, Limits, RunContext, ToolMessage, Trace, Usage, tool
-from agentkit.errors import LimitExceeded, ModelUnreachable
-from agentkit.messages import AssistantMessage, ModelResponse
+from agentkit import (
+    Agent,
+    Handoff,
+    Limits,
+    RunContext,
+    Tool,
+    ToolMessage,
+    Toolset,
+    Trace,
+    Usage,
+    tool,
+)
+from agentkit.effects import Effect, Handler, Outcome
+from agentkit.errors import InvalidTool, LimitExceeded, ModelUnreachable, ToolsFailed
+from agentkit.messages import AssistantMessage, ModelResponse, ToolCall, UserMessage
 from agentkit.replay import replay
 from agentkit.testing import FunctionModel, ScriptedModel
 
@@ -144,3 +156,186 @@ async def test_context_runs_agents_outside_a_run_too() -> None:
     """In a unit test of a tool, `context.run` just runs the agent."""
     inner = Agent(ScriptedModel(["hi"]), name="inner")
     assert (await RunContext().run(inner, "x")).output == "hi"
+
+
+async def test_handoff_moves_the_conversation(tmp_path: Path) -> None:
+    """The other agent goes on with the same history, its own instructions and its own tools."""
+
+    @tool
+    def refund(order: int) -> str:
+        return f"refunded {order}"
+
+    billing = Agent(
+        ScriptedModel([[("refund", {"order": 7})], "Refunded."]),
+        name="billing",
+        tools=[refund],
+        instructions="You do billing.",
+    )
+    front = Agent(
+        ScriptedModel([[("transfer_to_billing", {})]]),
+        name="front",
+        tools=[Handoff(billing)],
+        instructions="You are the front desk.",
+    )
+    result = await front.run("refund order 7", trace=tmp_path / "run.jsonl")
+    assert result.output == "Refunded."
+    assert result.usage.requests == 3
+    assert told(result.messages) == ["Handed over to billing.", "refunded 7"]
+    assert [m.to_json()["role"] for m in result.new_messages] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
+    events = Trace.load(tmp_path / "run.jsonl").events
+    starts = [event["at"] for event in events if event["event"] == "model.start"]
+    assert starts == [
+        "/front/m0",
+        "/front/m0/t0/billing/m0",
+        "/front/m0/t0/billing/m1",
+    ]
+    silent = billing.with_(model=ScriptedModel([]))
+    again = front.with_(model=ScriptedModel([]), tools=[Handoff(silent)])
+    assert await replay(tmp_path / "run.jsonl", again) == result
+
+
+async def test_agents_may_hand_over_to_each_other() -> None:
+    """A function breaks the circle of definitions."""
+    ping = Agent(
+        FunctionModel(lambda request: [("transfer_to_pong", {})]),
+        name="ping",
+        tools=[Handoff(lambda: pong)],
+        limits=Limits(steps=4),
+    )
+    pong: Agent[str] = Agent(
+        FunctionModel(lambda request: [("transfer_to_ping", {})]),
+        name="pong",
+        tools=[Handoff(lambda: ping)],
+        limits=Limits(steps=4),
+    )
+    with pytest.raises(LimitExceeded, match="steps"):
+        await ping.run("go")
+
+
+class Growing(Toolset):
+    """Offers one tool more at each step."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def tools(self, context: RunContext[str]) -> list[Any]:
+        """The tools of this step."""
+        self.asked += 1
+
+        def say(text: str) -> str:
+            return f"{context.deps} says {text}"
+
+        return [Tool(say, name=f"say{index}") for index in range(self.asked)]
+
+
+async def test_dynamic_toolsets_are_asked_at_each_step(tmp_path: Path) -> None:
+    """What a toolset offers is recorded; a replay does not ask it."""
+    model = ScriptedModel([[("say0", {"text": "a"})], [("say1", {"text": "b"})], "done"])
+    growing = Growing()
+    agent = Agent(model, tools=[growing])
+    result = await agent.run("go", deps="Ada", trace=tmp_path / "run.jsonl")
+    assert [[t.name for t in request.tools] for request in model.requests] == [
+        ["say0"],
+        ["say0", "say1"],
+        ["say0", "say1", "say2"],
+    ]
+    assert told(result.messages) == ["Ada says a", "Ada says b"]
+    assert await replay(tmp_path / "run.jsonl", agent.with_(model=ScriptedModel([]))) == result
+    assert growing.asked == 3
+
+
+async def test_toolset_with_a_name_that_exists() -> None:
+    """Two tools of one name end the run with both origins named."""
+
+    @tool
+    def say0() -> str:
+        return "mine"
+
+    with pytest.raises(InvalidTool, match="say0"):
+        await Agent(ScriptedModel(["x"]), tools=[say0, Growing()]).run("go")
+
+
+async def test_compaction_shortens_what_is_sent(tmp_path: Path) -> None:
+    """Above the given size the strategy replaces the history; new messages are all kept."""
+
+    def sized(text: str) -> ModelResponse:
+        usage = Usage(requests=1, input_tokens=100)
+        call = ToolCall(id=text, name="look", arguments="{}")
+        return ModelResponse(message=AssistantMessage(tool_calls=(call,)), usage=usage)
+
+    @tool
+    def look() -> str:
+        return "a long text"
+
+    async def shorter(messages: Any) -> Any:
+        return [UserMessage(content=f"({len(messages)} messages)")]
+
+    script: list[Any] = [sized("one"), sized("two"), "done"]
+    model = ScriptedModel(script)
+    agent = Agent(model, tools=[look], compact=shorter, compact_above=50)
+    result = await agent.run("go", trace=tmp_path / "run.jsonl")
+    sent = [[m.text for m in request.messages] for request in model.requests]
+    assert sent == [["go"], ["(3 messages)"], ["(3 messages)"]]
+    assert [m.text for m in result.messages] == ["(3 messages)", "done"]
+    assert len(result.new_messages) == 6
+    silent = agent.with_(model=ScriptedModel([]))
+    assert await replay(tmp_path / "run.jsonl", silent) == result
+
+
+async def test_middleware_stands_around_every_effect() -> None:
+    """Handlers wrap in the order given, outermost first, and see single calls."""
+    log: list[str] = []
+
+    class Logged:
+        def __init__(self, name: str, inner: Handler) -> None:
+            self.name, self.inner = name, inner
+
+        async def perform(self, effect: Effect) -> Outcome:
+            log.append(f"{self.name} {effect.at}")
+            return await self.inner.perform(effect)
+
+    @tool
+    def look() -> str:
+        return "seen"
+
+    agent = Agent(
+        ScriptedModel([[("look", {})], "done"]),
+        tools=[look],
+        middleware=[lambda inner: Logged("a", inner), lambda inner: Logged("b", inner)],
+    )
+    await agent.run("go")
+    assert log == [
+        f"{name} {at}" for at in ("/agent/m0", "/agent/m0/t0", "/agent/m1") for name in ("a", "b")
+    ]
+
+
+async def test_tools_that_raise_surface_together() -> None:
+    """`on_error="raise"` ends the run with one group of all that failed; siblings finish."""
+
+    @tool(on_error="raise")
+    async def fail(text: str) -> None:
+        raise ValueError(text)
+
+    @tool
+    async def fine() -> str:
+        await anyio.sleep(0.01)
+        return "fine"
+
+    calls = [("fail", {"text": "one"}), ("fine", {}), ("fail", {"text": "two"})]
+    with pytest.raises(ExceptionGroup) as caught:
+        await boss(*calls, tools=[fail, fine]).run("go")
+    assert [str(error) for error in caught.value.exceptions] == ["one", "two"]
+    assert isinstance(caught.value, ToolsFailed)
+    assert caught.value.result is not None
+    assert told(caught.value.result.messages) == ["ValueError: one", "fine", "ValueError: two"]
+    assert caught.value.trace is not None
+    with pytest.raises(ToolsFailed) as again:
+        await replay(caught.value.trace, Agent(ScriptedModel([]), name="boss", tools=[fail, fine]))
+    assert [str(error) for error in again.value.exceptions] == ["one", "two"]

@@ -128,9 +128,9 @@ async def test_validator_that_breaks_ends_the_run() -> None:
         raise ZeroDivisionError("oops")
 
     with pytest.raises(Exception, match="oops"):
-        await Agent(
-            ScriptedModel(['{"value": 1}']), output=int, output_validators=[broken]
-        ).run("go")
+        await Agent(ScriptedModel(['{"value": 1}']), output=int, output_validators=[broken]).run(
+            "go"
+        )
 
 
 async def test_validators_are_replayed_not_called() -> None:

@@ -21,8 +21,10 @@ from agentkit.messages import (
     JsonObject,
     Message,
     ModelRequest,
+    SystemMessage,
     ToolDefinition,
     ToolMessage,
+    UserMessage,
 )
 from agentkit.redaction import Redactor
 
@@ -55,8 +57,10 @@ def packed(value: Any, redact: Redactor) -> Any:
             return value if math.isfinite(value) else {"$nonjson": "float", "value": repr(value)}
         case bytes() | bytearray():
             return {"$nonjson": "bytes", "value": base64.b64encode(value).decode()}
+        case AssistantMessage() | SystemMessage() | ToolMessage() | UserMessage():
+            return packed(value.to_json(), redact)
         case _:
-            return packed(to_jsonable_python(value, fallback=_unknown), redact)
+            return packed(_plain(value), redact)
 
 
 def _text(text: str) -> Any:
@@ -65,6 +69,13 @@ def _text(text: str) -> Any:
     except UnicodeEncodeError:  # lone surrogates
         return {"$nonjson": "surrogates", "value": ascii(text)[1:-1]}
     return text
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return to_jsonable_python(value, fallback=_unknown, bytes_mode="base64")
+    except (ValueError, TypeError, RecursionError):
+        return _unknown(value)
 
 
 def _unknown(value: Any) -> JsonObject:
@@ -92,6 +103,8 @@ class Namer:
 
     def __init__(self, redact: Redactor) -> None:
         self.redact = redact
+        # A memo outlives the run: the names under another redaction key are other names.
+        self._blobs, self._identities = ("blob", redact.key_id), ("identity", redact.key_id)
 
     def message(self, message: Message) -> tuple[str, JsonObject]:
         """The message's blob: its name and its data."""
@@ -114,21 +127,19 @@ class Namer:
 
     def _blob(self, value: Message | ToolDefinition) -> tuple[str, JsonObject]:
         memo = value._memo  # pyright: ignore[reportPrivateUsage]  # the memo is for codecs and us
-        key = ("blob", self.redact.key)
-        if key not in memo:
+        if self._blobs not in memo:
             data = packed(value.to_json(), self.redact)
-            memo[key] = (digest(canonical(data)), data)
-        return memo[key]
+            memo[self._blobs] = (digest(canonical(data)), data)
+        return memo[self._blobs]
 
     def _identity(self, message: Message) -> str:
         memo = message._memo  # pyright: ignore[reportPrivateUsage]
-        key = ("identity", self.redact.key)
-        if key not in memo:
+        if self._identities not in memo:
             name, data = self._blob(message)
             if isinstance(message, (AssistantMessage, ToolMessage)):
                 name = digest(canonical(without_ids(data)))
-            memo[key] = name
-        return memo[key]
+            memo[self._identities] = name
+        return memo[self._identities]
 
 
 def without_ids(message: JsonObject) -> JsonObject:
