@@ -314,7 +314,8 @@ class ChatModel:
             known = isinstance(error, AgentKitError)
             if known:
                 without_secrets(error, call.headers)
-                if isinstance(error, ModelError) and error.model is None:
+                if isinstance(error, ModelUnreachable) and error.model is None:
+                    error.args = (f"{self.name} at {host_of(call.url)}: {error.message}",)
                     error.model = self.name
                 call.delay = self._delay(error, index, reply, call)
                 call.broken = str(error)
@@ -337,7 +338,12 @@ class ChatModel:
             if reply.status >= 300:
                 body = b"".join([piece async for piece in chunks])
                 raise error_from_http(
-                    reply.status, reply.headers, body, model=self.name, now=time.time()
+                    reply.status,
+                    reply.headers,
+                    body,
+                    model=self.name,
+                    now=time.time(),
+                    url=call.url,
                 )
             first = b""
             async for piece in chunks:

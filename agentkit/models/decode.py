@@ -86,14 +86,13 @@ def decode_response(
         ModelError: The body is not an answer, or says that there is none.
     """
     try:
-        body = parse_json(data)
-    except ValueError as error:
+        return response_from_body(parse_json(data), model=model, seed=seed, taken=taken)
+    except (ValueError, RecursionError) as error:
         raise InvalidResponse(
             f"{model or 'The model'} sent a body that is not JSON ({error}): "
             f"{data[:200].decode('utf-8', 'replace')!r}. Check the base URL.",
             model=model,
         ) from None
-    return response_from_body(body, model=model, seed=seed, taken=taken)
 
 
 def parse_json(data: bytes) -> Any:
@@ -101,14 +100,12 @@ def parse_json(data: bytes) -> Any:
 
     Raises:
         ValueError: It is not JSON.
+        RecursionError: It is nested too deeply.
     """
     try:
         return from_json(data)
     except ValueError:
-        try:
-            return json.loads(data.decode("utf-8", "replace").removeprefix("\ufeff"))
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
+        return json.loads(data.decode("utf-8", "replace").removeprefix("\ufeff"))
 
 
 def response_from_body(

@@ -54,7 +54,13 @@ _RESAMPLED = re.compile(r"tool_use_failed")
 
 
 def error_from_http(
-    status: int, headers: Mapping[str, str], body: bytes, *, model: str, now: float
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    model: str,
+    now: float,
+    url: str | None = None,
 ) -> ModelError:
     """The error of an answer with an error status.
 
@@ -64,10 +70,11 @@ def error_from_http(
         body: The response's body.
         model: The model's name, for the message.
         now: Seconds since the epoch, for a Retry-After date without a Date beside it.
+        url: What was asked for, for the message when it is not there.
     """
     data = _json(body)
     wait = retry_after(headers, now)
-    return _classify(
+    error = _classify(
         status,
         _find(data) if data is not None else {},
         text=_plain_text(body) if data is None else None,
@@ -76,6 +83,9 @@ def error_from_http(
         request=request_id(headers),
         wait=wait if wait is not None else _wait_in_body(body),
     )
+    if isinstance(error, ModelNotFound) and url is not None:
+        error.args = (f"{error.message} (asked for: {url.partition('?')[0]})",)
+    return error
 
 
 def error_inside(body: Any, *, model: str | None, request: str | None = None) -> ModelError | None:

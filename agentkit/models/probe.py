@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from agentkit.messages import (
 from agentkit.models.chat_model import ChatModel
 from agentkit.models.profiles import COMPATIBLE, OutputMode, Profile, profile_for_url
 
-__all__ = ["Check", "Diagnosis", "probe", "profile_source"]
+__all__ = ["Check", "Diagnosis", "probe"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,23 +114,6 @@ async def probe(
     )
 
 
-def profile_source(profile: Profile) -> str:
-    """A profile as Python source: what differs from the defaults."""
-    default = Profile()
-    lines = [
-        f"    {one.name}={_literal(value)},"
-        for one in fields(Profile)
-        if (value := getattr(profile, one.name)) != getattr(default, one.name)
-    ]
-    return "\n".join(["Profile(", *lines, ")"]) if lines else "Profile()"
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, frozenset):
-        return f"frozenset({sorted(value)!r})"  # pyright: ignore[reportUnknownArgumentType] # of str
-    return repr(value)
-
-
 # Questions
 
 FEW_TOKENS = 8
@@ -173,7 +156,7 @@ class _Patient:
         for name in ("max_completion_tokens", "max_tokens"):
             await self._check(name, partial(self._cut, name))
         known = [name for name, check in self.checks.items() if check.ok]
-        self._limit = {name: ANSWER_TOKENS for name in known[:1]}
+        self._limit = dict.fromkeys(known[:1], ANSWER_TOKENS)
         answer = await self._ask(_HELLO)
         self._note("chat", bool(answer.message.text), repr(answer.message.text[:60]))
         await self._tools()

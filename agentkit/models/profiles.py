@@ -11,11 +11,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-__all__ = ["COMPATIBLE", "PROFILES", "OutputMode", "Profile", "profile_for_url"]
+__all__ = [
+    "COMPATIBLE",
+    "PROFILES",
+    "OutputMode",
+    "Profile",
+    "profile_for_url",
+    "profile_source",
+]
 
 OutputMode: TypeAlias = Literal["native", "tool", "json", "prompt"]
 
@@ -378,3 +385,20 @@ def profile_for_url(base_url: str) -> Profile:
             if place == host or (host[0] in ".:" and place.endswith(host)):
                 return profile
     return COMPATIBLE
+
+
+def profile_source(profile: Profile) -> str:
+    """A profile as Python source: what differs from the defaults."""
+    default = Profile()
+    lines = [
+        f"    {one.name}={_literal(value)},"
+        for one in fields(Profile)
+        if (value := getattr(profile, one.name)) != getattr(default, one.name)
+    ]
+    return "\n".join(["Profile(", *lines, ")"]) if lines else "Profile()"
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, frozenset):
+        return f"frozenset({sorted(value)!r})"  # pyright: ignore[reportUnknownArgumentType] # of str
+    return repr(value)

@@ -118,14 +118,13 @@ class StreamFold:
             self.done = True
             return []
         try:
-            chunk = parse_json(data)
-        except ValueError:
+            return self.add(parse_json(data))
+        except (ValueError, RecursionError):
             raise InvalidResponse(
                 f"{self._model or 'The model'} sent a chunk that is not JSON: "
                 f"{data[:200].decode('utf-8', 'replace')!r}.",
                 model=self._model,
             ) from None
-        return self.add(chunk)
 
     def add(self, chunk: Any) -> list[Event]:
         """Take one parsed chunk; see `feed`."""

@@ -12,10 +12,12 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 from pydantic_core import to_jsonable_python
 
+from agentkit.effects import Address, ModelCall
 from agentkit.messages import (
     AssistantMessage,
     JsonObject,
@@ -28,7 +30,7 @@ from agentkit.messages import (
 )
 from agentkit.redaction import Redactor
 
-__all__ = ["Namer", "canonical", "digest", "packed"]
+__all__ = ["NamedRequest", "Namer", "canonical", "digest", "packed"]
 
 _WIDEST = 2**63
 """Integers beyond this are text in a trace: many readers of JSON cannot hold them."""
@@ -93,6 +95,34 @@ def digest(data: bytes) -> str:
     return "b2:" + hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamedRequest:
+    """The names of what a request holds.
+
+    Attributes:
+        messages: Of all its messages, in order.
+        new: The messages that the agent's last request did not have.
+        tools: Of its tool list.
+        params: What it asks for besides, as JSON.
+        fingerprint: The hash of the normalised request: equal ones ask the same.
+    """
+
+    messages: list[str]
+    new: tuple[Message, ...]
+    tools: str
+    params: JsonObject
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """The last request of an agent: its messages, their names, and the hash of these so far."""
+
+    messages: tuple[Message, ...]
+    names: list[str]
+    running: hashlib.blake2b
+
+
 class Namer:
     """Names messages, tool lists and requests, each object once.
 
@@ -105,6 +135,9 @@ class Namer:
         self.redact = redact
         # A memo outlives the run: the names under another redaction key are other names.
         self._blobs, self._identities = ("blob", redact.key_id), ("identity", redact.key_id)
+        self._chains: dict[Address, _Chain] = {}
+        self._asked: tuple[Any, ...] = ()
+        self._named: tuple[str, JsonObject, bytes] = ("", {}, b"")
 
     def message(self, message: Message) -> tuple[str, JsonObject]:
         """The message's blob: its name and its data."""
@@ -115,15 +148,39 @@ class Namer:
         blobs = [self._blob(tool) for tool in tools]
         return digest(",".join(name for name, _ in blobs).encode()), [data for _, data in blobs]
 
-    def fingerprint(self, request: ModelRequest, model: str) -> str:
-        """The hash of the normalised request: equal fingerprints ask the same."""
-        rest = {
-            "model": model,
-            "tools": self.tools(request.tools)[0],
-            **request_params(request, self.redact),
-        }
-        names = ",".join(self._identity(message) for message in request.messages)
-        return digest(names.encode() + canonical(rest))
+    def request(self, call: ModelCall) -> NamedRequest:
+        """Name a request. What it shares with the last one of the same agent is not looked at."""
+        request, agent = call.request, call.at.parent
+        chain = self._chains.get(agent)
+        if chain is None or request.messages[: len(chain.messages)] != chain.messages:
+            chain = _Chain((), [], hashlib.blake2b(digest_size=16))
+        new = request.messages[len(chain.messages) :]
+        names, running = chain.names, chain.running.copy()
+        for message in new:
+            names.append(self._blob(message)[0])
+            running.update(self._identity(message).encode())
+        self._chains[agent] = _Chain(request.messages, names, running)
+        running = running.copy()
+        tools, params, rest = self._rest(call)
+        running.update(rest)
+        return NamedRequest(
+            messages=names,
+            new=new,
+            tools=tools,
+            params=params,
+            fingerprint=f"b2:{running.hexdigest()}",
+        )
+
+    def _rest(self, call: ModelCall) -> tuple[str, JsonObject, bytes]:
+        """What a request holds besides its messages: it changes seldom, so the last is kept."""
+        request = call.request
+        asked = (request.tools, request.settings, request.output, request.tool_choice, call.model)
+        if self._asked != asked:
+            tools = self.tools(request.tools)[0]
+            params = request_params(request, self.redact)
+            rest = canonical({"model": call.model, "tools": tools, **params})
+            self._asked, self._named = asked, (tools, params, rest)
+        return self._named
 
     def _blob(self, value: Message | ToolDefinition) -> tuple[str, JsonObject]:
         memo = value._memo  # pyright: ignore[reportPrivateUsage]  # the memo is for codecs and us

@@ -131,7 +131,7 @@ class RecordedHandler:
     def _compare(self, start: JsonObject, effect: Effect) -> ReplayDivergence | None:
         match effect:
             case ModelCall() if start["event"] == "model.start":
-                if start["fp"] == self._namer.fingerprint(effect.request, effect.model):
+                if start["fp"] == self._namer.request(effect).fingerprint:
                     return None
                 return request_difference(self._trace, start, effect, self._namer)
             case ToolInvocation() if start["event"] == "tool.start":

@@ -32,7 +32,7 @@ from agentkit.effects import (
 from agentkit.events import Event, HttpFinished, HttpStarted, ToolProgress, Warned
 from agentkit.messages import JsonObject, Message, ModelResponse, Usage
 from agentkit.redaction import Redactor
-from agentkit.trace.blobs import Namer, canonical, digest, packed, request_params
+from agentkit.trace.blobs import Namer, canonical, digest, packed
 from agentkit.trace.reader import Trace
 from agentkit.trace.writer import Sink, TraceWriter
 
@@ -70,6 +70,7 @@ class Recorder:
         self._stream = stream
         self._depth = 0
         self._written: set[str] = set()
+        self._format: tuple[JsonObject, str] | None = None
         wall = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if resumes is not None:
             self._writer = TraceWriter(sink, lines=resumes.lines, t=resumes.events[-1]["t"])
@@ -126,21 +127,23 @@ class Recorder:
         """An effect begins."""
         match effect:
             case ModelCall(at=at, model=model, request=request):
-                names = [self._message(message) for message in request.messages]
-                tools, definitions = self.namer.tools(request.tools)
-                self._write_blob("tools", tools, definitions)
-                params = request_params(request, self.redact)
+                named = self.namer.request(effect)
+                for message in named.new:
+                    self._message(message)
+                if named.tools not in self._written:
+                    self._write_blob("tools", *self.namer.tools(request.tools))
+                params = named.params
                 if request.output is not None:
-                    params["output"] = self._blob("output", params["output"])
+                    params = params | {"output": self._output(params["output"])}
                 self._writer.write(
                     "model.start",
                     at=at,
                     model=model,
-                    messages=names,
-                    tools=tools,
+                    messages=named.messages,
+                    tools=named.tools,
                     params=params,
                     stream=self._stream,
-                    fp=self.namer.fingerprint(request, model),
+                    fp=named.fingerprint,
                 )
             case ToolInvocation(at=at, call=call):
                 arguments = packed(call.arguments, self.redact)
@@ -273,6 +276,12 @@ class Recorder:
         name, data = self.namer.message(message)
         self._write_blob("message", name, data)
         return name
+
+    def _output(self, schema: JsonObject) -> str:
+        """The name of an output format; the same object is named once."""
+        if self._format is None or self._format[0] is not schema:
+            self._format = (schema, self._blob("output", schema))
+        return self._format[1]
 
     def _blob(self, kind: str, data: Any) -> str:
         name = digest(canonical(data))

@@ -177,9 +177,9 @@ async def test_the_read_timeout() -> None:
 
 
 async def test_nobody_is_there() -> None:
-    """A refused connection is a ModelUnreachable with the reason."""
+    """A refused connection is a ModelUnreachable with the host and the reason."""
     async with ChatModel("any", base_url="http://127.0.0.1:9", retries=0) as model:
-        with pytest.raises(ModelUnreachable, match="ConnectError"):
+        with pytest.raises(ModelUnreachable, match=r"127\.0\.0\.1:9: ConnectError"):
             await model.request(ASK)
 
 

@@ -138,7 +138,17 @@ def test_finish_reasons(raw: str | None, finish: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>Bad gateway</html>", b"[]", b"7", b'{"choices":null}', b'{"choices":[]}']
+    "body",
+    [
+        b"",
+        b"<html>Bad gateway</html>",
+        b"[]",
+        b"7",
+        b'{"choices":null}',
+        b'{"choices":[]}',
+        b'{"a":' * 900 + b'"\\ud800"' + b"}" * 900,
+        b"[" * 100_000,
+    ],
 )
 def test_what_is_not_an_answer(body: bytes) -> None:
     """It is an error of the tree, with an excerpt."""

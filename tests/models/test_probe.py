@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from agentkit.errors import AuthenticationFailed, ModelUnreachable
-from agentkit.models import PROFILES, Profile
-from agentkit.models.probe import Check, probe, profile_source
-from agentkit.models.profiles import COMPATIBLE
+from agentkit.models.probe import Check, probe
 from agentkit.testing import ChatServer, ServerRequest, raw, reply
 
 pytestmark = pytest.mark.anyio
@@ -92,9 +90,3 @@ async def test_nobody_and_a_wrong_key() -> None:
         await probe("http://127.0.0.1:9/v1", model="m")
     with ChatServer([raw(401)]) as server, pytest.raises(AuthenticationFailed):
         await probe(server.base_url, model="m")
-
-
-@pytest.mark.parametrize("profile", [COMPATIBLE, *PROFILES.values()], ids=lambda one: one.name)
-def test_profiles_as_source(profile: Profile) -> None:
-    """The source of a profile makes the same profile."""
-    assert eval(profile_source(profile), {"Profile": Profile}) == profile

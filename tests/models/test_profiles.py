@@ -1,0 +1,47 @@
+"""Profiles: what is known of each server, as data."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentkit.models import PROFILES, Profile
+from agentkit.models.profiles import COMPATIBLE, profile_for_url, profile_source
+
+ALL = pytest.mark.parametrize("profile", [COMPATIBLE, *PROFILES.values()], ids=lambda one: one.name)
+
+
+@ALL
+def test_profiles_as_source(profile: Profile) -> None:
+    """The source of a profile makes the same profile."""
+    assert eval(profile_source(profile), {"Profile": Profile}) == profile
+
+
+@ALL
+def test_variants_name_fields(profile: Profile) -> None:
+    """Every change that a variant makes is a field, and its pattern can be read."""
+    for pattern, changes in profile.variants:
+        assert changes
+        assert profile.for_model("no such model") == profile, pattern
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda one: one.name)
+def test_a_server_is_known_by_its_own_url(profile: Profile) -> None:
+    """The base URL of a hosted server leads back to its profile."""
+    if profile.base_url is not None and profile.hosts:
+        assert profile_for_url(profile.base_url) == profile
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://x.openai.azure.com", "azure"),
+        ("https://user:pw@API.openai.com/v1", "openai"),
+        ("http://localhost:1234/v1", "lmstudio"),
+        ("https://openrouter.ai.evil.example/v1", "compatible"),
+        ("https://notopenrouter.ai/v1", "compatible"),
+        ("http://localhost:21234/v1", "compatible"),
+    ],
+)
+def test_profiles_for_urls(url: str, name: str) -> None:
+    """Hosts are compared whole, from their end; what is not known is merely compatible."""
+    assert profile_for_url(url).name == name
