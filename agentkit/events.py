@@ -19,6 +19,7 @@ __all__ = [
     "Finished",
     "HttpFinished",
     "HttpStarted",
+    "OutputDelta",
     "ReasoningDelta",
     "Restarted",
     "StepFinished",
@@ -75,6 +76,14 @@ class ToolCallDelta:
     at: Address
     name: str
     arguments: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputDelta:
+    """The typed output so far: the fields that are there, validated. Its end may be missing."""
+
+    at: Address
+    value: Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,6 +169,7 @@ Event: TypeAlias = (
     | TextDelta
     | ReasoningDelta
     | ToolCallDelta
+    | OutputDelta
     | ToolCallStarted
     | ToolProgress
     | ToolCallFinished

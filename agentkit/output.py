@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from pydantic import TypeAdapter, create_model
@@ -25,6 +25,7 @@ from agentkit.messages import (
     ToolDefinition,
 )
 from agentkit.models.profiles import OutputMode, Profile
+from agentkit.partial import PartialOutput
 from agentkit.raw_schema import compiled
 from agentkit.strict import NotStrict, strict_form
 from agentkit.validation import TypeChecker, fit
@@ -75,6 +76,8 @@ class OutputSpec(Generic[OutputT]):
         finishing: A function of the user's gets the output as its arguments, and its value
             is the result.
         revive: The value of that function from what was recorded of it.
+        partial: Makes a reader of the output while it is written; None if there is nothing
+            to be seen before its end.
     """
 
     check: Callable[[str], OutputT]
@@ -84,6 +87,7 @@ class OutputSpec(Generic[OutputT]):
     schema: JsonObject | None = None
     finishing: bool = False
     revive: Callable[[Any], Any] = lambda value: value
+    partial: Callable[[], PartialOutput] | None = None
 
     def read(self, message: AssistantMessage) -> Accepted[OutputT] | Rejected:
         """Look for the output in what the model said."""
@@ -197,7 +201,8 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
         value: Any = fit(checker, data, json.dumps(data) if repairs else text)[0]
         return value.value if bare else value
 
-    return spec_of_schema(_name(output), schema, check, profile, mode)
+    spec = spec_of_schema(_name(output), schema, check, profile, mode)
+    return replace(spec, partial=lambda: PartialOutput(output, bare=bare))
 
 
 def spec_of_schema(

@@ -20,8 +20,17 @@ import anyio
 from agentkit.driver import Driver
 from agentkit.effects import Effect, Outcome, PendingCall
 from agentkit.errors import ConfigurationError
-from agentkit.events import Emit, Event, TextDelta
+from agentkit.events import (
+    Emit,
+    Event,
+    OutputDelta,
+    Restarted,
+    StepStarted,
+    TextDelta,
+    ToolCallDelta,
+)
 from agentkit.messages import Message, Usage
+from agentkit.partial import PartialOutput
 from agentkit.spec import Finish, RunStatus
 from agentkit.trace.reader import Trace
 
@@ -128,6 +137,7 @@ class Run(Generic[OutputT]):
         self._changed = anyio.Event()
         self._on_event = on_event
         self._ended = False
+        self._partial: PartialOutput | None = None
         self._driver, self._origin = open_driver(self._take)
 
     @property
@@ -167,9 +177,31 @@ class Run(Generic[OutputT]):
         return self._events.popleft()
 
     def _take(self, event: Event) -> None:
+        self._tell(event)
+        if (value := self._output_so_far(event)) is not None:
+            self._tell(OutputDelta(at=event.at, value=value))
+
+    def _tell(self, event: Event) -> None:
         self._on_event(event)
         self._events.append(event)
         self._changed.set()
+
+    def _output_so_far(self, event: Event) -> Any:
+        """What a piece of a typed output adds to it, if that can be seen already."""
+        spec = self._driver.program.spec
+        if spec.output.partial is None or event.at.parent != spec.at:
+            return None
+        match event:
+            case StepStarted() | Restarted():
+                self._partial = spec.output.partial()
+            case TextDelta(text=piece) if spec.output.tool is None and self._partial is not None:
+                return self._partial.feed(piece)
+            case ToolCallDelta(name=name, arguments=piece) if self._partial is not None:
+                if spec.output.tool is not None and name == spec.output.tool.name:
+                    return self._partial.feed(piece)
+            case _:
+                pass
+        return None
 
     async def drive(self) -> None:
         """Run to the end, in a task beside the reader."""

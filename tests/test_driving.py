@@ -7,13 +7,15 @@ from typing import Any
 
 import anyio
 import pytest
+from pydantic import BaseModel
 
-from agentkit import Agent, Limits, ToolMessage, tool
+from agentkit import Agent, ChatModel, Limits, ToolMessage, tool
 from agentkit.effects import ModelCall, ToolBatch
 from agentkit.errors import ConfigurationError, LimitExceeded, ModelUnreachable
-from agentkit.events import Event, TextDelta
+from agentkit.events import Event, OutputDelta, TextDelta
 from agentkit.messages import AssistantMessage, ModelResponse, UserMessage
-from agentkit.testing import ScriptedModel
+from agentkit.partial import PartialOutput
+from agentkit.testing import ChatServer, ScriptedModel, reply
 
 pytestmark = pytest.mark.anyio
 
@@ -179,3 +181,44 @@ async def test_deadline_in_a_stream() -> None:
             pass
     with pytest.raises(LimitExceeded, match="seconds"):
         _ = run.result
+
+
+class Book(BaseModel):
+    """A typed output that takes a while to write."""
+
+    title: str
+    pages: list[int] = []
+    author: str = "?"
+
+
+async def test_typed_output_can_be_read_while_it_is_written() -> None:
+    """Fields appear validated as they come; the whole is the result."""
+    text = '{"title": "A long enough title", "pages": [10, 20, 30, 40, 50], "author": "Ada Byron"}'
+    async with ChatServer([reply(text)]) as server:
+        model = ChatModel("m", base_url=server.base_url, api_key="k")
+        async with Agent(model, output=Book).stream("go") as run:
+            seen = [event.value async for event in run if isinstance(event, OutputDelta)]
+    assert run.result.output == Book.model_validate_json(text)
+    assert all(set(value) <= {"title", "pages", "author"} for value in seen)
+    assert seen == sorted(seen, key=len)
+    assert any("pages" in value and value["pages"][-1] < 50 for value in seen)
+
+
+def test_reading_a_growing_output_costs_linear_work() -> None:
+    """The text that is read in all is a constant factor of the text, however it comes."""
+    read = 0
+
+    class Counted(PartialOutput):
+        def feed(self, piece: str) -> Any:
+            nonlocal read
+            before = self._read
+            value = super().feed(piece)
+            read += self._read if self._read != before else 0
+            return value
+
+    text = '{"value": [' + ", ".join(f'"item number {n}"' for n in range(500)) + "]}"
+    partial = Counted(list[str], bare=True)
+    values = [value for char in text if (value := partial.feed(char)) is not None]
+    assert read < 15 * len(text)
+    assert len(values) > 30
+    assert values[-1][:2] == ["item number 0", "item number 1"]

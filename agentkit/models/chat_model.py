@@ -47,7 +47,7 @@ from agentkit.models.chat import (
 )
 from agentkit.models.constrained import constrain, release
 from agentkit.models.decode import parse_json
-from agentkit.models.endpoint import Endpoint, choose_profile, host_of, without_secrets
+from agentkit.models.endpoint import Endpoint, choose_profile, host_of, shown, without_secrets
 from agentkit.models.http_errors import error_from_http, is_transient, request_id
 from agentkit.models.model import DIRECT
 from agentkit.models.profiles import Profile
@@ -238,7 +238,7 @@ class ChatModel:
         with suppress(ValueError, KeyError, TypeError):
             if names := [str(one["id"]) for one in parse_json(body)["data"]]:
                 return names
-        raise InvalidResponse(f"{url} lists no models: {body[:200]!r}.", model=self.name)
+        raise InvalidResponse(f"{shown(url)} lists no models: {body[:200]!r}.", model=self.name)
 
     async def aclose(self) -> None:
         """Close this event loop's connections; a client of the caller's stays open."""
@@ -343,7 +343,7 @@ class ChatModel:
                     body,
                     model=self.name,
                     now=time.time(),
-                    url=call.url,
+                    url=shown(call.url),
                 )
             first = b""
             async for piece in chunks:

@@ -30,6 +30,7 @@ from agentkit.models.http_errors import error_inside
 
 __all__ = ["decode_response", "parse_json", "response_from_body"]
 
+MAX_DEPTH = 200
 _FINISH: Mapping[str, FinishReason] = {
     "stop": "stop",
     "eos": "stop",
@@ -87,7 +88,7 @@ def decode_response(
     """
     try:
         return response_from_body(parse_json(data), model=model, seed=seed, taken=taken)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidResponse(
             f"{model or 'The model'} sent a body that is not JSON ({error}): "
             f"{data[:200].decode('utf-8', 'replace')!r}. Check the base URL.",
@@ -99,13 +100,30 @@ def parse_json(data: bytes) -> Any:
     """Parse JSON as servers send it: with a BOM, broken UTF-8 or half a surrogate pair too.
 
     Raises:
-        ValueError: It is not JSON.
-        RecursionError: It is nested too deeply.
+        ValueError: It is not JSON, or nested too deeply.
     """
     try:
         return from_json(data)
     except ValueError:
-        return json.loads(data.decode("utf-8", "replace").removeprefix("\ufeff"))
+        try:
+            value = json.loads(data.decode("utf-8", "replace").removeprefix("\ufeff"))
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    """Refuse what from_json would refuse, so that no reader of it recurses too far."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        objects = [cast(JsonObject, one) for one in level if isinstance(one, dict)]
+        lists = [cast(list[Any], one) for one in level if isinstance(one, list)]
+        level = [inner for one in objects for inner in one.values()]
+        level += [inner for one in lists for inner in one]
+        if not level:
+            return
+    raise ValueError("nested too deeply")
 
 
 def response_from_body(

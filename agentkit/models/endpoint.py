@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from agentkit.errors import AgentKitError, ConfigurationError, MissingKey, UnknownModel
 from agentkit.models.profiles import PROFILES, Profile, profile_for_url
 
-__all__ = ["Endpoint", "choose_profile", "host_of", "without_secrets"]
+__all__ = ["Endpoint", "choose_profile", "host_of", "shown", "without_secrets"]
 
 _SECRET_HEADERS = ("authorization", "api-key", "x-api-key")
 
@@ -134,6 +134,12 @@ class Endpoint:
 def host_of(url: str) -> str:
     """Host and port of a URL, without a user's name and password."""
     return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def shown(url: str) -> str:
+    """A URL as people may see it: without query, and without a user's name and password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{host_of(url)}{parts.path}"
 
 
 def without_secrets(error: AgentKitError, headers: Mapping[str, str]) -> None:

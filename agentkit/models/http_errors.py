@@ -84,7 +84,7 @@ def error_from_http(
         wait=wait if wait is not None else _wait_in_body(body),
     )
     if isinstance(error, ModelNotFound) and url is not None:
-        error.args = (f"{error.message} (asked for: {url.partition('?')[0]})",)
+        error.args = (f"{error.message} (asked for: {url})",)
     return error
 
 

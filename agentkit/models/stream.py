@@ -119,7 +119,7 @@ class StreamFold:
             return []
         try:
             return self.add(parse_json(data))
-        except (ValueError, RecursionError):
+        except ValueError:
             raise InvalidResponse(
                 f"{self._model or 'The model'} sent a chunk that is not JSON: "
                 f"{data[:200].decode('utf-8', 'replace')!r}.",
