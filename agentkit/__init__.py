@@ -35,6 +35,7 @@ from agentkit.messages import (
 from agentkit.models import ChatModel, Model
 from agentkit.output import JsonSchema
 from agentkit.run import RunResult
+from agentkit.session import Session
 from agentkit.settings import ChatSettings, Limits
 from agentkit.tools import RunContext, Tool, Toolset, tool
 from agentkit.trace import Trace
@@ -58,6 +59,7 @@ __all__ = [
     "ModelResponse",
     "RunContext",
     "RunResult",
+    "Session",
     "SystemMessage",
     "TextPart",
     "Tool",

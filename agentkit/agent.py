@@ -26,6 +26,7 @@ from agentkit.driver import Driver, Middleware, Program
 from agentkit.effects import Decision, PendingCall
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, ignore
+from agentkit.history import check_history, repair_history
 from agentkit.messages import Message, Part, UserMessage, messages_from_json
 from agentkit.models import Model, resolve_model
 from agentkit.output import Mode, OutputSpec
@@ -84,6 +85,7 @@ class RunOptions(TypedDict, total=False):
     Attributes:
         deps: Given to tools as `RunContext.deps`.
         history: Earlier messages: ours, or plain chat-completions dicts.
+        repair: Make a history valid that is not, instead of raising `InvalidHistory`.
         settings: Sampling parameters; what is set here wins over the agent's.
         limits: Instead of the agent's.
         trace: Where this run is recorded: a file, a folder (one file a run), True (in
@@ -96,6 +98,7 @@ class RunOptions(TypedDict, total=False):
 
     deps: object
     history: History
+    repair: bool
     settings: ChatSettings | None
     limits: Limits | None
     trace: TraceTo | None
@@ -206,9 +209,14 @@ class Agent(Generic[OutputT]):
             >>> Agent("local").with_(model="openai:gpt-4o").model
             'openai:gpt-4o'
         """
-        same: dict[str, Any] = {"model": self._resolved or self.model, "output": self.output}
-        validators = {"output_validators": self.validators}
-        return Agent(**(same | dict(self._options) | validators | changes))
+        given: dict[str, Any] = {
+            "model": self._resolved or self.model,
+            "output": self.output,
+            **self._options,
+            "output_validators": self.validators,
+            **changes,
+        }
+        return Agent(given.pop("model"), output=given.pop("output"), **given)
 
     def output_validator(self, function: FunctionT) -> FunctionT:
         """Decorator: have the typed output checked by a function, before the first run.
@@ -309,7 +317,7 @@ class Agent(Generic[OutputT]):
         async def main() -> RunResult[OutputT]:
             return await self.run(prompt, **options)
 
-        return _run_sync(main)
+        return run_blocking(main)
 
     def stream(
         self, prompt: Prompt, **options: Unpack[RunOptions]
@@ -380,6 +388,9 @@ class Agent(Generic[OutputT]):
         if unknown := options.keys() - RunOptions.__annotations__.keys():
             raise TypeError(f"A run has no option {', '.join(sorted(unknown))}")
         earlier, prompted = messages_from_json(options.get("history", ())), _messages(prompt)
+        if options.get("repair"):
+            earlier = repair_history(earlier)
+        check_history(earlier)
         if not (earlier or prompted):
             raise ConfigurationError("There is nothing to answer: give a prompt or a history.")
         program = self.program(options.get("settings"), options.get("limits"))
@@ -466,7 +477,7 @@ def _recorded(sink: Sink | None) -> Path | list[bytes] | None:
             return None
 
 
-def _run_sync(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def run_blocking(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run in this thread, or in one of its own where a loop is running already."""
     try:
         current_token()

@@ -19,6 +19,7 @@ from agentkit.driver import ComputeFunction, Program
 from agentkit.effects import Address
 from agentkit.errors import ConfigurationError, InvalidTool
 from agentkit.events import Warned
+from agentkit.history import check_history
 from agentkit.messages import Message, messages_from_json
 from agentkit.models.model import Model
 from agentkit.output import OutputSpec, output_spec, spec_of_schema
@@ -146,7 +147,7 @@ def output_of(agent: Agent[OutputT], model: Model) -> tuple[OutputSpec[OutputT],
     output = agent.output
     if not inspect.isroutine(output) and not isinstance(output, functools.partial):
         return output_spec(output, model.profile, agent.output_mode), None
-    tool = Tool(output)
+    tool: AnyTool = Tool(cast("Callable[..., Any]", output))
     spec = spec_of_schema(tool.name, tool.parameters, tool.parse, model.profile, agent.output_mode)
     returned = get_type_hints(inspect.unwrap(tool.function)).get("return", Any)
     revive = TypeAdapter[Any](returned).validate_python
@@ -257,7 +258,9 @@ def _compacting(compact: Compaction) -> ComputeFunction:
         shorter = await _awaited(compact(messages))
         if shorter is None or (len(shorter) == len(messages) and shorter == messages):
             return None
-        return [message.to_json() for message in messages_from_json(shorter)]
+        shorter = messages_from_json(shorter)
+        check_history(shorter)
+        return [message.to_json() for message in shorter]
 
     return shorten
 

@@ -170,9 +170,10 @@ def _limiter(tool: Tool[..., Any]) -> AbstractAsyncContextManager[Any]:
     """What bounds a tool's calls over all runs of this event loop."""
     if tool.concurrency is None:
         return nullcontext()
-    limiters = _limiters.get(None)
-    if limiters is None:
-        limiters = WeakKeyDictionary()
+    try:
+        limiters = _limiters.get()
+    except LookupError:
+        limiters = WeakKeyDictionary[Tool[..., Any], CapacityLimiter]()
         _limiters.set(limiters)
     return limiters.setdefault(tool, CapacityLimiter(tool.concurrency))
 

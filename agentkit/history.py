@@ -103,8 +103,8 @@ def repair_history(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def _says_nothing(message: AssistantMessage) -> bool:
-    said = message.content or message.tool_calls or message.refusal or message.extra
-    return not (said or message.reasoning)
+    # Reasoning alone is not sent back, and audio answers stand in `extra`.
+    return not (message.content or message.tool_calls or message.refusal or message.extra)
 
 
 def _invalid(problem: str, index: int) -> InvalidHistory:

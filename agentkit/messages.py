@@ -11,6 +11,7 @@ costs what is new in it and not what the conversation has grown to.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeGuard
@@ -39,8 +40,10 @@ __all__ = [
     "ToolMessage",
     "Usage",
     "UserMessage",
+    "dump_messages",
     "is_array",
     "is_object",
+    "load_messages",
     "message_from_json",
     "messages_from_json",
     "part_from_json",
@@ -532,3 +535,24 @@ def messages_from_json(items: Sequence[Mapping[str, Any] | Message]) -> tuple[Me
         message_from_json(item, index) if isinstance(item, Mapping) else item
         for index, item in enumerate(items)
     )
+
+
+def dump_messages(messages: Sequence[Message]) -> str:
+    """A history as JSON text, to be stored; `load_messages` gives equal messages back."""
+    # ASCII, so that no encoding of a file or a database can break what a model wrote.
+    return json.dumps([message.to_json() for message in messages])
+
+
+def load_messages(text: str | bytes) -> tuple[Message, ...]:
+    """Read a history from JSON text: a list of messages in the chat-completions form.
+
+    Raises:
+        InvalidHistory: The text is not JSON, not a list, or a message in it is none.
+    """
+    try:
+        data: Any = json.loads(text)
+    except ValueError as error:
+        raise InvalidHistory(f"The stored history is not JSON: {error}.") from error
+    if not (is_array(data) and all(is_object(item) for item in data)):
+        raise InvalidHistory("The stored history is JSON, and not a list of messages.")
+    return messages_from_json(data)

@@ -6,7 +6,7 @@ again and again costs a constant factor over reading it once.
 
 from __future__ import annotations
 
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -28,7 +28,8 @@ class PartialOutput:
     def __init__(self, output: Any, *, bare: bool) -> None:
         self._bare = bare
         fields = {"value": output} if bare else _fields(output)
-        shape = TypedDict("Partial", fields, total=False) if fields is not None else output
+        # Made at run time, which the type of TypedDict does not foresee.
+        shape = cast("Any", TypedDict)("Partial", fields, total=False) if fields else output
         self._adapter: TypeAdapter[Any] = TypeAdapter(shape)
         self._text = ""
         self._read = 0

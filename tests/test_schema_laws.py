@@ -179,7 +179,8 @@ def values(schema: dict[str, Any], defs: dict[str, Any], depth: int = 0) -> st.S
             return st.tuples(*(values(one, defs, depth) for one in schema["prefixItems"])).map(list)
         case "array":
             size = 0 if depth > 2 else 3
-            return st.lists(values(schema["items"], defs, depth), max_size=size)
+            unique = repr if schema.get("uniqueItems") else None
+            return st.lists(values(schema["items"], defs, depth), max_size=size, unique_by=unique)
         case "object":
             shown = schema.get("properties", {})
             required = {
@@ -201,7 +202,7 @@ def values(schema: dict[str, Any], defs: dict[str, Any], depth: int = 0) -> st.S
             return json_values
 
 
-QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=600)
+QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=100)
 
 
 @QUICK

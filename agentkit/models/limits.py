@@ -21,7 +21,7 @@ from agentkit.messages import ModelRequest, ModelResponse
 from agentkit.models.model import DIRECT, Model
 from agentkit.models.profiles import Profile
 
-__all__ = ["ConcurrencyLimit", "RateLimit"]
+__all__ = ["Bucket", "ConcurrencyLimit", "RateLimit"]
 
 
 class _Wrapper:
@@ -134,8 +134,8 @@ class RateLimit(_Wrapper):
                 value=repr(seconds),
                 allowed="> 0",
             )
-        self._requests = None if requests is None else _Bucket(requests, seconds)
-        self._tokens = None if tokens is None else _Bucket(tokens, seconds)
+        self._requests = None if requests is None else Bucket(requests, seconds)
+        self._tokens = None if tokens is None else Bucket(tokens, seconds)
 
     async def request(
         self,
@@ -160,7 +160,7 @@ class RateLimit(_Wrapper):
         return response
 
 
-class _Bucket:
+class Bucket:
     """Fills evenly up to `size` in `seconds`; taking more than it holds makes a debt.
 
     Works across event loops: it holds numbers, and the waiting is done by the caller.

@@ -1,7 +1,8 @@
 """What a server can do, found out by asking it: the work behind `agentkit doctor`.
 
 A dozen short questions, each with a right answer that a server gives only if
-the feature works. What comes out is a table and a `Profile` made from it.
+the feature works, and each bounded in time and tokens. What comes out is a
+table and a `Profile` made from it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,19 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-from agentkit.errors import AgentKitError, AuthenticationFailed, ModelUnreachable
-from agentkit.events import Event, TextDelta
+from agentkit.errors import (
+    AgentKitError,
+    AuthenticationFailed,
+    ConfigurationError,
+    InvalidResponse,
+    ModelHTTPError,
+    ModelUnreachable,
+    QuotaExceeded,
+    RateLimited,
+)
+from agentkit.events import Emit, Event, ReasoningDelta, TextDelta, ignore
 from agentkit.messages import (
     ForcedTool,
     ModelRequest,
@@ -23,7 +33,8 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models.chat_model import ChatModel
-from agentkit.models.profiles import COMPATIBLE, OutputMode, Profile, profile_for_url
+from agentkit.models.endpoint import choose_profile
+from agentkit.models.profiles import COMPATIBLE, OutputMode, Profile
 
 __all__ = ["Check", "Diagnosis", "probe"]
 
@@ -34,12 +45,13 @@ class Check:
 
     Attributes:
         name: What it is, for example `named tool_choice`.
-        ok: Whether it works.
+        ok: Whether it works; None where there was no answer to tell by (no connection, too
+            slow, too many requests).
         detail: What was seen, or the server's words.
     """
 
     name: str
-    ok: bool
+    ok: bool | None
     detail: str
 
 
@@ -51,7 +63,8 @@ class Diagnosis:
         base_url: The server.
         model: The model that was asked.
         checks: One for each feature, in order.
-        profile: What to pass as `ChatModel(profile=…)`.
+        profile: What to pass as `ChatModel(profile=…)`: the known profile of the server,
+            changed to what was seen.
     """
 
     base_url: str
@@ -66,32 +79,38 @@ async def probe(
     model: str | None = None,
     api_key: str | None = None,
     headers: Mapping[str, str] | None = None,
+    profile: Profile | str | None = None,
+    seconds: float = 120.0,
     told: Callable[[Check], None] = lambda check: None,
 ) -> Diagnosis:
     """Ask a server what it can do. Takes about a dozen requests.
 
     Args:
         base_url: The server, up to and without `/chat/completions`.
-        model: Default: the first that the server lists.
+        model: Default: the only one that the server lists.
         api_key: Default: from the environment, for a server that is known.
         headers: Further headers.
+        profile: The known profile that is nearest, or its name. Default: known by `base_url`.
+        seconds: For each question, with one further attempt.
         told: Called with each result as it comes.
 
     Raises:
         ModelUnreachable: Nobody answers there.
         AuthenticationFailed: The key is wrong.
-        ConfigurationError: The server lists no models and none was named.
+        ModelError: Not even "Say hello" is answered.
+        ConfigurationError: No model was named, and the server does not list just one.
     """
-    known = profile_for_url(base_url)
     if model is None:
-        async with ChatModel("", base_url=base_url, api_key=api_key, headers=headers) as lister:
-            model = (await lister.models())[0]
+        async with ChatModel(
+            "", base_url=base_url, api_key=api_key, headers=headers, profile=profile
+        ) as lister:
+            model = await _only_model(lister, base_url)
+    known = choose_profile(profile, base_url, model)
     # Asked as if it could do everything: nothing is dropped or rewritten on the way.
     bare = replace(
-        known.for_model(model),
+        known,
         tool_calling="native",
         forced_tool="named",
-        required="required",
         drops=frozenset(),
         drops_reasoning=frozenset(),
         renames={},
@@ -101,11 +120,17 @@ async def probe(
         variants=(),
     )
     async with ChatModel(
-        model, base_url=base_url, api_key=api_key, headers=headers, profile=bare, retries=1
+        model,
+        base_url=base_url,
+        api_key=api_key,
+        headers=headers,
+        profile=bare,
+        timeout=seconds,
+        retries=1,
     ) as chat:
         patient = _Patient(chat, told)
         await patient.examine()
-    name = known.name if known is not COMPATIBLE else "custom"
+    name = known.name if known.name != COMPATIBLE.name else "custom"
     return Diagnosis(
         base_url=base_url,
         model=model,
@@ -114,10 +139,30 @@ async def probe(
     )
 
 
+async def _only_model(lister: ChatModel, base_url: str) -> str:
+    try:
+        names = await lister.models()
+    except AuthenticationFailed:
+        raise
+    except (ModelHTTPError, InvalidResponse) as error:
+        raise ConfigurationError(
+            f"{base_url} does not say which models it has; give the model's name. ({error})"
+        ) from error
+    if len(names) > 1:
+        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+        raise ConfigurationError(
+            f"{base_url} has {len(names)} models; give the name of one: "
+            f"{', '.join(names[:LISTED])}{more}."
+        )
+    return names[0]
+
+
 # Questions
 
-FEW_TOKENS = 8
-ANSWER_TOKENS = 512
+LISTED = 20
+"""How many models an error names."""
+FEW_TOKENS = 16
+ANSWER_TOKENS = 1024
 """Small models talk without end, and large ones think before they answer."""
 
 _WEATHER = ToolDefinition(
@@ -158,7 +203,7 @@ class _Patient:
         known = [name for name, check in self.checks.items() if check.ok]
         self._limit = dict.fromkeys(known[:1], ANSWER_TOKENS)
         answer = await self._ask(_HELLO)
-        self._note("chat", bool(answer.message.text), repr(answer.message.text[:60]))
+        self._note("chat", bool(answer.message.text), _said(answer))
         await self._tools()
         await self._check("json_schema", self._schema)
         await self._check("json_object", self._object)
@@ -177,7 +222,7 @@ class _Patient:
             names = [call.name for call in answer.message.tool_calls]
             wanted = getattr(options.get("tool_choice"), "name", None)
             right = len(names) >= least and (wanted is None or names == [wanted])
-            return right, f"called {', '.join(names) or 'nothing'} ({answer.finish})"
+            return right, f"called {', '.join(names)}" if names else _said(answer)
 
         forced = ForcedTool(name="get_time")
         await self._check("tools", lambda: calls(paris))
@@ -187,17 +232,18 @@ class _Patient:
 
     async def _cut(self, name: str) -> tuple[bool, str]:
         answer = await self._ask(_LONG, settings={name: FEW_TOKENS})
-        return answer.finish == "length", f"finish {answer.finish}"
+        cut = answer.finish == "length"
+        return cut, "kept to" if cut else f"ignored: finished with {answer.finish!r}"
 
     async def _schema(self) -> tuple[bool, str]:
         answer = await self._ask(_HELLO, output=_FORM)
-        return _parsed(answer) == {"code": "zx-81"}, repr(answer.message.text[:60])
+        return _parsed(answer) == {"code": "zx-81"}, _said(answer)
 
     async def _object(self) -> tuple[bool, str]:
         answer = await self._ask(
             "Describe a cat as a JSON object.", output=OutputFormat(kind="json_object")
         )
-        return isinstance(_parsed(answer), dict), repr(answer.message.text[:60])
+        return isinstance(_parsed(answer), dict), _said(answer)
 
     async def _both(self) -> tuple[bool, str]:
         answer = await self._ask(
@@ -211,39 +257,46 @@ class _Patient:
     async def _stream(self) -> tuple[bool, str]:
         events: list[Event] = []
         await self._ask(_LONG, stream=True, emit=events.append)
-        pieces = sum(isinstance(event, TextDelta) for event in events)
-        return pieces > 1, f"{pieces} pieces"
+        pieces = sum(isinstance(event, TextDelta | ReasoningDelta) for event in events)
+        return pieces > 1, f"{pieces} pieces" if pieces > 1 else "it came in one piece"
 
     async def _stream_usage(self) -> tuple[bool, str]:
         usage = (await self._ask(_HELLO, stream=True)).usage
-        return usage.input_tokens > 0, f"{usage.input_tokens} in, {usage.output_tokens} out"
+        there = usage.input_tokens > 0
+        return there, f"{usage.input_tokens} in, {usage.output_tokens} out" if there else "none"
 
     async def _logprobs(self) -> tuple[bool, str]:
         answer = await self._ask(_HELLO, settings={"logprobs": True})
-        return bool(answer.logprobs), "there" if answer.logprobs else "not there"
+        return bool(answer.logprobs), "there" if answer.logprobs else "none"
 
     async def _ask(
-        self, prompt: str, *, stream: bool = False, emit: Any = None, **options: Any
+        self, prompt: str, *, stream: bool = False, emit: Emit = ignore, **options: Any
     ) -> ModelResponse:
         settings = {**self._limit, **options.pop("settings", {})}
         request = ModelRequest(
             messages=(UserMessage(content=prompt),), settings=settings, **options
         )
-        more = {} if emit is None else {"emit": emit}
-        return await self._chat.request(request, stream=stream, **more)
+        return await self._chat.request(request, stream=stream, emit=emit)
 
     async def _check(self, name: str, ask: Callable[[], Awaitable[tuple[bool, str]]]) -> None:
+        ok: bool | None
         try:
             ok, detail = await ask()
-        except (ModelUnreachable, AuthenticationFailed):
-            raise
         except AgentKitError as error:
-            ok, detail = False, str(error)
+            if not self.checks and isinstance(error, ModelUnreachable | AuthenticationFailed):
+                raise  # Nobody is there, or we may not ask.
+            busy = isinstance(error, ModelUnreachable | RateLimited | QuotaExceeded)
+            ok, detail = None if busy else False, str(error)
         self._note(name, ok, detail)
 
-    def _note(self, name: str, ok: bool, detail: str) -> None:
+    def _note(self, name: str, ok: bool | None, detail: str) -> None:
         self.checks[name] = Check(name=name, ok=ok, detail=detail)
         self._told(self.checks[name])
+
+
+def _said(answer: ModelResponse) -> str:
+    text = f"answered {answer.message.text[:60]!r}"
+    return f"{text}, cut off" if answer.finish == "length" else text
 
 
 def _parsed(answer: ModelResponse) -> Any:
@@ -257,32 +310,48 @@ def _parsed(answer: ModelResponse) -> Any:
 
 
 def _profile(known: Profile, checks: Mapping[str, Check]) -> Profile:
-    def can(name: str) -> bool:
-        return checks[name].ok
+    def can(name: str, before: bool) -> bool:
+        ok = checks[name].ok
+        return before if ok is None else ok
 
+    named = can("named tool_choice", known.forced_tool == "named")
+    required = can("required tool_choice", known.forced_tool != "auto")
+    schema = can("json_schema", "native" in known.output_modes)
+    # A weak model may call only what it has to.
+    tools = can("tools", known.tool_calling == "native") or named or required
     modes: list[tuple[OutputMode, bool]] = [
-        ("native", can("json_schema")),
-        ("tool", can("tools")),
-        ("json", can("json_object")),
+        ("native", schema),
+        ("tool", tools),
+        ("json", can("json_object", "json" in known.output_modes)),
         ("prompt", True),
     ]
-    renames = {key: new for key, new in known.renames.items() if new != "max_tokens"}
-    if can("max_tokens") and not can("max_completion_tokens"):
-        renames["max_completion_tokens"] = "max_tokens"
-    drops = known.drops - {"logprobs", "top_logprobs"}
-    if not can("logprobs"):
-        drops |= {"logprobs", "top_logprobs"}
+    logprobs = frozenset({"logprobs", "top_logprobs"})
+    drops = known.drops
+    if checks["logprobs"].ok is not None:
+        drops = drops - logprobs if checks["logprobs"].ok else drops | logprobs
     return replace(
         known,
-        tool_calling="constrained" if can("json_schema") and not can("tools") else "native",
+        tool_calling=_tool_calling(known, tools=tools, schema=schema),
         output_modes=tuple(mode for mode, works in modes if works),
-        native_with_tools=can("json_schema with tools"),
-        forced_tool="named"
-        if can("named tool_choice")
-        else "alone"
-        if can("required tool_choice")
-        else "auto",
-        renames=renames,
+        native_with_tools=can("json_schema with tools", known.native_with_tools),
+        forced_tool="named" if named else "alone" if required else "auto",
+        renames=_renames(known, checks),
         drops=drops,
-        stream_usage=can("usage in streams"),
+        stream_usage=can("usage in streams", known.stream_usage),
     )
+
+
+def _tool_calling(
+    known: Profile, *, tools: bool, schema: bool
+) -> Literal["native", "functions", "constrained"]:
+    if tools:
+        return "native"
+    # The deprecated form is not asked for: it stays where it is known.
+    return "constrained" if schema and known.tool_calling == "native" else known.tool_calling
+
+
+def _renames(known: Profile, checks: Mapping[str, Check]) -> Mapping[str, str]:
+    newer, older = "max_completion_tokens", "max_tokens"
+    if checks[newer].ok:
+        return {key: name for key, name in known.renames.items() if name != older}
+    return {**known.renames, newer: older} if checks[older].ok else known.renames

@@ -388,14 +388,21 @@ def profile_for_url(base_url: str) -> Profile:
 
 
 def profile_source(profile: Profile) -> str:
-    """A profile as Python source: what differs from the defaults."""
-    default = Profile()
+    """A profile as Python source: a `replace` of the known profile of its name, if there is one.
+
+    What it needs: `Profile`, `PROFILES` and `dataclasses.replace`.
+    """
+    known = PROFILES.get(profile.name)
+    base = known or Profile()
     lines = [
         f"    {one.name}={_literal(value)},"
         for one in fields(Profile)
-        if (value := getattr(profile, one.name)) != getattr(default, one.name)
+        if (value := getattr(profile, one.name)) != getattr(base, one.name)
     ]
-    return "\n".join(["Profile(", *lines, ")"]) if lines else "Profile()"
+    if known is None:
+        return "\n".join(["Profile(", *lines, ")"])
+    start = f"PROFILES[{profile.name!r}]"
+    return "\n".join([f"replace(\n    {start},", *lines, ")"]) if lines else start
 
 
 def _literal(value: Any) -> str:

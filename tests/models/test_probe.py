@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from agentkit.errors import AuthenticationFailed, ModelUnreachable
+from agentkit.errors import AuthenticationFailed, ConfigurationError, ModelUnreachable
+from agentkit.models import PROFILES
 from agentkit.models.probe import Check, probe
-from agentkit.testing import ChatServer, ServerRequest, raw, reply
+from agentkit.testing import HOLD, ChatServer, ServerRequest, raw, reply
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +48,7 @@ def unable(request: ServerRequest) -> Any:
 
 
 async def test_a_server_that_can_do_everything() -> None:
-    """All checks pass, the model is the first that is listed, and the profile is native."""
+    """All checks pass, the model is the only one that is listed, and the profile is native."""
     told: list[Check] = []
     with ChatServer(able) as server:
         found = await probe(server.base_url, told=told.append)
@@ -90,3 +91,50 @@ async def test_nobody_and_a_wrong_key() -> None:
         await probe("http://127.0.0.1:9/v1", model="m")
     with ChatServer([raw(401)]) as server, pytest.raises(AuthenticationFailed):
         await probe(server.base_url, model="m")
+
+
+async def test_what_is_not_answered_stays_as_it_was() -> None:
+    """Too many requests and answers that never come say nothing about a server."""
+
+    def busy(request: ServerRequest) -> Any:
+        if request.json.get("tools"):
+            return raw(429, headers={"retry-after": "60"})
+        if request.json.get("response_format"):
+            return reply("late", delay=HOLD)
+        return able(request)
+
+    with ChatServer(busy) as server:
+        found = await probe(server.base_url, model="m", profile="vllm", seconds=0.3)
+    unknown = {check.name for check in found.checks if check.ok is None}
+    assert unknown == {
+        "tools",
+        "required tool_choice",
+        "named tool_choice",
+        "parallel calls",
+        "json_schema",
+        "json_object",
+        "json_schema with tools",
+    }
+    assert found.profile == PROFILES["vllm"]
+
+
+async def test_answers_are_bounded() -> None:
+    """Every question says how long the answer may be, as the server takes it."""
+    with ChatServer(unable) as server:
+        await probe(server.base_url, model="m")
+    _, _, *bounds = [request.json.get("max_tokens") for request in server.requests]
+    assert set(bounds) == {1024}
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (raw(200, {"data": [{"id": "m1"}, {"id": "m2"}]}), "has 2 models.*m1, m2"),
+        (raw(404), "does not say which models it has"),
+        (raw(200, {"data": []}), "does not say which models it has"),
+    ],
+)
+async def test_the_model_has_to_be_plain(answer: Any, says: str) -> None:
+    """Without a name, the only model of the server is taken; otherwise one has to be named."""
+    with ChatServer([answer]) as server, pytest.raises(ConfigurationError, match=says):
+        await probe(server.base_url)

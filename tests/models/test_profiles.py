@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agentkit.models import PROFILES, Profile
@@ -13,7 +15,10 @@ ALL = pytest.mark.parametrize("profile", [COMPATIBLE, *PROFILES.values()], ids=l
 @ALL
 def test_profiles_as_source(profile: Profile) -> None:
     """The source of a profile makes the same profile."""
-    assert eval(profile_source(profile), {"Profile": Profile}) == profile
+    names = {"Profile": Profile, "PROFILES": PROFILES, "replace": replace}
+    assert eval(profile_source(profile), names) == profile
+    changed = replace(profile, stream_usage=False, drops=frozenset({"seed", "user"}))
+    assert eval(profile_source(changed), names) == changed
 
 
 @ALL
