@@ -61,7 +61,7 @@ __all__ = ["ChatModel"]
 WAIT_FIRST = 0.5
 WAIT_MOST = 30.0
 """Seconds between attempts: doubled each time, with as much jitter again, up to the most."""
-DRAIN_SECONDS = 1.0
+DRAIN_SECONDS = 0.25
 """How long the end of a stream is waited for after its [DONE]."""
 
 
@@ -311,14 +311,14 @@ class ChatModel:
             async with self._wire().send("POST", call.url, call.headers, call.body) as reply:
                 response = await self._read(reply, call)
         except BaseException as error:
-            known = isinstance(error, AgentKitError)
-            if known:
+            if isinstance(error, AgentKitError):
                 without_secrets(error, call.headers)
                 if isinstance(error, ModelUnreachable) and error.model is None:
                     error.args = (f"{self.name} at {host_of(call.url)}: {error.message}",)
                     error.model = self.name
                 call.delay = self._delay(error, index, reply, call)
-                call.broken = str(error)
+            failed = isinstance(error, Exception)
+            call.broken = f"{type(error).__name__}: {error}" if failed else "cancelled"
             call.emit(
                 HttpFinished(
                     at=at,
@@ -326,7 +326,7 @@ class ChatModel:
                     request_id=request_id(reply.headers) if reply is not None else None,
                     retry_after=getattr(error, "retry_after", None),
                     delay=call.delay,
-                    error=f"{type(error).__name__}: {error}" if known else "cancelled",
+                    error=call.broken,
                 )
             )
             raise
@@ -378,7 +378,7 @@ class ChatModel:
         except ModelUnreachable:
             if not fold.complete:
                 raise
-        except ModelError:
+        except Exception:
             await _drain(chunks, 0)
             raise
         else:
@@ -389,11 +389,14 @@ class ChatModel:
         self, error: AgentKitError, index: int, reply: Reply | None, call: _Call
     ) -> float | None:
         """Seconds until the next attempt; None when there is none."""
-        said = reply.headers.get("x-should-retry") if reply is not None else None
-        again = is_transient(error) if said is None else said == "true"
+        again, asked = is_transient(error), None
+        if isinstance(error, ModelHTTPError) and reply is not None:
+            asked = error.retry_after
+            again = {"true": True, "false": False}.get(
+                reply.headers.get("x-should-retry", ""), again
+            )
         if not again or index + 1 >= self._attempts:
             return None
-        asked = error.retry_after if isinstance(error, ModelHTTPError) else None
         if asked is not None:
             delay = asked + uniform(0, min(1.0, asked / 10))
         else:

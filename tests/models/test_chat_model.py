@@ -231,6 +231,39 @@ async def test_a_kept_connection_that_is_closed(anyio_backend_name: str, client:
     assert [one.connection for one in server.requests] == [0, 0, 1]
 
 
+@pytest.mark.parametrize("client", [None, "aiohttp"])
+async def test_a_proxy_of_the_environment(
+    anyio_backend_name: str, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests go through the proxy that the environment names."""
+    if client is not None:
+        pytest.importorskip(client)
+        if anyio_backend_name == "trio":
+            return
+    with ChatServer([reply("Hi")]) as server:
+        monkeypatch.setenv("http_proxy", server.base_url.removesuffix("/v1"))
+        url = "http://server.invalid/v1"
+        async with ChatModel("any", base_url=url, http_client=client) as model:
+            await model.request(ASK)
+    assert server.requests[0].headers["host"] == "server.invalid"
+
+
+async def test_a_listener_that_fails() -> None:
+    """What the listener raises ends the call, is not tried again, and leaves nothing open."""
+    events: list[Event] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, TextDelta):
+            raise ZeroDivisionError
+
+    with ChatServer([reply("Hello there")]) as server:
+        async with ChatModel("any", base_url=server.base_url) as model:
+            with pytest.raises(ZeroDivisionError):
+                await model.request(ASK, at=AT, emit=listen, stream=True)
+    assert events[-1] == HttpFinished(at=AT.attempt(0), status=200, error="ZeroDivisionError: ")
+
+
 async def test_many_requests_at_once() -> None:
     """A hundred requests are answered, over connections that are all closed in the end."""
     with ChatServer(lambda request: reply("Hi")) as server:

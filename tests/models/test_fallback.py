@@ -81,3 +81,15 @@ def test_no_models() -> None:
     """There has to be one."""
     with pytest.raises(ConfigurationError):
         FallbackModel()
+
+
+async def test_checking_and_closing() -> None:
+    """Both reach every model: a fallback that cannot work is found before it is needed."""
+    with ChatServer([reply("Hi")]) as server:
+        good = ChatModel("a", base_url=server.base_url)
+        bad = ChatModel("b", profile="azure", api_key="x")
+        model = FallbackModel(good, bad)
+        with pytest.raises(ConfigurationError):
+            model.check()
+        await model.request(ASK)
+        await model.aclose()

@@ -14,7 +14,7 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
-from agentkit.models import ConcurrencyLimit, RateLimit
+from agentkit.models import ChatModel, ConcurrencyLimit, RateLimit
 from agentkit.testing import FunctionModel
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +45,16 @@ async def test_concurrency() -> None:
             tasks.start_soon(ask)
     assert most == 2
     assert [one.code for one in events if isinstance(one, Warned)] == ["concurrency_limit"] * 4
-    assert model.name == "function"
+
+
+async def test_a_limited_model_is_the_same_model() -> None:
+    """Name, profile, check and closing are those of the model inside."""
+    inner = ChatModel("gpt-4o", api_key="x")
+    for model in (ConcurrencyLimit(inner, 1), RateLimit(inner, requests=1)):
+        assert model.name == "openai:gpt-4o"
+        assert model.profile == inner.profile
+        model.check()
+        await model.aclose()
 
 
 async def test_requests_per_span() -> None:
