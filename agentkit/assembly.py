@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from agentkit.driver import ComputeFunction, Program
 from agentkit.effects import Address
-from agentkit.errors import ConfigurationError, InvalidTool
+from agentkit.errors import ConfigurationError, InvalidSetting, InvalidTool
 from agentkit.events import Warned
 from agentkit.history import check_history
 from agentkit.messages import Message, messages_from_json
@@ -103,6 +103,13 @@ def assemble(
     if bounds.cost is not None:
         check_price(model.name)
     merged = agent.settings.merge(settings) if settings is not None else agent.settings
+    if (merged.n or 1) > 1:
+        raise InvalidSetting(
+            f"n={merged.n}: a run goes on with one answer. Ask model.request(…) for several.",
+            field="n",
+            value=repr(merged.n),
+            allowed="1",
+        )
     fixed = [one for one in agent.tools if isinstance(one, Tool)]
     handoffs = {one.target().name: one for one in agent.tools if isinstance(one, Handoff)}
     toolsets = [one for one in agent.tools if isinstance(one, Toolset)]
@@ -144,11 +151,15 @@ def assemble(
 
 def output_of(agent: Agent[OutputT], model: Model) -> tuple[OutputSpec[OutputT], AnyTool | None]:
     """How the output is asked for, and the function that it is handed to, if there is one."""
-    output = agent.output
+    output, mode = agent.output, agent.output_mode
+    if mode == "auto" and agent.tools and not model.profile.native_with_tools:
+        # This server's response_format keeps the model from calling tools.
+        without = [one for one in model.profile.output_modes if one not in ("native", "json")]
+        mode = without[0] if without else mode
     if not inspect.isroutine(output) and not isinstance(output, functools.partial):
-        return output_spec(output, model.profile, agent.output_mode), None
+        return output_spec(output, model.profile, mode), None
     tool: AnyTool = Tool(cast("Callable[..., Any]", output))
-    spec = spec_of_schema(tool.name, tool.parameters, tool.parse, model.profile, agent.output_mode)
+    spec = spec_of_schema(tool.name, tool.parameters, tool.parse, model.profile, mode)
     returned = get_type_hints(inspect.unwrap(tool.function)).get("return", Any)
     revive = TypeAdapter[Any](returned).validate_python
     return replace(spec, finishing=True, revive=revive), tool

@@ -58,23 +58,26 @@ async def _in_thread(call: Callable[[], Any], context: RunContext[Any]) -> Any:
         if watched:
             anyio.from_thread.run_sync(deliver, event)
 
-    def work() -> Any:
+    def work() -> tuple[Any]:  # trio takes no bare coroutine out of a thread
         progress_to(progress)
         value = call()
         if not inspect.isgenerator(value):
-            return value
+            return (value,)
         last = None
         with contextlib.closing(value):
             while watched:
                 try:
                     last = next(value)
                 except StopIteration as end:
-                    return last if end.value is None else end.value
+                    return (last if end.value is None else end.value,)
                 context.progress(last)
-        return None
+        return (None,)
 
     try:
-        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=context.threads)
+        (value,) = await anyio.to_thread.run_sync(
+            work, abandon_on_cancel=True, limiter=context.threads
+        )
+        return value
     finally:
         watched = False
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, Unpack
 from agentkit.agent import Agent, Prompt, RunOptions, run_blocking
 from agentkit.errors import AgentKitError, ConfigurationError
 from agentkit.history import check_history, repair_history
-from agentkit.messages import JsonObject, Message, Usage, messages_from_json
+from agentkit.messages import JsonObject, Usage, messages_from_json
 from agentkit.run import Run, RunResult, Steps
 
 __all__ = ["Session"]

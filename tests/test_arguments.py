@@ -1,7 +1,8 @@
-"""The JSON text of a model: untouched when valid, repaired when it has one meaning, else refused."""
+"""The JSON text of a model: untouched if valid, repaired if it has one meaning, else refused."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -161,7 +162,5 @@ def test_law_python_literals_mean_what_python_means(value: dict[str, Any]) -> No
 @given(st.text())
 def test_law_no_text_crashes(text: str) -> None:
     """Any text is either an object or refused."""
-    try:
+    with contextlib.suppress(InvalidArguments):
         assert isinstance(load(text)[0], dict)
-    except InvalidArguments:
-        pass

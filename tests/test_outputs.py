@@ -8,8 +8,9 @@ from typing import Any, Literal, TypedDict
 import pytest
 from pydantic import BaseModel
 
-from agentkit import Agent, JsonSchema, RunContext, ToolError
-from agentkit.errors import InvalidTool, OutputInvalid
+from agentkit import Agent, ChatSettings, JsonSchema, RunContext, ToolError
+from agentkit.errors import InvalidSetting, InvalidTool, OutputInvalid
+from agentkit.models import Profile
 from agentkit.replay import replay
 from agentkit.testing import FunctionModel, ScriptedModel
 
@@ -206,3 +207,25 @@ async def test_what_was_sent_is_not_repeated() -> None:
     await Agent(FunctionModel(answer), output=int).run("go")
     assert "SECRET" not in prompts[1]
     assert "value" in prompts[1]
+
+
+@pytest.mark.parametrize(("native_with_tools", "format_sent"), [(True, True), (False, False)])
+async def test_servers_that_cannot_combine_tools_and_formats(
+    native_with_tools: bool, format_sent: bool
+) -> None:
+    """Where a response_format suppresses calls, the output comes as a call itself."""
+
+    def look() -> str:
+        return "seen"
+
+    profile = Profile(native_with_tools=native_with_tools)
+    answer: Any = '{"value": 1}' if format_sent else [("final_output", {"value": 1})]
+    model = ScriptedModel([answer], profile=profile)
+    assert (await Agent(model, tools=[look], output=int).run("go")).output == 1
+    assert (model.requests[0].output is not None) == format_sent
+
+
+async def test_several_answers_are_not_for_runs() -> None:
+    """A run goes on with one answer."""
+    with pytest.raises(InvalidSetting, match="n=2"):
+        await Agent(ScriptedModel([]), settings=ChatSettings(n=2)).run("go")

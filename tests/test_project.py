@@ -44,7 +44,7 @@ def test_import_is_light() -> None:
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    heavy = {"cyclopts", "docstring_parser", "jsonschema_rs", "pip", "pytest", "rich", "stamina"}
+    heavy = {"cyclopts", "docstring_parser", "jsonschema_rs", "pip", "pytest", "rich"}
     heavy |= {
         "aiohttp",
         "genai_prices",
@@ -60,7 +60,7 @@ def test_import_is_light() -> None:
 
 def test_only_declared_packages_are_imported() -> None:
     """What agentkit imports is among its dependencies, not only what those happen to bring."""
-    core = {"anyio", "docstring_parser", "httpx2", "jsonschema_rs", "pydantic", "stamina"}
+    core = {"anyio", "docstring_parser", "httpx2", "jsonschema_rs", "pydantic"}
     core |= {"httpcore2", "pydantic_core"}  # each a part of httpx2 and pydantic, pinned by them
     core |= {"structlog", "typing_extensions"}
     extras = {"aiohttp", "cyclopts", "genai_prices", "pip", "rich", "xllamacpp"}

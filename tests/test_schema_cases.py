@@ -1,3 +1,4 @@
+# ruff: noqa: B006, B008, RUF013  odd defaults are what is tested
 """Signatures that break schema generators, each with the schema its author would have written.
 
 Without `from __future__ import annotations`, so that annotations are objects here;
@@ -11,7 +12,6 @@ import decimal
 import enum
 import functools
 import pathlib
-import typing
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import (
@@ -257,7 +257,7 @@ def defaults_json_cannot_hold(
     {"x": {"type": "array", "items": STR, "uniqueItems": True, "default": ["a", "b", "c"]}},
     accepts={"{}": {"a", "b", "c"}, '{"x": ["q", "q"]}': {"q"}},
 )
-def set_default(x: set[str] = {"c", "a", "b"}) -> Any:  # noqa: B006
+def set_default(x: set[str] = {"c", "a", "b"}) -> Any:
     return x
 
 
@@ -735,7 +735,7 @@ def scalars(a: decimal.Decimal, b: uuid.UUID, c: pathlib.Path, d: bytes = b"x") 
             {1},
             frozenset({"x"}),
             (1.5,),
-            collections.deque([]),
+            collections.deque(),
         )
     },
 )
@@ -743,7 +743,7 @@ def collections_of(
     a: set[int],
     b: frozenset[str],
     c: tuple[float, ...],
-    d: collections.deque[int] = collections.deque(),  # noqa: B008
+    d: collections.deque[int] = collections.deque(),
 ) -> Any:
     return a, b, c, d
 
@@ -766,7 +766,7 @@ def abstract_collections(
     a: Iterable[int],
     b: Sequence[str] = (),
     c: Mapping[str, int] = {},
-    d: LiteralString = "x",  # noqa: B006
+    d: LiteralString = "x",
 ) -> Any:
     return a, b, c, d
 

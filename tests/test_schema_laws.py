@@ -1,4 +1,4 @@
-"""For any signature: what its schema allows is accepted and bound right, anything else is refused."""
+"""For any signature: what its schema allows is accepted and bound right, the rest is refused."""
 
 from __future__ import annotations
 
@@ -161,45 +161,49 @@ def values(schema: dict[str, Any], defs: dict[str, Any], depth: int = 0) -> st.S
     if "enum" in schema or "const" in schema:
         return st.sampled_from(schema.get("enum", [schema.get("const")]))
     match schema.get("type"):
-        case "null":
-            return st.none()
-        case "boolean":
-            return st.booleans()
-        case "integer":
-            least, most = schema.get("minimum"), schema.get("exclusiveMaximum")
-            return st.integers(least, most and most - 1)
-        case "number":
-            return st.integers(-999, 999) | st.floats(-1e9, 1e9)
-        case "string" if "pattern" in schema:
-            return st.decimals(-999, 999, places=2).map(str)
-        case "string":
-            text = st.text(min_size=schema.get("minLength", 0), max_size=schema.get("maxLength", 8))
-            return FORMATS.get(schema.get("format", ""), text)
-        case "array" if "prefixItems" in schema:
-            return st.tuples(*(values(one, defs, depth) for one in schema["prefixItems"])).map(list)
         case "array":
-            size = 0 if depth > 2 else 3
-            unique = repr if schema.get("uniqueItems") else None
-            return st.lists(values(schema["items"], defs, depth), max_size=size, unique_by=unique)
+            return arrays(schema, defs, depth)
         case "object":
-            shown = schema.get("properties", {})
-            required = {
-                name: values(shown[name], defs, depth) for name in schema.get("required", ())
-            }
-            optional = {
-                name: values(shown[name], defs, depth) for name in shown if name not in required
-            }
-            named = st.fixed_dictionaries(required, optional=optional)
-            more = schema.get("additionalProperties", False)
-            if not more:
-                return named
-            keys = st.text(min_size=1, max_size=4).filter(lambda key: key not in shown)
-            rest = json_values if more is True else values(more, defs, depth)
-            return st.builds(
-                lambda a, b: {**b, **a}, named, st.dictionaries(keys, rest, max_size=2)
-            )
-        case _:
+            return objects(schema, defs, depth)
+        case None:
             return json_values
+        case kind:
+            return scalars(kind, schema)
+
+
+def scalars(kind: str, schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    most = schema.get("exclusiveMaximum")
+    text = st.text(min_size=schema.get("minLength", 0), max_size=schema.get("maxLength", 8))
+    if "pattern" in schema:
+        text = st.decimals(-999, 999, places=2).map(str)
+    return {
+        "null": st.none(),
+        "boolean": st.booleans(),
+        "integer": st.integers(schema.get("minimum"), most and most - 1),
+        "number": st.integers(-999, 999) | st.floats(-1e9, 1e9),
+        "string": FORMATS.get(schema.get("format", ""), text),
+    }[kind]
+
+
+def arrays(schema: dict[str, Any], defs: dict[str, Any], depth: int) -> st.SearchStrategy[Any]:
+    if "prefixItems" in schema:
+        return st.tuples(*(values(one, defs, depth) for one in schema["prefixItems"])).map(list)
+    unique = repr if schema.get("uniqueItems") else None
+    items = values(schema["items"], defs, depth)
+    return st.lists(items, max_size=0 if depth > 2 else 3, unique_by=unique)
+
+
+def objects(schema: dict[str, Any], defs: dict[str, Any], depth: int) -> st.SearchStrategy[Any]:
+    shown = {key: values(one, defs, depth) for key, one in schema.get("properties", {}).items()}
+    required = {key: shown[key] for key in schema.get("required", ())}
+    optional = {key: shown[key] for key in shown if key not in required}
+    named = st.fixed_dictionaries(required, optional=optional)
+    more = schema.get("additionalProperties", False)
+    if not more:
+        return named
+    keys = st.text(min_size=1, max_size=4).filter(lambda key: key not in shown)
+    rest = json_values if more is True else values(more, defs, depth)
+    return st.builds(lambda a, b: {**b, **a}, named, st.dictionaries(keys, rest, max_size=2))
 
 
 QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=100)

@@ -1,4 +1,4 @@
-"""The command line: `agentkit demo`, `show`, `replay`.
+"""The command line: `agentkit demo`, `show`, `replay`, `tools`, `models`, `doctor`.
 
 It needs the extra `cli`; the library never imports it.
 """

@@ -1,4 +1,4 @@
-"""Finds the agent that `--app` names."""
+"""Finds the agent that `FILE.py:NAME` names, as in `--app`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, cast
 from agentkit.agent import Agent
 from agentkit.errors import ConfigurationError
 
-__all__ = ["load_agent", "load_module"]
+__all__ = ["agent_named", "load_agent", "load_module", "split_name"]
 
 
 def load_agent(app: str) -> Agent[Any]:
@@ -23,16 +23,33 @@ def load_agent(app: str) -> Agent[Any]:
     Raises:
         ConfigurationError: There is no such file, module or agent.
     """
-    place, _, name = app.rpartition(":") if ":" in app[2:] else (app, "", "")
+    place, name = split_name(app)
     module = load_module(place)
-    agents = sorted(key for key, value in vars(module).items() if isinstance(value, Agent))
     if not name:
+        agents = _agents(module)
         if len(agents) != 1:
             raise ConfigurationError(
                 f"--app {app!r} names no agent, and {place} has {_listed(agents)}. "
                 f"Write --app {place}:NAME."
             )
         name = agents[0]
+    return agent_named(module, name, place)
+
+
+def split_name(app: str) -> tuple[str, str]:
+    """The file or module, and the name after the colon; empty if there is none."""
+    # A colon at index 1 stands after a drive letter.
+    place, _, name = app.rpartition(":") if ":" in app[2:] else (app, "", "")
+    return place, name
+
+
+def agent_named(module: ModuleType, name: str, place: str) -> Agent[Any]:
+    """The agent of this name in a module that was imported from `place`.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    agents = _agents(module)
     if not hasattr(module, name):
         raise ConfigurationError(f"{place} has no {name!r}; it has {_listed(agents)}.")
     found = getattr(module, name)
@@ -69,11 +86,15 @@ def load_module(place: str) -> ModuleType:
     sys.path.insert(0, str(path.parent.resolve()))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"{place} fails while it is imported: {type(error).__name__}: {error}"
         ) from error
     return module
+
+
+def _agents(module: ModuleType) -> list[str]:
+    return sorted(key for key, value in vars(module).items() if isinstance(value, Agent))
 
 
 def _listed(agents: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""The commands. Each checks its input, calls the library, and prints."""
+"""The commands that run and show runs. Each checks its input, calls the library, and prints."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Annotated, Any
 import anyio
 from cyclopts import App, Parameter
 from pydantic_core import to_jsonable_python
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from agentkit.cli import inspecting
 from agentkit.cli.apps import load_agent
+from agentkit.cli.console import ERR, OUT
 from agentkit.cli.tree import RunTree, shown, tree_of
 from agentkit.errors import AgentKitError, ConfigurationError, ReplayDivergence
 from agentkit.folders import state_folder
@@ -34,10 +35,12 @@ app = App(
     help="Agents that call tools, and traces that run again.",
     version_flags=["--version"],
 )
-_out = Console()
-_err = Console(stderr=True)
 _EXAMPLE = Path("examples/quickstart.py")
 _INSTALLED = "agentkit.cli.quickstart"
+
+
+for command in (inspecting.tools, inspecting.models, inspecting.doctor):
+    app.command(command)
 
 
 def run() -> None:
@@ -48,7 +51,7 @@ def run() -> None:
     try:
         app(result_action="return_value")
     except KeyboardInterrupt:
-        _err.print("Interrupted.", style="yellow")
+        ERR.print("Interrupted.", style="yellow")
         sys.exit(130)
     except BrokenPipeError:
         # The reader has gone, for example `| head`. Python would complain once more at exit.
@@ -56,7 +59,7 @@ def run() -> None:
         sys.exit(1)
     except AgentKitError as error:
         style = "bold red"
-        _err.print(Text.assemble((f"{type(error).__name__}: ", style), shown(error.message)))
+        ERR.print(Text.assemble((f"{type(error).__name__}: ", style), shown(error.message)))
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
 
 
@@ -128,9 +131,9 @@ def replay_command(trace: Path, *, app: Annotated[str, Parameter(name="--app")])
     except AgentKitError as error:
         failed = error  # the recorded run ended so: the replay is exact
     if failed is not None:
-        _out.print(f"The recorded run ended with {type(failed).__name__}:", style="yellow")
-        _out.print(Text(shown(failed.message)))
-    _out.print(
+        OUT.print(f"The recorded run ended with {type(failed).__name__}:", style="yellow")
+        OUT.print(Text(shown(failed.message)))
+    OUT.print(
         f"Replayed exactly: {counts['model']} model calls and {counts['tool']} tool calls "
         "answered from the recording, none made.",
         style="green",
@@ -146,40 +149,40 @@ def show(trace: Path) -> None:
     """
     recorded = Trace.load(trace)
     header = recorded.header
-    _out.print(
+    OUT.print(
         Text(
             f"run {shown(recorded.run)}  {shown(str(header.get('wall')))}  {recorded.status}",
             style="bold",
         )
     )
-    _out.print(tree_of(recorded, title=_prompt(recorded)))
+    OUT.print(tree_of(recorded, title=_prompt(recorded)))
     ended = [event for event in recorded.events if event["event"] == "agent.end"]
     if not ended:
-        _out.print("The run was interrupted; what is recorded ends here.", style="yellow")
+        OUT.print("The run was interrupted; what is recorded ends here.", style="yellow")
         return
     last = ended[-1]
     if "error" in last:
-        _out.print(Text(shown(f"{last['error']['type']}: {last['error']['message']}"), "red"))
+        OUT.print(Text(shown(f"{last['error']['type']}: {last['error']['message']}"), "red"))
     elif last["output"] is not None:
-        _out.print(Text(shown(_pretty(last["output"]))))
-    _out.print(_tokens(Usage.from_json(last["usage"])), style="dim")
+        OUT.print(Text(shown(_pretty(last["output"]))))
+    OUT.print(_tokens(Usage.from_json(last["usage"])), style="dim")
 
 
 def _watched(tree: RunTree, work: Callable[[], RunResult[Any]]) -> RunResult[Any]:
     """Run with a live tree on a terminal, and with the finished tree elsewhere."""
-    if not _out.is_terminal:
+    if not OUT.is_terminal:
         try:
             return work()
         finally:
-            _out.print(tree)
-    with Live(tree, console=_out, refresh_per_second=12):
+            OUT.print(tree)
+    with Live(tree, console=OUT, refresh_per_second=12):
         return work()
 
 
 def _summary(result: RunResult[Any]) -> None:
     output = to_jsonable_python(result.output, fallback=repr)
-    _out.print(Text(shown(_pretty(output)), style="bold"))
-    _out.print(_tokens(result.usage), style="dim")
+    OUT.print(Text(shown(_pretty(output)), style="bold"))
+    OUT.print(_tokens(result.usage), style="dim")
 
 
 def _pretty(output: Any) -> str:
@@ -195,9 +198,9 @@ def _tokens(usage: Usage) -> str:
 
 def _next_steps(path: Path) -> None:
     place = str(_EXAMPLE) if _EXAMPLE.is_file() else _INSTALLED
-    _out.print(f"\nThe trace is in {path}\nNext, try:", highlight=False, soft_wrap=True)
-    _out.print(f"  agentkit show {path}", highlight=False, soft_wrap=True)
-    _out.print(f"  agentkit replay {path} --app {place}:agent", highlight=False, soft_wrap=True)
+    OUT.print(f"\nThe trace is in {path}\nNext, try:", highlight=False, soft_wrap=True)
+    OUT.print(f"  agentkit show {path}", highlight=False, soft_wrap=True)
+    OUT.print(f"  agentkit replay {path} --app {place}:agent", highlight=False, soft_wrap=True)
 
 
 def _prompt(trace: Trace) -> str:

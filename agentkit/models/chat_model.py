@@ -22,7 +22,6 @@ from agentkit.errors import (
     AgentKitError,
     InvalidResponse,
     InvalidSetting,
-    ModelError,
     ModelHTTPError,
     ModelUnreachable,
 )
@@ -289,18 +288,17 @@ class ChatModel:
     # Attempts
 
     async def _tried(self, call: _Call) -> ModelResponse:
-        import stamina  # Here: it takes 35 ms to import, and only requests need it.
-
-        def wait(_: Exception) -> bool | float:
-            return False if call.delay is None else call.delay
-
-        async for attempt in stamina.retry_context(on=wait, attempts=self._attempts, timeout=None):
-            with attempt:
-                if call.shown:
-                    call.emit(Restarted(at=call.at, reason=call.broken))
-                    call.shown = False
-                return await self._attempt(call, attempt.num - 1)
-        raise AssertionError("stamina ended without an answer and without an error")
+        for index in range(self._attempts):
+            if call.shown:
+                call.emit(Restarted(at=call.at, reason=call.broken))
+                call.shown = False
+            try:
+                return await self._attempt(call, index)
+            except AgentKitError:
+                if call.delay is None:
+                    raise
+                await anyio.sleep(call.delay)
+        raise AssertionError("the last attempt has no delay, and raises")
 
     async def _attempt(self, call: _Call, index: int) -> ModelResponse:
         at = call.at.attempt(index)

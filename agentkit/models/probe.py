@@ -144,6 +144,8 @@ async def _only_model(lister: ChatModel, base_url: str) -> str:
         names = await lister.models()
     except AuthenticationFailed:
         raise
+    except ModelUnreachable as error:
+        raise ModelUnreachable(f"Nobody answers at {base_url}: {error.message}") from error
     except (ModelHTTPError, InvalidResponse) as error:
         raise ConfigurationError(
             f"{base_url} does not say which models it has; give the model's name. ({error})"

@@ -1,14 +1,12 @@
-"""Retries do not wait in these tests."""
+"""Retries wait only shortly in these tests, where the server does not say how long."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import stamina
+
+from agentkit.models import chat_model
 
 
 @pytest.fixture(autouse=True)
-def _no_waiting() -> Iterator[None]:
-    with stamina.set_testing(True, attempts=10, cap=True):
-        yield
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_model, "WAIT_FIRST", 0.001)

@@ -1,0 +1,183 @@
+"""Sessions: several runs on one history, whatever ends them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+import pytest
+
+from agentkit import Agent, Decision, RunContext, Session, UserMessage, tool
+from agentkit.errors import ConfigurationError, InvalidHistory, LimitExceeded, ModelUnreachable
+from agentkit.history import check_history
+from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse, Usage
+from agentkit.settings import Limits
+from agentkit.testing import FunctionModel, ScriptedModel
+
+pytestmark = pytest.mark.anyio
+
+
+def texts(session: Session[Any]) -> list[str]:
+    return [message.text for message in session.messages]
+
+
+def count(request: ModelRequest) -> ModelResponse:
+    """A model that says how many messages it was sent."""
+    message = AssistantMessage(content=f"{len(request.messages)} messages")
+    return ModelResponse(message=message, usage=Usage(requests=1, input_tokens=10))
+
+
+async def test_each_run_goes_on_from_the_last() -> None:
+    """Messages and usage add up."""
+    session = Session(Agent(FunctionModel(count)))
+    first = await session.run("one")
+    second = await session.run("two")
+    assert (first.output, second.output) == ("1 messages", "3 messages")
+    assert texts(session) == ["one", "1 messages", "two", "3 messages"]
+    assert session.usage == Usage(requests=2, input_tokens=20)
+    assert session.messages == second.messages
+
+
+def test_run_sync() -> None:
+    """Without async, too."""
+    session = Session(Agent(FunctionModel(count)))
+    session.run_sync("one")
+    assert session.run_sync("two").output == "3 messages"
+
+
+async def test_stream_takes_the_messages_over_at_its_end() -> None:
+    """Inside the block the history is the old one."""
+    session = Session(Agent(FunctionModel(count)))
+    async with session.stream("one") as run:
+        pieces = [piece async for piece in run.text()]
+        assert session.messages == ()
+    assert "".join(pieces) == "1 messages"
+    assert texts(session) == ["one", "1 messages"]
+    assert run.result.output == "1 messages"
+
+
+async def test_options_of_the_session_and_of_a_run() -> None:
+    """Those of the run win."""
+    seen: list[Any] = []
+
+    @tool
+    def look(context: RunContext[Any]) -> str:
+        seen.append(context.deps)
+        return "seen"
+
+    model = ScriptedModel([[("look", {})], "a", [("look", {})], "b"])
+    session = Session(Agent(model, tools=[look]), deps="session")
+    await session.run("one")
+    await session.run("two", deps="run")
+    assert seen == ["session", "run"]
+
+
+async def test_after_an_error_the_session_goes_on() -> None:
+    """What was asked is kept; None asks again."""
+    session = Session(Agent(ScriptedModel([ModelUnreachable("no route"), "Hello"])))
+    with pytest.raises(ModelUnreachable):
+        await session.run("Hi")
+    assert session.messages == (UserMessage(content="Hi"),)
+    await session.run(None)
+    assert texts(session) == ["Hi", "Hello"]
+
+
+async def test_after_a_limit_what_was_done_is_kept() -> None:
+    """The results of the tools that ran are there for the next run."""
+
+    @tool
+    def look() -> str:
+        return "seen"
+
+    model = ScriptedModel([[("look", {})], "Done."])
+    session = Session(Agent(model, tools=[look]))
+    with pytest.raises(LimitExceeded):
+        await session.run("Go", limits=Limits(steps=1))
+    assert texts(session) == ["Go", "", "seen"]
+    assert (await session.run(None)).output == "Done."
+
+
+@tool
+async def hang() -> str:
+    """Never come back."""
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+@pytest.mark.parametrize("way", ["run", "stream", "left early"])
+async def test_after_a_cancellation_the_history_is_valid(way: str) -> None:
+    """The call that was under way is answered as cancelled."""
+    session = Session(Agent(ScriptedModel([[("hang", {})], "Done."]), tools=[hang]))
+    with anyio.move_on_after(0.05):
+        if way == "run":
+            await session.run("Go")
+        else:
+            async with session.stream("Go") as run:
+                async for event in run:
+                    if way == "left early" and "ToolCallStarted" in repr(event):
+                        break
+    assert [message.to_json()["role"] for message in session.messages] == [
+        "user",
+        "assistant",
+        "tool",
+    ]
+    check_history(session.messages)
+    assert (await session.run("And now?")).output == "Done."
+
+
+async def test_one_run_at_a_time() -> None:
+    """A second run would go on without the first one's messages."""
+    session = Session(Agent(FunctionModel(count)))
+    async with session.stream("one") as run:
+        with pytest.raises(ConfigurationError, match="in a run"):
+            await session.run("two")
+        async for _ in run:
+            pass
+    await session.run("three")
+
+
+async def test_history_is_the_sessions_own() -> None:
+    """A session begins with a history, and no run brings another."""
+    session = Session(Agent(FunctionModel(count)), history=[{"role": "user", "content": "zero"}])
+    assert (await session.run("one")).output == "2 messages"
+    with pytest.raises(ConfigurationError, match="its own history"):
+        await session.run("two", history=())
+
+
+def test_invalid_history_is_refused_or_repaired() -> None:
+    """At the beginning, not at the first run."""
+    orphan: list[Any] = [{"role": "tool", "tool_call_id": "a", "content": "found"}]
+    with pytest.raises(InvalidHistory):
+        Session(Agent("local"), history=orphan)
+    assert Session(Agent("local"), history=orphan, repair=True).messages == ()
+
+
+async def test_stored_and_loaded() -> None:
+    """A session goes on in another process."""
+    agent = Agent(FunctionModel(count))
+    session = Session(agent)
+    await session.run("one")
+    stored = json.dumps(session.to_json())
+    loaded = Session.from_json(agent, json.loads(stored), deps=1)
+    assert (loaded.messages, loaded.usage) == (session.messages, session.usage)
+    assert (await loaded.run("two")).output == "3 messages"
+
+
+async def test_paused_run_is_resumed_outside_and_taken() -> None:
+    """Its usage counts once."""
+
+    @tool(approval=True)
+    def delete() -> str:
+        return "deleted"
+
+    agent = Agent(ScriptedModel([[("delete", {})], "Done."]), tools=[delete])
+    session = Session(agent)
+    paused = await session.run("Go")
+    assert paused.status == "paused"
+    assert paused.trace is not None
+    assert texts(session) == ["Go"]
+    decisions = {one.at: Decision.approve() for one in paused.pending}
+    session.take(await agent.resume(paused.trace, decisions=decisions))
+    assert texts(session) == ["Go", "", "deleted", "Done."]
+    assert session.usage.requests == 2
