@@ -15,8 +15,10 @@ history.
 Recording stands outside all middleware: a trace holds what the loop was told, so
 a replay gives the same answers and runs no middleware.
 
-One middleware may be given to many agents, and then they share its cache, its
-budget or its rate. Your own is a function with `around`, or any function from
+Each agent has its own list: a sub-agent is guarded by its own middleware, not by
+that of the agent that asks it. One middleware may be given to many agents, and
+then they share its cache, its budget or its rate. Make it once: messages that
+outlive a run remember what was made of them. Your own is a function with `around`, or any function from
 `Handler` to `Handler`.
 """
 
@@ -414,18 +416,27 @@ def redact(*patterns: str | re.Pattern[str]) -> Middleware:
             kept[memo] = _cleaned(message, text)
         return message if kept[memo] is None else kept[memo]
 
-    async def perform(effect: Effect, inner: Handler) -> Outcome:
-        if isinstance(effect, ModelCall):
-            messages = tuple(clean(message) for message in effect.request.messages)
-            effect = replace(effect, request=replace(effect.request, messages=messages))
-        outcome = await inner.perform(effect)
-        if isinstance(outcome, ToolOutcome):
-            message = clean(outcome.message)
-            assert isinstance(message, ToolMessage)
-            return replace(outcome, message=message)
-        return outcome
+    def wrap(inner: Handler) -> Handler:
+        asked: tuple[Message, ...] = ()  # the last request: the next one mostly begins with it
+        cleaned: tuple[Message, ...] = ()
 
-    return around(perform)
+        async def perform(effect: Effect, inner: Handler) -> Outcome:
+            nonlocal asked, cleaned
+            if isinstance(effect, ModelCall):
+                given = effect.request.messages
+                known = len(asked) if given[: len(asked)] == asked else 0
+                asked, cleaned = given, (*cleaned[:known], *map(clean, given[known:]))
+                effect = replace(effect, request=replace(effect.request, messages=cleaned))
+            outcome = await inner.perform(effect)
+            if isinstance(outcome, ToolOutcome):
+                message = clean(outcome.message)
+                assert isinstance(message, ToolMessage)
+                return replace(outcome, message=message)
+            return outcome
+
+        return _Around(perform, inner)
+
+    return wrap
 
 
 def _placed(match: re.Match[str], redactor: Redactor) -> str:

@@ -146,7 +146,7 @@ class JsonSchemaChecker:
             for error in self._validator.iter_errors(data)
             for problem in _problems(error, self.schema)
         ]
-        names = list(self.schema["properties"])
+        names = list(self.schema.get("properties", ()))
         if self._closed:
             unknown = [key for key in data if key not in names]
             problems += [_unknown((key,), names) for key in unknown]

@@ -29,9 +29,9 @@ from agentkit.errors import InvalidTool
 from agentkit.json_schema import subschemas, tidied
 from agentkit.messages import JsonObject
 from agentkit.signatures import EMPTY, Parameter, Signature, Unresolved, describe
-from agentkit.validation import Checker, TypeChecker, explain
+from agentkit.validation import Checker, TypeChecker
 
-__all__ = ["ArgumentSchema", "FunctionSchema", "explain"]
+__all__ = ["ArgumentSchema", "FunctionSchema"]
 
 _VAR_POSITIONAL, _VAR_KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 _CLASSES_READ = 16  # Python before 3.13 parses a whole module for each class's docstrings

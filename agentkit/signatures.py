@@ -70,7 +70,7 @@ class Unresolved:
 
 
 def describe(function: Any) -> str:
-    """How an error names a callable: `function get_weather (weather.py:12)`."""
+    """How an error names a callable: `get_weather (weather.py:12)`."""
     inner = _innermost(function)
     name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
     name = name.replace("<locals>.", "")
@@ -223,13 +223,15 @@ def _missing(function: Any, parameter: inspect.Parameter) -> InvalidTool:
     stars = {_Kind.VAR_POSITIONAL: "*", _Kind.VAR_KEYWORD: "**"}.get(parameter.kind, "")
     name = f"{stars}{parameter.name}"
     default = "" if parameter.default is EMPTY else " = …"
-    how = f"Write its type, for example `{name}: str{default}`, or `{name}: Any{default}` if it \
-takes anything."
+    how = (
+        f"Write its type, for example `{name}: str{default}`, or `{name}: Any{default}` if it "
+        "takes anything."
+    )
     inner = getattr(function, "__wrapped__", None)
     if inner is not None and parameter.name not in getattr(inner, "__annotations__", {}):
         how = (
-            "functools.wraps puts the inner function's annotations in place of the wrapper's own, \
-so the wrapper has to set `__signature__`."
+            "functools.wraps puts the inner function's annotations in place of the wrapper's own, "
+            "so the wrapper has to set `__signature__`."
         )
     elif getattr(function, "__name__", None) == "<lambda>":
         how = "A lambda cannot have annotations: make it a def."
@@ -264,10 +266,10 @@ def is_method(function: Any) -> bool:
     return first is not None and (first.name in ("self", "cls") or first.annotation is EMPTY)
 
 
-def defining_scope(module: str) -> FrameType | None:
-    """The frame that is making a tool: the nearest one outside `module`, itself in agentkit."""
+def defining_scope() -> FrameType | None:
+    """The nearest frame outside agentkit: the code that makes a tool."""
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  no other way
-    while frame is not None and frame.f_globals.get("__name__") in (module, __name__):
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("agentkit."):
         frame = frame.f_back
     return frame
 

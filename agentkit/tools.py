@@ -170,7 +170,7 @@ class Tool(Generic[P, R]):
         function = _inner(function)
         method = is_method(function)
         schema = FunctionSchema(
-            function, injected=RunContext, method=method, scope=defining_scope(__name__)
+            function, injected=RunContext, method=method, scope=defining_scope()
         )
         self._set(
             function=function,
@@ -322,16 +322,21 @@ class Tool(Generic[P, R]):
         """About how many tokens the definition costs in each request."""
         return self.definition.tokens
 
-    @functools.cached_property
-    def _form(self) -> tuple[JsonObject, bool, tuple[str, ...]]:
-        """The schema that is sent, whether it is strict, and warnings."""
+    @property
+    def _bound(self) -> ArgumentSchema:
+        """The schema of a function that can be called as it is."""
         if self._method:
             raise InvalidTool(
                 f"{describe(self.function)} is a method and has nothing to be called on. Take the "
                 f"tool from an instance, as in `instance.{name_of(self.function)}`.",
                 tool=self.name,
             )
-        schema, warnings = self._schema.parameters, self._schema.warnings
+        return self._schema
+
+    @functools.cached_property
+    def _form(self) -> tuple[JsonObject, bool, tuple[str, ...]]:
+        """The schema that is sent, whether it is strict, and warnings."""
+        schema, warnings = self._bound.parameters, self._bound.warnings
         if self._asked is False:
             return schema, False, warnings
         try:
@@ -352,8 +357,8 @@ class Tool(Generic[P, R]):
         """
         data, repairs = load(arguments)
         text = json.dumps(data) if repairs else arguments
-        values, converted = fit(self._schema.checker, data, text)
-        args, kwargs = self._schema.bind(values)
+        values, converted = fit(self._bound.checker, data, text)
+        args, kwargs = self._bound.bind(values)
         return Arguments(args=args, kwargs=kwargs, repairs=(*repairs, *converted))
 
     async def invoke(self, arguments: Arguments, context: RunContext[Any]) -> Any:

@@ -29,7 +29,6 @@ __all__ = [
     "Path",
     "Problem",
     "TypeChecker",
-    "explain",
     "fit",
     "unknown_name",
 ]
@@ -326,19 +325,3 @@ def _told(problems: Sequence[Problem]) -> str:
     if len(lines) > _SHOWN:
         lines[_SHOWN:] = [f"- and {len(lines) - _SHOWN} more"]
     return "\n".join(lines)
-
-
-def explain(error: ValidationError) -> str:
-    """What is wrong, for the model: a line for each place, and never what was sent."""
-    details = error.errors(include_url=False)
-    return _told([_problem(one, _Anything(), {}) for one in details])
-
-
-class _Anything(dict[Any, Any]):
-    """Data that nobody has: every step of a location leads through it."""
-
-    def __contains__(self, key: object) -> bool:
-        return True
-
-    def __missing__(self, key: object) -> _Anything:
-        return self

@@ -24,7 +24,6 @@ LIBRARIES = {
     "rich.console": 20,
     "rich.table": 5,
     "shutil": 0,
-    "stamina": 3,
     "structlog.processors": 5,
     "structlog.stdlib": 15,
 }

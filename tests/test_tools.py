@@ -346,6 +346,8 @@ def test_a_method_without_an_instance_is_refused() -> None:
         InvalidTool, match=r"Take the tool from an instance, as in `instance\.price`"
     ):
         _ = Shop.price.definition
+    with pytest.raises(InvalidTool, match="has nothing to be called on"):
+        Shop.price.parse('{"item": "tea"}')
 
 
 def test_a_tool_of_a_tool() -> None:

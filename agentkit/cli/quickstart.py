@@ -6,45 +6,41 @@ from pydantic import BaseModel
 
 from agentkit import Agent, tool
 
-WEATHER = {"Paris": 18, "London": 11, "Oslo": 4}
+CELSIUS = {"Paris": 18, "London": 11}
+DOLLARS = {"euro": 1.16, "pound": 1.31}
 
 
 class Answer(BaseModel):
-    """Which city is warmer, and how warm both are."""
+    """How warm it is in both cities, and where it is warmer."""
 
-    warmer: Literal["Paris", "London"]
     paris_celsius: int
     london_celsius: int
+    warmer: Literal["Paris", "London"]
 
 
 @tool(effect="read")
-async def get_weather(city: Literal["Paris", "London", "Oslo"]) -> str:
-    """Current temperature in a city.
+async def get_weather(city: Literal["Paris", "London"]) -> str:
+    """Current weather in a city."""
+    return f"{CELSIUS[city]} °C"
+
+
+@tool(effect="read")
+def exchange_rate(currency: Literal["euro", "pound"]) -> float:
+    """Exchange rate of a currency.
 
     Args:
-        city: The city.
+        currency: What to change into US dollars.
     """
-    return f"{city}: {WEATHER[city]} °C"
+    return DOLLARS[currency]
 
 
 @tool(effect="read")
-def get_population(city: Literal["Paris", "London", "Oslo"]) -> int:
-    """Number of people who live in a city."""
-    return {"Paris": 2_100_000, "London": 8_900_000, "Oslo": 710_000}[city]
+def roll_dice(sides: int) -> int:
+    """Roll a dice."""
+    return sides  # a lucky one
 
 
-@tool(effect="read")
-def get_currency(city: Literal["Paris", "London", "Oslo"]) -> str:
-    """Currency that people pay with in a city."""
-    return {"Paris": "euro", "London": "pound", "Oslo": "krone"}[city]
-
-
-agent = Agent(
-    "local",
-    tools=[get_weather, get_population, get_currency],
-    output=Answer,
-    instructions="Use the tools, then answer from what they returned.",
-)
+agent = Agent("local", tools=[get_weather, exchange_rate, roll_dice], output=Answer)
 
 PROMPT = "Which is warmer now, Paris or London?"
 

@@ -59,6 +59,7 @@ class _Node:
     status: str | None = None
     result: str = ""
     usage: Usage = Usage()
+    called: bool = False
     notes: list[str] = field(default_factory=list[str])
 
 
@@ -82,8 +83,9 @@ class RunTree:
                 self.start(at, "step", model, now)
             case ToolCallStarted(at=at, name=name, arguments=arguments):
                 self.start(at, name, arguments, now)
-            case StepFinished(at=at, usage=usage, text=text, error=error):
+            case StepFinished(at=at, usage=usage, text=text, error=error, finish=finish):
                 self.end(at, "error" if error else "ok", error or text, now, usage)
+                self.asked(at, finish == "tool_calls")
             case ToolCallFinished(at=at, status=status, text=text):
                 self.end(at, status, text, now)
             case Warned(at=at, text=text):
@@ -106,6 +108,10 @@ class RunTree:
         node.usage = usage or Usage()
         self.usage += node.usage
 
+    def asked(self, at: str, called: bool) -> None:
+        """Whether the model asked for tool calls at this step."""
+        self._nodes[at].called = called
+
     def note(self, at: str, text: str) -> None:
         """Something worth a line was said at this address."""
         if at in self._nodes:
@@ -124,6 +130,8 @@ class RunTree:
                 branch.add(Text(shown(f"! {note}", width), style="yellow"))
             if node.result and node.status is not None:
                 branch.add(Text(shown(node.result, width), style="dim"))
+            if node.called and f"{at}/t0" not in self._nodes and self.status is not None:
+                branch.add(Text("asked for calls that were not executed", style="dim"))
         yield tree
 
     def _line(self, at: str, node: _Node, width: int) -> Table:
@@ -163,10 +171,12 @@ def tree_of(trace: Trace, *, title: str) -> RunTree:
             case "model.end" | "tool.end":
                 usage = Usage.from_json(event.get("usage", {}))
                 tree.end(at, event["status"], _result(trace, event), time, usage)
+                tree.asked(at, event.get("finish") == "tool_calls")
             case "warning":
                 tree.note(at, _text(event["text"]))
             case _:
                 pass
+    tree.status = trace.status
     return tree
 
 

@@ -164,7 +164,7 @@ async def _only_model(lister: ChatModel, base_url: str) -> str:
 LISTED = 20
 """How many models an error names."""
 FEW_TOKENS = 16
-ANSWER_TOKENS = 1024
+ANSWER_TOKENS = 512
 """Small models talk without end, and large ones think before they answer."""
 
 _WEATHER = ToolDefinition(

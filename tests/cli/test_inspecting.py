@@ -112,16 +112,16 @@ def test_tools_shows_what_the_model_will_see(folder: Path) -> None:
     """Each tool once: description, schema, strictness and why, effect, approval, agents, tokens."""
     done = agentkit("tools", "app.py", cwd=folder)
     assert done.returncode == 0, done.stderr
-    heads = [line for line in done.stdout.splitlines() if line[:1].isalpha()]
+    heads = [line for line in done.stdout.splitlines() if line[:1].isalnum()]
     assert heads == [
         "look_up  strict, effect read, approval never, about 84 tokens, in agent, other",
-        "helper  strict, effect write, approval never, about 51 tokens, in agent, other",
-        "final_output  strict, the typed output, about 66 tokens, in agent",
+        "helper  strict, effect write, approval never, about 53 tokens, in agent, other",
+        "final_output  strict, the typed output, about 67 tokens, in agent",
         "transfer_to_agent  strict, hands over to agent, about 54 tokens, in other",
         "remove  not strict, effect write, approval always, about 58 tokens",
-        "agent: 3 tools, about 201 tokens in each request",
-        "other: 3 tools, about 189 tokens in each request",
-        "5 tools, about 313 tokens",
+        "agent: 3 tools, about 204 tokens in each request",
+        "other: 3 tools, about 191 tokens in each request",
+        "5 tools, about 316 tokens",
     ]
     assert "! Tool 'remove' cannot be strict: options takes keys of any name." in done.stdout
     assert '"description": "The [bold]city[/bold]."' in done.stdout
@@ -171,7 +171,7 @@ def test_a_tool_that_cannot_be_made_is_shown_among_the_others(folder: Path) -> N
     done = agentkit("tools", "bad.py", cwd=folder)
     assert done.returncode == 2
     assert "good  strict" in done.stdout
-    assert "✗ Parameter 'number' of bad (bad.py:9)" in done.stdout
+    assert "✗ Parameter 'number' of bad (bad.py:8)" in done.stdout
     assert "InvalidTool: Parameter 'number' of bad" in done.stderr
     as_json = agentkit("tools", "bad.py", "--json", cwd=folder)
     assert (as_json.returncode, as_json.stdout) == (2, "")
@@ -208,7 +208,7 @@ def test_models_as_json(folder: Path) -> None:
     assert KEY not in done.stdout
 
 
-@pytest.mark.parametrize("name", [*PROFILES, "local", "compatible"])
+@pytest.mark.parametrize("name", ["openai", "azure", "local", "compatible"])
 def test_models_shows_every_profile(folder: Path, name: str) -> None:
     """Every field of a profile has a value and a meaning."""
     done = agentkit("models", "--profile", name, cwd=folder)
@@ -369,7 +369,7 @@ def test_doctor_of_a_server_that_is_down(folder: Path) -> None:
 def test_doctor_of_the_embedded_server(folder: Path) -> None:
     """llama.cpp with a template that knows no tools: schemas are kept to, tools are not called."""
     pytest.importorskip("xllamacpp")
-    server = EmbeddedServer(fetch(), "small", 4096, Startup())
+    server = EmbeddedServer(fetch(), "small", 512, Startup())
     try:
         done = agentkit(
             *("doctor", "--base-url", f"{server.address}/v1", "--api-key-env", "LOCAL_KEY"),

@@ -123,7 +123,7 @@ async def test_answers_are_bounded() -> None:
     with ChatServer(unable) as server:
         await probe(server.base_url, model="m")
     _, _, *bounds = [request.json.get("max_tokens") for request in server.requests]
-    assert set(bounds) == {1024}
+    assert set(bounds) == {512}
 
 
 @pytest.mark.parametrize(
