@@ -9,8 +9,7 @@ the budget is spent.
 
 Errors: failures are outcomes. What fails or is blocked here is returned as a
 `Failure`, which ends the run, or as a `ToolOutcome`, which the model reads. An
-exception out of a handler is a bug in it; it ends the run as it is, with a valid
-history.
+exception out of a handler is a bug in it: it ends the run and is raised as it is.
 
 Recording stands outside all middleware: a trace holds what the loop was told, so
 a replay gives the same answers and runs no middleware.
@@ -18,8 +17,9 @@ a replay gives the same answers and runs no middleware.
 Each agent has its own list: a sub-agent is guarded by its own middleware, not by
 that of the agent that asks it. One middleware may be given to many agents, and
 then they share its cache, its budget or its rate. Make it once: messages that
-outlive a run remember what was made of them. Your own is a function with `around`, or any function from
-`Handler` to `Handler`.
+outlive a run remember what was made of them.
+
+Your own is a function with `around`, or any function from `Handler` to `Handler`.
 """
 
 from __future__ import annotations

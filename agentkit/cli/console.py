@@ -8,4 +8,3 @@ __all__ = ["ERR", "OUT"]
 
 OUT = Console()
 ERR = Console(stderr=True)
-

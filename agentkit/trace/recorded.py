@@ -41,6 +41,10 @@ from agentkit.trace.recording import call_fingerprint
 __all__ = ["RecordedHandler"]
 
 
+_FROM_OUTSIDE = ("RunCancelled", "LimitExceeded")
+"""What may end a run between two effects, without a trace at either."""
+
+
 class RecordedHandler:
     """Answers effects from a trace."""
 
@@ -67,6 +71,8 @@ class RecordedHandler:
         if isinstance(effect, Pause):
             return self._decisions(effect)
         start = self._starts.get(effect.at)
+        if start is None and self._agent_end.get("error", {}).get("type") in _FROM_OUTSIDE:
+            return self._interrupted()  # the run had ended before this began
         if start is None:
             return self._stop(self._unexpected(effect))
         if diverged := self._compare(start, effect):
@@ -91,6 +97,8 @@ class RecordedHandler:
         """What was decided then; a run that paused there pauses here."""
         for pending in pause.pending:
             asked = self._asked.pop(pending.at, None)
+            if asked is None and self._agent_end.get("error", {}).get("type") in _FROM_OUTSIDE:
+                return self._interrupted()
             if asked is None or asked["call"] != pending.call.name:
                 return self._stop(self._unexpected(pause))
         decisions = [self.decision(pending.at) for pending in pause.pending]
