@@ -11,7 +11,9 @@ change how something is written and never what is there.
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import re
 from typing import Any
 
@@ -75,11 +77,22 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON value")
 
 
-decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant).decode
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("a number is too large")
+    return value
+
+
+_strictly = functools.partial(
+    json.JSONDecoder,
+    object_pairs_hook=_unique,
+    parse_constant=_no_constant,
+    parse_float=_finite,
+)
+decode = _strictly().decode
 """Reads JSON and nothing else: no NaN, and no key twice with different values."""
-_decode_lenient = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_constant=_no_constant, strict=False
-).decode
+_decode_lenient = _strictly(strict=False).decode  # line breaks inside strings
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)

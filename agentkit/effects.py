@@ -218,9 +218,10 @@ class ToolOutcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Value:
-    """What a `Compute` returned: a JSON value."""
+    """What a `Compute` returned: a JSON value, and what sub-agents have used for it."""
 
     value: Any
+    usage: Usage = Usage()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -152,6 +152,7 @@ class _Conversation(Generic[OutputT]):
         """Have the user's function of this name called."""
         outcome = yield Compute(at=at.child(name), name=name, input=value)
         if isinstance(outcome, Value):
+            self.usage += outcome.usage
             return outcome.value
         assert isinstance(outcome, (Failure, Interrupt))
         raise _Stop(outcome)
@@ -231,6 +232,7 @@ class _Conversation(Generic[OutputT]):
             if not isinstance(outcome, Value):
                 assert isinstance(outcome, (Failure, Interrupt))
                 raise _Stop(outcome)
+            self.usage += outcome.usage
             if name == "output":
                 verdict = replace(verdict, value=self.spec.output.revive(outcome.value))
         return verdict
@@ -367,6 +369,8 @@ class _Conversation(Generic[OutputT]):
         outcome = yield Compute(at=one.at.child("approval"), name=name, input=one.call.arguments)
         if isinstance(outcome, Interrupt):
             raise _Stop(outcome)
+        if isinstance(outcome, Value):
+            self.usage += outcome.usage
         # A function that fails to say whether a call is harmless has not said that it is.
         return not (isinstance(outcome, Value) and outcome.value is False)
 

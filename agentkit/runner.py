@@ -208,9 +208,10 @@ class LiveHandler:
         function = self._program.compute[effect.name]
         try:
             value = function(self._context(effect.at), effect.input)
-            return Value(value=await value if inspect.isawaitable(value) else value)
+            value = await value if inspect.isawaitable(value) else value
         except Exception as error:
             return Failure.of(error)
+        return Value(value=value, usage=self._nested.pop(effect.at, Usage()))
 
     async def _decide(self, pause: Pause) -> tuple[Decision, ...] | Suspended | Failure:
         approver = self._scope.approver

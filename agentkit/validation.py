@@ -279,6 +279,7 @@ _EXPECTED = {
     "dict_type": "expected an object",
     "model_": "expected an object",
     "dataclass_": "expected an object",
+    "json_invalid": "nested too deeply, or text that is not valid Unicode",
     "path_type": "expected a path, as a string",
     "missing": "is required",
 }

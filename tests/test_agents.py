@@ -339,3 +339,16 @@ async def test_tools_that_raise_surface_together() -> None:
     with pytest.raises(ToolsFailed) as again:
         await replay(caught.value.trace, Agent(ScriptedModel([]), name="boss", tools=[fail, fine]))
     assert [str(error) for error in again.value.exceptions] == ["one", "two"]
+
+
+async def test_usage_of_sub_agents_in_validators_counts(tmp_path: Path) -> None:
+    """A validator may ask another agent; what that uses is the run's, live and replayed."""
+    critic = Agent(ScriptedModel([counted("fine", 50)]), name="critic")
+
+    async def check(context: RunContext[None], output: str) -> None:
+        assert (await context.run(critic, output)).output == "fine"
+
+    agent = Agent(ScriptedModel(["text"]), output_validators=[check])
+    result = await agent.run("go", trace=tmp_path / "run.jsonl")
+    assert (result.usage.requests, result.usage.output_tokens) == (2, 50)
+    assert await replay(tmp_path / "run.jsonl", agent.with_(model=ScriptedModel([]))) == result

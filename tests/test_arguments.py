@@ -67,6 +67,7 @@ REFUSED = {
     "quote in double quotes": ('{"a": "say "hi" now"}', "not valid JSON"),
     "word": ('{"a": yes}', "not valid JSON"),
     "NaN": ('{"a": NaN}', "NaN is not a JSON value"),
+    "too large a number": ('{"a": 1e999}', "a number is too large"),
     "infinity": ('{"a": -Infinity}', "not valid JSON"),
     "missing comma": ('{"a": 1 "b": 2}', "not valid JSON"),
     "missing value": ('{"a": , "b": 2}', "not valid JSON"),

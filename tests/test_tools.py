@@ -119,6 +119,13 @@ def test_arguments_that_do_not_fit_are_explained_without_echo() -> None:
     )
 
 
+@pytest.mark.parametrize("value", [r'"\ud800"', "[" * 400 + "]" * 400], ids=["unicode", "depth"])
+def test_what_only_a_lenient_parser_reads_is_refused(value: str) -> None:
+    """Half a character, or more brackets than anybody means."""
+    with pytest.raises(InvalidArguments, match="nested too deeply, or text that is not valid"):
+        Tool(anything).parse(f'{{"x": {value}}}')
+
+
 def test_many_problems_are_counted() -> None:
     """Ten places are enough to begin with."""
 

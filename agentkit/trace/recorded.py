@@ -91,7 +91,9 @@ class RecordedHandler:
             case ToolInvocation():
                 return self._tool_outcome(effect.at, end)
             case _:
-                return Value(value=unpacked(end["value"]))
+                return Value(
+                    value=unpacked(end["value"]), usage=Usage.from_json(end.get("usage", {}))
+                )
 
     def _decisions(self, pause: Pause) -> Outcome:
         """What was decided then; a run that paused there pauses here."""

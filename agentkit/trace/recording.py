@@ -255,8 +255,9 @@ class Recorder:
 
     def _compute_end(self, outcome: Outcome | None) -> JsonObject:
         match outcome:
-            case Value(value=value):
-                return {"status": "ok", "value": packed(value, self.redact)}
+            case Value(value=value, usage=usage):
+                used = _given({"usage": usage.to_json() or None})
+                return {"status": "ok", "value": packed(value, self.redact), **used}
             case Failure():
                 return {"status": "error", "error": self._error(outcome)}
             case _:
