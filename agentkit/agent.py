@@ -75,6 +75,7 @@ class AgentOptions(TypedDict, total=False):
     limits: Limits | None
     trace: TraceTo | None
     middleware: Sequence[Middleware]
+    concurrency: int | None
     compact: Compaction | None
     compact_above: int | None
 
@@ -134,6 +135,8 @@ class Agent(Generic[OutputT]):
         limits: Where a run ends.
         trace: Where runs are recorded, unless `run` says otherwise; see `RunOptions`.
         middleware: Handlers around what performs the effects, outermost first.
+        concurrency: Tool calls running at the same time, over all runs of this agent in
+            one event loop; `Limits.parallel` is for one run.
         compact: Makes a long history shorter; see `agentkit.history`.
         compact_above: Input tokens of a step above which that is done.
 
@@ -182,6 +185,7 @@ class Agent(Generic[OutputT]):
         self.limits = options.get("limits") or Limits()
         self.trace = options.get("trace")
         self.middleware = tuple(options.get("middleware", ()))
+        self.concurrency = options.get("concurrency")
         self.compact = options.get("compact")
         self.compact_above = options.get("compact_above")
         self._options = options

@@ -100,6 +100,8 @@ def assemble(
     bounds = limits or agent.limits
     if bounds.repeats is None:
         bounds = replace(bounds, repeats=model.profile.repeats)
+    if agent.concurrency is not None and agent.concurrency < 1:
+        raise ConfigurationError(f"concurrency={agent.concurrency!r}: expected None or >= 1.")
     if bounds.cost is not None:
         check_price(model.name)
     merged = agent.settings.merge(settings) if settings is not None else agent.settings
@@ -125,6 +127,8 @@ def assemble(
         compute=_functions(agent, spec, finishing, tools, toolsets),
         handoffs={name: one.target().program for name, one in handoffs.items()},
         middleware=agent.middleware,
+        owner=agent,
+        concurrency=agent.concurrency,
         notes=tuple(
             Warned(at=at, code="tool_schema", text=f"{tool.name}: {text}")
             for tool in fixed

@@ -39,7 +39,7 @@ from agentkit.events import (
     Warned,
     ignore,
 )
-from agentkit.execution import Batch
+from agentkit.execution import Batch, shared_limiter
 from agentkit.loop import conversation
 from agentkit.messages import Message, ModelResponse, Usage
 from agentkit.models.model import Model
@@ -68,6 +68,8 @@ class Program(Generic[OutputT]):
         compute: The user's functions that are not pure, by the names of their effects.
         handoffs: The agents that may take over, by name.
         middleware: Handlers around the one that performs, outermost first.
+        owner: The agent, whose runs share the bound of `concurrency`.
+        concurrency: Tool calls running at the same time over all its runs.
         notes: What is said once at the beginning of a run.
     """
 
@@ -78,6 +80,8 @@ class Program(Generic[OutputT]):
     compute: Mapping[str, ComputeFunction] = field(default_factory=dict[str, ComputeFunction])
     handoffs: Mapping[str, Callable[[], Program[Any]]] = field(default_factory=dict[str, Any])
     middleware: tuple[Middleware, ...] = ()
+    owner: object = None
+    concurrency: int | None = None
     notes: tuple[Warned, ...] = ()
 
 
@@ -185,7 +189,9 @@ class Driver(Generic[OutputT]):
     def _enter(self, program: Program[Any], messages: Sequence[Message], usage: Usage) -> None:
         """Let this program go on with the conversation."""
         limit = program.spec.limits.parallel
-        self._parallel = None if limit is None else CapacityLimiter(limit)
+        self._gates = [shared_limiter(program.owner, program.concurrency)]
+        if limit is not None:
+            self._gates.insert(0, CapacityLimiter(limit))
         handler = self._handler_for(program)
         if self._listener is not ignore:
             handler = ObservedHandler(handler, self._listener)
@@ -244,7 +250,7 @@ class Driver(Generic[OutputT]):
                     return await self._handler.perform(effect)
                 tools = self.program.tools
                 alone = [name for name, tool in tools.items() if tool.sequential]
-                batch = Batch(effect, self._perform_call, sequential=alone, parallel=self._parallel)
+                batch = Batch(effect, self._perform_call, sequential=alone, gates=self._gates)
                 await batch.run()
                 outcomes = batch.outcomes()
                 if batch.interrupt is not None:

@@ -8,8 +8,8 @@ becomes. Neither lets a tool's failure out: every call gets its one answer.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import replace
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -32,7 +32,7 @@ from agentkit.messages import ToolMessage
 from agentkit.redaction import Redactor
 from agentkit.tools import Arguments, RunContext, Tool
 
-__all__ = ["Batch", "run_call"]
+__all__ = ["Batch", "run_call", "shared_limiter"]
 
 Perform: TypeAlias = Callable[[ToolInvocation], Awaitable[ToolOutcome | Interrupt]]
 
@@ -51,7 +51,7 @@ class Batch:
         perform: Perform,
         *,
         sequential: Collection[str] = (),
-        parallel: AbstractAsyncContextManager[Any] | None = None,
+        gates: Sequence[AbstractAsyncContextManager[Any]] = (),
     ) -> None:
         """Prepare a batch.
 
@@ -60,14 +60,14 @@ class Batch:
             perform: Performs one call and returns its outcome, whatever happens.
             sequential: Names of tools that run alone: what stands before one in the batch
                 has ended when it starts, and what stands after it starts when it has ended.
-            parallel: Held by each call while it runs.
+            gates: Held by each call while it runs, one after the other.
         """
         self.calls = batch.calls
         self.finished: dict[int, ToolOutcome] = {}
         self.interrupt: Interrupt | None = None
         self._perform = perform
         self._sequential = sequential
-        self._gate = parallel or nullcontext()
+        self._gates = gates
 
     async def run(self) -> None:
         """Run the calls concurrently."""
@@ -89,7 +89,9 @@ class Batch:
         )
 
     async def _one(self, index: int, invocation: ToolInvocation) -> None:
-        async with self._gate:
+        async with AsyncExitStack() as held:
+            for gate in self._gates:
+                await held.enter_async_context(gate)
             outcome = await self._perform(invocation)
         if isinstance(outcome, Interrupt):
             self.interrupt = outcome
@@ -129,7 +131,7 @@ async def run_call(
         return _outcome(invocation, "error", error.message, error)
     for repair in arguments.repairs:
         emit(Warned(at=invocation.at, code="repaired_arguments", text=repair))
-    async with _limiter(tool):
+    async with shared_limiter(tool, tool.concurrency):
         while True:
             outcome = await _attempt(tool, arguments, invocation, context, redact)
             # A ToolError is an answer, not an accident: trying again would not change it.
@@ -163,19 +165,19 @@ async def _attempt(
     return _outcome(invocation, "timeout", text)
 
 
-_limiters: RunVar[WeakKeyDictionary[Tool[..., Any], CapacityLimiter]] = RunVar("tool_limiters")
+_limiters: RunVar[WeakKeyDictionary[Any, CapacityLimiter]] = RunVar("limiters")
 
 
-def _limiter(tool: Tool[..., Any]) -> AbstractAsyncContextManager[Any]:
-    """What bounds a tool's calls over all runs of this event loop."""
-    if tool.concurrency is None:
+def shared_limiter(owner: object, calls: int | None) -> AbstractAsyncContextManager[Any]:
+    """What bounds the calls of a tool or an agent over all runs of this event loop."""
+    if calls is None:
         return nullcontext()
     try:
         limiters = _limiters.get()
     except LookupError:
-        limiters = WeakKeyDictionary[Tool[..., Any], CapacityLimiter]()
+        limiters = WeakKeyDictionary[Any, CapacityLimiter]()
         _limiters.set(limiters)
-    return limiters.setdefault(tool, CapacityLimiter(tool.concurrency))
+    return limiters.setdefault(owner, CapacityLimiter(calls))
 
 
 def _cancelled(invocation: ToolInvocation) -> ToolOutcome:

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from agentkit import Agent, Limits, RunContext, ToolError, ToolMessage, Trace, tool
-from agentkit.testing import ScriptedModel
+from agentkit.testing import FunctionModel, ScriptedModel
 
 pytestmark = pytest.mark.anyio
 
@@ -254,3 +254,40 @@ async def test_concurrency_of_a_tool_holds_over_runs() -> None:
         for _ in range(3):
             group.start_soon(answers, [work], calls)
     assert most == 2
+
+
+async def test_concurrency_of_an_agent_holds_over_its_runs() -> None:
+    """All runs of one agent together keep to its bound; another agent has its own."""
+    running, most = 0, 0
+
+    @tool
+    async def work(index: int) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await anyio.sleep(0.01)
+        running -= 1
+
+    calls = [("work", {"index": index}) for index in range(3)]
+    agent = Agent(
+        FunctionModel(lambda request: calls if len(request.messages) == 1 else "done"),
+        tools=[work],
+        concurrency=2,
+    )
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(agent.run, "go")
+    assert most == 2
+
+
+async def test_many_blocking_calls_take_one_wave() -> None:
+    """A hundred blocking calls all wait for each other, so all have a thread at once."""
+    barrier = threading.Barrier(100, timeout=20)
+
+    @tool
+    def block(index: int) -> int:
+        barrier.wait()
+        return index
+
+    calls = [("block", {"index": index}) for index in range(100)]
+    assert await answers([block], calls) == [str(index) for index in range(100)]
