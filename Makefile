@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types docs bench format clean
+.PHONY: help demo test lint types docs bench soak format clean
 
 # The first Python that is new enough. A name may be there and yet not run (shims do that).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -47,6 +47,9 @@ docs: $(VENV)/docs.stamp ## build the documentation into site/
 
 bench: $(VENV)/dev.stamp ## run the benchmarks
 	$(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' --benchmark-only $(ARGS)
+
+soak: $(VENV)/dev.stamp ## run 10,000 agents in one process and watch its memory
+	$(BIN)/python tests/benchmarks/soak.py
 
 format: $(VENV)/dev.stamp ## bring the code into form
 	$(BIN)/ruff check --fix-only --quiet .

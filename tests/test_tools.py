@@ -612,27 +612,3 @@ async def test_duplicate_names_are_refused_with_both_origins() -> None:
     assert "and write (test_tools.py:" in str(caught.value)
     with pytest.raises(InvalidTool, match="Two tools are called 'read'"):
         await names(FunctionToolset([read, write]).rename({"write": "read"}))
-
-
-# Costs
-
-
-def test_decoration_costs_less_than_a_millisecond() -> None:
-    """Reading the signature is all that happens; schema and validator come at first use."""
-
-    def make() -> Any:
-        async def function(context: RunContext[int], a: str, b: Literal["x"] = "x") -> str:
-            """Summary.
-
-            Args:
-                a: Described.
-            """
-            return a + b
-
-        return function
-
-    functions = [make() for _ in range(100)]
-    start = time.perf_counter()
-    for function in functions:
-        Tool(function)
-    assert (time.perf_counter() - start) / len(functions) < 0.001

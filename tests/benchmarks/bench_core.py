@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
-from agentkit import Agent, Limits, tool
+from agentkit import Agent, Limits, RunContext, Tool, tool
 from agentkit.effects import Address, Effect, ModelCall, Outcome, ToolBatch, ToolOutcome
-from agentkit.loop import AgentSpec, conversation
+from agentkit.loop import conversation
 from agentkit.messages import (
     AssistantMessage,
     Message,
@@ -22,6 +22,7 @@ from agentkit.messages import (
 from agentkit.models.chat import decode_response, encode_request
 from agentkit.models.profiles import Profile
 from agentkit.output import output_spec
+from agentkit.spec import AgentSpec, OfferedTool
 from agentkit.testing import FunctionModel, ScriptedModel
 
 STEPS = 100
@@ -80,7 +81,7 @@ def test_the_pure_loop(benchmark: Any) -> None:
         at=Address.root("agent"),
         model="any",
         output=output_spec(str, Profile(), "auto"),
-        tools=(look.definition,),
+        tools=(OfferedTool(definition=look.definition),),
         limits=Limits(steps=STEPS + 1, repeats=STEPS),
     )
 
@@ -130,3 +131,27 @@ def test_a_long_run(benchmark: Any) -> None:
     agent = Agent(FunctionModel(next_step), tools=[look], limits=Limits(steps=STEPS + 1))
     result = benchmark.pedantic(agent.run_sync, args=("Go.",), rounds=5, warmup_rounds=1)
     assert result.usage.requests == STEPS + 1
+
+
+def test_decorate_a_tool(benchmark: Any) -> None:
+    """What `@tool` costs: the signature is read, types become a schema at first use."""
+
+    async def look(context: RunContext[int], place: str, when: Literal["now"] = "now") -> str:
+        """Look somewhere.
+
+        Args:
+            place: Where to look.
+        """
+        return place + when
+
+    assert benchmark(Tool, look).name == "look"
+
+
+def test_first_use_of_a_tool(benchmark: Any) -> None:
+    """What the schema and the validator of a tool cost, once."""
+
+    def look(place: str, when: Literal["now"] = "now") -> str:
+        """Look somewhere."""
+        return place + when
+
+    assert benchmark(lambda: Tool(look).definition).name == "look"
