@@ -16,6 +16,7 @@ from anyio.lowlevel import current_token
 
 from agentkit.assembly import (
     Compaction,
+    Instructions,
     Source,
     assemble,
     check_compaction,
@@ -56,7 +57,6 @@ __all__ = ["Agent", "AgentOptions", "RunOptions"]
 OutputT = TypeVar("OutputT")
 T = TypeVar("T")
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-Instructions: TypeAlias = str | Callable[[RunContext[Any]], Any] | Callable[[], Any]
 TraceTo: TypeAlias = bool | str | os.PathLike[str]
 Prompt: TypeAlias = str | Sequence[Part] | None
 History: TypeAlias = Sequence[Message | Mapping[str, Any]]

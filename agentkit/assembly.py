@@ -11,33 +11,68 @@ import inspect
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, get_type_hints
+from typing import Any, Protocol, TypeAlias, TypeVar, cast, get_type_hints
 
 from pydantic import TypeAdapter
 
-from agentkit.driver import ComputeFunction, Program
+from agentkit.driver import ComputeFunction, Middleware, Program
 from agentkit.effects import Address
 from agentkit.errors import ConfigurationError, InvalidSetting, InvalidTool
 from agentkit.events import Warned
 from agentkit.history import check_history
 from agentkit.messages import Message, messages_from_json
 from agentkit.models.model import Model
-from agentkit.output import OutputSpec, output_spec, spec_of_schema
+from agentkit.output import Mode, OutputSpec, output_spec, spec_of_schema
 from agentkit.prices import check_price
 from agentkit.settings import ChatSettings, Limits
 from agentkit.spec import AgentSpec, OfferedTool
 from agentkit.tools import RunContext, Tool, Toolset, check_names, tools_of
 
-if TYPE_CHECKING:
-    from agentkit.agent import Agent
-
-__all__ = ["AnyTool", "Compaction", "Handoff", "Source", "assemble", "output_of", "sources"]
+__all__ = [
+    "AnyTool",
+    "Compaction",
+    "Handoff",
+    "Instructions",
+    "Source",
+    "assemble",
+    "output_of",
+    "sources",
+]
 
 OutputT = TypeVar("OutputT")
 AnyTool: TypeAlias = Tool[..., Any]
 Source: TypeAlias = "AnyTool | Toolset | Handoff | Callable[..., Any]"
+Instructions: TypeAlias = str | Callable[[RunContext[Any]], Any] | Callable[[], Any]
 Compaction: TypeAlias = Callable[[Sequence[Message]], Any]
 """Gives a shorter history, as messages; sync or async. It never splits a call from its answer."""
+
+
+class Described(Protocol):
+    """An agent, as far as assembling it needs to know."""
+
+    name: str
+    tools: tuple[AnyTool | Toolset | Handoff, ...]
+    output: Any
+    output_mode: Mode
+    output_retries: int
+    instructions: Instructions | None
+    validators: list[Callable[..., Any]]
+    settings: ChatSettings
+    limits: Limits
+    middleware: tuple[Middleware, ...]
+    concurrency: int | None
+    compact: Compaction | None
+    compact_above: int | None
+
+
+class Successor(Protocol):
+    """An agent that may take a conversation over."""
+
+    name: str
+
+    def program(self) -> Program[Any]:
+        """The agent, ready to run."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,13 +85,13 @@ class Handoff:
         description: What the model is told of it.
     """
 
-    agent: Agent[Any] | Callable[[], Agent[Any]]
+    agent: Successor | Callable[[], Successor]
     name: str | None = None
     description: str | None = None
 
-    def target(self) -> Agent[Any]:
+    def target(self) -> Successor:
         """The agent that goes on."""
-        return self.agent() if inspect.isfunction(self.agent) else cast("Agent[Any]", self.agent)
+        return self.agent() if inspect.isfunction(self.agent) else cast("Successor", self.agent)
 
 
 def sources(given: Sequence[Source]) -> tuple[AnyTool | Toolset | Handoff, ...]:
@@ -78,7 +113,7 @@ def sources(given: Sequence[Source]) -> tuple[AnyTool | Toolset | Handoff, ...]:
 
 
 def assemble(
-    agent: Agent[OutputT],
+    agent: Described,
     model: Model,
     output: tuple[OutputSpec[OutputT], AnyTool | None],
     settings: ChatSettings | None = None,
@@ -153,9 +188,10 @@ def assemble(
     )
 
 
-def output_of(agent: Agent[OutputT], model: Model) -> tuple[OutputSpec[OutputT], AnyTool | None]:
+def output_of(agent: Described, model: Model) -> tuple[OutputSpec[Any], AnyTool | None]:
     """How the output is asked for, and the function that it is handed to, if there is one."""
-    output, mode = agent.output, agent.output_mode
+    output = agent.output
+    mode: Mode = agent.output_mode
     if mode == "auto" and agent.tools and not model.profile.native_with_tools:
         # This server's response_format keeps the model from calling tools.
         without = [one for one in model.profile.output_modes if one not in ("native", "json")]
@@ -190,7 +226,7 @@ def _handed(handoff: Handoff) -> OfferedTool:
 
 
 def _functions(
-    agent: Agent[Any],
+    agent: Described,
     spec: OutputSpec[Any],
     finishing: AnyTool | None,
     tools: dict[str, AnyTool],
