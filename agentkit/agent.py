@@ -72,6 +72,7 @@ class AgentOptions(TypedDict, total=False):
     output_retries: int
     output_validators: Sequence[Callable[..., Any]]
     settings: ChatSettings | None
+    step_settings: Callable[..., Any] | None
     limits: Limits | None
     trace: TraceTo | None
     middleware: Sequence[Middleware]
@@ -132,6 +133,8 @@ class Agent(Generic[OutputT]):
         output_validators: Functions that get the typed output, or the `RunContext` and the
             output, and raise `ToolError` to have it asked for again.
         settings: Sampling parameters.
+        step_settings: A function, with or without a `RunContext`, sync or async, that gives
+            `ChatSettings` before each step, over the agent's and the run's; also `tool_choice`.
         limits: Where a run ends.
         trace: Where runs are recorded, unless `run` says otherwise; see `RunOptions`.
         middleware: Handlers around what performs the effects, outermost first.
@@ -182,6 +185,7 @@ class Agent(Generic[OutputT]):
         self.output_retries = options.get("output_retries", 1)
         self.validators = [*options.get("output_validators", ())]
         self.settings = options.get("settings") or ChatSettings()
+        self.step_settings = options.get("step_settings")
         self.limits = options.get("limits") or Limits()
         self.trace = options.get("trace")
         self.middleware = tuple(options.get("middleware", ()))

@@ -20,8 +20,9 @@ from agentkit.effects import Address
 from agentkit.errors import ConfigurationError, InvalidSetting, InvalidTool
 from agentkit.events import Warned
 from agentkit.history import check_history
-from agentkit.messages import Message, messages_from_json
+from agentkit.messages import ForcedTool, Message, messages_from_json
 from agentkit.models.model import Model
+from agentkit.models.profiles import OutputMode
 from agentkit.output import Mode, OutputSpec, output_spec, spec_of_schema
 from agentkit.prices import check_price
 from agentkit.settings import ChatSettings, Limits
@@ -58,6 +59,7 @@ class Described(Protocol):
     instructions: Instructions | None
     validators: list[Callable[..., Any]]
     settings: ChatSettings
+    step_settings: Callable[..., Any] | None
     limits: Limits
     middleware: tuple[Middleware, ...]
     concurrency: int | None
@@ -159,7 +161,7 @@ def assemble(
         name=agent.name,
         model=model,
         tools=tools,
-        compute=_functions(agent, spec, finishing, tools, toolsets),
+        compute=_functions(agent, spec, merged, finishing, tools, toolsets),
         handoffs={name: one.target().program for name, one in handoffs.items()},
         middleware=agent.middleware,
         owner=agent,
@@ -178,6 +180,7 @@ def assemble(
             instructions=None if dynamic else cast("str | None", agent.instructions),
             dynamic=dynamic,
             settings=merged.to_params(),
+            step_settings=agent.step_settings is not None,
             tool_choice=merged.forced_choice(),
             keep_tool_choice=bool(merged.keep_tool_choice),
             limits=bounds,
@@ -194,7 +197,9 @@ def output_of(agent: Described, model: Model) -> tuple[OutputSpec[Any], AnyTool 
     mode: Mode = agent.output_mode
     if mode == "auto" and agent.tools and not model.profile.native_with_tools:
         # This server's response_format keeps the model from calling tools.
-        without = [one for one in model.profile.output_modes if one not in ("native", "json")]
+        without: list[OutputMode] = [
+            one for one in model.profile.output_modes if one not in ("native", "json")
+        ]
         mode = without[0] if without else mode
     if not inspect.isroutine(output) and not isinstance(output, functools.partial):
         return output_spec(output, model.profile, mode), None
@@ -228,6 +233,7 @@ def _handed(handoff: Handoff) -> OfferedTool:
 def _functions(
     agent: Described,
     spec: OutputSpec[Any],
+    merged: ChatSettings,
     finishing: AnyTool | None,
     tools: dict[str, AnyTool],
     toolsets: Sequence[Toolset],
@@ -244,6 +250,8 @@ def _functions(
         table[f"validator{index}"] = _validator(function, spec)
     if finishing is not None:
         table["output"] = lambda context, text: finishing.call(text, context)
+    if agent.step_settings is not None:
+        table["settings"] = _of_step(agent.step_settings, merged)
     if toolsets:
         table["toolsets"] = _gathering(toolsets, tools, frozenset(tools), table)
     if agent.compact is not None:
@@ -269,6 +277,20 @@ def _validator(function: Callable[..., Any], spec: OutputSpec[Any]) -> ComputeFu
         return True
 
     return validate
+
+
+def _of_step(function: Callable[..., Any], merged: ChatSettings) -> ComputeFunction:
+    """What a step sets over the agent's and the run's settings, as a request holds it."""
+    call = with_context(function)
+
+    async def settings(context: RunContext[Any], _: Any) -> dict[str, Any]:
+        step = await _awaited(call(context, None))
+        chosen = merged.merge(step or ChatSettings())
+        choice = (step or ChatSettings()).forced_choice()
+        forced = {"name": choice.name} if isinstance(choice, ForcedTool) else choice
+        return {"settings": chosen.to_params(), "tool_choice": forced}
+
+    return settings
 
 
 def _approval(tool: AnyTool) -> ComputeFunction:

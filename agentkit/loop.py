@@ -187,12 +187,16 @@ class _Conversation(Generic[OutputT]):
         tools = tuple(tool.definition for tool in self.offered)
         if self.spec.output.tool is not None:
             tools = (*tools, self.spec.output.tool)
+        settings, forced = self.spec.settings, None
+        if self.spec.step_settings:
+            step = yield from self.compute(at, "settings")
+            settings, forced = step["settings"], step["tool_choice"]
         request = ModelRequest(
             messages=(*head, *self.history),
             tools=tools,
-            tool_choice=self.tool_choice() if tools else None,
+            tool_choice=self.tool_choice(forced) if tools else None,
             output=self.spec.output.format,
-            settings=self.spec.settings,
+            settings=settings,
         )
         answer = yield ModelCall(at=at, model=self.spec.model, request=request)
         if not isinstance(answer, ModelResponse):
@@ -203,7 +207,8 @@ class _Conversation(Generic[OutputT]):
         self.size = answer.usage.input_tokens
         return answer
 
-    def tool_choice(self) -> ToolChoice | None:
+    def tool_choice(self, step: Any = None) -> ToolChoice | None:
+        """What the model may or must call: this step's choice wins over the run's."""
         if self.spec.output.tool is not None:
             # The answer itself comes as a call, so the model must always call something.
             if self.without_tools or not self.offered:
@@ -211,6 +216,8 @@ class _Conversation(Generic[OutputT]):
             return "required"
         if self.without_tools:
             return "none"
+        if step is not None:
+            return ForcedTool(name=step["name"]) if isinstance(step, dict) else step
         forced = self.spec.tool_choice not in (None, "auto", "none")
         if forced and self.usage.tool_calls and not self.spec.keep_tool_choice:
             return "auto"

@@ -67,6 +67,7 @@ class AgentSpec(Generic[OutputT]):
         instructions: The system text; `dynamic` says that it is computed instead.
         dynamic: Ask for the instructions through a `Compute` effect.
         settings: Sampling parameters under their chat-completions names.
+        step_settings: Ask for those of each step, and its tool choice.
         tool_choice: What the model may or must call at first; after a call that this
             forced it is free again, so that the loop can end, unless `keep_tool_choice`.
         limits: Where the run ends; `repeats` is a number here.
@@ -84,6 +85,7 @@ class AgentSpec(Generic[OutputT]):
     instructions: str | None = None
     dynamic: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    step_settings: bool = False
     tool_choice: ToolChoice | None = None
     keep_tool_choice: bool = False
     limits: Limits = Limits()

@@ -60,7 +60,7 @@ def report(result: RunResult[str], trace: Path) -> None:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="local")
     commands = parser.add_subparsers(dest="command", required=True)
     asking = commands.add_parser("ask")

@@ -53,7 +53,7 @@ def chat(session: Session[str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="local")
     agent = Agent(
         parser.parse_args().model,

@@ -84,7 +84,7 @@ def main(task: str, model: str | Model, cost: float | None) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("task", nargs="?", default="Compare the moons of Mars.")
     parser.add_argument("--model", default="local")
     parser.add_argument("--cost", type=float, help="USD that the whole run may cost")

@@ -10,6 +10,7 @@ import pytest
 
 from agentkit import (
     Agent,
+    ChatSettings,
     Handoff,
     Limits,
     RunContext,
@@ -22,7 +23,13 @@ from agentkit import (
 )
 from agentkit.effects import Effect, Handler, Outcome
 from agentkit.errors import InvalidTool, LimitExceeded, ModelUnreachable, ToolsFailed
-from agentkit.messages import AssistantMessage, ModelResponse, ToolCall, UserMessage
+from agentkit.messages import (
+    AssistantMessage,
+    ForcedTool,
+    ModelResponse,
+    ToolCall,
+    UserMessage,
+)
 from agentkit.replay import replay
 from agentkit.testing import FunctionModel, ScriptedModel
 
@@ -352,3 +359,32 @@ async def test_usage_of_sub_agents_in_validators_counts(tmp_path: Path) -> None:
     result = await agent.run("go", trace=tmp_path / "run.jsonl")
     assert (result.usage.requests, result.usage.output_tokens) == (2, 50)
     assert await replay(tmp_path / "run.jsonl", agent.with_(model=ScriptedModel([]))) == result
+
+
+async def test_settings_of_a_step(tmp_path: Path) -> None:
+    """A function sets parameters and the tool choice of each step; a replay does not ask it."""
+
+    @tool
+    def look() -> str:
+        return "seen"
+
+    asked: list[str] = []
+
+    def settings(context: RunContext[str]) -> ChatSettings:
+        asked.append(str(context.address))
+        first = context.usage.requests == 0
+        return ChatSettings(temperature=1 if first else 0, tool_choice=look if first else None)
+
+    model = ScriptedModel([[("look", {})], "done"])
+    agent = Agent(
+        model, tools=[look], settings=ChatSettings(seed=7, temperature=2), step_settings=settings
+    )
+    result = await agent.run("go", trace=tmp_path / "run.jsonl")
+    assert [dict(request.settings) for request in model.requests] == [
+        {"temperature": 1, "seed": 7},
+        {"temperature": 0, "seed": 7},
+    ]
+    assert [request.tool_choice for request in model.requests] == [ForcedTool(name="look"), None]
+    assert asked == ["/agent/m0/settings", "/agent/m1/settings"]
+    assert await replay(tmp_path / "run.jsonl", agent.with_(model=ScriptedModel([]))) == result
+    assert len(asked) == 2
