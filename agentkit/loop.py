@@ -58,6 +58,7 @@ from agentkit.messages import (
     ToolMessage,
     Usage,
     UserMessage,
+    is_object,
     messages_from_json,
 )
 from agentkit.output import Accepted, Rejected
@@ -217,7 +218,7 @@ class _Conversation(Generic[OutputT]):
         if self.without_tools:
             return "none"
         if step is not None:
-            return ForcedTool(name=step["name"]) if isinstance(step, dict) else step
+            return ForcedTool(name=step["name"]) if is_object(step) else step
         forced = self.spec.tool_choice not in (None, "auto", "none")
         if forced and self.usage.tool_calls and not self.spec.keep_tool_choice:
             return "auto"

