@@ -38,9 +38,10 @@ lint: $(VENV)/dev.stamp ## check form, lint rules and the floors of the imports
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
 
-types: $(VENV)/dev.stamp ## check the types: pyright strictly, the public ones with mypy too
+types: $(VENV)/dev.stamp ## check the types: pyright strictly, the public ones with mypy and pyrefly too
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/mypy
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python tests/typing/*.py
 
 docs: $(VENV)/docs.stamp ## build the documentation into site/
 	$(BIN)/zensical build --clean --strict

@@ -129,8 +129,9 @@ async def run_call(
         arguments = tool.parse(call.arguments)
     except ToolError as error:
         return _outcome(invocation, "error", error.message, error)
-    for repair in arguments.repairs:
-        emit(Warned(at=invocation.at, code="repaired_arguments", text=repair))
+    if arguments.repairs:
+        text = "; ".join(arguments.repairs)
+        emit(Warned(at=invocation.at, code="repaired_arguments", text=text))
     async with shared_limiter(tool, tool.concurrency):
         while True:
             outcome = await _attempt(tool, arguments, invocation, context, redact)

@@ -11,6 +11,8 @@ from agentkit.messages import ModelResponse, Usage
 
 __all__ = ["check_price", "priced"]
 
+_UNPRICED = frozenset("local ollama lmstudio llamacpp openrouter scripted function".split())
+"""What costs nothing, or says itself what it costs."""
 _PROVIDERS = {"gemini": "google"}
 """Where our provider's name is not the price list's."""
 
@@ -37,8 +39,8 @@ def check_price(model: str) -> None:
         ConfigurationError: There is no price for this model.
     """
     provider, _, name = model.partition(":")
-    if provider in ("local", "ollama", "lmstudio", "llamacpp", "openrouter", "scripted"):
-        return  # costs nothing, or says itself what it costs
+    if provider in _UNPRICED:
+        return
     if not _installed():
         raise ConfigurationError(
             'Limits.cost needs the price list: pip install "agentkit-replay[prices]".'

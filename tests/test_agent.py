@@ -30,7 +30,7 @@ from agentkit.errors import (
     ModelUnreachable,
     OutputInvalid,
 )
-from agentkit.events import Event, Finished, StepStarted, ToolCallFinished
+from agentkit.events import Event, Finished, StepStarted, ToolCallFinished, Warned
 from agentkit.testing import FunctionModel, ScriptedModel
 
 pytestmark = pytest.mark.anyio
@@ -282,3 +282,32 @@ async def test_tool_error_is_told_as_written() -> None:
 
     result = await Agent(ScriptedModel([[("fail", {})], "ok"]), tools=[fail]).run("go")
     assert result.messages[2].content == "Try Berlin instead."
+
+
+async def test_tool_that_cannot_be_strict_is_said_once() -> None:
+    """A schema without a strict form is sent as it is, with one warning event a run."""
+
+    @tool
+    def store(values: dict[str, int]) -> str:
+        """Store values."""
+        return "ok"
+
+    events: list[Event] = []
+    model = ScriptedModel([[("store", {"values": {"a": 1}})], "done"])
+    result = await Agent(model, tools=[store]).run("go", on_event=events.append)
+    warned = [event for event in events if isinstance(event, Warned)]
+    assert [event.code for event in warned] == ["tool_schema"]
+    assert "store" in warned[0].text
+    assert not model.requests[0].tools[0].strict
+    assert result.trace is not None
+    assert [e["code"] for e in result.trace.events if e["event"] == "warning"] == ["tool_schema"]
+
+
+async def test_repaired_arguments_are_one_warning() -> None:
+    """Whatever had to be mended in a call is said in one event."""
+    events: list[Event] = []
+    damaged = "```json\n{'number': '3',}\n```"
+    model = ScriptedModel([[("double", damaged)], "6"])
+    result = await Agent(model, tools=[double]).run("go", on_event=events.append)
+    assert result.messages[2].text == "6"
+    assert [event.code for event in events if isinstance(event, Warned)] == ["repaired_arguments"]

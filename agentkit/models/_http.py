@@ -22,6 +22,7 @@ __all__ = ["HttpWire"]
 SHARD_CONNECTIONS = 16
 """Connections in one pool. A pool looks at all of them for each request and each release,
 so its cost grows with the square; small pools side by side keep a request's cost flat."""
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _Errors: TypeAlias = tuple[type[Exception], ...]
 
 
@@ -95,8 +96,10 @@ class HttpWire:
             connect=limits.connect, read=limits.read, write=limits.write, pool=limits.pool
         )
         if urllib.request.getproxies():
-            # The client reads them only when it makes its transports itself.
-            return httpx2.AsyncClient(timeout=timeout, limits=_limits(None))
+            # The client reads them only when it makes its transports itself. Servers on this
+            # machine are not behind a proxy: it would look for them on its own.
+            direct = {f"all://{host}": _Shards() for host in _LOOPBACK}
+            return httpx2.AsyncClient(timeout=timeout, limits=_limits(None), mounts=direct)
         return httpx2.AsyncClient(timeout=timeout, transport=_Shards())
 
 

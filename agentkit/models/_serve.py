@@ -24,7 +24,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = json.loads(sys.stdin.buffer.readline())
     sys.path.append(config["packages"])
-    server = serve(config)
+    try:
+        server = serve(config)
+    except RuntimeError as error:
+        sys.exit(str(error))  # Below what llama.cpp has said itself.
     sys.stdout.write(json.dumps({"address": server.listening_address}) + "\n")
     sys.stdout.flush()
     threading.Thread(target=_end_with, args=(config["parent"],), daemon=True).start()

@@ -1,0 +1,53 @@
+"""What type checkers make of agents: checked by pyright, mypy and pyrefly, never run."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+from pydantic import BaseModel
+
+from agentkit import Agent, RunContext, RunResult, tool
+from agentkit.run import Run, Steps
+
+
+class Trip(BaseModel):
+    """An output type."""
+
+    city: str
+
+
+@tool
+def look(context: RunContext[int], place: str) -> float:
+    """Look somewhere."""
+    return context.deps * 1.0
+
+
+plain = Agent("openai:gpt-4o", tools=[look], instructions="Be brief.")
+typed = Agent("openai:gpt-4o", output=Trip, name="trips")
+numbers = Agent("openai:gpt-4o", output=list[int])
+
+assert_type(plain, Agent[str])
+assert_type(typed, Agent[Trip])
+assert_type(numbers, Agent[list[int]])
+assert_type(typed.run_sync("go"), RunResult[Trip])
+assert_type(typed.run_sync("go").output, Trip)
+assert_type(look(RunContext(deps=1), "here"), float)
+
+
+async def ways() -> None:
+    """Every way to drive an agent keeps its output type."""
+    assert_type((await plain.run("go")).output, str)
+    async with typed.stream("go", deps=3) as run:
+        assert_type(run, Run[Trip])
+    assert_type(run.result.output, Trip)
+    async with numbers.iter("go") as steps:
+        assert_type(steps, Steps[list[int]])
+    assert_type((await typed.resume("run.jsonl")).output, Trip)
+
+
+@typed.output_validator
+def check(output: Trip) -> None:
+    """A validator keeps its own type."""
+
+
+assert_type(check(Trip(city="Paris")), None)
