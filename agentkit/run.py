@@ -73,6 +73,11 @@ class RunResult(Generic[OutputT]):
     pending: tuple[PendingCall, ...] = ()
     _recorded: Trace | Path | list[bytes] | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def cost(self) -> float | None:
+        """USD; None where no price is known."""
+        return self.usage.cost
+
     @cached_property
     def trace(self) -> Trace | None:
         """The run's trace, read when it is first asked for; None with `trace=False`."""
