@@ -5,31 +5,17 @@ python examples/chat.py                               (or --model openai:gpt-4o-
 """
 
 import argparse
-from datetime import UTC, datetime
 
 import anyio
 
-from agentkit import Agent, AgentKitError, Session, tool
-from agentkit.events import TextDelta, ToolCallStarted
-
-
-@tool(effect="read")
-def what_time_is_it() -> str:
-    """Date and time now, in UTC."""
-    return datetime.now(UTC).strftime("%A, %d %B %Y, %H:%M")
+from agentkit import Agent, AgentKitError, Session
 
 
 async def answer(session: Session[str], prompt: str) -> None:
     """Print the answer as it comes. The session keeps what was said, however this ends."""
     async with session.stream(prompt) as run:
-        async for event in run:
-            match event:
-                case TextDelta(text=text):
-                    print(text, end="", flush=True)
-                case ToolCallStarted(name=name, arguments=arguments):
-                    print(f"[{name} {arguments}]", flush=True)
-                case _:
-                    pass
+        async for piece in run.text():
+            print(piece, end="", flush=True)
     print(flush=True)
     _ = run.result  # raises what the run failed with
 
@@ -57,7 +43,6 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="local")
     agent = Agent(
         parser.parse_args().model,
-        tools=[what_time_is_it],
         instructions="You are a friendly companion. Answer in a few sentences.",
     )
     chat(Session(agent))

@@ -371,7 +371,9 @@ async def test_a_file_that_llama_cpp_cannot_load(tmp_path: Path) -> None:
     """What llama.cpp says is in the error."""
     path = tmp_path / "broken.gguf"
     path.write_bytes(b"GGUF" + bytes(1000))
-    with pytest.raises(LocalModelError, match=r"(?s)broken\.gguf ended with status 1.*failed to load model"):
+    with pytest.raises(
+        LocalModelError, match=r"(?s)broken\.gguf ended with status 1.*failed to load model"
+    ):
         await LocalModel(path).start()
 
 
