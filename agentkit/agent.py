@@ -81,6 +81,12 @@ class AgentOptions(TypedDict, total=False):
     compact_above: int | None
 
 
+class _Changes(AgentOptions, total=False):
+    """What `Agent.with_` takes besides the output type."""
+
+    model: str | Model
+
+
 class RunOptions(TypedDict, total=False):
     """What every way to run an agent takes besides the prompt.
 
@@ -208,6 +214,12 @@ class Agent(Generic[OutputT]):
         model = self.model if isinstance(self.model, str) else self.model.name
         tools = ", ".join(one.name if isinstance(one, Tool) else repr(one) for one in self.tools)
         return f"Agent({model!r}, name={self.name!r}, tools=[{tools}])"
+
+    @overload
+    def with_(self, *, output: type[T], **changes: Unpack[_Changes]) -> Agent[T]: ...
+
+    @overload
+    def with_(self, **changes: Unpack[_Changes]) -> Agent[OutputT]: ...
 
     def with_(self, **changes: Any) -> Agent[Any]:
         """A variant of this agent. Takes what `Agent` takes.

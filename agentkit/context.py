@@ -103,18 +103,28 @@ class RunContext(Generic[DepsT]):
         """A random number, 0 <= x < 1. Recorded: a replay of this tool sees the same."""
         return self._det("random", random.random)
 
-    async def run(self, agent: Runnable[ResultT], prompt: str) -> ResultT:
+    async def run(
+        self, agent: Runnable[ResultT], prompt: str, *, name: str | None = None
+    ) -> ResultT:
         """Run another agent inside this tool and return its result.
 
         It gets an address below this call and the same `deps`, what it uses counts as used
         by this run, and it ends with this run.
+
+        Args:
+            agent: The other agent.
+            prompt: What it is asked.
+            name: Its name in the address; the agent's by default. Uses of one name are
+                numbered in the order of these calls: give names where that order may vary,
+                as in a task group, so that a replay finds each by its own.
 
         Raises:
             AgentKitError: The other agent failed. Not caught here, this tool fails with it.
         """
         if self.services is None:
             return await agent.run(prompt, deps=self.deps)
-        at = self.address.child(agent.name, self._use(agent.name))
+        named = name or agent.name
+        at = self.address.child(named, self._use(named))
         return await self.services.run_agent(agent, prompt, at)
 
     def _det(self, kind: str, make: Callable[[], Any]) -> Any:

@@ -24,6 +24,7 @@ from agentkit.effects import (
     Interrupt,
     ModelCall,
     Outcome,
+    Pause,
     ToolBatch,
     ToolInvocation,
     ToolOutcome,
@@ -32,6 +33,7 @@ from agentkit.errors import LimitExceeded, RunCancelled
 from agentkit.events import (
     Emit,
     Finished,
+    Paused,
     StepFinished,
     StepStarted,
     ToolCallFinished,
@@ -99,6 +101,8 @@ class ObservedHandler:
                 self._emit(StepStarted(at=at, model=model))
             case ToolInvocation(at=at, call=call):
                 self._emit(ToolCallStarted(at=at, name=call.name, arguments=call.arguments))
+            case Pause(at=at, pending=pending):
+                self._emit(Paused(at=at, pending=pending))
             case _:
                 pass
         outcome = await self._inner.perform(effect)

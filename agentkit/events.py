@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from agentkit.effects import Address, ToolStatus
+from agentkit.effects import Address, PendingCall, ToolStatus
 from agentkit.messages import FinishReason, JsonObject, Usage
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "HttpFinished",
     "HttpStarted",
     "OutputDelta",
+    "Paused",
     "ReasoningDelta",
     "Restarted",
     "StepFinished",
@@ -156,6 +157,14 @@ class Warned:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Paused:
+    """Calls wait for decisions. Without an approver the run ends here, to be resumed."""
+
+    at: Address
+    pending: tuple[PendingCall, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
     """The run has ended."""
 
@@ -176,6 +185,7 @@ Event: TypeAlias = (
     | HttpStarted
     | HttpFinished
     | Restarted
+    | Paused
     | Warned
     | Finished
 )

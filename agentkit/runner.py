@@ -77,6 +77,14 @@ def new_run_id() -> str:
     return f"{number:032x}"
 
 
+@dataclass(slots=True)
+class Meter:
+    """What all agents of a run together have used, and the model calls that are under way."""
+
+    used: Usage = field(default_factory=Usage)
+    under_way: int = 0
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scope:
     """What the agents of one run share, sub-agents included.
@@ -91,7 +99,7 @@ class Scope:
         stream: Models are to send their answers piece by piece.
         approver: Decides about calls that need it; without one the run pauses.
         recorded: What an interrupted run had done already, when it is resumed.
-        used: What all model calls together have used so far: one value, replaced as it grows.
+        meter: What all its agents together have used so far.
     """
 
     run: str
@@ -103,7 +111,7 @@ class Scope:
     stream: bool = False
     approver: Approver | None = None
     recorded: RecordedHandler | None = None
-    used: list[Usage] = field(default_factory=lambda: [Usage()])
+    meter: Meter = field(default_factory=Meter)
 
     def emit(self, event: Event) -> None:
         """Tell the trace and the listener of something inside an effect."""
@@ -183,16 +191,20 @@ class LiveHandler:
     async def _ask(self, call: ModelCall) -> ModelResponse | Failure:
         self._messages = call.request.messages
         # The loop checks its own agent; this holds for all agents of the run together.
-        if reached := self._scope.limits.reached(self._scope.used[0]):
+        meter = self._scope.meter
+        if reached := self._scope.limits.reached(meter.used + Usage(requests=meter.under_way)):
             return limit_reached(*reached)
+        meter.under_way += 1
         try:
             response = await self._program.model.request(
                 call.request, at=call.at, emit=self._scope.emit, stream=self._scope.stream
             )
         except AgentKitError as error:
             return Failure.of(error)
+        finally:
+            meter.under_way -= 1
         response = replace(response, usage=priced(call.model, response))
-        self._scope.used[0] += response.usage
+        meter.used += response.usage
         return response
 
     async def _run(self, invocation: ToolInvocation) -> ToolOutcome:
@@ -244,7 +256,7 @@ class LiveHandler:
             address=at,
             run_id=self._scope.run,
             messages=self._messages,
-            usage=self._scope.used[0],
+            usage=self._scope.meter.used,
             emit=self._scope.emit,
             threads=self._threads,
             services=self,

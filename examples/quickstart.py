@@ -1,48 +1,52 @@
-"""Two cities, three tools, one typed answer."""
+"""One city, three tools, one typed answer."""
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import BaseModel
 
-from agentkit import Agent, tool
+from agentkit import Agent, ChatSettings, tool
 
-CELSIUS = {"Paris": 18, "London": 11}
-DOLLARS = {"euro": 1.16, "pound": 1.31}
+City: TypeAlias = Literal["Paris", "London", "Tokyo"]
+WEATHER = {"Paris": ("sunny", 21), "London": ("rainy", 14), "Tokyo": ("cloudy", 17)}
+TIME = {"Paris": "15:40", "London": "14:40", "Tokyo": "22:40"}
 
 
-class Answer(BaseModel):
-    """How warm it is in both cities, and where it is warmer."""
+class Now(BaseModel):
+    """What it is like in a city now."""
 
-    paris_celsius: int
-    london_celsius: int
-    warmer: Literal["Paris", "London"]
+    city: City
+    sky: Literal["sunny", "cloudy", "rainy"]
+    celsius: int
+    time: str
 
 
 @tool(effect="read")
-async def get_weather(city: Literal["Paris", "London"]) -> str:
+async def get_weather(city: City) -> dict[str, str | int]:
     """Current weather in a city."""
-    return f"{CELSIUS[city]} °C"
+    sky, celsius = WEATHER[city]
+    return {"sky": sky, "celsius": celsius}
 
 
 @tool(effect="read")
-def exchange_rate(currency: Literal["euro", "pound"]) -> float:
-    """Exchange rate of a currency.
-
-    Args:
-        currency: What to change into US dollars.
-    """
-    return DOLLARS[currency]
+async def get_time(city: City) -> dict[str, str]:
+    """Local time in a city."""
+    return {"time": TIME[city]}
 
 
 @tool(effect="read")
-def roll_dice(sides: int) -> int:
-    """Roll a dice."""
-    return sides  # a lucky one
+def get_population(city: City) -> dict[str, int]:
+    """Number of people who live in a city."""
+    return {"population": {"Paris": 2_102_650, "London": 8_799_728, "Tokyo": 14_195_730}[city]}
 
 
-agent = Agent("local", tools=[get_weather, exchange_rate, roll_dice], output=Answer)
+agent = Agent(
+    "local",
+    tools=[get_weather, get_time, get_population],
+    output=Now,
+    settings=ChatSettings(tool_choice="required"),  # look before you answer
+)
 
-PROMPT = "Which is warmer now, Paris or London?"
+PROMPT = "What are the weather and the local time in Tokyo?"
 
 if __name__ == "__main__":
     print(agent.run_sync(PROMPT).output)

@@ -388,3 +388,37 @@ async def test_settings_of_a_step(tmp_path: Path) -> None:
     assert asked == ["/agent/m0/settings", "/agent/m1/settings"]
     assert await replay(tmp_path / "run.jsonl", agent.with_(model=ScriptedModel([]))) == result
     assert len(asked) == 2
+
+
+async def test_steps_are_counted_before_they_are_made() -> None:
+    """Many sub-agents at once make no more model calls than there are steps."""
+    asked = 0
+
+    async def answer(request: Any) -> str:
+        nonlocal asked
+        asked += 1
+        await anyio.sleep(0.01)
+        return "ok"
+
+    inner = Agent(FunctionModel(answer), name="inner")
+    calls = [("inner", {"prompt": str(number)}) for number in range(8)]
+    with pytest.raises(LimitExceeded, match=r"Limits\.steps = 3 \(now 3\)"):
+        await boss(*calls, tools=[inner.as_tool()], limits=Limits(steps=3)).run("go")
+    assert asked == 2
+
+
+async def test_named_uses_of_a_sub_agent() -> None:
+    """A given name makes the address, so that the order of the uses does not matter."""
+    inner = Agent(FunctionModel(lambda request: "ok"), name="inner")
+
+    @tool
+    async def both(context: RunContext[None]) -> str:
+        async with anyio.create_task_group() as group:
+            for name in ("left", "right"):
+                group.start_soon(lambda name=name: context.run(inner, name, name=name))
+        return "done"
+
+    result = await boss(("both", {}), tools=[both]).run("go")
+    assert result.trace is not None
+    starts = {e["at"] for e in result.trace.events if e["event"] == "model.start"}
+    assert {"/boss/m0/t0/left/m0", "/boss/m0/t0/right/m0"} <= starts

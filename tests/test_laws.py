@@ -32,7 +32,8 @@ async def act(how: How, delay: int = 0) -> str:
         case "hang":
             await anyio.sleep_forever()
         case _:
-            return how
+            pass
+    return how
 
 
 @tool(approval=True, on_error="raise")

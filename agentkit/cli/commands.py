@@ -23,6 +23,7 @@ from agentkit.errors import AgentKitError, ConfigurationError, ReplayDivergence
 from agentkit.folders import state_folder
 from agentkit.messages import Usage
 from agentkit.models import ChatModel, resolve_model
+from agentkit.models.local import LocalModel
 from agentkit.replay import replay
 from agentkit.run import RunResult
 from agentkit.runner import new_run_id
@@ -88,6 +89,9 @@ def demo(
     path = trace or state_folder() / "traces" / f"{new_run_id()}.jsonl"
     question = prompt or quickstart.PROMPT
     tree = RunTree(question)
+    served = agent.program().model
+    if isinstance(served, LocalModel):
+        anyio.run(served.start)  # its weights may be fetched now, with a bar of their own
     try:
         result = _watched(tree, lambda: agent.run_sync(question, trace=path, on_event=tree.event))
         _summary(result)

@@ -110,7 +110,7 @@ class Recorder:
     ) -> None:
         """An agent has ended; the outermost one's end closes the trace."""
         fields: JsonObject = {"status": status, "output": packed(output, self.redact)}
-        fields |= {"usage": usage.to_json(), "cost": None}
+        fields |= {"usage": usage.to_json(), "cost": usage.cost}
         if error is not None:
             fields["error"] = self._error(error)
         self._writer.write("agent.end", at=at, **fields)

@@ -140,7 +140,9 @@ def test_decorate_a_tool(benchmark: Any) -> None:
         """Look somewhere.
 
         Args:
+            context: Not shown to the model.
             place: Where to look.
+            when: When to look.
         """
         return place + when
 
