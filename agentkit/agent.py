@@ -25,7 +25,7 @@ from agentkit.assembly import (
 )
 from agentkit.driver import Driver, Middleware, Program
 from agentkit.effects import Decision, PendingCall
-from agentkit.errors import ConfigurationError
+from agentkit.errors import ConfigurationError, TraceError
 from agentkit.events import Emit, ignore
 from agentkit.history import check_history, repair_history
 from agentkit.messages import Message, Part, UserMessage, messages_from_json
@@ -42,8 +42,8 @@ from agentkit.run import (
     stepping,
     streaming,
 )
-from agentkit.runner import Approver, Scope, new_run_id
-from agentkit.settings import ChatSettings, Limits
+from agentkit.runner import Approver, Scope, careful, new_run_id
+from agentkit.settings import ChatSettings, Limits, asked_of, limits_of, settings_of
 from agentkit.spec import Finish
 from agentkit.tools import RunContext, Tool
 from agentkit.trace.blobs import canonical, digest
@@ -270,8 +270,9 @@ class Agent(Generic[OutputT]):
         self,
         trace: Trace | str | os.PathLike[str],
         *,
-        decisions: Mapping[str, Decision] | None = None,
+        decisions: Mapping[str, Decision | bool] | None = None,
         deps: object = None,
+        settings: ChatSettings | None = None,
         limits: Limits | None = None,
         on_event: Emit = ignore,
         approver: Approver | None = None,
@@ -286,42 +287,78 @@ class Agent(Generic[OutputT]):
             trace: The run's trace, or its path.
             decisions: What was decided about `result.pending`, by address or call id.
             deps: Given to tools.
-            limits: Instead of the agent's.
+            settings: Instead of those that the run was given.
+            limits: Instead of those that the run was given.
             on_event: Called with each event, the replayed ones included.
             approver: Decides about what `decisions` leaves open.
 
         Raises:
+            ConfigurationError: A decision is about a call that does not wait.
             TraceError: The trace cannot be read, or its run is still going on.
             ReplayDivergence: The agent is not the one that was interrupted.
             AgentKitError: As of `run`.
         """
-        sink: Sink
         if isinstance(trace, Trace) and trace.path is None:
-            sink = MemorySink([*(trace.kept or ())])
-            recorded = Trace(sink.lines)
-        else:
-            place = trace.path if isinstance(trace, Trace) else trace
-            sink = FileSink(Path(cast("Path", place)), resume=True)
-            recorded = Trace.load(sink.path)
+            return await self._resume(
+                MemorySink([*(trace.kept or ())]),
+                lambda sink: Trace(cast("MemorySink", sink).lines),
+                decisions or {},
+                deps,
+                settings,
+                limits,
+                on_event,
+                approver,
+            )
+        sink = _reopened(trace)
+        try:
+            return await self._resume(
+                sink,
+                lambda _: Trace.load(sink.path),
+                decisions or {},
+                deps,
+                settings,
+                limits,
+                on_event,
+                approver,
+            )
+        finally:
+            sink.close()  # once more does no harm
+
+    async def _resume(
+        self,
+        sink: Sink,
+        load: Callable[[Sink], Trace],
+        decisions: Mapping[str, Decision | bool],
+        deps: object,
+        settings: ChatSettings | None,
+        limits: Limits | None,
+        on_event: Emit,
+        approver: Approver | None,
+    ) -> RunResult[OutputT]:
+        recorded = load(sink)
         messages, earlier = recorded.input()
-        program = self.program(limits=limits)
+        then = recorded.asked()
+        program = self.program(settings or settings_of(then), limits or limits_of(then))
         program.model.check()
+        answers = RecordedHandler(recorded)
+        decide = _deciding(decisions, approver, answers.waiting())
         redact = Redactor()
+        recorder = Recorder(
+            sink,
+            run=recorded.run,
+            program=program_hash(program),
+            redact=redact,
+            resumes=recorded,
+        )
         scope = Scope(
             run=recorded.run,
             deps=deps,
             limits=program.spec.limits,
-            listener=on_event,
-            recorder=Recorder(
-                sink,
-                run=recorded.run,
-                program=program_hash(program),
-                redact=redact,
-                resumes=recorded,
-            ),
+            listener=careful(on_event),
+            recorder=recorder,
             redact=redact,
-            approver=_deciding(decisions or {}, approver),
-            recorded=RecordedHandler(recorded),
+            approver=decide,
+            recorded=answers,
         )
         driver = scope.driver(program, messages, earlier=earlier)
         origin = Origin(run=recorded.run, prompt=messages[earlier:], recorded=_recorded(sink))
@@ -415,7 +452,7 @@ class Agent(Generic[OutputT]):
             raise ConfigurationError("There is nothing to answer: give a prompt or a history.")
         program = self.program(options.get("settings"), options.get("limits"))
         program.model.check()
-        to = _first(options.get("trace"), self.trace, os.environ.get("AGENTKIT_TRACE_DIR") or None)
+        to = _first(options.get("trace"), self.trace, _environment_folder())
 
         def begin(listener: Emit) -> tuple[Driver[OutputT], Origin]:
             run, redact, recorder = new_run_id(), Redactor(), None
@@ -428,11 +465,12 @@ class Agent(Generic[OutputT]):
                 run=run,
                 deps=options.get("deps"),
                 limits=program.spec.limits,
-                listener=listener,
+                listener=careful(listener),
                 recorder=recorder,
                 redact=redact,
                 stream=stream,
                 approver=options.get("approver"),
+                asked=asked_of(options.get("settings"), options.get("limits")),
             )
             driver = scope.driver(program, (*earlier, *prompted), earlier=len(earlier))
             return driver, Origin(run=run, prompt=prompted, recorded=_recorded(sink))
@@ -463,13 +501,28 @@ def _messages(prompt: Prompt) -> tuple[UserMessage, ...]:
     return (UserMessage(content=content),)
 
 
-def _deciding(decisions: Mapping[str, Decision], approver: Approver | None) -> Approver:
-    """An approver that knows some decisions already."""
+def _deciding(
+    decisions: Mapping[str, Decision | bool],
+    approver: Approver | None,
+    waiting: Sequence[PendingCall],
+) -> Approver:
+    """An approver that knows what was decided about the calls that wait now.
+
+    Raises:
+        ConfigurationError: A decision is about a call that does not wait.
+    """
+    known: dict[str, Decision | bool] = {}
+    for key, decision in decisions.items():
+        found = [one.at for one in waiting if key in (one.at, one.call.id)]
+        if len(found) != 1:
+            waits = ", ".join(f"{one.at} ({one.call.name})" for one in waiting) or "none"
+            raise ConfigurationError(f"No call waits at {key!r}; those that wait: {waits}.")
+        known[found[0]] = decision
 
     def decide(pending: PendingCall) -> Any:
-        made = decisions.get(pending.at) or decisions.get(pending.call.id)
-        if made is not None:
-            return made
+        # Each decision is used once: a server may give a later call the same id.
+        if pending.at in known:
+            return known.pop(pending.at)
         return approver(pending) if approver is not None else None
 
     return decide
@@ -479,10 +532,24 @@ def _first(*choices: TraceTo | None) -> TraceTo:
     return next((choice for choice in choices if choice is not None), True)
 
 
+def _reopened(trace: Trace | str | os.PathLike[str]) -> FileSink:
+    """The file of an interrupted run, locked for this process."""
+    path = trace.path if isinstance(trace, Trace) else Path(trace).expanduser()
+    if path is None or not path.is_file():
+        raise TraceError(f"There is no trace {str(path)!r}.", path=str(path))
+    return FileSink(path, resume=True)
+
+
+def _environment_folder() -> str | None:
+    """The folder of `AGENTKIT_TRACE_DIR`, whatever its name looks like."""
+    folder = os.environ.get("AGENTKIT_TRACE_DIR")
+    return f"{folder}{os.sep}" if folder else None
+
+
 def _sink(trace: TraceTo, run: str) -> Sink | None:
     if isinstance(trace, bool):
         return MemorySink() if trace else None
-    path = Path(trace)
+    path = Path(trace).expanduser()
     folder = path.is_dir() or str(trace).endswith(("/", os.sep)) or not path.suffix
     return FileSink(path / f"{run}.jsonl" if folder else path)
 
@@ -499,9 +566,15 @@ def _recorded(sink: Sink | None) -> Path | list[bytes] | None:
 
 def run_blocking(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run in this thread, or in one of its own where a loop is running already."""
-    try:
-        current_token()
-    except NoEventLoopError:
+    if not _in_event_loop():
         return anyio.run(main)
     with start_blocking_portal() as portal:
         return portal.call(main)
+
+
+def _in_event_loop() -> bool:
+    try:
+        current_token()
+    except NoEventLoopError:
+        return False
+    return True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +14,8 @@ from typing import Any, Generic, Protocol, cast
 from uuid import UUID, uuid4
 
 import anyio
+import anyio.from_thread
+from anyio.lowlevel import EventLoopToken
 from typing_extensions import TypeVar
 
 from agentkit.effects import Address
@@ -68,6 +72,7 @@ class RunContext(Generic[DepsT]):
         emit: Where progress goes.
         threads: Limits the worker threads of sync tools; None is anyio's own limit.
         services: What the run does for its tools; None outside a run.
+        home: The thread and the event loop of the run; None outside a run.
     """
 
     deps: DepsT = cast("DepsT", None)
@@ -79,6 +84,7 @@ class RunContext(Generic[DepsT]):
     emit: Emit = ignore
     threads: anyio.CapacityLimiter | None = None
     services: Services | None = field(default=None, repr=False)
+    home: tuple[int, EventLoopToken] | None = field(default=None, repr=False)
     _uses: Counter[str] = field(default_factory=Counter[str], repr=False)
 
     @property
@@ -87,9 +93,17 @@ class RunContext(Generic[DepsT]):
         return f"{self.run_id}{self.address}"
 
     def progress(self, value: Any) -> None:
-        """Show `value` to whoever watches the run. May be called from a tool's worker thread."""
-        emit = _progress.get() or self.emit
-        emit(ToolProgress(at=self.address, value=value))
+        """Show `value` to whoever watches the run. May be called from any thread."""
+        event, emit = ToolProgress(at=self.address, value=value), _progress.get()
+        if emit is not None:
+            emit(event)
+        elif self.home is None or self.home[0] == threading.get_ident():
+            self.emit(event)
+        else:
+            # A thread that the tool made itself: the run's own thread has to emit. What comes
+            # after the run's end is for nobody.
+            with contextlib.suppress(anyio.RunFinishedError):
+                anyio.from_thread.run_sync(self.emit, event, token=self.home[1])
 
     def now(self) -> datetime:
         """The time, in UTC. Recorded: a replay of this tool sees the same."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 import anyio
 from anyio import CapacityLimiter
@@ -140,6 +140,7 @@ class Driver(Generic[OutputT]):
         *,
         earlier: int = 0,
         resumed: bool = False,
+        asked: Mapping[str, Any] | None = None,
         recorder: Recorder | None = None,
         listener: Emit = ignore,
         seconds: float | None = None,
@@ -153,6 +154,7 @@ class Driver(Generic[OutputT]):
                 program where an agent hands over to another.
             earlier: How many of the messages are history from before.
             resumed: The trace holds the beginning of the run already.
+            asked: What the run was given instead of the agent's, for the trace.
             recorder: Records the run, if it is recorded.
             listener: Is told what happens.
             seconds: Wall-clock time after which the run ends.
@@ -160,9 +162,11 @@ class Driver(Generic[OutputT]):
         self.program = program
         self.finish: Finish[OutputT] | None = None
         self._agents = [program.spec.at]
+        self._limits = program.spec.limits
         self._messages = messages
         self._earlier = earlier
         self._resumed = resumed
+        self._asked = asked
         self._recorder = recorder
         self._listener = listener
         self._seconds = seconds
@@ -208,7 +212,7 @@ class Driver(Generic[OutputT]):
         if self._recorder is not None:
             at, name = self.program.spec.at, self.program.name
             if not self._resumed:
-                self._recorder.agent_start(at, name, self._messages, self._earlier)
+                self._recorder.agent_start(at, name, self._messages, self._earlier, self._asked)
             for note in self.program.notes:
                 self._recorder.event(note)
         for note in self.program.notes:
@@ -230,7 +234,8 @@ class Driver(Generic[OutputT]):
                 return None
             name, at = finish.handoff
             program = self.program.handoffs[name]()
-            program = replace(program, spec=replace(program.spec, at=at))
+            # The limits of the run stay those of the agent that it began with.
+            program = replace(program, spec=replace(program.spec, at=at, limits=self._limits))
             if self._recorder is not None:
                 self._recorder.agent_start(at, name, finish.messages, len(finish.messages))
             self._agents.append(at)
@@ -265,7 +270,27 @@ class Driver(Generic[OutputT]):
             raise
         finally:
             self._scope = None
+        if batch is not None and len(batch.finished) == len(batch.calls):
+            return batch.outcomes()  # it came too late for this batch; the next effect ends
         return self._interrupt(batch)
+
+    def record(self, effect: Effect, outcome: Outcome | None, performed: Outcome | None) -> None:
+        """Record what the loop is told where that is not what performing came to."""
+        if self._recorder is None or outcome is performed or outcome is None:
+            return
+        effects: Sequence[Effect] = effect.calls if isinstance(effect, ToolBatch) else (effect,)
+        given = outcome if isinstance(effect, ToolBatch) and isinstance(outcome, tuple) else None
+        for index, one in enumerate(effects):
+            if performed is None:
+                self._recorder.started(one)
+            told = cast("ToolOutcome", given[index]) if given is not None else outcome
+            self._recorder.ended(one, told)
+
+    def abandon(self) -> None:
+        """End a run that nobody drives on; what has been done is kept."""
+        if self.finish is None:
+            self._cancelled = self._cancelled or "nobody went on with it"
+            self.send(self._interrupt(None))
 
     def close(self) -> None:
         """Close the trace and tell the listener. Nothing is awaited."""

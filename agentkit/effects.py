@@ -23,7 +23,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, TypeAlias
 
-from agentkit.errors import AgentKitError, RecordedError, ToolsFailed, error_from_data
+from agentkit.errors import (
+    AgentKitError,
+    ConfigurationError,
+    RecordedError,
+    ToolsFailed,
+    error_from_data,
+)
 from agentkit.messages import (
     JsonObject,
     ModelRequest,
@@ -179,9 +185,9 @@ class Failure:
         known = isinstance(error, AgentKitError)
         return cls(
             type=error.type if isinstance(error, RecordedError) else type(error).__name__,
-            message=str(error),
+            message=_said(error),
             data=error.data() if known else {},
-            traceback="".join(traceback.format_exception(error)),
+            traceback=_traced(error),
             exception=error,
         )
 
@@ -195,6 +201,20 @@ class Failure:
         error = error_from_data(self.type, self.message, self.data)
         error.__cause__ = self.exception
         return error
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a broken __str__
+        return ""
+
+
+def _traced(error: BaseException) -> str | None:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:  # a broken __str__, again
+        return None
 
 
 ToolStatus: TypeAlias = Literal["ok", "error", "timeout", "cancelled", "denied"]
@@ -252,6 +272,21 @@ class Decision:
     kind: Literal["approve", "deny", "edit", "answer"]
     text: str = ""
     by: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check what a person wrote before anything depends on it."""
+        if self.kind not in ("approve", "deny", "edit", "answer"):
+            raise ConfigurationError(
+                f"Decision({self.kind!r}): expected Decision.approve(), .deny(reason), "
+                ".edit(arguments) or .answer(text)."
+            )
+        if self.kind == "edit":
+            try:
+                json.loads(self.text)
+            except ValueError as error:
+                raise ConfigurationError(
+                    f"Decision.edit: the arguments are not JSON: {error}."
+                ) from error
 
     @classmethod
     def approve(cls, *, by: str | None = None) -> Self:

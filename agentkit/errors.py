@@ -309,5 +309,5 @@ def error_from_data(type_name: str, message: str, data: Mapping[str, Any]) -> Ag
     """
     cls = AgentKitError.known.get(type_name)
     if cls is None:
-        return RecordedError(message, type=type_name)
+        return RecordedError(f"{type_name}: {message}", type=type_name)
     return cls(message, **{name: data[name] for name in cls.fields if name in data})

@@ -159,8 +159,8 @@ async def _attempt(
             return _outcome(invocation, "ok", tool.render(value))
     except ToolError as error:
         return _outcome(invocation, "error", error.message, error)
-    except Exception as error:
-        text = redact(f"{type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:  # argparse, for one, ends programs
+        text = redact(f"{type(error).__name__}: {_said(error)}")
         return _outcome(invocation, "error", text, error, fatal=tool.on_error == "raise")
     text = f"{invocation.call.name} did not finish within {tool.timeout:g} s."
     return _outcome(invocation, "timeout", text)
@@ -190,7 +190,7 @@ def _outcome(
     invocation: ToolInvocation,
     status: ToolStatus,
     content: Any,
-    error: Exception | None = None,
+    error: BaseException | None = None,
     *,
     fatal: bool = False,
 ) -> ToolOutcome:
@@ -202,6 +202,13 @@ def _outcome(
         error=Failure.of(error) if error is not None else None,
         fatal=fatal,
     )
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a broken __str__ is no reason to end a run
+        return "(it cannot say what happened)"
 
 
 def _unknown(name: str, tools: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ again and again costs a constant factor over reading it once.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, cast, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -63,8 +64,15 @@ def _fields(output: Any) -> dict[str, Any] | None:
     """The fields of a class with fields: of these, pydantic can validate some without others."""
     if isinstance(output, type) and issubclass(output, BaseModel):
         return {
-            field.alias or name: field.annotation for name, field in output.model_fields.items()
+            (one if isinstance(one := field.validation_alias, str) else field.alias) or name: (
+                field.annotation
+            )
+            for name, field in output.model_fields.items()
         }
+    if dataclasses.is_dataclass(output) and isinstance(output, type):
+        hints = get_type_hints(output)
+        names = [field.name for field in cast("Any", dataclasses).fields(output)]
+        return {name: hints[name] for name in names}
     if isinstance(output, type) and hasattr(output, "__annotations__"):
         return get_type_hints(output)
     return None

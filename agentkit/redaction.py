@@ -22,12 +22,16 @@ PATTERNS: Mapping[str, str] = {
     # What keys of these kinds look like is documented by their issuers.
     "api_key": r"\b(?:sk|pk|rk|gsk|xai|fw|csk|r8|nvapi)[-_][A-Za-z0-9_-]{16,}"
     r"|\bAIza[0-9A-Za-z_-]{35}|\bhf_[A-Za-z0-9]{20,}",
+    "url_password": r"(?<=://)[^\s/:@]{0,256}:[^\s/@]{1,256}(?=@)",
     "aws_key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
     "github_token": r"\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}",
     "slack_token": r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
     "bearer": r"(?<=[Bb]earer )[A-Za-z0-9._~+/=-]{12,}",
-    "jwt": r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+",
-    "private_key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?-----END [A-Z ]*PRIVATE KEY-----",
+    # Bounded, and begun only where a word begins: text from tools may be hostile.
+    "jwt": r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,2048}\.[A-Za-z0-9_-]{8,8192}"
+    r"\.[A-Za-z0-9_-]{1,2048}",
+    "private_key": r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----(?:(?!-----)[\s\S]){0,8192}"
+    r"(?:-----END [A-Z ]{0,32}PRIVATE KEY-----)?",
 }
 PLACEHOLDER = re.compile(r"⟦([a-z_]+):[0-9a-f]{8}⟧")
 _SECRETS = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in PATTERNS.items()))

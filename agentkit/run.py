@@ -177,7 +177,8 @@ class Run(Generic[OutputT]):
         while not self._events:
             if self._ended:
                 raise StopAsyncIteration
-            self._changed = anyio.Event()
+            if self._changed.is_set():
+                self._changed = anyio.Event()
             await self._changed.wait()
         return self._events.popleft()
 
@@ -258,18 +259,20 @@ class Step(Generic[OutputT]):
 
     Attributes:
         effect: What the loop asks for. Replace it to change what is performed.
-        outcome: What came of it, or None. Set it to answer without performing, or replace
-            it after `perform` to change what the loop is told.
+        performed: What performing it came to, or None.
+        outcome: What the loop will be told, or None. Set it to answer without performing, or
+            replace it after `perform` to change what the loop is told.
     """
 
     def __init__(self, effect: Effect, driver: Driver[OutputT]) -> None:
         self.effect = effect
         self.outcome: Outcome | None = None
+        self.performed: Outcome | None = None
         self._driver = driver
 
     async def perform(self) -> Outcome:
         """Perform the effect now, to look at its outcome before the loop goes on."""
-        self.outcome = await self._driver.perform(self.effect)
+        self.performed = self.outcome = await self._driver.perform(self.effect)
         return self.outcome
 
 
@@ -287,7 +290,7 @@ class Steps(Generic[OutputT]):
 
     @property
     def result(self) -> RunResult[OutputT]:
-        """The result, once there are no more steps.
+        """The result, once there are no more steps, or once the block was left.
 
         Raises:
             ConfigurationError: There are more steps.
@@ -295,6 +298,8 @@ class Steps(Generic[OutputT]):
         """
         if self._driver.finish is None:
             raise ConfigurationError("The run has more steps; go on to their end first.")
+        if self._driver.finish.status == "cancelled":
+            return result_of(self._driver.finish, self._origin)
         return conclude(self._driver.finish, self._origin)
 
     def __aiter__(self) -> Steps[OutputT]:
@@ -303,11 +308,14 @@ class Steps(Generic[OutputT]):
 
     async def __anext__(self) -> Step[OutputT]:
         """Perform the last step and give the next one."""
+        if self._driver.finish is not None:
+            raise StopAsyncIteration
         if self._step is None:
             effect = self._driver.begin()
         else:
             if self._step.outcome is None:
                 await self._step.perform()
+            self._driver.record(self._step.effect, self._step.outcome, self._step.performed)
             effect = self._driver.send(self._step.outcome)
         if effect is None:
             raise StopAsyncIteration
@@ -324,4 +332,5 @@ async def stepping(
     try:
         yield Steps(driver, origin)
     finally:
+        driver.abandon()
         driver.close()

@@ -6,14 +6,18 @@ the user's middleware, and innermost the one that asks models and runs tools.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import logging
 import os
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from anyio import CapacityLimiter
+from anyio.lowlevel import current_token
 
 from agentkit.driver import Driver, Program
 from agentkit.effects import (
@@ -40,16 +44,17 @@ from agentkit.execution import run_call
 from agentkit.loop import limit_reached
 from agentkit.messages import Message, ModelResponse, ToolMessage, Usage, UserMessage
 from agentkit.prices import priced
-from agentkit.redaction import Redactor
+from agentkit.redaction import PLACEHOLDER, Redactor
 from agentkit.settings import Limits
 from agentkit.spec import Finish
 from agentkit.tools import RunContext
 from agentkit.trace.recorded import RecordedHandler
 from agentkit.trace.recording import Recorder, RecordingHandler
 
-__all__ = ["Approver", "LiveHandler", "ResumingHandler", "Scope", "new_run_id"]
+__all__ = ["Approver", "LiveHandler", "ResumingHandler", "Scope", "careful", "new_run_id"]
 
 OutputT = TypeVar("OutputT")
+_diagnostics = logging.getLogger("agentkit")
 THREADS = 128
 """Worker threads that sync tools of one run may use at the same time, where no limit says."""
 Approver: TypeAlias = Callable[[PendingCall], Any]
@@ -66,6 +71,25 @@ class SubAgent(Protocol):
     def conclude(self, finish: Finish[Any], run: str) -> Any:
         """The result of its run, or the error that ended it, raised."""
         ...
+
+
+def careful(listener: Emit) -> Emit:
+    """A listener that cannot hurt the run: what it raises is logged once, and it is left alone."""
+    if listener is ignore:
+        return ignore
+    broken = False
+
+    def emit(event: Event) -> None:
+        nonlocal broken
+        if broken:
+            return
+        try:
+            listener(event)
+        except Exception:
+            broken = True
+            _diagnostics.exception("on_event failed; it gets no more events of this run")
+
+    return emit
 
 
 def new_run_id() -> str:
@@ -98,6 +122,7 @@ class Scope:
         redact: Takes secrets out of what models are told of exceptions.
         stream: Models are to send their answers piece by piece.
         approver: Decides about calls that need it; without one the run pauses.
+        asked: What the run was given instead of the agent's, for the trace.
         recorded: What an interrupted run had done already, when it is resumed.
         meter: What all its agents together have used so far.
     """
@@ -111,6 +136,7 @@ class Scope:
     stream: bool = False
     approver: Approver | None = None
     recorded: RecordedHandler | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict[str, Any])
     meter: Meter = field(default_factory=Meter)
 
     def emit(self, event: Event) -> None:
@@ -120,35 +146,45 @@ class Scope:
         self.listener(event)
 
     def driver(
-        self, program: Program[OutputT], messages: Sequence[Message], *, earlier: int = 0
+        self,
+        program: Program[OutputT],
+        messages: Sequence[Message],
+        *,
+        earlier: int = 0,
+        nested: bool = False,
     ) -> Driver[OutputT]:
-        """A driver for an agent of this run."""
+        """A driver for an agent of this run; a nested one runs inside a tool call."""
         return Driver(
             program,
             messages,
-            self.handler,
+            functools.partial(self.handler, nested=nested),
             earlier=earlier,
-            resumed=self.recorded is not None and not program.spec.at.parent,
+            resumed=self.recorded is not None and not nested,
+            asked=None if nested else self.asked,
             recorder=self.recorder,
             listener=self.listener,
             seconds=program.spec.limits.seconds,
         )
 
-    def handler(self, program: Program[Any]) -> Handler:
+    def handler(self, program: Program[Any], *, nested: bool = False) -> Handler:
         """What performs an agent's effects, with its middleware around it."""
-        handler: Handler = LiveHandler(program, self)
+        live = LiveHandler(program, self, nested=nested)
+        handler: Handler = live
         for wrap in reversed(program.middleware):
             handler = wrap(handler)
         if self.recorder is not None:
             handler = RecordingHandler(handler, self.recorder)
-        return handler if self.recorded is None else ResumingHandler(self.recorded, handler, self)
+        if self.recorded is None:
+            return handler
+        return ResumingHandler(self.recorded, handler, live, self)
 
 
 class LiveHandler:
     """Performs effects for real: asks the model, runs the tools, calls the user's functions."""
 
-    def __init__(self, program: Program[Any], scope: Scope) -> None:
+    def __init__(self, program: Program[Any], scope: Scope, *, nested: bool = False) -> None:
         self._program = program
+        self._nested_agent = nested
         self._scope = scope
         self._messages: tuple[Message, ...] = ()
         self._nested: dict[Address, Usage] = {}
@@ -172,7 +208,7 @@ class LiveHandler:
         """Run another agent below a tool call; see `RunContext.run`."""
         program = agent.program()
         program = replace(program, spec=replace(program.spec, at=at))
-        driver = self._scope.driver(program, (UserMessage(content=prompt),))
+        driver = self._scope.driver(program, (UserMessage(content=prompt),), nested=True)
         try:
             finish = await driver.execute()
         finally:
@@ -227,21 +263,19 @@ class LiveHandler:
 
     async def _decide(self, pause: Pause) -> tuple[Decision, ...] | Suspended | Failure:
         approver = self._scope.approver
-        if approver is None and self._program.spec.at.parent:
-            # A sub-agent runs inside a tool call, which cannot be put aside.
-            why = "nobody is there to decide; sub-agents need run(approver=…)"
-            return tuple(Decision.deny(why) for _ in pause.pending)
-        if approver is None:
-            return Suspended()
         decisions: list[Decision] = []
         for pending in pause.pending:
             try:
-                made = approver(pending)
+                made = approver(pending) if approver is not None else None
                 made = await made if inspect.isawaitable(made) else made
             except Exception as error:
                 return Failure.of(error)
-            if made is None:
+            if made is None and not self._nested_agent:
                 return Suspended()
+            if made is None:
+                # A sub-agent runs inside a tool call, which cannot be put aside.
+                why = "nobody is there to decide; sub-agents need an approver that does"
+                made = Decision.deny(why)
             if isinstance(made, bool):
                 made = Decision.approve() if made else Decision.deny()
             if not isinstance(made, Decision):
@@ -260,6 +294,7 @@ class LiveHandler:
             emit=self._scope.emit,
             threads=self._threads,
             services=self,
+            home=(threading.get_ident(), current_token()),
         )
 
 
@@ -270,9 +305,12 @@ class ResumingHandler:
     writes is asked about: the run pauses, and goes on with a decision.
     """
 
-    def __init__(self, recorded: RecordedHandler, live: Handler, scope: Scope) -> None:
+    def __init__(
+        self, recorded: RecordedHandler, live: Handler, bare: LiveHandler, scope: Scope
+    ) -> None:
         self._recorded = recorded
         self._live = live
+        self._bare = bare
         self._scope = scope
 
     async def perform(self, effect: Effect) -> Outcome:
@@ -282,7 +320,21 @@ class ResumingHandler:
             made = tuple(decision for decision in known if decision is not None)
             return made if len(made) == len(effect.pending) else await self._live.perform(effect)
         if self._recorded.finished(effect):
-            return await self._recorded.perform(effect)
+            if isinstance(effect, Compute) and effect.name == "toolsets":
+                # Its answer is recorded, but not the tools: they have to be there again.
+                gathered = await self._bare.perform(effect)
+                if isinstance(gathered, Failure):
+                    return gathered
+            outcome = await self._recorded.perform(effect)
+            if isinstance(outcome, ModelResponse):
+                self._scope.meter.used += outcome.usage
+            return outcome
+        if isinstance(effect, ToolInvocation) and PLACEHOLDER.search(effect.call.arguments):
+            text = (
+                f"The arguments of {effect.call.name} at {effect.at} held a secret, which a "
+                "trace does not have. Start the run anew."
+            )
+            return Interrupt(status="error", error=Failure.of(ConfigurationError(text)))
         if not self._recorded.begun(effect):
             return await self._live.perform(effect)
         if not isinstance(effect, ToolInvocation) or effect.effect == "read":

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias, cast
 from agentkit.errors import InvalidSetting
 from agentkit.messages import ForcedTool, ToolChoice, Usage
 
-__all__ = ["ChatSettings", "Limits", "Timeouts"]
+__all__ = ["ChatSettings", "Limits", "Timeouts", "asked_of", "limits_of", "settings_of"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -335,3 +335,34 @@ def _invalid(name: str, value: Any, allowed: str) -> InvalidSetting:
         value=repr(value),
         allowed=allowed,
     )
+
+
+def asked_of(settings: ChatSettings | None, limits: Limits | None) -> dict[str, Any]:
+    """What one run was given instead of its agent's, as a trace holds it.
+
+    Headers and query parameters may be credentials, and are left out.
+    """
+    asked: dict[str, Any] = {}
+    if settings is not None:
+        hidden = ("extra_headers", "extra_query")
+        asked["settings"] = {
+            name: value for name, value in settings.to_params().items() if name not in hidden
+        }
+        choice = settings.forced_choice()
+        asked["settings"] |= {
+            "tool_choice": choice.name if isinstance(choice, ForcedTool) else choice,
+            "keep_tool_choice": settings.keep_tool_choice,
+        }
+    if limits is not None:
+        asked["limits"] = {one.name: getattr(limits, one.name) for one in fields(limits)}
+    return asked
+
+
+def settings_of(asked: Mapping[str, Any]) -> ChatSettings | None:
+    """The settings that a run was given, from its trace."""
+    return ChatSettings(**asked["settings"]) if "settings" in asked else None
+
+
+def limits_of(asked: Mapping[str, Any]) -> Limits | None:
+    """The limits that a run was given, from its trace."""
+    return Limits(**asked["limits"]) if "limits" in asked else None

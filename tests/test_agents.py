@@ -345,7 +345,10 @@ async def test_tools_that_raise_surface_together() -> None:
     assert caught.value.trace is not None
     with pytest.raises(ToolsFailed) as again:
         await replay(caught.value.trace, Agent(ScriptedModel([]), name="boss", tools=[fail, fine]))
-    assert [str(error) for error in again.value.exceptions] == ["one", "two"]
+    assert [str(error) for error in again.value.exceptions] == [
+        "ValueError: one",
+        "ValueError: two",
+    ]
 
 
 async def test_usage_of_sub_agents_in_validators_counts(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -9,12 +10,13 @@ import anyio
 import pytest
 from pydantic import BaseModel
 
-from agentkit import Agent, ChatModel, Limits, ToolMessage, tool
+from agentkit import Agent, ChatModel, Limits, RunContext, ToolMessage, tool
 from agentkit.effects import ModelCall, ToolBatch
 from agentkit.errors import ConfigurationError, LimitExceeded, ModelUnreachable
-from agentkit.events import Event, OutputDelta, TextDelta
+from agentkit.events import Event, OutputDelta, TextDelta, ToolProgress
 from agentkit.messages import AssistantMessage, ModelResponse, UserMessage
 from agentkit.partial import PartialOutput
+from agentkit.replay import replay
 from agentkit.testing import ChatServer, ScriptedModel, reply
 
 pytestmark = pytest.mark.anyio
@@ -163,9 +165,33 @@ async def test_iter_that_is_left_closes_its_trace() -> None:
     """Leaving between two steps leaves a readable trace."""
     async with agent().iter("go", trace=True) as steps:
         async for _ in steps:
+            with pytest.raises(ConfigurationError, match="more steps"):
+                _ = steps.result
             break
-    with pytest.raises(ConfigurationError, match="more steps"):
-        _ = steps.result
+    assert steps.result.status == "cancelled"
+    assert steps.result.trace is not None
+    assert steps.result.trace.status == "cancelled"
+
+
+async def test_edited_outcomes_replay() -> None:
+    """What the loop was told stands in the trace, whoever said it."""
+    async with agent().iter("go") as steps:
+        async for step in steps:
+            outcome = await step.perform()
+            if isinstance(step.effect, ToolBatch):
+                assert isinstance(outcome, tuple)
+                changed = replace(outcome[0].message, content="200")
+                step.outcome = (replace(outcome[0], message=changed), *outcome[1:])
+    assert steps.result.trace is not None
+    again = await replay(steps.result.trace, agent().with_(model=ScriptedModel([])))
+    assert again == steps.result
+
+
+async def test_iter_ends_once() -> None:
+    """Asking again after the end ends again."""
+    async with Agent(ScriptedModel(["hi"])).iter("go") as steps:
+        assert len([step async for step in steps]) == 1
+        assert [step async for step in steps] == []
 
 
 async def test_deadline_in_a_stream() -> None:
@@ -222,3 +248,46 @@ def test_reading_a_growing_output_costs_linear_work() -> None:
     assert read < 15 * len(text)
     assert len(values) > 30
     assert values[-1][:2] == ["item number 0", "item number 1"]
+
+
+async def test_a_listener_that_fails_does_not_hurt_the_run(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is logged once, the run and its history are as without it."""
+
+    def broken(event: Event) -> None:
+        raise ValueError("my UI bug")
+
+    result = await agent().run("go", on_event=broken)
+    assert result.output == "2 and 4"
+    assert [m.text for m in result.messages if isinstance(m, ToolMessage)] == ["2", "4"]
+    assert len(caplog.records) == 1
+
+
+async def test_progress_from_a_thread_of_the_tools_own() -> None:
+    """A tool may report from threads that it made itself."""
+
+    @tool
+    def busy(context: RunContext[None]) -> str:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(context.progress, range(4)))
+        return "done"
+
+    with anyio.fail_after(10):
+        async with Agent(ScriptedModel([[("busy", {})], "x"]), tools=[busy]).stream("go") as run:
+            seen = [event.value async for event in run if isinstance(event, ToolProgress)]
+    assert sorted(seen) == [0, 1, 2, 3]
+
+
+async def test_two_readers_of_one_stream() -> None:
+    """Each event goes to one of them, and both end."""
+    seen: list[Event] = []
+
+    async def read(run: Any) -> None:
+        seen.extend([event async for event in run])
+
+    with anyio.fail_after(10):
+        async with agent().stream("go") as run, anyio.create_task_group() as group:
+            group.start_soon(read, run)
+            group.start_soon(read, run)
+    assert type(seen[-1]).__name__ == "Finished" or len(seen) > 5

@@ -12,8 +12,22 @@ from typing import Any
 
 import pytest
 
-from agentkit import Agent, Decision, ToolMessage, Trace, tool
-from agentkit.errors import ReplayDivergence, TraceError
+from agentkit import (
+    Agent,
+    AssistantMessage,
+    ChatSettings,
+    Decision,
+    Handoff,
+    Limits,
+    ModelResponse,
+    RunContext,
+    ToolCall,
+    ToolMessage,
+    Toolset,
+    Trace,
+    tool,
+)
+from agentkit.errors import ConfigurationError, ReplayDivergence, TraceError
 from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
 
@@ -221,3 +235,114 @@ def test_kill_and_resume_in_another_process(tmp_path: Path) -> None:
     )
     assert finished.stdout.split() == ["done", "3"]
     assert log.read_text().split() == ["1", "2", "2", "3"]
+
+
+async def test_a_decision_is_for_one_call() -> None:
+    """A later call of the same id is asked about again."""
+
+    def calling(path: str) -> ModelResponse:
+        call = ToolCall(id="call_0", name="delete", arguments=f'{{"path": "{path}"}}')
+        return ModelResponse(message=AssistantMessage(tool_calls=(call,)))
+
+    first = await agent(calling("a")).run("go")
+    assert first.trace is not None
+    again = await agent(calling("b")).resume(first.trace, decisions={"call_0": True})
+    assert done == ["delete a"]
+    assert again.status == "paused"
+    assert again.pending[0].at == "/agent/m1/t0"
+
+
+async def test_a_decision_about_another_call_is_refused() -> None:
+    """A misspelt address is said, with those that wait."""
+    first = await agent([("delete", {"path": "a"})]).run("go")
+    assert first.trace is not None
+    with pytest.raises(ConfigurationError, match=r"those that wait: /agent/m0/t0 \(delete\)"):
+        await agent().resume(first.trace, decisions={"/agnt/m0/t0": Decision.approve()})
+
+
+async def test_false_is_a_decision() -> None:
+    """False denies; it is not "nothing decided"."""
+    first = await agent([("delete", {"path": "a"})]).run("go")
+    assert first.trace is not None
+    result = await agent("ok").resume(first.trace, decisions={first.pending[0].at: False})
+    assert told(result) == ["Denied."]
+
+
+@pytest.mark.parametrize("kind", ["aprove", True, None])
+def test_decisions_are_checked(kind: object) -> None:
+    """What is no decision is refused where it is made."""
+    with pytest.raises(ConfigurationError, match=r"Decision\.approve"):
+        Decision(kind)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="not JSON"):
+        Decision.edit("{broken")
+
+
+async def test_settings_and_limits_of_the_run_are_kept(tmp_path: Path) -> None:
+    """What the run was given holds in its resume and its replay."""
+    path = tmp_path / "run.jsonl"
+    options: Any = {"settings": ChatSettings(temperature=0.1), "limits": Limits(repeats=0)}
+    await agent([("delete", {"path": "a"})]).run("go", trace=path, **options)
+    at = "/agent/m0/t0"
+    same: list[Any] = [[("delete", {"path": "a"})], "done"]
+    result = await agent(*same).resume(path, decisions={at: True})
+    assert result.output == "done"
+    assert done == ["delete a"]
+    assert await replay(path, agent()) == result
+
+
+async def test_resume_that_fails_lets_the_file_go(tmp_path: Path) -> None:
+    """An error before the run goes on leaves neither lock nor descriptor."""
+    path = tmp_path / "run.jsonl"
+    await agent([("delete", {"path": "a"})]).run("go", trace=path)
+    with pytest.raises(ConfigurationError):
+        await agent().resume(path, decisions={"nothing": True})
+    assert (await agent().resume(path)).status == "paused"
+    with pytest.raises(TraceError, match="There is no trace"):
+        await agent().resume(tmp_path / "none" / "run.jsonl")
+    assert not (tmp_path / "none").exists()
+
+
+class Payments(Toolset):
+    """Tools that are decided at each step."""
+
+    def tools(self, context: RunContext[None]) -> list[Any]:
+        """One tool that needs approval."""
+        return [delete]
+
+
+async def test_resume_with_a_dynamic_toolset(tmp_path: Path) -> None:
+    """The tools are there again, although what was offered is recorded."""
+    path = tmp_path / "run.jsonl"
+
+    def dynamic(*script: Any) -> Agent[str]:
+        return Agent(ScriptedModel(list(script)), tools=[Payments()])
+
+    await dynamic([("delete", {"path": "a"})]).run("go", trace=path)
+    result = await dynamic("ok").resume(path, decisions={"/agent/m0/t0": True})
+    assert told(result) == ["deleted a"]
+    assert await replay(path, dynamic()) == result
+
+
+async def test_resume_after_a_handoff(tmp_path: Path) -> None:
+    """The agent that took over pauses and goes on as the first one would."""
+    path = tmp_path / "run.jsonl"
+
+    def front(*second: Any) -> Agent[str]:
+        other = Agent(ScriptedModel(list(second)), name="other", tools=[delete])
+        first = [[("transfer_to_other", {})]] if len(second) == 1 and path.exists() is False else []
+        return Agent(ScriptedModel(first), tools=[Handoff(other)])
+
+    paused = await front([("delete", {"path": "a"})]).run("go", trace=path)
+    assert paused.status == "paused"
+    result = await front("done").resume(path, decisions={paused.pending[0].at: True})
+    assert (result.output, done) == ("done", ["delete a"])
+
+
+async def test_secrets_in_pending_calls_are_not_run_as_placeholders(tmp_path: Path) -> None:
+    """A trace does not hold a secret, so a call with one cannot be made from it."""
+    path = tmp_path / "run.jsonl"
+    secret = "sk-abcdefghijklmnopqrstuvwxyz123456"
+    await agent([("delete", {"path": secret})]).run("go", trace=path)
+    with pytest.raises(ConfigurationError, match="held a secret"):
+        await agent("x").resume(path, decisions={"/agent/m0/t0": True})
+    assert done == []

@@ -28,12 +28,14 @@ from agentkit.replay import replay
 from agentkit.run import RunResult
 from agentkit.runner import new_run_id
 from agentkit.trace.reader import Trace
+from agentkit.trace.recording import installed_version
 
 __all__ = ["run"]
 
 app = App(
     name="agentkit",
     help="Agents that call tools, and traces that run again.",
+    version=installed_version("agentkit-replay") or "unknown",
     version_flags=["--version"],
 )
 _EXAMPLE = Path("examples/quickstart.py")

@@ -10,6 +10,7 @@ from agentkit.driver import Driver
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, ignore
 from agentkit.run import Origin, RunResult, conclude
+from agentkit.settings import limits_of, settings_of
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorded import RecordedHandler
 
@@ -48,7 +49,9 @@ async def replay(
     recorded = trace if isinstance(trace, Trace) else Trace.load(trace)
     messages, earlier = recorded.input()
     handler = RecordedHandler(recorded)
-    driver = Driver(agent.program(), messages, lambda _: handler, listener=on_event)
+    then = recorded.asked()
+    program = agent.program(settings_of(then), limits_of(then))
+    driver = Driver(program, messages, lambda _: handler, listener=on_event)
     finish = await driver.execute()
     diverged = finish.error is not None and finish.error.type == "ReplayDivergence"
     if not diverged and (left := handler.left_over()):

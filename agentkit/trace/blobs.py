@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -27,6 +28,8 @@ from agentkit.messages import (
     ToolDefinition,
     ToolMessage,
     UserMessage,
+    is_array,
+    is_object,
 )
 from agentkit.redaction import Redactor
 
@@ -44,7 +47,7 @@ def packed(value: Any, redact: Redactor) -> Any:
     """
     if isinstance(value, Mapping):
         items = cast("Mapping[Any, Any]", value).items()
-        return {redact(str(key)): packed(item, redact) for key, item in items}
+        return {_key(redact(str(key))): packed(item, redact) for key, item in items}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [packed(item, redact) for item in cast("Iterable[Any]", value)]
     match value:
@@ -63,6 +66,10 @@ def packed(value: Any, redact: Redactor) -> Any:
             return packed(value.to_json(), redact)
         case _:
             return packed(_plain(value), redact)
+
+
+def _key(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _text(text: str) -> Any:
@@ -213,12 +220,13 @@ def without_ids(message: JsonObject) -> JsonObject:
 def request_params(request: ModelRequest, redact: Redactor) -> JsonObject:
     """What a request asks for besides its messages and tools, as JSON."""
     params: JsonObject = dict(packed(request.settings, redact))
-    if "extra_headers" in params:
-        # A header may hold any kind of credential, so none is written.
-        headers = cast("Mapping[str, str]", request.settings["extra_headers"])
-        params["extra_headers"] = {
-            name: redact.secret(str(value), "header") for name, value in headers.items()
-        }
+    for name in ("extra_headers", "extra_query"):
+        if name in params:
+            # A header or a query may hold any kind of credential, so none is written.
+            given = cast("Mapping[str, Any]", request.settings[name])
+            params[name] = {key: redact.secret(str(one), "hidden") for key, one in given.items()}
+    if "extra_body" in params:
+        params["extra_body"] = _without_credentials(params["extra_body"], redact)
     if isinstance(request.tool_choice, str):
         params["tool_choice"] = request.tool_choice
     elif request.tool_choice is not None:
@@ -226,3 +234,20 @@ def request_params(request: ModelRequest, redact: Redactor) -> JsonObject:
     if request.output is not None:
         params["output"] = packed(request.output.to_json(), redact)
     return params
+
+
+_CREDENTIAL = re.compile("key|token|secret|passw|auth|credential", re.IGNORECASE)
+
+
+def _without_credentials(value: Any, redact: Redactor) -> Any:
+    """A JSON value without what stands under the name of a credential."""
+    if is_array(value):
+        return [_without_credentials(item, redact) for item in value]
+    if not is_object(value):
+        return value
+    return {
+        name: redact.secret(json.dumps(item), "hidden")
+        if _CREDENTIAL.search(name) and not isinstance(item, (int, float, bool))
+        else _without_credentials(item, redact)
+        for name, item in value.items()
+    }

@@ -114,6 +114,13 @@ class Trace:
             f"The trace{self._where()} ends before its agent has started.", path=self._path_text()
         )
 
+    def asked(self) -> JsonObject:
+        """What the run was given instead of its agent's: settings and limits."""
+        for event in self.events:
+            if event["event"] == "agent.start":
+                return unpacked(event.get("asked", {}))
+        return {}
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a trace that was kept in memory to a new file, readable by its owner only.
 

@@ -18,6 +18,7 @@ from agentkit.effects import (
     ModelCall,
     Outcome,
     Pause,
+    PendingCall,
     Suspended,
     ToolInvocation,
     ToolOutcome,
@@ -28,6 +29,7 @@ from agentkit.messages import (
     AssistantMessage,
     JsonObject,
     ModelResponse,
+    ToolCall,
     ToolMessage,
     Usage,
     message_from_json,
@@ -120,6 +122,25 @@ class RecordedHandler:
     def finished(self, effect: Effect) -> bool:
         """Whether the effect had an end of its own, not by the end of its run."""
         return self._ends.get(effect.at, {}).get("status", "cancelled") != "cancelled"
+
+    def waiting(self) -> tuple[PendingCall, ...]:
+        """The calls about which somebody has to decide before the run can go on."""
+        waiting = [
+            PendingCall(
+                at=Address(at),
+                call=ToolCall(id=asked["id"], name=asked["call"], arguments=asked["arguments"]),
+                kind=asked["kind"],
+            )
+            for at, asked in self._asked.items()
+            if at not in self._decided
+        ]
+        for at, start in self._starts.items():
+            open_ = self._ends.get(at, {}).get("status", "cancelled") == "cancelled"
+            writes = start["event"] == "tool.start" and start["effect"] == "write"
+            if writes and open_ and all(one.at != at for one in waiting):
+                call = ToolCall(id=start["call"], name=start["tool"], arguments=start["arguments"])
+                waiting.append(PendingCall(at=Address(at), call=call, kind="in_flight"))
+        return tuple(waiting)
 
     def begun(self, effect: Effect) -> bool:
         """Whether the effect had at least begun."""

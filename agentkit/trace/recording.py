@@ -36,7 +36,7 @@ from agentkit.trace.blobs import Namer, canonical, digest, packed
 from agentkit.trace.reader import Trace
 from agentkit.trace.writer import Sink, TraceWriter
 
-__all__ = ["SCHEMA", "Recorder", "RecordingHandler", "call_fingerprint"]
+__all__ = ["SCHEMA", "Recorder", "RecordingHandler", "call_fingerprint", "installed_version"]
 
 SCHEMA = "agentkit.trace/1"
 
@@ -84,11 +84,11 @@ class Recorder:
             schema=SCHEMA,
             run=run,
             wall=wall,
-            agentkit=_version("agentkit-replay"),
+            agentkit=installed_version("agentkit-replay"),
             versions={
                 "python": platform.python_version(),
-                "pydantic": _version("pydantic"),
-                "httpx2": _version("httpx2"),
+                "pydantic": installed_version("pydantic"),
+                "httpx2": installed_version("httpx2"),
             },
             capture="full",
             redaction={"key_id": redact.key_id},
@@ -97,13 +97,24 @@ class Recorder:
         )
 
     def agent_start(
-        self, at: Address, agent: str, messages: Sequence[Message], earlier: int
+        self,
+        at: Address,
+        agent: str,
+        messages: Sequence[Message],
+        earlier: int,
+        asked: Mapping[str, Any] | None = None,
     ) -> None:
         """An agent begins with these messages, of which the first `earlier` are history."""
         self._depth += 1
         names = [self._message(message) for message in messages]
         data = {"messages": names, "earlier": earlier}
-        self._writer.write("agent.start", at=at, agent=agent, input=self._blob("input", data))
+        self._writer.write(
+            "agent.start",
+            at=at,
+            agent=agent,
+            input=self._blob("input", data),
+            **({"asked": packed(asked, self.redact)} if asked else {}),
+        )
 
     def agent_end(
         self, at: Address, status: str, output: Any, usage: Usage, error: Failure | None
@@ -150,8 +161,8 @@ class Recorder:
                 self._writer.write(
                     "tool.start",
                     at=at,
-                    tool=call.name,
-                    call=call.id,
+                    tool=packed(call.name, self.redact),
+                    call=packed(call.id, self.redact),
                     arguments=arguments,
                     effect=effect.effect,
                     fp=digest(canonical([call.name, arguments])),
@@ -165,7 +176,12 @@ class Recorder:
                 for one in pending:
                     text = packed(one.call.arguments, self.redact)
                     self._writer.write(
-                        "gate.ask", at=one.at, kind=one.kind, call=one.call.name, arguments=text
+                        "gate.ask",
+                        at=one.at,
+                        kind=one.kind,
+                        call=packed(one.call.name, self.redact),
+                        id=packed(one.call.id, self.redact),
+                        arguments=text,
                     )
             case ToolBatch():
                 pass  # taken apart into its calls before any handler sees it
@@ -325,7 +341,8 @@ def _given(fields: Mapping[str, Any]) -> JsonObject:
 
 
 @functools.cache
-def _version(distribution: str) -> str | None:
+def installed_version(distribution: str) -> str | None:
+    """The version of an installed distribution; None where it runs from its sources alone."""
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -66,12 +66,15 @@ class FileSink:
         TraceError: The file cannot be written, or another process is writing it.
     """
 
+    _closed = False
+
     def __init__(self, path: Path, *, resume: bool = False) -> None:
         self.path = path
         new = os.O_CREAT | os.O_EXCL
         flags = os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | (0 if resume else new)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(path, flags, 0o600)
         except FileExistsError as error:
             raise ConfigurationError(
@@ -101,7 +104,9 @@ class FileSink:
 
     def close(self) -> None:
         """Close the file, and let others write it."""
-        os.close(self._descriptor)
+        if not self._closed:
+            self._closed = True
+            os.close(self._descriptor)
 
 
 def _locked(descriptor: int) -> bool:
@@ -151,7 +156,7 @@ class TraceWriter:
             try:
                 self._log(event, **fields)
                 self.lines += 1
-            except OSError as error:
+            except Exception as error:  # whatever it is: a recorder never kills a run
                 self.failed = True
                 _diagnostics.warning("The trace ends here, the run goes on: %s", error)
 
