@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, TypeVar, cast, get_type_hints
@@ -154,6 +155,7 @@ def assemble(
     toolsets = [one for one in agent.tools if isinstance(one, Toolset)]
     offered = [_offered(tool) for tool in fixed]
     offered += [_handed(one) for one in handoffs.values()]
+    _check_offered(agent, offered, spec)
     tools = {tool.name: tool for tool in fixed}
     at = Address.root(agent.name)
     dynamic = callable(agent.instructions)
@@ -189,6 +191,20 @@ def assemble(
             compact_above=agent.compact_above if agent.compact is not None else None,
         ),
     )
+
+
+def _check_offered(agent: Described, offered: Sequence[OfferedTool], spec: OutputSpec[Any]) -> None:
+    """What the model sees has one meaning a name, handoffs and the output tool included."""
+    targets = Counter(one.target().name for one in agent.tools if isinstance(one, Handoff))
+    names = Counter(one.definition.name for one in offered)
+    if spec.tool is not None:
+        names[spec.tool.name] += 1
+    for what, counts in (("agents to hand over to", targets), ("tools", names)):
+        if twice := [name for name, number in counts.items() if number > 1]:
+            raise InvalidTool(
+                f"Two {what} are called {twice[0]!r}. Give one of them another name.",
+                tool=twice[0],
+            )
 
 
 def output_of(agent: Described, model: Model) -> tuple[OutputSpec[Any], AnyTool | None]:

@@ -8,8 +8,19 @@ becomes. Neither lets a tool's failure out: every call gets its one answer.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    nullcontext,
+)
 from dataclasses import replace
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -166,7 +177,23 @@ async def _attempt(
     return _outcome(invocation, "timeout", text)
 
 
-_limiters: RunVar[WeakKeyDictionary[Any, CapacityLimiter]] = RunVar("limiters")
+class _Gate:
+    """Lets so many in at a time. Held not by the task: a tool may run an agent that calls it."""
+
+    def __init__(self, calls: int) -> None:
+        self._limiter = CapacityLimiter(calls)
+        self._inside: list[object] = []
+
+    async def __aenter__(self) -> None:
+        one = object()
+        await self._limiter.acquire_on_behalf_of(one)
+        self._inside.append(one)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._limiter.release_on_behalf_of(self._inside.pop())
+
+
+_gates: RunVar[WeakKeyDictionary[Any, _Gate]] = RunVar("gates")
 
 
 def shared_limiter(owner: object, calls: int | None) -> AbstractAsyncContextManager[Any]:
@@ -174,11 +201,13 @@ def shared_limiter(owner: object, calls: int | None) -> AbstractAsyncContextMana
     if calls is None:
         return nullcontext()
     try:
-        limiters = _limiters.get()
+        gates = _gates.get()
     except LookupError:
-        limiters = WeakKeyDictionary[Any, CapacityLimiter]()
-        _limiters.set(limiters)
-    return limiters.setdefault(owner, CapacityLimiter(calls))
+        gates = WeakKeyDictionary[Any, _Gate]()
+        _gates.set(gates)
+    if owner not in gates:
+        gates[owner] = _Gate(calls)
+    return gates[owner]
 
 
 def _cancelled(invocation: ToolInvocation) -> ToolOutcome:

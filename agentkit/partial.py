@@ -69,10 +69,15 @@ def _fields(output: Any) -> dict[str, Any] | None:
             )
             for name, field in output.model_fields.items()
         }
-    if dataclasses.is_dataclass(output) and isinstance(output, type):
-        hints = get_type_hints(output)
-        names = [field.name for field in cast("Any", dataclasses).fields(output)]
-        return {name: hints[name] for name in names}
+    declared = getattr(output, "__dataclass_fields__", None)
+    if isinstance(output, type) and declared is not None:
+        hints = get_type_hints(
+            cast("Any", output)
+        )  # class variables among them, which are no fields
+        return {field.name: hints[field.name] for field in _dataclass_fields(output)}
     if isinstance(output, type) and hasattr(output, "__annotations__"):
         return get_type_hints(output)
     return None
+
+
+_dataclass_fields: Any = dataclasses.fields  # its type wants to know more of the class than we do

@@ -103,10 +103,11 @@ def new_run_id() -> str:
 
 @dataclass(slots=True)
 class Meter:
-    """What all agents of a run together have used, and the model calls that are under way."""
+    """What all agents of a run together have used, and what is under way."""
 
     used: Usage = field(default_factory=Usage)
     under_way: int = 0
+    tool_calls: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,6 +220,9 @@ class LiveHandler:
 
     def det(self, at: Address, kind: str, use: int, make: Callable[[], Any]) -> Any:
         """Make a value that is not deterministic, and record it."""
+        recorded = self._scope.recorded
+        if recorded is not None and (known := recorded.det(at, kind, use)) is not None:
+            return known
         value = make()
         if self._scope.recorder is not None:
             self._scope.recorder.det(at, kind, use, value)
@@ -244,7 +248,14 @@ class LiveHandler:
         return response
 
     async def _run(self, invocation: ToolInvocation) -> ToolOutcome:
-        scope = self._scope
+        scope, maximum = self._scope, self._scope.limits.tool_calls
+        if self._nested_agent and maximum is not None and scope.meter.tool_calls >= maximum:
+            text = f"Not executed: the run has reached Limits.tool_calls = {maximum}."
+            message = ToolMessage(
+                call_id=invocation.call.id, name=invocation.call.name, content=text
+            )
+            return ToolOutcome(at=invocation.at, status="error", message=message)
+        scope.meter.tool_calls += 1
         context = self._context(invocation.at)
         outcome = await run_call(
             invocation, self._program.tools, context, emit=scope.emit, redact=scope.redact

@@ -425,3 +425,48 @@ async def test_named_uses_of_a_sub_agent() -> None:
     assert result.trace is not None
     starts = {e["at"] for e in result.trace.events if e["event"] == "model.start"}
     assert {"/boss/m0/t0/left/m0", "/boss/m0/t0/right/m0"} <= starts
+
+
+async def test_tool_call_limit_is_shared() -> None:
+    """A sub-agent makes no more calls than the run has left."""
+    made: list[int] = []
+
+    @tool
+    def work(index: int) -> str:
+        made.append(index)
+        return "ok"
+
+    inner_calls: list[Any] = [("work", {"index": index}) for index in range(10)]
+    inner = Agent(ScriptedModel([inner_calls, "done"]), name="inner", tools=[work])
+    outer = boss(("inner", {"prompt": "x"}), tools=[inner.as_tool()], limits=Limits(tool_calls=4))
+    await outer.run("go")
+    assert len(made) == 3  # and the call of the sub-agent itself
+
+
+async def test_names_that_mean_two_things_are_refused() -> None:
+    """Handoffs and the output tool count among the tools."""
+    one, other = Agent(ScriptedModel([])), Agent(ScriptedModel([]))
+    with pytest.raises(InvalidTool, match="Two agents to hand over to are called 'agent'"):
+        await boss(tools=[Handoff(one, name="a"), Handoff(other, name="b")]).run("go")
+
+    @tool
+    def final_output() -> str:
+        return "mine"
+
+    clashing = Agent(ScriptedModel([]), tools=[final_output], output=int, output_mode="tool")
+    with pytest.raises(InvalidTool, match="Two tools are called 'final_output'"):
+        await clashing.run("go")
+
+
+async def test_bounded_tools_may_be_called_inside_themselves() -> None:
+    """A tool that runs an agent which calls the same tool holds its place twice."""
+
+    @tool(concurrency=2)
+    async def dig(context: RunContext[None], depth: int) -> str:
+        if depth:
+            model = ScriptedModel([[("dig", {"depth": depth - 1})], "deeper"])
+            return (await context.run(Agent(model, name="digger", tools=[dig]), "go")).output
+        return "bottom"
+
+    result = await boss(("dig", {"depth": 1}), tools=[dig]).run("go")
+    assert told(result.messages) == ["deeper"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import anyio
 import pytest
@@ -291,3 +291,20 @@ async def test_two_readers_of_one_stream() -> None:
             group.start_soon(read, run)
             group.start_soon(read, run)
     assert type(seen[-1]).__name__ == "Finished" or len(seen) > 5
+
+
+@dataclass
+class Row:
+    """A dataclass with something that is no field."""
+
+    kind: ClassVar[str] = "row"
+    cells: list[str] = field(default_factory=list)
+
+
+async def test_class_variables_are_no_fields_of_a_partial_output() -> None:
+    """A type that works without streaming works with it."""
+    text = '{"cells": ["a long enough first cell", "and a second one"]}'
+    async with Agent(ScriptedModel([text]), output=Row).stream("go") as run:
+        async for _ in run:
+            pass
+    assert run.result.output == Row(cells=["a long enough first cell", "and a second one"])

@@ -27,7 +27,7 @@ from agentkit import (
     Trace,
     tool,
 )
-from agentkit.errors import ConfigurationError, ReplayDivergence, TraceError
+from agentkit.errors import ConfigurationError, ModelUnreachable, ReplayDivergence, TraceError
 from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
 
@@ -346,3 +346,32 @@ async def test_secrets_in_pending_calls_are_not_run_as_placeholders(tmp_path: Pa
     with pytest.raises(ConfigurationError, match="held a secret"):
         await agent("x").resume(path, decisions={"/agent/m0/t0": True})
     assert done == []
+
+
+async def test_model_that_failed_at_the_end_is_asked_again() -> None:
+    """A server that was down may be up: resume goes on."""
+    with pytest.raises(ModelUnreachable) as failed:
+        await agent([("write", {"path": "a"})], ModelUnreachable("down")).run("go")
+    assert failed.value.trace is not None
+    result = await agent("up again").resume(failed.value.trace)
+    assert result.output == "up again"
+    assert done == ["write a"]
+
+
+async def test_recorded_values_are_the_same_after_a_resume(tmp_path: Path) -> None:
+    """A call that is made again sees the same UUID, so its idempotency key holds."""
+    seen: list[str] = []
+
+    @tool(effect="read")
+    def look(context: RunContext[None]) -> str:
+        seen.append(str(context.uuid()))
+        return "ok"
+
+    def looking(*script: Any) -> Agent[str]:
+        return Agent(ScriptedModel(list(script)), tools=[look])
+
+    path = tmp_path / "run.jsonl"
+    await looking([("look", {})], "done").run("go", trace=path)
+    cut_after(path, b'"det"')
+    await looking("done").resume(path)
+    assert seen[0] == seen[1]

@@ -72,8 +72,10 @@ def load_module(place: str) -> ModuleType:
         try:
             sys.path.insert(0, str(Path.cwd()))
             return importlib.import_module(place)
-        except ImportError as error:
-            raise ConfigurationError(f"The module {place!r} cannot be imported: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise ConfigurationError(
+                f"The module {place!r} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
         finally:
             sys.path.pop(0)
     if not path.is_file():

@@ -19,7 +19,7 @@ from agentkit.cli import inspecting
 from agentkit.cli.apps import load_agent
 from agentkit.cli.console import ERR, OUT
 from agentkit.cli.tree import RunTree, shown, tree_of
-from agentkit.errors import AgentKitError, ConfigurationError, ReplayDivergence
+from agentkit.errors import AgentKitError, ConfigurationError, ReplayDivergence, TraceError
 from agentkit.folders import state_folder
 from agentkit.messages import Usage
 from agentkit.models import ChatModel, resolve_model
@@ -63,7 +63,7 @@ def run() -> None:
     except AgentKitError as error:
         style = "bold red"
         ERR.print(Text.assemble((f"{type(error).__name__}: ", style), shown(error.message)))
-        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+        sys.exit(2 if isinstance(error, (ConfigurationError, TraceError)) else 1)
 
 
 @app.command

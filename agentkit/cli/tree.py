@@ -124,17 +124,18 @@ class RunTree:
         branches: dict[str, Tree] = {}
         for at, node in self._nodes.items():
             parents = (branches[up] for up in _ancestors(at) if up in branches)
-            branch = next(parents, tree).add(self._line(at, node, width))
+            live = console.is_terminal
+            branch = next(parents, tree).add(self._line(at, node, width, live))
             branches[at] = branch
             for note in node.notes:
                 branch.add(Text(shown(f"! {note}", width), style="yellow"))
             if node.result and node.status is not None:
                 branch.add(Text(shown(node.result, width), style="dim"))
             if node.called and f"{at}/t0" not in self._nodes and self.status is not None:
-                branch.add(Text("asked for calls that were not executed", style="dim"))
+                branch.add(Text("asked for the same calls again; told to answer", style="dim"))
         yield tree
 
-    def _line(self, at: str, node: _Node, width: int) -> Table:
+    def _line(self, at: str, node: _Node, width: int, live: bool) -> Table:
         line = Table.grid(padding=(0, 1))
         name = at.rpartition("/")[2]
         text = Text(f"{name} ", style="cyan") + Text(shown(node.label, 40), style="bold")
@@ -144,7 +145,8 @@ class RunTree:
         if node.usage.total_tokens:
             tail += f", {node.usage.input_tokens} → {node.usage.output_tokens} tokens"
         if node.status is None:
-            line.add_row(text, Spinner("dots"), Text(tail if node.ended is None else "", "dim"))
+            waiting = Spinner("dots") if live else Text("…")
+            line.add_row(text, waiting, Text(tail if node.ended is None else "", "dim"))
         else:
             style = _STYLES.get(node.status, "default")
             mark = Text(_MARKS.get(node.status, node.status), style=style)

@@ -56,6 +56,7 @@ class RecordedHandler:
         self._starts: dict[str, JsonObject] = {}
         self._ends: dict[str, JsonObject] = {}
         self._answered: set[str] = set()
+        self._dets: dict[tuple[str, str, int], Any] = {}
         self._asked: dict[str, JsonObject] = {}
         self._decided: dict[str, JsonObject] = {}
         self._agent_end: JsonObject = {}
@@ -63,6 +64,8 @@ class RecordedHandler:
             kind, _, part = event["event"].partition(".")
             if kind in ("model", "tool", "compute") and part in ("start", "end"):
                 (self._starts if part == "start" else self._ends)[event["at"]] = event
+            elif kind == "det":
+                self._dets[event["at"], event["kind"], event["use"]] = unpacked(event["value"])
             elif kind == "gate":
                 (self._asked if part == "ask" else self._decided)[event["at"]] = event
             elif event["event"] == "agent.end":
@@ -119,8 +122,17 @@ class RecordedHandler:
             return None
         return Decision(answer["decision"], unpacked(answer["reason"]), answer["by"])
 
+    def det(self, at: Address, kind: str, use: int) -> Any:
+        """The recorded value that was not deterministic, or None."""
+        return self._dets.get((at, kind, use))
+
     def finished(self, effect: Effect) -> bool:
-        """Whether the effect had an end of its own, not by the end of its run."""
+        """Whether the effect had an end of its own, not by the end of its run.
+
+        A model that failed at the very end is asked again: it may answer now.
+        """
+        if isinstance(effect, ModelCall) and effect.at == self._failed_last:
+            return False
         return self._ends.get(effect.at, {}).get("status", "cancelled") != "cancelled"
 
     def waiting(self) -> tuple[PendingCall, ...]:
@@ -148,8 +160,10 @@ class RecordedHandler:
 
     def left_over(self) -> ReplayDivergence | None:
         """The first recorded effect that the replay never asked for, if there is one."""
+        # What a tool did inside was not asked for again, and need not be.
+        closed = [at for at in self._answered if self._starts[at]["event"] != "model.start"]
         for at in (*self._starts, *self._asked):
-            inside = any(at.startswith(f"{done}/") for done in self._answered)
+            inside = any(at.startswith(f"{done}/") for done in closed)
             if at not in self._answered and not inside:
                 return ReplayDivergence(
                     f"missing_call at {at}: it was recorded, and the replay ended without it. "
@@ -158,6 +172,13 @@ class RecordedHandler:
                     at=at,
                 )
         return None
+
+    @property
+    def _failed_last(self) -> str | None:
+        """The address of the model call whose failure ended the run."""
+        last = next(reversed(self._ends.values()), {"event": "", "status": ""})
+        failed = last["event"] == "model.end" and last["status"] == "error"
+        return last["at"] if failed else None
 
     def _compare(self, start: JsonObject, effect: Effect) -> ReplayDivergence | None:
         match effect:
@@ -230,6 +251,7 @@ def _failure(data: JsonObject) -> Failure:
         message=data.get("message", ""),
         data=unpacked(data.get("data", {})),
         traceback=data.get("traceback"),
+        parts=tuple(_failure(part) for part in data.get("parts", ())),
     )
 
 

@@ -117,5 +117,5 @@ def test_trace_of_another_schema_is_refused(recorded: Path) -> None:
     path = recorded / "run.jsonl"
     path.write_bytes(path.read_bytes().replace(b"agentkit.trace/1", b"agentkit.trace/7", 1))
     done = agentkit("show", "run.jsonl", cwd=recorded)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "agentkit.trace/7" in done.stderr
