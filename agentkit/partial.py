@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any, cast, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 from typing_extensions import TypedDict
 
 __all__ = ["PartialOutput"]
@@ -62,22 +63,16 @@ class PartialOutput:
 
 def _fields(output: Any) -> dict[str, Any] | None:
     """The fields of a class with fields: of these, pydantic can validate some without others."""
-    if isinstance(output, type) and issubclass(output, BaseModel):
-        return {
-            (one if isinstance(one := field.validation_alias, str) else field.alias) or name: (
-                field.annotation
-            )
-            for name, field in output.model_fields.items()
-        }
-    declared = getattr(output, "__dataclass_fields__", None)
-    if isinstance(output, type) and declared is not None:
-        hints = get_type_hints(
-            cast("Any", output)
-        )  # class variables among them, which are no fields
-        return {field.name: hints[field.name] for field in _dataclass_fields(output)}
-    if isinstance(output, type) and hasattr(output, "__annotations__"):
-        return get_type_hints(output)
-    return None
+    if not isinstance(output, type):
+        return None
+    cls = cast("Any", output)
+    if issubclass(output, BaseModel):
+        return {_alias(field) or name: field.annotation for name, field in cls.model_fields.items()}
+    hints = get_type_hints(cls)
+    if hasattr(cls, "__dataclass_fields__"):  # class variables have hints too, and are no fields
+        return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    return hints or None
 
 
-_dataclass_fields: Any = dataclasses.fields  # its type wants to know more of the class than we do
+def _alias(field: FieldInfo) -> str | None:
+    return field.validation_alias if isinstance(field.validation_alias, str) else field.alias
