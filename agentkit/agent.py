@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, Generic, TypeVar, Unpack, cast, get_args, overload
 
 import anyio
 from anyio import NoEventLoopError
@@ -15,21 +15,20 @@ from anyio.from_thread import start_blocking_portal
 from anyio.lowlevel import current_token
 
 from agentkit.assembly import (
-    Compaction,
     Instructions,
-    Source,
     assemble,
     check_compaction,
     output_of,
     sources,
 )
-from agentkit.driver import Driver, Middleware, Program
+from agentkit.driver import Driver, Program
 from agentkit.effects import Decision, PendingCall
 from agentkit.errors import ConfigurationError, TraceError
 from agentkit.events import Emit, ignore
 from agentkit.history import check_history, repair_history
-from agentkit.messages import Message, Part, UserMessage, messages_from_json
+from agentkit.messages import Part, UserMessage, messages_from_json
 from agentkit.models import Model, resolve_model
+from agentkit.options import AgentOptions, Prompt, RunOptions, TraceTo, check_options
 from agentkit.output import Mode, OutputSpec
 from agentkit.redaction import Redactor
 from agentkit.run import (
@@ -57,61 +56,12 @@ __all__ = ["Agent", "AgentOptions", "RunOptions"]
 OutputT = TypeVar("OutputT")
 T = TypeVar("T")
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-TraceTo: TypeAlias = bool | str | os.PathLike[str]
-Prompt: TypeAlias = str | Sequence[Part] | None
-History: TypeAlias = Sequence[Message | Mapping[str, Any]]
-
-
-class AgentOptions(TypedDict, total=False):
-    """What `Agent` takes besides its model and output type; described there."""
-
-    name: str
-    tools: Sequence[Source]
-    instructions: Instructions | None
-    output_mode: Mode
-    output_retries: int
-    output_validators: Sequence[Callable[..., Any]]
-    settings: ChatSettings | None
-    step_settings: Callable[..., Any] | None
-    limits: Limits | None
-    trace: TraceTo | None
-    middleware: Sequence[Middleware]
-    concurrency: int | None
-    compact: Compaction | None
-    compact_above: int | None
 
 
 class _Changes(AgentOptions, total=False):
     """What `Agent.with_` takes besides the output type."""
 
     model: str | Model
-
-
-class RunOptions(TypedDict, total=False):
-    """What every way to run an agent takes besides the prompt.
-
-    Attributes:
-        deps: Given to tools as `RunContext.deps`.
-        history: Earlier messages: ours, or plain chat-completions dicts.
-        repair: Make a history valid that is not, instead of raising `InvalidHistory`.
-        settings: Sampling parameters; what is set here wins over the agent's.
-        limits: Instead of the agent's.
-        trace: Where this run is recorded: a file, a folder (one file a run), True (in
-            memory) or False (not at all). Without a word here or in the agent it goes
-            to a new file in `AGENTKIT_TRACE_DIR` if that is set, else to memory.
-        on_event: Called with each event as it happens. It must not block.
-        approver: Decides about calls that need approval: gets the `PendingCall`, gives a
-            `Decision`, True or False; sync or async. Without one the run pauses.
-    """
-
-    deps: object
-    history: History
-    repair: bool
-    settings: ChatSettings | None
-    limits: Limits | None
-    trace: TraceTo | None
-    on_event: Emit
-    approver: Approver | None
 
 
 class Agent(Generic[OutputT]):
@@ -170,16 +120,13 @@ class Agent(Generic[OutputT]):
     def __init__(
         self, model: str | Model, *, output: Any = str, **options: Unpack[AgentOptions]
     ) -> None:
-        if unknown := options.keys() - AgentOptions.__annotations__.keys():
-            raise TypeError(f"Agent has no option {', '.join(sorted(unknown))}")
+        check_options(options, AgentOptions, "Agent")
+        if not (isinstance(model, str) or hasattr(model, "request")):
+            raise ConfigurationError(f"model={model!r}: expected a model string or a model.")
         name, instructions = options.get("name", "agent"), options.get("instructions")
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise ConfigurationError(
                 f"name={name!r} cannot stand in an address; use letters, digits, _, - and '.'."
-            )
-        if not (instructions is None or isinstance(instructions, str) or callable(instructions)):
-            raise ConfigurationError(
-                f"instructions={instructions!r} is neither text nor a function that gives it."
             )
         check_compaction(options.get("compact"), options.get("compact_above"))
         self.model = model
@@ -442,8 +389,7 @@ class Agent(Generic[OutputT]):
         self, prompt: Prompt, options: RunOptions, *, stream: bool = False
     ) -> OpenDriver[OutputT]:
         """Check the whole call; what is returned opens the trace and begins the run."""
-        if unknown := options.keys() - RunOptions.__annotations__.keys():
-            raise TypeError(f"A run has no option {', '.join(sorted(unknown))}")
+        check_options(options, RunOptions, "A run")
         earlier, prompted = messages_from_json(options.get("history", ())), _messages(prompt)
         if options.get("repair"):
             earlier = repair_history(earlier)
@@ -495,6 +441,11 @@ def program_hash(program: Program[Any]) -> str:
 def _messages(prompt: Prompt) -> tuple[UserMessage, ...]:
     if prompt is None:
         return ()
+    parts = isinstance(prompt, (list, tuple)) and all(isinstance(p, get_args(Part)) for p in prompt)
+    if not (isinstance(prompt, str) or parts):
+        raise ConfigurationError(
+            f"The prompt is {prompt!r}: expected text, or a list of content parts."
+        )
     content = prompt if isinstance(prompt, str) else tuple(prompt)
     if not content:
         raise ConfigurationError("The prompt is empty; give text, or None to go on from history.")

@@ -22,7 +22,6 @@ from agentkit import (
     tool,
 )
 from agentkit.errors import (
-    AgentKitError,
     ConfigurationError,
     InvalidSetting,
     InvalidTool,
@@ -235,7 +234,7 @@ class Wrong:
     """A wrong call and what is said about it."""
 
     make: Any
-    error: type[AgentKitError]
+    error: type[Exception]
     says: str
 
 
@@ -251,7 +250,22 @@ WRONG = [
     Wrong(lambda: Agent("local", tools=[double, double]), InvalidTool, "double"),
     Wrong(lambda: Agent("local", tools=["double"]), InvalidTool, "'double'"),
     Wrong(lambda: Agent("local", name="a/b"), ConfigurationError, "a/b"),
-    Wrong(lambda: Agent("local", instructions=3), ConfigurationError, "3"),  # type: ignore[arg-type]
+    Wrong(lambda: Agent("local", instructions=3), ConfigurationError, "instructions=3"),  # type: ignore[arg-type]
+    Wrong(lambda: Agent("local", limits=3), ConfigurationError, r"expected Limits\("),  # type: ignore[arg-type]
+    Wrong(lambda: Agent("local", settings={}), ConfigurationError, "expected ChatSettings"),  # type: ignore[arg-type]
+    Wrong(lambda: Agent("local", middleware=[3]), ConfigurationError, "middleware"),  # type: ignore[arg-type]
+    Wrong(lambda: Agent("local", tools=double), ConfigurationError, "a list of tools"),  # type: ignore[arg-type]
+    Wrong(lambda: Agent("local", output_mode="nativ"), ConfigurationError, "'native'"),  # type: ignore[arg-type]
+    Wrong(lambda: Agent("local", output_retries=-1), ConfigurationError, ">= 0"),
+    Wrong(lambda: Agent(None), ConfigurationError, "model=None"),  # type: ignore[arg-type]
+    Wrong(lambda: Agent(ScriptedModel([])).run_sync(3), ConfigurationError, "The prompt is 3"),  # type: ignore[arg-type]
+    Wrong(lambda: Agent(ScriptedModel([])).run_sync(["a"]), ConfigurationError, "content parts"),  # type: ignore[arg-type]
+    Wrong(
+        lambda: Agent(ScriptedModel([])).run_sync("x", history="abc"),  # type: ignore[arg-type]
+        ConfigurationError,
+        r"result\.messages",
+    ),
+    Wrong(lambda: Agent("local", tool=[double]), TypeError, "no option tool"),  # type: ignore[arg-type]
     Wrong(lambda: Limits(steps=0), InvalidSetting, r"Limits\.steps is 0"),
     Wrong(lambda: Agent(ScriptedModel([])).run_sync(""), ConfigurationError, "prompt is empty"),
     Wrong(lambda: Agent(ScriptedModel([])).run_sync(None), ConfigurationError, "prompt or a"),

@@ -10,9 +10,9 @@ from typing import Any, get_args
 import pytest
 
 from agentkit import ChatSettings, Limits, RunContext, RunResult, Usage, events
-from agentkit.agent import AgentOptions, RunOptions
 from agentkit.errors import AgentKitError
 from agentkit.models import PROFILES
+from agentkit.options import AgentOptions, RunOptions
 from agentkit.tools import ToolOptions
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +33,7 @@ def public_fields(cls: Any) -> set[str]:
         ("reference/agent.md", public_fields(ChatSettings)),
         ("reference/agent.md", public_fields(RunResult)),
         ("reference/agent.md", public_fields(Usage)),
-        ("reference/agent.md", public_fields(RunContext) - {"emit", "threads", "services"}),
+        ("reference/agent.md", public_fields(RunContext) - {"emit", "threads", "services", "home"}),
         ("reference/events.md", {one.__name__ for one in get_args(events.Event)}),
         ("reference/errors.md", {*AgentKitError.known, "AgentKitError"}),
         ("how-to/tools.md", {*ToolOptions.__annotations__}),
