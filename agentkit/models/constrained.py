@@ -9,8 +9,10 @@ the calls through one schema and explains the tools in the system message;
     ToolCall, content, finish ◀───release──── its text
 
 Calls of earlier steps go back as the text that the model wrote, and tool
-results as what the user says next. Each exchange is rewritten once and kept in
-the memo of its assistant message, so that a step costs what is new in it.
+results as what the user says next. Where the answer is to be plain text, no
+call is shown, because a small model copies what it sees: the results come
+first, as what is known, and then the question. Each exchange is rewritten once
+and kept in the memo of its first message, so that a step costs what is new in it.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from agentkit.messages import (
     ToolDefinition,
     ToolMessage,
     UserMessage,
+    is_object,
 )
 from agentkit.models.call_schema import call_schema
 from agentkit.models.encode import short_id
@@ -50,6 +53,7 @@ __all__ = ["constrain", "release"]
 MOST_CALLS = 8
 """Calls in one response. A weak model goes on for as long as the schema lets it."""
 _KEY = "constrained"
+_KNOWN_KEY = "constrained known"
 
 
 def constrain(request: ModelRequest) -> ModelRequest:
@@ -61,13 +65,13 @@ def constrain(request: ModelRequest) -> ModelRequest:
     Raises:
         InvalidSetting: `tool_choice` names a tool that the request does not have.
     """
-    messages = _without_calls(request.messages)
-    if not request.tools or request.tool_choice == "none":
-        return replace(request, messages=messages, tools=(), tool_choice=None)
+    if _no_calls(request):
+        told = _as_known if request.output is None else _without_calls
+        return replace(request, messages=told(request.messages), tools=(), tool_choice=None)
     form = _form(request)
     return replace(
         request,
-        messages=_guided(messages, form.guide),
+        messages=_guided(_without_calls(request.messages), form.guide),
         tools=(),
         tool_choice=None,
         output=form.output,
@@ -78,6 +82,7 @@ def release(request: ModelRequest, response: ModelResponse, *, at: Address) -> M
     """Read the answer to a constrained request as if the server knew tools.
 
     An answer that was cut off or filtered is returned as it is, and so is an empty one.
+    Calls written where text was asked for are no answer: the content is empty then.
 
     Args:
         request: The request before `constrain`.
@@ -89,7 +94,11 @@ def release(request: ModelRequest, response: ModelResponse, *, at: Address) -> M
     """
     message, text = response.message, response.message.text
     complete = response.finish == "stop" and not message.refusal and not message.tool_calls
-    if not request.tools or request.tool_choice == "none" or not complete or not text.strip():
+    if not complete or not text.strip():
+        return response
+    if _no_calls(request):
+        if request.output is None and _had_calls(request) and _only_calls(text):
+            return replace(response, message=replace(message, content=None))
         return response
     try:
         reply = from_json(text)
@@ -115,6 +124,29 @@ def release(request: ModelRequest, response: ModelResponse, *, at: Address) -> M
             "Constrained tool calls need a server that enforces response_format json_schema.",
             model=response.model,
         ) from error
+
+
+def _no_calls(request: ModelRequest) -> bool:
+    return not request.tools or request.tool_choice == "none"
+
+
+def _had_calls(request: ModelRequest) -> bool:
+    """Whether the model may have seen how calls are written; otherwise they are its own text."""
+    return bool(request.tools) or any(
+        isinstance(message, AssistantMessage) and message.tool_calls for message in request.messages
+    )
+
+
+def _only_calls(text: str) -> bool:
+    try:
+        reply = from_json(text)
+    except ValueError:
+        return False
+    match reply:
+        case {"calls": [*calls], **rest} if not rest:
+            return all(is_object(call) and "tool" in call for call in calls)
+        case _:
+            return False
 
 
 def _name(call: Any) -> str:
@@ -258,6 +290,69 @@ def _without_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return tuple(plain)
 
 
+def _as_known(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The history without calls: in each turn what tools returned, then what the user said."""
+    plain: list[Message] = []
+    start = 0
+    while start < len(messages):
+        end = start
+        while end < len(messages) and _of_turn(messages[end]):
+            end += 1
+        turn = messages[start:end]
+        if all(isinstance(message, UserMessage) for message in turn):
+            end = max(end, start + 1)
+            plain += messages[start:end]
+        else:
+            plain.append(_known(turn[0], turn[1:]))
+        start = end
+    return tuple(plain)
+
+
+def _of_turn(message: Message) -> bool:
+    """Whether it is a question or a part of the work on it, and not an answer."""
+    if isinstance(message, AssistantMessage):
+        return bool(message.tool_calls)
+    return not isinstance(message, SystemMessage)
+
+
+def _known(first: Message, rest: tuple[Message, ...]) -> UserMessage:
+    """A turn as one message of the user. Made once."""
+    memo: dict[Any, Any] = first._memo  # pyright: ignore[reportPrivateUsage] # made for codecs
+    kept: tuple[tuple[Message, ...], UserMessage] | None = memo.get(_KNOWN_KEY)
+    if kept is None or not _same(kept[0], rest):
+        turn = (first, *rest)
+        calls = {
+            call.id: call
+            for message in turn
+            if isinstance(message, AssistantMessage)
+            for call in message.tool_calls
+        }
+        known: list[Part] = []
+        for message in turn:
+            if isinstance(message, ToolMessage):
+                label = _label(message, calls.get(message.call_id))
+                known += (TextPart(text=f"{label} returned: "), *_parts(message))
+                known.append(TextPart(text="\n"))
+            elif isinstance(message, AssistantMessage) and message.text:
+                known.append(TextPart(text=f"{message.text}\n"))
+        for message in turn:
+            if isinstance(message, UserMessage):
+                known += (TextPart(text="\n"), *_parts(message))
+        kept = memo[_KNOWN_KEY] = (rest, _said_by_user(known))
+    return kept[1]
+
+
+def _label(message: ToolMessage, call: ToolCall | None) -> str:
+    """What was called, as code, which a model does not take for the form of an answer."""
+    name = message.name or (call.name if call else message.call_id)
+    arguments: Any = _value(call) if call else {}
+    if is_object(arguments):
+        shown = ", ".join(f"{key}={_json(value)}" for key, value in arguments.items())
+    else:
+        shown = _json(arguments)
+    return f"`{name}({shown})`"
+
+
 def _exchange(first: Message, rest: tuple[Message, ...]) -> tuple[Message, ...]:
     """An assistant message with calls and what answers it, as text. Made once."""
     memo: dict[Any, Any] = first._memo  # pyright: ignore[reportPrivateUsage] # made for codecs
@@ -299,11 +394,14 @@ def _told_results(
             arguments = _json(_value(call)) if call else ""
             parts.append(TextPart(text=f"{name}({arguments}) returned: "))
         parts += _parts(message)
-    if not parts:
-        return ()
-    if all(isinstance(part, TextPart) for part in parts):
-        return (UserMessage(content="".join(cast(TextPart, part).text for part in parts)),)
-    return (UserMessage(content=tuple(parts)),)
+    return (_said_by_user(parts),) if parts else ()
+
+
+def _said_by_user(parts: Sequence[Part]) -> UserMessage:
+    """Text alone is one text; with other parts it is parts."""
+    texts = [part.text for part in parts if isinstance(part, TextPart)]
+    whole = len(texts) == len(parts)
+    return UserMessage(content="".join(texts) if whole else tuple(parts))
 
 
 def _parts(message: Message) -> tuple[Part, ...]:

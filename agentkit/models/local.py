@@ -42,6 +42,9 @@ LOCAL = replace(
 )
 """The profile of the embedded server."""
 
+_FREE_TEXT = {"frequency_penalty": 0.2}
+"""Ends most loops of the default model. Not with tools: there it is to copy values."""
+
 
 class LocalModel:
     """A model that runs on this machine: `Agent("local")`, or any other .gguf file.
@@ -131,6 +134,8 @@ class LocalModel:
             ModelError: There is no usable answer.
         """
         server, chat = await self._started()
+        if self._path is None and not request.tools and request.output is None:
+            request = replace(request, settings={**_FREE_TEXT, **request.settings})
         try:
             return await chat.request(request, at=at, emit=emit, stream=stream)
         except ModelUnreachable as error:

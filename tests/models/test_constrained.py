@@ -381,7 +381,7 @@ def test_a_parameters_schema_is_one_line(schema: Any, shown: str) -> None:
 
 def test_calls_and_results_go_back_as_text() -> None:
     """What the model wrote, and then one user message with all results."""
-    asked = constrain(ask(QUESTION, CALLED, *RESULTS, choice="none"))
+    asked = constrain(ask(QUESTION, CALLED, *RESULTS, choice="none", output=WARMER))
     assert asked.messages == (
         QUESTION,
         AssistantMessage(
@@ -397,19 +397,17 @@ def test_calls_and_results_go_back_as_text() -> None:
 
 def test_what_the_user_says_next_joins_the_results() -> None:
     """So that the roles alternate, as many templates want it."""
-    asked = constrain(ask(QUESTION, CALLED, *RESULTS, UserMessage(content="And?"), choice="none"))
-    assert len(asked.messages) == 3
-    assert str(asked.messages[2].content).endswith("returned: 14 °C\nAnd?")
+    asked = constrain(ask(QUESTION, CALLED, *RESULTS, UserMessage(content="And?")))
+    assert len(asked.messages) == 4
+    assert str(asked.messages[3].content).endswith("returned: 14 °C\nAnd?")
 
 
 def test_images_among_the_results_stay_images() -> None:
     """The message is of parts then."""
     image = ImagePart(url="data:image/png;base64,AA==")
     call = AssistantMessage(tool_calls=(PARIS,))
-    asked = constrain(
-        ask(QUESTION, call, ToolMessage(call_id="c1", content=(image,)), choice="none")
-    )
-    assert asked.messages[2].content == (
+    asked = constrain(ask(QUESTION, call, ToolMessage(call_id="c1", content=(image,))))
+    assert asked.messages[3].content == (
         TextPart(text='get_weather({"city": "Paris"}) returned: '),
         image,
     )
@@ -418,8 +416,8 @@ def test_images_among_the_results_stay_images() -> None:
 def test_text_beside_calls_is_kept() -> None:
     """As another model may have said it."""
     message = AssistantMessage(content="Let me look.", tool_calls=(PARIS,))
-    asked = constrain(ask(QUESTION, message, RESULTS[0], choice="none"))
-    assert asked.messages[1].content == (
+    asked = constrain(ask(QUESTION, message, RESULTS[0]))
+    assert asked.messages[2].content == (
         'Let me look.\n{"calls": [{"tool": "get_weather", "arguments": {"city": "Paris"}}]}'
     )
 
@@ -428,16 +426,16 @@ def test_text_beside_calls_is_kept() -> None:
 def test_arguments_that_are_no_json(raw: str, shown: str) -> None:
     """Shown as the text they are; none are an empty object."""
     message = AssistantMessage(tool_calls=(ToolCall(id="c1", name="get_time", arguments=raw),))
-    asked = constrain(ask(QUESTION, message, RESULTS[0], choice="none"))
-    assert asked.messages[1].content == (
+    asked = constrain(ask(QUESTION, message, RESULTS[0]))
+    assert asked.messages[2].content == (
         f'{{"calls": [{{"tool": "get_time", "arguments": {shown}}}]}}'
     )
 
 
 def test_results_whose_calls_are_gone() -> None:
     """A history that was cut still tells what the tools returned."""
-    asked = constrain(ask(RESULTS[0], choice="none"))
-    assert asked.messages == (UserMessage(content="get_weather() returned: 21 °C"),)
+    asked = constrain(ask(RESULTS[0]))
+    assert asked.messages[1:] == (UserMessage(content="get_weather() returned: 21 °C"),)
 
 
 def test_old_messages_are_rewritten_once() -> None:
@@ -453,10 +451,10 @@ def test_old_messages_are_rewritten_once() -> None:
 
 def test_other_results_of_the_same_calls_are_seen() -> None:
     """As after a fork that changed one."""
-    constrain(ask(QUESTION, CALLED, *RESULTS, choice="none"))
+    constrain(ask(QUESTION, CALLED, *RESULTS))
     other = ToolMessage(call_id="c2", name="get_weather", content="30 °C")
-    asked = constrain(ask(QUESTION, CALLED, RESULTS[0], other, choice="none"))
-    assert str(asked.messages[2].content).endswith("30 °C")
+    asked = constrain(ask(QUESTION, CALLED, RESULTS[0], other))
+    assert str(asked.messages[3].content).endswith("30 °C")
 
 
 def test_other_outputs_of_the_same_tools_are_seen() -> None:
@@ -464,6 +462,71 @@ def test_other_outputs_of_the_same_tools_are_seen() -> None:
     assert len(schema_of(ask())["anyOf"]) == 2
     assert "anyOf" not in schema_of(ask(choice="required"))
     assert schema_of(ask(output=WARMER))["anyOf"][1]["properties"] == {"answer": WARMER.schema}
+
+
+# The history where the answer is to be text
+
+KNOWN = UserMessage(
+    content='`get_weather(city="Paris")` returned: 21 °C\n'
+    '`get_weather(city="London")` returned: 14 °C\n\n'
+    "Which is warmer?"
+)
+
+
+@pytest.mark.parametrize("fields", [{"choice": "none"}, {"tools": ()}], ids=["none", "no tools"])
+def test_for_text_the_results_stand_before_the_question(fields: Any) -> None:
+    """Without the calls, whose form a small model would copy."""
+    asked = constrain(ask(SystemMessage(content="Hi"), QUESTION, CALLED, *RESULTS, **fields))
+    assert asked.messages == (SystemMessage(content="Hi"), KNOWN)
+
+
+def test_for_text_all_steps_of_a_turn_are_one_message() -> None:
+    """With what else was said on the way; the roles alternate."""
+    time = ToolCall(id="c3", name="get_time", arguments="")
+    more = AssistantMessage(content="Let me look.", tool_calls=(time,))
+    noon = ToolMessage(call_id="c3", content="12:00")
+    first = (QUESTION, AssistantMessage(tool_calls=(PARIS,)), RESULTS[0], more, noon)
+    answer = AssistantMessage(content="Paris.")
+    asked = constrain(ask(*first, UserMessage(content="Now?"), answer, QUESTION, choice="none"))
+    assert asked.messages == (
+        UserMessage(
+            content='`get_weather(city="Paris")` returned: 21 °C\n'
+            "Let me look.\n"
+            "`get_time()` returned: 12:00\n\n"
+            "Which is warmer?\n"
+            "Now?"
+        ),
+        answer,
+        QUESTION,
+    )
+
+
+def test_for_text_arguments_that_are_no_json_are_shown_as_they_are() -> None:
+    """As text in quotes."""
+    call = AssistantMessage(tool_calls=(ToolCall(id="c1", name="get_time", arguments='{"a'),))
+    asked = constrain(ask(QUESTION, call, RESULTS[0], choice="none"))
+    assert asked.messages[0].text.startswith('`get_weather("{\\"a")` returned: 21 °C')
+
+
+def test_for_text_images_stay_images() -> None:
+    """Those of results and those of the question."""
+    image = ImagePart(url="data:image/png;base64,AA==")
+    shown = ToolMessage(call_id="c1", name="get_weather", content=(image,))
+    question = UserMessage(content=(image, TextPart(text="Which?")))
+    call = AssistantMessage(tool_calls=(PARIS,))
+    (message,) = constrain(ask(question, call, shown, choice="none")).messages
+    assert [part for part in message.content or () if part == image] == [image, image]
+
+
+def test_for_text_a_turn_is_rewritten_once() -> None:
+    """The next request gets the very same object, and other results are seen."""
+    turn = (QUESTION, CALLED, *RESULTS)
+    first = constrain(ask(*turn, choice="none")).messages[0]
+    answered = (*turn, AssistantMessage(content="Paris."), QUESTION)
+    assert constrain(ask(*answered, choice="none")).messages[0] is first
+    other = ToolMessage(call_id="c2", name="get_weather", content="30 °C")
+    changed = constrain(ask(QUESTION, CALLED, RESULTS[0], other, choice="none")).messages[0]
+    assert "30 °C" in changed.text
 
 
 # How the answer is read
@@ -520,10 +583,33 @@ def test_what_is_no_complete_answer_is_left_alone(response: ModelResponse) -> No
     assert release(ask(), response, at=AT) is response
 
 
-@pytest.mark.parametrize("request_", [ask(choice="none"), ask(tools=())], ids=["none", "no tools"])
-def test_an_answer_that_could_hold_no_calls_is_left_alone(request_: ModelRequest) -> None:
-    """Even if it looks as if it did."""
-    response = said('{"calls": []}')
+@pytest.mark.parametrize(
+    "request_",
+    [ask(choice="none"), ask(QUESTION, CALLED, *RESULTS, tools=())],
+    ids=["none", "no tools any more"],
+)
+@pytest.mark.parametrize("text", ['{"calls": []}', json.dumps(calls_of("get_time", {}))])
+def test_calls_where_text_was_asked_for_are_no_answer(request_: ModelRequest, text: str) -> None:
+    """The content is empty: the loop asks again once, and then it is an error."""
+    response = release(request_, said(text), at=AT)
+    assert response.message == AssistantMessage()
+    assert response.finish == "stop"
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        (ask(tools=()), json.dumps(calls_of("get_time", {}))),
+        (ask(choice="none", output=WARMER), '{"calls": []}'),
+        (ask(choice="none"), '{"calls": [1]}'),
+        (ask(choice="none"), '{"calls": [], "answer": 1}'),
+        (ask(choice="none"), 'I wrote {"calls": []}.'),
+    ],
+    ids=["never had tools", "typed", "not calls", "more than calls", "among text"],
+)
+def test_an_answer_of_its_own_is_left_alone(request_: ModelRequest, text: str) -> None:
+    """Even if it looks a little like calls."""
+    response = said(text)
     assert release(request_, response, at=AT) is response
 
 
@@ -559,7 +645,7 @@ def test_what_is_written_for_calls_is_read_as_those_calls(
         ToolCall(id=str(i), name=name, arguments=json.dumps(arguments))
         for i, (name, arguments) in enumerate(made)
     )
-    written = constrain(ask(AssistantMessage(tool_calls=calls), choice="none")).messages[0]
+    written = constrain(ask(AssistantMessage(tool_calls=calls))).messages[1]
     assert isinstance(written, AssistantMessage)
     read = release(ask(), said(written.text), at=AT).message.tool_calls
     assert [(call.name, json.loads(call.arguments)) for call in read] == made

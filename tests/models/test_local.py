@@ -147,10 +147,39 @@ async def test_a_typed_answer_from_results(model: LocalModel, sky: str, celsius:
     assert json.loads(response.message.text) == {"sky": sky, "celsius": celsius}
 
 
+@pytest.mark.parametrize(("city", "time"), [("Tokyo", "22:40"), ("Paris", "15:40")])
+async def test_a_text_answer_from_results(model: LocalModel, city: str, time: str) -> None:
+    """It tells the result, and not the calls in their JSON form."""
+    definition = ToolDefinition(
+        name="get_time", description="Local time in a city.", parameters=WEATHER.parameters
+    )
+    call = ToolCall(id="c1", name="get_time", arguments=json.dumps({"city": city}))
+    request = ModelRequest(
+        messages=(
+            UserMessage(content=f"What time is it in {city}?"),
+            AssistantMessage(tool_calls=(call,)),
+            ToolMessage(call_id="c1", name="get_time", content=time),
+        ),
+        tools=(definition,),
+        tool_choice="none",
+    )
+    text = (await model.request(request)).message.text
+    assert time in text
+    assert '"calls"' not in text
+
+
 async def test_the_same_answer_every_time(model: LocalModel) -> None:
     """Temperature is 0 unless the request says otherwise."""
     first, second = [(await model.request(ask("Name a colour."))).message for _ in range(2)]
     assert first == second
+
+
+@pytest.mark.parametrize("text", ["What is the capital of France?", "Write a haiku about rain."])
+async def test_it_does_not_repeat_itself_for_ever(model: LocalModel, text: str) -> None:
+    """Without the penalty both go on until the limit of tokens."""
+    response = await model.request(ask(text))
+    assert response.finish == "stop"
+    assert response.usage.output_tokens < 200
 
 
 async def test_a_context_that_is_too_small(weights: Path) -> None:
@@ -162,7 +191,7 @@ async def test_a_context_that_is_too_small(weights: Path) -> None:
 
 async def test_an_answer_has_an_end(weights: Path) -> None:
     """1,024 tokens where the request does not say."""
-    assert LOCAL.defaults == {"temperature": 0, "max_completion_tokens": 1024}
+    assert LOCAL.defaults["max_completion_tokens"] == 1024
     assert LOCAL.repeats == 0
     assert LOCAL.output_modes[0] == "native"
 
