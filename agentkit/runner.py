@@ -260,6 +260,8 @@ class LiveHandler:
         outcome = await run_call(
             invocation, self._program.tools, context, emit=scope.emit, redact=scope.redact
         )
+        size = len(outcome.message.text.encode("utf-8", "replace"))
+        scope.meter.used += Usage(tool_bytes=size)
         nested = self._nested.pop(invocation.at, None)
         return outcome if nested is None else replace(outcome, usage=nested)
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from agentkit import Agent, Limits, RunContext, Tool, tool
 from agentkit.effects import Address, Effect, ModelCall, Outcome, ToolBatch, ToolOutcome
 from agentkit.loop import conversation
@@ -22,6 +24,7 @@ from agentkit.messages import (
 from agentkit.models.chat import decode_response, encode_request
 from agentkit.models.profiles import Profile
 from agentkit.output import output_spec
+from agentkit.partial import PartialOutput
 from agentkit.spec import AgentSpec, OfferedTool
 from agentkit.testing import FunctionModel, ScriptedModel
 
@@ -157,3 +160,29 @@ def test_first_use_of_a_tool(benchmark: Any) -> None:
         return place + when
 
     assert benchmark(lambda: Tool(look).definition).name == "look"
+
+
+class Item(BaseModel):
+    """One of many."""
+
+    name: str
+    price: float
+
+
+class Cart(BaseModel):
+    """A typed output that takes long to write."""
+
+    items: list[Item]
+
+
+def test_read_a_growing_output(benchmark: Any) -> None:
+    """What it costs to show 200 items while they are written, four characters at a time."""
+    items = [Item(name=f"item {number}", price=number * 1.5) for number in range(200)]
+    text = Cart(items=items).model_dump_json()
+
+    def read() -> int:
+        partial = PartialOutput(Cart, bare=False)
+        pieces = (text[start : start + 4] for start in range(0, len(text), 4))
+        return sum(partial.feed(piece) is not None for piece in pieces)
+
+    assert benchmark(read) > 20
