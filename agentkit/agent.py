@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Generic, TypeVar, Unpack, cast, get_args, overload
+from typing import Any, Generic, TypeVar, Unpack, get_args, overload
 
 import anyio
 from anyio import NoEventLoopError
@@ -245,71 +245,39 @@ class Agent(Generic[OutputT]):
             ReplayDivergence: The agent is not the one that was interrupted.
             AgentKitError: As of `run`.
         """
-        if isinstance(trace, Trace) and trace.path is None:
-            return await self._resume(
-                MemorySink([*(trace.kept or ())]),
-                lambda sink: Trace(cast("MemorySink", sink).lines),
-                decisions or {},
-                deps,
-                settings,
-                limits,
-                on_event,
-                approver,
-            )
         sink = _reopened(trace)
         try:
-            return await self._resume(
+            memory = isinstance(sink, MemorySink)
+            recorded = Trace(sink.lines) if memory else Trace.load(sink.path)
+            messages, earlier = recorded.input()
+            then = recorded.asked()
+            program = self.program(settings or settings_of(then), limits or limits_of(then))
+            program.model.check()
+            answers = RecordedHandler(recorded)
+            decide = _deciding(decisions or {}, approver, answers.waiting())
+            redact = Redactor()
+            recorder = Recorder(
                 sink,
-                lambda _: Trace.load(sink.path),
-                decisions or {},
-                deps,
-                settings,
-                limits,
-                on_event,
-                approver,
+                run=recorded.run,
+                program=program_hash(program),
+                redact=redact,
+                resumes=recorded,
             )
+            scope = Scope(
+                run=recorded.run,
+                deps=deps,
+                limits=program.spec.limits,
+                listener=careful(on_event),
+                recorder=recorder,
+                redact=redact,
+                approver=decide,
+                recorded=answers,
+            )
+            driver = scope.driver(program, messages, earlier=earlier)
+            origin = Origin(run=recorded.run, prompt=messages[earlier:], recorded=_recorded(sink))
+            return conclude(await driver.execute(), origin)
         finally:
-            sink.close()  # once more does no harm
-
-    async def _resume(
-        self,
-        sink: Sink,
-        load: Callable[[Sink], Trace],
-        decisions: Mapping[str, Decision | bool],
-        deps: object,
-        settings: ChatSettings | None,
-        limits: Limits | None,
-        on_event: Emit,
-        approver: Approver | None,
-    ) -> RunResult[OutputT]:
-        recorded = load(sink)
-        messages, earlier = recorded.input()
-        then = recorded.asked()
-        program = self.program(settings or settings_of(then), limits or limits_of(then))
-        program.model.check()
-        answers = RecordedHandler(recorded)
-        decide = _deciding(decisions, approver, answers.waiting())
-        redact = Redactor()
-        recorder = Recorder(
-            sink,
-            run=recorded.run,
-            program=program_hash(program),
-            redact=redact,
-            resumes=recorded,
-        )
-        scope = Scope(
-            run=recorded.run,
-            deps=deps,
-            limits=program.spec.limits,
-            listener=careful(on_event),
-            recorder=recorder,
-            redact=redact,
-            approver=decide,
-            recorded=answers,
-        )
-        driver = scope.driver(program, messages, earlier=earlier)
-        origin = Origin(run=recorded.run, prompt=messages[earlier:], recorded=_recorded(sink))
-        return conclude(await driver.execute(), origin)
+            sink.close()  # the run has closed it already, unless it never began
 
     def run_sync(self, prompt: Prompt, **options: Unpack[RunOptions]) -> RunResult[OutputT]:
         """`run`, for code that is not async: in a script, a notebook, or inside a running loop.
@@ -483,8 +451,10 @@ def _first(*choices: TraceTo | None) -> TraceTo:
     return next((choice for choice in choices if choice is not None), True)
 
 
-def _reopened(trace: Trace | str | os.PathLike[str]) -> FileSink:
-    """The file of an interrupted run, locked for this process."""
+def _reopened(trace: Trace | str | os.PathLike[str]) -> FileSink | MemorySink:
+    """Where the trace of an interrupted run goes on: its file, locked, or a copy of its lines."""
+    if isinstance(trace, Trace) and trace.kept is not None:
+        return MemorySink([*trace.kept])
     path = trace.path if isinstance(trace, Trace) else Path(trace).expanduser()
     if path is None or not path.is_file():
         raise TraceError(f"There is no trace {str(path)!r}.", path=str(path))

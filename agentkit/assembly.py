@@ -10,12 +10,13 @@ import functools
 import inspect
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, TypeVar, cast, get_type_hints
 
 from pydantic import TypeAdapter
 
+from agentkit.calling import awaited
 from agentkit.driver import ComputeFunction, Middleware, Program
 from agentkit.effects import Address
 from agentkit.errors import ConfigurationError, InvalidSetting, InvalidTool
@@ -138,8 +139,6 @@ def assemble(
     bounds = limits or agent.limits
     if bounds.repeats is None:
         bounds = replace(bounds, repeats=model.profile.repeats)
-    if agent.concurrency is not None and agent.concurrency < 1:
-        raise ConfigurationError(f"concurrency={agent.concurrency!r}: expected None or >= 1.")
     if bounds.cost is not None:
         check_price(model.name)
     merged = agent.settings.merge(settings) if settings is not None else agent.settings
@@ -289,7 +288,7 @@ def _validator(function: Callable[..., Any], spec: OutputSpec[Any]) -> ComputeFu
     async def validate(context: RunContext[Any], text: str) -> bool:
         output = spec.check(text)
         said = function(context, output) if wants_context else function(output)
-        await _awaited(said)
+        await awaited(said)
         return True
 
     return validate
@@ -300,7 +299,7 @@ def _of_step(function: Callable[..., Any], merged: ChatSettings) -> ComputeFunct
     call = with_context(function)
 
     async def settings(context: RunContext[Any], _: Any) -> dict[str, Any]:
-        step = await _awaited(call(context, None))
+        step = await awaited(call(context, None))
         chosen = merged.merge(step or ChatSettings())
         choice = (step or ChatSettings()).forced_choice()
         forced = {"name": choice.name} if isinstance(choice, ForcedTool) else choice
@@ -318,7 +317,7 @@ def _approval(tool: AnyTool) -> ComputeFunction:
             data = json.loads(arguments)
         except ValueError:
             data = {}  # a person sees the text itself
-        return bool(await _awaited(asked(context, data)))
+        return bool(await awaited(asked(context, data)))
 
     return needed
 
@@ -344,7 +343,7 @@ def _gathering(
 
 def _compacting(compact: Compaction) -> ComputeFunction:
     async def shorten(context: RunContext[Any], messages: Sequence[Message]) -> list[Any] | None:
-        shorter = await _awaited(compact(messages))
+        shorter = await awaited(compact(messages))
         if shorter is None or (len(shorter) == len(messages) and shorter == messages):
             return None
         shorter = messages_from_json(shorter)
@@ -352,10 +351,6 @@ def _compacting(compact: Compaction) -> ComputeFunction:
         return [message.to_json() for message in shorter]
 
     return shorten
-
-
-async def _awaited(value: Awaitable[Any] | Any) -> Any:
-    return await value if inspect.isawaitable(value) else value
 
 
 def check_compaction(compact: Compaction | None, above: int | None) -> None:

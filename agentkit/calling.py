@@ -14,7 +14,12 @@ import anyio.to_thread
 from agentkit.context import RunContext, progress_to
 from agentkit.events import Event
 
-__all__ = ["run"]
+__all__ = ["awaited", "run"]
+
+
+async def awaited(value: Any) -> Any:
+    """What a function gave that may be sync or async."""
+    return await value if inspect.isawaitable(value) else value
 
 
 async def run(
@@ -31,8 +36,7 @@ async def run(
     """
     call = functools.partial(function, *args, **kwargs)
     value = call() if _is_async(function) else await _in_thread(call, context)
-    if inspect.isawaitable(value):
-        value = await value
+    value = await awaited(value)
     if inspect.isasyncgen(value):
         return await _exhausted(value, context)
     return value

@@ -43,7 +43,7 @@ from agentkit.messages import ToolMessage
 from agentkit.redaction import Redactor
 from agentkit.tools import Arguments, RunContext, Tool
 
-__all__ = ["Batch", "run_call", "shared_limiter"]
+__all__ = ["Batch", "outcome_of", "run_call", "shared_limiter"]
 
 Perform: TypeAlias = Callable[[ToolInvocation], Awaitable[ToolOutcome | Interrupt]]
 
@@ -135,11 +135,11 @@ async def run_call(
     call = invocation.call
     tool = tools.get(call.name)
     if tool is None:
-        return _outcome(invocation, "error", _unknown(call.name, tools))
+        return outcome_of(invocation, "error", _unknown(call.name, tools))
     try:
         arguments = tool.parse(call.arguments)
     except ToolError as error:
-        return _outcome(invocation, "error", error.message, error)
+        return outcome_of(invocation, "error", error.message, error)
     if arguments.repairs:
         text = "; ".join(arguments.repairs)
         emit(Warned(at=invocation.at, code="repaired_arguments", text=text))
@@ -167,14 +167,14 @@ async def _attempt(
     try:
         with anyio.move_on_after(tool.timeout):
             value = await tool.invoke(arguments, context)
-            return _outcome(invocation, "ok", tool.render(value))
+            return outcome_of(invocation, "ok", tool.render(value))
     except ToolError as error:
-        return _outcome(invocation, "error", error.message, error)
+        return outcome_of(invocation, "error", error.message, error)
     except (Exception, SystemExit) as error:  # argparse, for one, ends programs
         text = redact(f"{type(error).__name__}: {_said(error)}")
-        return _outcome(invocation, "error", text, error, fatal=tool.on_error == "raise")
+        return outcome_of(invocation, "error", text, error, fatal=tool.on_error == "raise")
     text = f"{invocation.call.name} did not finish within {tool.timeout:g} s."
-    return _outcome(invocation, "timeout", text)
+    return outcome_of(invocation, "timeout", text)
 
 
 class _Gate:
@@ -212,10 +212,10 @@ def shared_limiter(owner: object, calls: int | None) -> AbstractAsyncContextMana
 
 def _cancelled(invocation: ToolInvocation) -> ToolOutcome:
     """The answer to a call that was cancelled before it ended."""
-    return _outcome(invocation, "cancelled", "Cancelled before it finished.")
+    return outcome_of(invocation, "cancelled", "Cancelled before it finished.")
 
 
-def _outcome(
+def outcome_of(
     invocation: ToolInvocation,
     status: ToolStatus,
     content: Any,
@@ -223,6 +223,7 @@ def _outcome(
     *,
     fatal: bool = False,
 ) -> ToolOutcome:
+    """The outcome of a call, with what the model is told of it."""
     call = invocation.call
     return ToolOutcome(
         at=invocation.at,

@@ -25,7 +25,6 @@ Your own is a function with `around`, or any function from `Handler` to `Handler
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 import logging
 import re
@@ -37,6 +36,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
+from agentkit.calling import awaited
 from agentkit.driver import Middleware
 from agentkit.effects import (
     Compute,
@@ -372,8 +372,7 @@ def guard(
 
 
 async def _judged(judge: Callable[[Any], Any], value: Any) -> Any:
-    said = judge(value)
-    said = await said if inspect.isawaitable(said) else said
+    said = await awaited(judge(value))
     return value if said is None else said
 
 

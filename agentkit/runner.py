@@ -7,7 +7,6 @@ the user's middleware, and innermost the one that asks models and runs tools.
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 import os
 import threading
@@ -19,6 +18,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 from anyio import CapacityLimiter
 from anyio.lowlevel import current_token
 
+from agentkit.calling import awaited
 from agentkit.driver import Driver, Program
 from agentkit.effects import (
     Address,
@@ -40,9 +40,9 @@ from agentkit.effects import (
 )
 from agentkit.errors import AgentKitError, ConfigurationError, RunCancelled
 from agentkit.events import Emit, Event, ignore
-from agentkit.execution import run_call
+from agentkit.execution import outcome_of, run_call
 from agentkit.loop import limit_reached
-from agentkit.messages import Message, ModelResponse, ToolMessage, Usage, UserMessage
+from agentkit.messages import Message, ModelResponse, Usage, UserMessage
 from agentkit.prices import priced
 from agentkit.redaction import PLACEHOLDER, Redactor
 from agentkit.settings import Limits
@@ -251,10 +251,7 @@ class LiveHandler:
         scope, maximum = self._scope, self._scope.limits.tool_calls
         if self._nested_agent and maximum is not None and scope.meter.tool_calls >= maximum:
             text = f"Not executed: the run has reached Limits.tool_calls = {maximum}."
-            message = ToolMessage(
-                call_id=invocation.call.id, name=invocation.call.name, content=text
-            )
-            return ToolOutcome(at=invocation.at, status="error", message=message)
+            return outcome_of(invocation, "error", text)
         scope.meter.tool_calls += 1
         context = self._context(invocation.at)
         outcome = await run_call(
@@ -268,8 +265,7 @@ class LiveHandler:
     async def _compute(self, effect: Compute) -> Value | Failure:
         function = self._program.compute[effect.name]
         try:
-            value = function(self._context(effect.at), effect.input)
-            value = await value if inspect.isawaitable(value) else value
+            value = await awaited(function(self._context(effect.at), effect.input))
         except Exception as error:
             return Failure.of(error)
         return Value(value=value, usage=self._nested.pop(effect.at, Usage()))
@@ -279,8 +275,7 @@ class LiveHandler:
         decisions: list[Decision] = []
         for pending in pause.pending:
             try:
-                made = approver(pending) if approver is not None else None
-                made = await made if inspect.isawaitable(made) else made
+                made = await awaited(approver(pending)) if approver is not None else None
             except Exception as error:
                 return Failure.of(error)
             if made is None and not self._nested_agent:
@@ -370,12 +365,8 @@ class ResumingHandler:
         if decision.kind == "edit":
             text = f"{effect.call.name} at {effect.at} had begun with the arguments it has."
             return Interrupt(status="error", error=Failure.of(ConfigurationError(text)))
-        call = effect.call
-        outcome = ToolOutcome(
-            at=effect.at,
-            status="ok" if decision.kind == "answer" else "denied",
-            message=ToolMessage(call_id=call.id, name=call.name, content=decision.said()),
-        )
+        status = "ok" if decision.kind == "answer" else "denied"
+        outcome = outcome_of(effect, status, decision.said())
         if self._scope.recorder is not None:
             self._scope.recorder.ended(effect, outcome)
         return outcome

@@ -32,7 +32,7 @@ from weakref import WeakKeyDictionary
 from typing_extensions import Unpack
 
 from agentkit.arguments import load
-from agentkit.calling import run
+from agentkit.calling import awaited, run
 from agentkit.context import RunContext
 from agentkit.errors import InvalidTool, ToolError
 from agentkit.messages import Content, JsonObject, ToolDefinition
@@ -535,7 +535,7 @@ async def tools_of(
         InvalidTool: Two of them have one name.
     """
     found = source.tools(context) if isinstance(source, Toolset) else source(context)
-    tools = tuple(await found if inspect.isawaitable(found) else found)
+    tools = tuple(await awaited(found))
     check_names(tools)
     return tools
 
