@@ -41,7 +41,7 @@ from agentkit.run import (
     stepping,
     streaming,
 )
-from agentkit.runner import Approver, Scope, careful, new_run_id
+from agentkit.runner import Approver, Scope, careful, new_run_id, resuming
 from agentkit.settings import ChatSettings, Limits, asked_of, limits_of, settings_of
 from agentkit.spec import Finish
 from agentkit.tools import RunContext, Tool
@@ -272,6 +272,8 @@ class Agent(Generic[OutputT]):
                 redact=redact,
                 approver=decide,
                 recorded=answers,
+                around=resuming,
+                resumed=True,
             )
             driver = scope.driver(program, messages, earlier=earlier)
             origin = Origin(run=recorded.run, prompt=messages[earlier:], recorded=_recorded(sink))

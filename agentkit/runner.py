@@ -51,7 +51,16 @@ from agentkit.tools import RunContext
 from agentkit.trace.recorded import RecordedHandler
 from agentkit.trace.recording import Recorder, RecordingHandler
 
-__all__ = ["Approver", "LiveHandler", "ResumingHandler", "Scope", "careful", "new_run_id"]
+__all__ = [
+    "Approver",
+    "LiveHandler",
+    "ResumingHandler",
+    "Scope",
+    "careful",
+    "new_run_id",
+    "recording",
+    "resuming",
+]
 
 OutputT = TypeVar("OutputT")
 _diagnostics = logging.getLogger("agentkit")
@@ -59,6 +68,11 @@ THREADS = 128
 """Worker threads that sync tools of one run may use at the same time, where no limit says."""
 Approver: TypeAlias = Callable[[PendingCall], Any]
 """Decides about a call: a `Decision`, or True or False; sync or async. None: not now."""
+
+
+Around: TypeAlias = Callable[["Scope", Handler, "LiveHandler"], Handler]
+"""Puts an agent's handlers together: the run, what performs (its middleware around it) and the
+innermost handler of that, given to whoever has to perform without middleware."""
 
 
 class SubAgent(Protocol):
@@ -71,6 +85,19 @@ class SubAgent(Protocol):
     def conclude(self, finish: Finish[Any], run: str) -> Any:
         """The result of its run, or the error that ended it, raised."""
         ...
+
+
+def recording(scope: Scope, performing: Handler, live: LiveHandler) -> Handler:
+    """What is performed is recorded, if the run is."""
+    if scope.recorder is None:
+        return performing
+    return RecordingHandler(performing, scope.recorder)
+
+
+def resuming(scope: Scope, performing: Handler, live: LiveHandler) -> Handler:
+    """What is recorded already is answered from there; the rest is performed and recorded."""
+    assert scope.recorded is not None
+    return ResumingHandler(scope.recorded, recording(scope, performing, live), live, scope)
 
 
 def careful(listener: Emit) -> Emit:
@@ -124,7 +151,9 @@ class Scope:
         stream: Models are to send their answers piece by piece.
         approver: Decides about calls that need it; without one the run pauses.
         asked: What the run was given instead of the agent's, for the trace.
-        recorded: What an interrupted run had done already, when it is resumed.
+        recorded: What is known already of a run that is resumed or replayed.
+        around: Puts the handlers of each of its agents together.
+        resumed: The recorder's trace holds the beginning of the run already.
         meter: What all its agents together have used so far.
     """
 
@@ -137,6 +166,8 @@ class Scope:
     stream: bool = False
     approver: Approver | None = None
     recorded: RecordedHandler | None = None
+    around: Around = recording
+    resumed: bool = False
     asked: Mapping[str, Any] = field(default_factory=dict[str, Any])
     meter: Meter = field(default_factory=Meter)
 
@@ -160,7 +191,7 @@ class Scope:
             messages,
             functools.partial(self.handler, nested=nested),
             earlier=earlier,
-            resumed=self.recorded is not None and not nested,
+            resumed=self.resumed and not nested,
             asked=None if nested else self.asked,
             recorder=self.recorder,
             listener=self.listener,
@@ -173,11 +204,7 @@ class Scope:
         handler: Handler = live
         for wrap in reversed(program.middleware):
             handler = wrap(handler)
-        if self.recorder is not None:
-            handler = RecordingHandler(handler, self.recorder)
-        if self.recorded is None:
-            return handler
-        return ResumingHandler(self.recorded, handler, live, self)
+        return self.around(self, handler, live)
 
 
 class LiveHandler:
