@@ -283,8 +283,19 @@ class TraceUnsupported(TraceError):
 class ReplayDivergence(AgentKitError):
     """A replay that differs from its recording, and the first place where it does.
 
-    `kind` is one of request_changed, wrong_call, unexpected_call, missing_call,
-    recording_ended, tool_schema_changed, order_changed.
+    Attributes:
+        kind: request_changed, wrong_call, unexpected_call, missing_call, recording_ended,
+            tool_schema_changed or order_changed; result_changed of what ran for real;
+            outcome_changed of the run's end.
+        at: The address.
+        pointer: The JSON pointer to the first difference.
+        expected: What was recorded there.
+        actual: What the replay has there.
+        position: The index of the first character that differs, where both are text.
+        cause: What the difference follows from: an address, or a part of the agent.
+        suppressed: How many further differences there are.
+        source: FILE:LINE of the user's code from which the effect came.
+        advice: What to do.
     """
 
     kind: str
@@ -292,7 +303,10 @@ class ReplayDivergence(AgentKitError):
     pointer: str | None
     expected: Any
     actual: Any
+    position: int | None
     cause: str | None
+    suppressed: int | None
+    source: str | None
     advice: str | None
 
 

@@ -1,14 +1,21 @@
-"""Where a replay first differs from its recording, in words and as a JSON pointer.
+"""Where a replay first differs from its recording: as data, as a JSON pointer, in words.
 
 Both sides are compared as JSON, after redaction and without the ids that
-servers give to calls.
+servers give to calls. How strictly is the caller's choice:
+
+    exact       the whole request: messages, tools, parameters, model
+    request     messages, tools and output format; parameters and model may differ
+    structural  the same calls in the same places; what is said and passed may differ
+    outcome     nothing on the way, only how the run ends
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal, TypeAlias
 
 from agentkit.effects import Address, ModelCall, ToolInvocation
 from agentkit.errors import ReplayDivergence
@@ -17,60 +24,183 @@ from agentkit.redaction import PLACEHOLDER
 from agentkit.trace.blobs import Namer, packed, request_params, without_ids
 from agentkit.trace.reader import Trace
 
-__all__ = ["first_difference", "request_difference", "tool_difference"]
+__all__ = [
+    "Found",
+    "Strictness",
+    "differences",
+    "divergence",
+    "first_difference",
+    "request_difference",
+    "tool_difference",
+    "value_difference",
+]
 
+Strictness: TypeAlias = Literal["exact", "request", "structural", "outcome"]
 _ABSENT = "(absent)"
+_COUNTED = 1_000
+"""Differences beyond this many are not counted."""
+_AROUND = 40
+"""Characters shown on each side of the first one that differs."""
 
 
-def first_difference(expected: Any, actual: Any, pointer: str = "") -> tuple[str, Any, Any] | None:
-    """The first place where two JSON values differ: its pointer (RFC 6901) and both sides."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One difference between two JSON values.
+
+    Attributes:
+        pointer: Where (RFC 6901).
+        expected: What the first value has there.
+        actual: What the second has.
+        position: The index of the first differing character, where both are text.
+    """
+
+    pointer: str
+    expected: Any
+    actual: Any
+    position: int | None = None
+
+
+def differences(expected: Any, actual: Any, pointer: str = "") -> Iterator[Found]:
+    """The places where two JSON values differ, in order; leaves, and what is on one side only."""
     if is_object(expected) and is_object(actual):
         for key in [*expected, *(key for key in actual if key not in expected)]:
             at = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
-            if key not in expected or key not in actual:
-                return at, expected.get(key, _ABSENT), actual.get(key, _ABSENT)
-            if found := first_difference(expected[key], actual[key], at):
-                return found
-        return None
-    if is_array(expected) and is_array(actual):
-        for index in range(max(len(expected), len(actual))):
-            at = f"{pointer}/{index}"
-            if index >= len(expected) or index >= len(actual):
-                return at, _item(expected, index), _item(actual, index)
-            if found := first_difference(expected[index], actual[index], at):
-                return found
-        return None
-    same = expected == actual and isinstance(expected, bool) == isinstance(actual, bool)
-    return None if same else (pointer, expected, actual)
+            if key in expected and key in actual:
+                yield from differences(expected[key], actual[key], at)
+            else:
+                yield Found(at, expected.get(key, _ABSENT), actual.get(key, _ABSENT))
+    elif is_array(expected) and is_array(actual):
+        # What is the same at both ends is left out, so that an inserted item is just that.
+        begin = _same_length(expected, actual)
+        end = _same_length(expected[begin:][::-1], actual[begin:][::-1])
+        left, right = expected[begin : len(expected) - end], actual[begin : len(actual) - end]
+        for index in range(max(len(left), len(right))):
+            at = f"{pointer}/{begin + index}"
+            if index < len(left) and index < len(right):
+                yield from differences(left[index], right[index], at)
+            else:
+                yield Found(at, _item(left, index), _item(right, index))
+    elif isinstance(expected, str) and isinstance(actual, str):
+        if expected != actual:
+            yield Found(pointer, expected, actual, _first_character(expected, actual))
+    elif expected != actual or isinstance(expected, bool) != isinstance(actual, bool):
+        yield Found(pointer, expected, actual)
+
+
+def first_difference(expected: Any, actual: Any, pointer: str = "") -> Found | None:
+    """The first place where two JSON values differ."""
+    return next(differences(expected, actual, pointer), None)
+
+
+def _same_length(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many items are the same, from the first on."""
+    pairs = enumerate(zip(one, other, strict=False))
+    least = min(len(one), len(other))
+    return next((index for index, (a, b) in pairs if first_difference(a, b)), least)
 
 
 def _item(items: Sequence[Any], index: int) -> Any:
     return items[index] if index < len(items) else _ABSENT
 
 
+def _first_character(one: str, other: str) -> int:
+    low, high = 0, min(len(one), len(other))
+    while low < high:  # texts may be long: halve instead of walking
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
 def request_difference(
-    trace: Trace, start: JsonObject, call: ModelCall, namer: Namer
+    trace: Trace,
+    start: JsonObject,
+    call: ModelCall,
+    namer: Namer,
+    strictness: Strictness = "exact",
 ) -> ReplayDivergence | None:
     """Compare a recorded request with the one the replay makes."""
+    sides: Mapping[str, tuple[Any, Any]]
     request = call.request
+    expected = [without_ids(trace.blob(name)) for name in start["messages"]]
+    actual = [without_ids(namer.message(message)[1]) for message in request.messages]
+    if strictness == "structural":
+        sides = {"messages": (_skeleton(expected), _skeleton(actual))}
+    else:
+        params, now = _params(trace, start), request_params(request, namer.redact)
+        sides = {
+            "messages": (expected, actual),
+            "tools": (trace.blob(start["tools"]), namer.tools(request.tools)[1]),
+        }
+        if strictness == "exact":
+            sides |= {"params": (params, now), "model": (start["model"], call.model)}
+        else:
+            sides |= {"params": (_output(params), _output(now))}
+    found = _all_found(sides, trace, namer)
+    first = next(found, None)
+    if first is None:
+        return None
+    kind = "tool_schema_changed" if first.pointer.startswith("/tools") else "request_changed"
+    return divergence(kind, call.at, first, more=_count(found))
+
+
+def tool_difference(
+    trace: Trace,
+    start: JsonObject,
+    invocation: ToolInvocation,
+    namer: Namer,
+    strictness: Strictness = "exact",
+) -> ReplayDivergence | None:
+    """Compare a recorded tool call with another one at the same address."""
+    call = invocation.call
+    expected: JsonObject = {"tool": start["tool"]}
+    actual: JsonObject = {"tool": call.name}
+    if strictness in ("exact", "request"):
+        expected["arguments"] = start["arguments"]
+        actual["arguments"] = packed(call.arguments, namer.redact)
+    found = _all_found({"": (expected, actual)}, trace, namer)
+    first = next(found, None)
+    if first is None:
+        return None
+    return divergence("wrong_call", invocation.at, first, more=_count(found))
+
+
+def value_difference(
+    trace: Trace, at: Address, expected: Any, actual: Any, namer: Namer
+) -> ReplayDivergence | None:
+    """Compare what came out of an effect then with what it came to now."""
+    found = _all_found({"": (expected, actual)}, trace, namer)
+    first = next(found, None)
+    return first and divergence("result_changed", at, first, more=_count(found))
+
+
+def _all_found(sides: Mapping[str, tuple[Any, Any]], trace: Trace, namer: Namer) -> Iterator[Found]:
     other_key = trace.header.get("redaction", {}).get("key_id") != namer.redact.key_id
-    sides = (
-        (
-            "messages",
-            [without_ids(trace.blob(name)) for name in start["messages"]],
-            [without_ids(namer.message(message)[1]) for message in request.messages],
-        ),
-        ("tools", trace.blob(start["tools"]), namer.tools(request.tools)[1]),
-        ("params", _params(trace, start), request_params(request, namer.redact)),
-        ("model", start["model"], call.model),
-    )
-    for name, expected, actual in sides:
+    for name, (expected, actual) in sides.items():
         if other_key:
             expected, actual = _without_digests(expected), _without_digests(actual)
-        if found := first_difference(expected, actual, f"/{name}"):
-            kind = "tool_schema_changed" if name == "tools" else "request_changed"
-            return _divergence(kind, call.at, found)
-    return None
+        yield from differences(expected, actual, f"/{name}" if name else "")
+
+
+def _count(rest: Iterator[Found]) -> int:
+    return sum(1 for _ in islice(rest, _COUNTED))
+
+
+def _skeleton(messages: Sequence[JsonObject]) -> list[JsonObject]:
+    """Who speaks, and which tools are called: what is left when texts may differ."""
+    return [
+        {
+            "role": message.get("role"),
+            "calls": [call["function"]["name"] for call in message.get("tool_calls") or ()],
+        }
+        for message in messages
+    ]
+
+
+def _output(params: JsonObject) -> JsonObject:
+    return {key: value for key, value in params.items() if key == "output"}
 
 
 def _params(trace: Trace, start: JsonObject) -> JsonObject:
@@ -80,35 +210,70 @@ def _params(trace: Trace, start: JsonObject) -> JsonObject:
     return params
 
 
-def tool_difference(
-    start: JsonObject, invocation: ToolInvocation, namer: Namer
+def divergence(
+    kind: str,
+    at: str,
+    found: Found | None = None,
+    *,
+    text: str = "",
+    advice: str = "",
+    more: int = 0,
+    cause: str | None = None,
+    source: str | None = None,
 ) -> ReplayDivergence:
-    """Compare a recorded tool call with another one at the same address."""
-    call = invocation.call
-    expected = {"tool": start["tool"], "arguments": start["arguments"]}
-    actual = {"tool": call.name, "arguments": packed(call.arguments, namer.redact)}
-    found = first_difference(expected, actual) or ("", expected, actual)
-    return _divergence("wrong_call", invocation.at, found)
+    """A `ReplayDivergence` with its text.
 
-
-def _divergence(kind: str, at: Address, found: tuple[str, Any, Any]) -> ReplayDivergence:
-    pointer, expected, actual = found
-    advice = "Undo the change to replay this recording, or record a new one if the change is meant."
+    Args:
+        kind: One of the kinds that `ReplayDivergence` lists.
+        at: The address.
+        found: The first difference, where two values differ.
+        text: What happened, where nothing is to be compared.
+        advice: What to do.
+        more: How many further differences there are that are not shown.
+        cause: Where the difference comes from: an address, or a part of the agent.
+        source: The line of the user's code from which the effect came.
+    """
+    advice = advice or (
+        "Undo the change to replay this recording, or record a new one if the change is meant."
+    )
+    place = (found.pointer or "/") if found is not None else ""
+    lines = [f"{kind} at {at}: {text}" if found is None else f"{kind} at {at}, {place}:"]
+    if found is not None:
+        if found.position is not None and max(len(found.expected), len(found.actual)) > _AROUND:
+            lines[0] = f"{lines[0][:-1]}, character {found.position}:"
+        lines.append(f"  recorded: {_shown(found.expected, found.position)}")
+        lines.append(f"  now:      {_shown(found.actual, found.position)}")
+    if cause is not None:
+        lines.append(f"  first cause: {cause}")
+    if source is not None:
+        lines.append(f"  called from: {source}")
+    if more:
+        lines.append(f"  and {more}{'+' * (more >= _COUNTED)} more differences, not shown")
     return ReplayDivergence(
-        f"{kind} at {at}, {pointer or '/'}:\n"
-        f"  recorded: {_short(expected)}\n  now:      {_short(actual)}\n{advice}",
+        "\n".join([*lines, advice]),
         kind=kind,
         at=str(at),
-        pointer=pointer,
-        expected=expected,
-        actual=actual,
+        pointer=found.pointer if found is not None else None,
+        expected=found.expected if found is not None else None,
+        actual=found.actual if found is not None else None,
+        position=found.position if found is not None else None,
+        cause=cause,
+        suppressed=more or None,
+        source=source,
         advice=advice,
     )
 
 
-def _short(value: Any, width: int = 300) -> str:
+def _shown(value: Any, position: int | None) -> str:
+    """A value on one line; of a long text what stands around the difference."""
+    if value is _ABSENT:
+        return "(absent)"
+    if position is not None and len(value) > 2 * _AROUND:
+        begin, end = max(0, position - _AROUND), position + _AROUND
+        head, tail = "…" * (begin > 0), "…" * (end < len(value))
+        return f"{head}{value[begin:end]!r}{tail} ({len(value)} characters)"
     text = repr(value)
-    return text if len(text) <= width else f"{text[:width]}… ({len(text)} characters)"
+    return text if len(text) <= 300 else f"{text[:300]}… ({len(text)} characters)"
 
 
 def _without_digests(value: Any) -> Any:

@@ -6,6 +6,7 @@ it is the same effect, and is a divergence if not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from agentkit.effects import (
@@ -36,11 +37,16 @@ from agentkit.messages import (
 )
 from agentkit.redaction import Redactor
 from agentkit.trace.blobs import Namer
-from agentkit.trace.divergence import request_difference, tool_difference
+from agentkit.trace.divergence import (
+    Strictness,
+    divergence,
+    request_difference,
+    tool_difference,
+)
 from agentkit.trace.reader import Trace, unpacked
 from agentkit.trace.recording import call_fingerprint
 
-__all__ = ["RecordedHandler"]
+__all__ = ["RecordedHandler", "stopped"]
 
 
 _FROM_OUTSIDE = ("RunCancelled", "LimitExceeded")
@@ -51,11 +57,13 @@ class RecordedHandler:
     """Answers effects from a trace."""
 
     def __init__(self, trace: Trace) -> None:
-        self._trace = trace
+        self.trace = trace
         self._namer = Namer(Redactor())
         self._starts: dict[str, JsonObject] = {}
         self._ends: dict[str, JsonObject] = {}
         self._answered: set[str] = set()
+        self._made: set[str] = set()
+        self._origins: dict[str, str] = {}
         self._dets: dict[tuple[str, str, int], Any] = {}
         self._asked: dict[str, JsonObject] = {}
         self._decided: dict[str, JsonObject] = {}
@@ -74,18 +82,53 @@ class RecordedHandler:
     async def perform(self, effect: Effect) -> Outcome:
         """Answer from the recording, or end the run with a `ReplayDivergence`."""
         if isinstance(effect, Pause):
-            return self._decisions(effect)
+            return self.decisions(effect)
+        if diverged := self.compare(effect):
+            return stopped(diverged)
+        return self.outcome(effect)
+
+    def start(self, at: str) -> JsonObject | None:
+        """How the effect at this address began."""
+        return self._starts.get(at)
+
+    def end(self, at: str) -> JsonObject | None:
+        """How it ended."""
+        return self._ends.get(at)
+
+    @property
+    def starts(self) -> Mapping[str, JsonObject]:
+        """How each effect began, by address, in the order in which they did."""
+        return self._starts
+
+    def compare(self, effect: Effect, strictness: Strictness = "exact") -> ReplayDivergence | None:
+        """Whether the effect is the one that was recorded at its address."""
         start = self._starts.get(effect.at)
-        if start is None and self._agent_end.get("error", {}).get("type") in _FROM_OUTSIDE:
-            return self._interrupted()  # the run had ended before this began
         if start is None:
-            return self._stop(self._unexpected(effect))
-        if diverged := self._compare(start, effect):
-            return self._stop(diverged)
+            return None if self.ended_from_outside else self.unexpected(effect)
+        match effect:
+            case ModelCall() if start["event"] == "model.start":
+                named = self._namer.request(effect)
+                if strictness == "outcome" or start["fp"] == named.fingerprint:
+                    return None
+                return request_difference(self.trace, start, effect, self._namer, strictness)
+            case ToolInvocation() if start["event"] == "tool.start":
+                same = start["fp"] == call_fingerprint(effect, self._namer.redact)
+                if strictness == "outcome" or same:
+                    return None
+                return tool_difference(self.trace, start, effect, self._namer, strictness)
+            case Compute(name=name) if start.get("name") == name:
+                return None
+            case _:
+                return self.unexpected(effect)
+
+    def outcome(self, effect: Effect) -> Outcome:
+        """What was recorded of an effect that was compared."""
+        start, end = self._starts.get(effect.at), self._ends.get(effect.at)
+        if start is None:
+            return self._interrupted()  # the run had ended before this began
         self._answered.add(effect.at)
-        end = self._ends.get(effect.at)
         if end is None:
-            return self._stop(_ended(effect.at))
+            return stopped(_ended(effect.at))
         if end["status"] == "cancelled":
             return self._interrupted()
         if end["status"] == "error" and not isinstance(effect, ToolInvocation):
@@ -100,20 +143,42 @@ class RecordedHandler:
                     value=unpacked(end["value"]), usage=Usage.from_json(end.get("usage", {}))
                 )
 
-    def _decisions(self, pause: Pause) -> Outcome:
+    def made(self, effect: Effect) -> None:
+        """Note that an effect was performed for real: it is not left over."""
+        self._made.add(effect.at)
+
+    @property
+    def ended_from_outside(self) -> bool:
+        """Whether the run was ended between two effects, without a trace at either."""
+        return self._agent_end.get("error", {}).get("type") in _FROM_OUTSIDE
+
+    @property
+    def ended(self) -> JsonObject:
+        """The `agent.end` of the outermost agent; empty where the run was interrupted."""
+        return self._agent_end
+
+    def origin(self, name: str) -> str | None:
+        """The address of the effect that a message of this name came from."""
+        if not self._origins:
+            for at, end in self._ends.items():
+                if "message" in end:
+                    self._origins.setdefault(end["message"], at)
+        return self._origins.get(name)
+
+    def decisions(self, pause: Pause) -> Outcome:
         """What was decided then; a run that paused there pauses here."""
         for pending in pause.pending:
             asked = self._asked.pop(pending.at, None)
-            if asked is None and self._agent_end.get("error", {}).get("type") in _FROM_OUTSIDE:
+            if asked is None and self.ended_from_outside:
                 return self._interrupted()
             if asked is None or asked["call"] != pending.call.name:
-                return self._stop(self._unexpected(pause))
+                return stopped(self.unexpected(pause))
         decisions = [self.decision(pending.at) for pending in pause.pending]
         made = tuple(decision for decision in decisions if decision is not None)
         if len(made) == len(pause.pending):
             return made
         paused = self._agent_end.get("status") == "paused"
-        return Suspended() if paused else self._stop(_ended(pause.at))
+        return Suspended() if paused else stopped(_ended(pause.at))
 
     def decision(self, at: Address) -> Decision | None:
         """What was decided about the call at this address."""
@@ -160,18 +225,21 @@ class RecordedHandler:
 
     def left_over(self) -> ReplayDivergence | None:
         """The first recorded effect that the replay never asked for, if there is one."""
-        # What a tool did inside was not asked for again, and need not be.
-        closed = [at for at in self._answered if self._starts[at]["event"] != "model.start"]
         for at in (*self._starts, *self._asked):
-            inside = any(at.startswith(f"{done}/") for done in closed)
-            if at not in self._answered and not inside:
-                return ReplayDivergence(
-                    f"missing_call at {at}: it was recorded, and the replay ended without it. "
-                    "Look at what decides whether to go on: limits, output type, tools.",
-                    kind="missing_call",
-                    at=at,
+            if at not in self._answered and at not in self._made and not self._inside(at):
+                return divergence(
+                    "missing_call",
+                    at,
+                    text="it was recorded, and the replay ended without it.",
+                    advice="Look at what decides whether to go on: limits, output type, tools.",
                 )
         return None
+
+    def _inside(self, at: str) -> bool:
+        """Whether a tool did this that was not run again, so that it need not be asked for."""
+        parts = at.split("/")
+        above = ("/".join(parts[:length]) for length in range(2, len(parts)))
+        return any(up in self._answered and _acts(self._starts[up]) for up in above)
 
     @property
     def _failed_last(self) -> str | None:
@@ -180,33 +248,16 @@ class RecordedHandler:
         failed = last["event"] == "model.end" and last["status"] == "error"
         return last["at"] if failed else None
 
-    def _compare(self, start: JsonObject, effect: Effect) -> ReplayDivergence | None:
-        match effect:
-            case ModelCall() if start["event"] == "model.start":
-                if start["fp"] == self._namer.request(effect).fingerprint:
-                    return None
-                return request_difference(self._trace, start, effect, self._namer)
-            case ToolInvocation() if start["event"] == "tool.start":
-                if start["fp"] == call_fingerprint(effect, self._namer.redact):
-                    return None
-                return tool_difference(start, effect, self._namer)
-            case Compute(name=name) if start.get("name") == name:
-                return None
-            case _:
-                return self._unexpected(effect)
-
-    def _unexpected(self, effect: Effect) -> ReplayDivergence:
-        if self._trace.status == "interrupted":
+    def unexpected(self, effect: Effect) -> ReplayDivergence:
+        """The divergence of an effect that was not recorded."""
+        if self.trace.status == "interrupted":
             return _ended(effect.at)
-        return ReplayDivergence(
-            f"unexpected_call at {effect.at}: the replay asks for something that the recording "
-            "does not have. Look at what decides whether to go on: limits, output type, tools.",
-            kind="unexpected_call",
-            at=str(effect.at),
+        return divergence(
+            "unexpected_call",
+            effect.at,
+            text="the replay asks for something that the recording does not have.",
+            advice="Look at what decides whether to go on: limits, output type, tools.",
         )
-
-    def _stop(self, divergence: ReplayDivergence) -> Interrupt:
-        return Interrupt(status="error", error=Failure.of(divergence))
 
     def _interrupted(self) -> Interrupt:
         """The recorded run was ended here from outside, so this one is too."""
@@ -218,7 +269,7 @@ class RecordedHandler:
 
     def _response(self, end: JsonObject) -> ModelResponse:
         rest: JsonObject = unpacked(end.get("response", {}))
-        message = self._trace.messages([end["message"]])[0]
+        message = self.trace.messages([end["message"]])[0]
         assert isinstance(message, AssistantMessage)
         choices = tuple(message_from_json(choice) for choice in rest.get("choices", ()))
         return ModelResponse(
@@ -233,7 +284,7 @@ class RecordedHandler:
         )
 
     def _tool_outcome(self, at: Address, end: JsonObject) -> ToolOutcome:
-        message = self._trace.messages([end["message"]])[0]
+        message = self.trace.messages([end["message"]])[0]
         assert isinstance(message, ToolMessage)
         return ToolOutcome(
             at=at,
@@ -243,6 +294,11 @@ class RecordedHandler:
             fatal=end.get("fatal", False),
             usage=Usage.from_json(end.get("usage", {})),
         )
+
+
+def _acts(start: JsonObject) -> bool:
+    """Whether other effects may be inside this one."""
+    return start["event"] != "model.start"
 
 
 def _failure(data: JsonObject) -> Failure:
@@ -256,8 +312,14 @@ def _failure(data: JsonObject) -> Failure:
 
 
 def _ended(at: Any) -> ReplayDivergence:
-    return ReplayDivergence(
-        f"recording_ended at {at}: the recorded run was interrupted here, by a crash or a kill.",
-        kind="recording_ended",
-        at=str(at),
+    return divergence(
+        "recording_ended",
+        at,
+        text="the recorded run was interrupted here, by a crash or a kill.",
+        advice="`await agent.resume(trace)` goes on with it.",
     )
+
+
+def stopped(diverged: ReplayDivergence) -> Interrupt:
+    """The end of a run that differs from its recording."""
+    return Interrupt(status="error", error=Failure.of(diverged))
