@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 import anyio
-from anyio import CapacityLimiter
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from agentkit.context import RunContext
@@ -41,7 +40,7 @@ from agentkit.events import (
     Warned,
     ignore,
 )
-from agentkit.execution import Batch, shared_limiter
+from agentkit.execution import Batch, Gate, shared_limiter
 from agentkit.loop import conversation
 from agentkit.messages import Message, ModelResponse, Usage
 from agentkit.models.model import Model
@@ -199,12 +198,9 @@ class Driver(Generic[OutputT]):
         limit = program.spec.limits.parallel
         self._gates = [shared_limiter(program.owner, program.concurrency)]
         if limit is not None:
-            self._gates.insert(0, CapacityLimiter(limit))
-        handler = self._handler_for(program)
-        if self._listener is not ignore:
-            handler = ObservedHandler(handler, self._listener)
+            self._gates.insert(0, Gate(limit))
         self.program = program
-        self._handler = handler
+        self._handler = self._handler_for(program)
         self._loop = conversation(program.spec, messages, usage)
 
     def begin(self) -> Effect | None:

@@ -43,7 +43,7 @@ from agentkit.messages import ToolMessage
 from agentkit.redaction import Redactor
 from agentkit.tools import Arguments, RunContext, Tool
 
-__all__ = ["Batch", "outcome_of", "run_call", "shared_limiter"]
+__all__ = ["Batch", "Gate", "outcome_of", "run_call", "shared_limiter"]
 
 Perform: TypeAlias = Callable[[ToolInvocation], Awaitable[ToolOutcome | Interrupt]]
 
@@ -86,11 +86,14 @@ class Batch:
             if self.interrupt is not None:
                 return
             if len(stage) == 1:
-                await self._one(*stage[0])
+                await self._one(*stage[0], await self._admitted())
                 continue
             async with anyio.create_task_group() as group:
                 for index, invocation in stage:
-                    group.start_soon(self._one, index, invocation, name=invocation.at)
+                    # Admitted here, one after the other: calls begin in call order, whatever the
+                    # event loop's order of tasks is, so a replay can let them begin so again.
+                    held = await self._admitted()
+                    group.start_soon(self._one, index, invocation, held, name=invocation.at)
 
     def outcomes(self) -> tuple[ToolOutcome, ...]:
         """Every call's outcome in call order; what has not ended is answered as cancelled."""
@@ -99,10 +102,14 @@ class Batch:
             for index, invocation in enumerate(self.calls)
         )
 
-    async def _one(self, index: int, invocation: ToolInvocation) -> None:
+    async def _admitted(self) -> AsyncExitStack:
         async with AsyncExitStack() as held:
             for gate in self._gates:
                 await held.enter_async_context(gate)
+            return held.pop_all()
+
+    async def _one(self, index: int, invocation: ToolInvocation, held: AsyncExitStack) -> None:
+        async with held:
             outcome = await self._perform(invocation)
         if isinstance(outcome, Interrupt):
             self.interrupt = outcome
@@ -177,7 +184,7 @@ async def _attempt(
     return outcome_of(invocation, "timeout", text)
 
 
-class _Gate:
+class Gate:
     """Lets so many in at a time. Held not by the task: a tool may run an agent that calls it."""
 
     def __init__(self, calls: int) -> None:
@@ -193,7 +200,7 @@ class _Gate:
         self._limiter.release_on_behalf_of(self._inside.pop())
 
 
-_gates: RunVar[WeakKeyDictionary[Any, _Gate]] = RunVar("gates")
+_gates: RunVar[WeakKeyDictionary[Any, Gate]] = RunVar("gates")
 
 
 def shared_limiter(owner: object, calls: int | None) -> AbstractAsyncContextManager[Any]:
@@ -203,10 +210,10 @@ def shared_limiter(owner: object, calls: int | None) -> AbstractAsyncContextMana
     try:
         gates = _gates.get()
     except LookupError:
-        gates = WeakKeyDictionary[Any, _Gate]()
+        gates = WeakKeyDictionary[Any, Gate]()
         _gates.set(gates)
     if owner not in gates:
-        gates[owner] = _Gate(calls)
+        gates[owner] = Gate(calls)
     return gates[owner]
 
 

@@ -19,7 +19,7 @@ import anyio
 
 from agentkit.driver import Driver
 from agentkit.effects import Effect, Outcome, PendingCall
-from agentkit.errors import ConfigurationError
+from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.events import (
     Emit,
     Event,
@@ -62,6 +62,7 @@ class RunResult(Generic[OutputT]):
         status: ok, paused, error, limit or cancelled.
         pending: The calls that a paused run waits for; see `Agent.resume`.
         run: The run's id.
+        divergences: Of a replay that goes on all the same: where it differed.
     """
 
     output: OutputT
@@ -71,6 +72,7 @@ class RunResult(Generic[OutputT]):
     status: RunStatus
     run: str
     pending: tuple[PendingCall, ...] = ()
+    divergences: tuple[ReplayDivergence, ...] = field(default=(), compare=False)
     _recorded: Trace | Path | list[bytes] | None = field(default=None, repr=False, compare=False)
 
     @property

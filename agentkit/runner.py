@@ -19,7 +19,7 @@ from anyio import CapacityLimiter
 from anyio.lowlevel import current_token
 
 from agentkit.calling import awaited
-from agentkit.driver import Driver, Program
+from agentkit.driver import Driver, ObservedHandler, Program
 from agentkit.effects import (
     Address,
     Compute,
@@ -88,16 +88,15 @@ class SubAgent(Protocol):
 
 
 def recording(scope: Scope, performing: Handler, live: LiveHandler) -> Handler:
-    """What is performed is recorded, if the run is."""
-    if scope.recorder is None:
-        return performing
-    return RecordingHandler(performing, scope.recorder)
+    """What is performed is recorded, if the run is, and its listener is told."""
+    return scope.observed(scope.recording(performing))
 
 
 def resuming(scope: Scope, performing: Handler, live: LiveHandler) -> Handler:
     """What is recorded already is answered from there; the rest is performed and recorded."""
     assert scope.recorded is not None
-    return ResumingHandler(scope.recorded, recording(scope, performing, live), live, scope)
+    going_on = scope.recording(performing)
+    return scope.observed(ResumingHandler(scope.recorded, going_on, live, scope))
 
 
 def careful(listener: Emit) -> Emit:
@@ -171,6 +170,14 @@ class Scope:
     asked: Mapping[str, Any] = field(default_factory=dict[str, Any])
     meter: Meter = field(default_factory=Meter)
 
+    def recording(self, handler: Handler) -> Handler:
+        """The handler with the recorder around it, if the run is recorded."""
+        return handler if self.recorder is None else RecordingHandler(handler, self.recorder)
+
+    def observed(self, handler: Handler) -> Handler:
+        """The handler with the listener around it, if somebody listens."""
+        return handler if self.listener is ignore else ObservedHandler(handler, self.listener)
+
     def emit(self, event: Event) -> None:
         """Tell the trace and the listener of something inside an effect."""
         if self.recorder is not None:
@@ -211,7 +218,7 @@ class LiveHandler:
     """Performs effects for real: asks the model, runs the tools, calls the user's functions."""
 
     def __init__(self, program: Program[Any], scope: Scope, *, nested: bool = False) -> None:
-        self._program = program
+        self.program = program
         self._nested_agent = nested
         self._scope = scope
         self._messages: tuple[Message, ...] = ()
@@ -263,7 +270,7 @@ class LiveHandler:
             return limit_reached(*reached)
         meter.under_way += 1
         try:
-            response = await self._program.model.request(
+            response = await self.program.model.request(
                 call.request, at=call.at, emit=self._scope.emit, stream=self._scope.stream
             )
         except AgentKitError as error:
@@ -282,7 +289,7 @@ class LiveHandler:
         scope.meter.tool_calls += 1
         context = self._context(invocation.at)
         outcome = await run_call(
-            invocation, self._program.tools, context, emit=scope.emit, redact=scope.redact
+            invocation, self.program.tools, context, emit=scope.emit, redact=scope.redact
         )
         size = len(outcome.message.text.encode("utf-8", "replace"))
         scope.meter.used += Usage(tool_bytes=size)
@@ -290,7 +297,7 @@ class LiveHandler:
         return outcome if nested is None else replace(outcome, usage=nested)
 
     async def _compute(self, effect: Compute) -> Value | Failure:
-        function = self._program.compute[effect.name]
+        function = self.program.compute[effect.name]
         try:
             value = await awaited(function(self._context(effect.at), effect.input))
         except Exception as error:

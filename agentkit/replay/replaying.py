@@ -1,42 +1,89 @@
-"""Drives the loop with recorded outcomes. Nothing is asked and nothing is executed."""
+"""Drives the loop with recorded outcomes, or with some of them.
+
+In `exact` nothing is asked and nothing is executed. Other policies answer some of
+the effects for real and the rest from the recording, by address.
+"""
 
 from __future__ import annotations
 
+import inspect
 import os
-from typing import Literal, TypeVar
+import sys
+import sysconfig
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar, Unpack
+
+import anyio
 
 from agentkit.agent import Agent
 from agentkit.driver import Driver
-from agentkit.errors import ConfigurationError
+from agentkit.effects import (
+    Address,
+    Compute,
+    Effect,
+    Failure,
+    Handler,
+    Interrupt,
+    ModelCall,
+    Outcome,
+    Pause,
+    ToolInvocation,
+    ToolOutcome,
+    Value,
+)
+from agentkit.errors import ConfigurationError, ReplayDivergence, TraceError
 from agentkit.events import Emit, ignore
+from agentkit.messages import JsonObject
+from agentkit.redaction import Redactor
+from agentkit.replay.gate import Gate
+from agentkit.replay.playing import Player
+from agentkit.replay.policy import Policy, PolicyName, PolicyOptions, policy_of
 from agentkit.run import Origin, RunResult, conclude
+from agentkit.runner import Approver, LiveHandler, Scope, careful
 from agentkit.settings import limits_of, settings_of
+from agentkit.spec import Finish
+from agentkit.tools import Tool
+from agentkit.trace.blobs import Namer, canonical, digest, packed, without_ids
+from agentkit.trace.divergence import divergence, explained, value_difference
 from agentkit.trace.reader import Trace
-from agentkit.trace.recorded import RecordedHandler
+from agentkit.trace.recorded import RecordedHandler, stopped
 
 __all__ = ["replay"]
 
 OutputT = TypeVar("OutputT")
-Policy = Literal["exact"]
 
 
 async def replay(
     trace: Trace | str | os.PathLike[str],
     agent: Agent[OutputT],
     *,
-    policy: Policy = "exact",
+    policy: PolicyName | Policy = "exact",
+    deps: object = None,
+    approver: Approver | None = None,
     on_event: Emit = ignore,
+    **options: Unpack[PolicyOptions],
 ) -> RunResult[OutputT]:
     """Run a recorded run again: the agent as it is now, with the outcomes of then.
 
     Args:
         trace: The recording, or its path.
         agent: The agent that made it.
-        policy: `exact`: no model is asked and no tool is run.
+        policy: `exact`: no model is asked and no tool is run. `tools_live`: the tools that only
+            read run for real, or those of `live_tools`. `model_live`: the model is asked, and
+            tools answer with what was recorded of the same call; one that was not recorded is
+            refused, not run. Or a `Policy`.
+        deps: Given to tools that run.
+        approver: Decides about calls that were not decided about then.
         on_event: Called with each event, as in `Agent.run`.
+        **options: Over those of the policy; see `Policy`.
 
     Returns:
-        The result, equal to the recorded run's.
+        The result, in `exact` equal to the recorded run's. `divergences` is what was found
+        to differ where that does not end the replay.
 
     Raises:
         ReplayDivergence: The agent asks for something that was not recorded so, or leaves
@@ -44,16 +91,428 @@ async def replay(
         TraceError: The trace cannot be read.
         AgentKitError: The recorded run ended in this error.
     """
-    if policy != "exact":
-        raise ConfigurationError(f"policy={policy!r} is unknown; there is 'exact'.")
-    recorded = trace if isinstance(trace, Trace) else Trace.load(trace)
-    messages, earlier = recorded.input()
-    handler = RecordedHandler(recorded)
-    then = recorded.asked()
+    chosen = policy_of(policy, options)
+    recording = trace if isinstance(trace, Trace) else Trace.load(trace)
+    check_replayable(recording)
+    messages, earlier = recording.input()
+    then = recording.asked()
     program = agent.program(settings_of(then), limits_of(then))
-    driver = Driver(program, messages, lambda _: handler, listener=on_event)
-    finish = await driver.execute()
-    diverged = finish.error is not None and finish.error.type == "ReplayDivergence"
-    if not diverged and (left := handler.left_over()):
-        raise left
-    return conclude(finish, Origin(run=recorded.run, prompt=messages[earlier:], recorded=recorded))
+    _check_live_tools(chosen, program.tools, dynamic=bool(program.spec.toolsets))
+    recorded = RecordedHandler(recording)
+    going = _Replay(recorded, chosen, careful(on_event))
+    scope = Scope(
+        run=recording.run,
+        deps=deps,
+        limits=program.spec.limits,
+        listener=careful(on_event),
+        approver=approver,
+        recorded=recorded,
+        around=going.around,
+    )
+    finish = await _driven_to_the_end(scope.driver(program, messages, earlier=earlier), going.gate)
+    origin = Origin(run=recording.run, prompt=messages[earlier:], recorded=recording)
+    return replace(conclude(going.checked(finish), origin), divergences=tuple(going.found))
+
+
+async def _driven_to_the_end(driver: Driver[OutputT], gate: Gate) -> Finish[OutputT]:
+    failed: Exception | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(gate.watch)
+        try:
+            await driver.execute()
+        except Exception as error:
+            failed = error  # raised below: a task group would wrap it in an ExceptionGroup
+        group.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
+    assert driver.finish is not None
+    return driver.finish
+
+
+def check_replayable(trace: Trace) -> None:
+    """Refuse a trace that does not hold what a replay needs.
+
+    Raises:
+        TraceError: It was recorded without contents.
+    """
+    capture = trace.header.get("capture", "full")
+    if capture != "full":
+        raise TraceError(
+            f"The trace of {trace.run} was recorded with capture={capture!r}: it does not hold "
+            "what was said, so it cannot be replayed. Record with capture='full'.",
+            path=str(trace.path) if trace.path else None,
+        )
+
+
+def _check_live_tools(
+    policy: Policy, tools: Mapping[str, Tool[..., Any]], *, dynamic: bool
+) -> None:
+    unknown = sorted({*policy.live_tools} - tools.keys())
+    if unknown and not dynamic:
+        known = ", ".join(tools) or "none"
+        raise ConfigurationError(
+            f"live_tools names {unknown[0]!r}, which the agent does not have; its tools: {known}."
+        )
+
+
+class _Replay:
+    """One replay: what its handlers share, those of sub-agents included."""
+
+    def __init__(self, recorded: RecordedHandler, policy: Policy, emit: Emit) -> None:
+        self.recorded = recorded
+        self.policy = policy
+        self.found: list[ReplayDivergence] = []
+        self.live_from_here = False
+        self.namer = Namer(Redactor())
+        self._driven = _driven(recorded, policy)
+        self.gate = Gate(self._order() if policy.order == "recorded" else ())
+        told = emit is not ignore
+        self.player = Player(recorded.trace, self._owner, emit) if told else None
+        self._causes: set[str] = set()
+        self._unused = defaultdict[str, deque[str]](deque)
+        for at, start in recorded.starts.items():
+            if start["event"] == "tool.start" and recorded.end(at) is not None:
+                self._unused[start["fp"]].append(at)
+
+    def around(self, scope: Scope, performing: Handler, live: LiveHandler) -> Handler:
+        """The handlers of one agent: in the order of the recording, told to the listener."""
+        inner = scope.recording(_ReplayHandler(self, performing, live))
+        return _Ordered(scope.observed(inner), self)
+
+    def note(self, found: ReplayDivergence) -> Interrupt | None:
+        """Take note of a difference. Gives the end of the run, if it ends here."""
+        policy = self.policy.on_divergence
+        if policy == "raise":
+            return stopped(found)
+        if self._causes and found.cause in self._causes:
+            # It follows from one that was said already.
+            first = next(one for one in self.found if str(one.at) == found.cause)
+            first.suppressed = (first.suppressed or 0) + 1 + (found.suppressed or 0)
+        else:
+            self.found.append(found)
+        self._causes.add(str(found.at))
+        self.live_from_here = policy == "go_live"
+        return None
+
+    def matching(self, call: ToolInvocation) -> str | None:
+        """The address of a recorded call of the same tool with the same arguments.
+
+        Each is taken once; a reading tool's last one serves for all further ones.
+        """
+        name = digest(canonical([call.call.name, packed(call.call.arguments, self.namer.redact)]))
+        known = self._unused.get(name)
+        if not known:
+            return None
+        if call.at in known:
+            known.remove(call.at)
+            known.appendleft(call.at)
+        return known[0] if len(known) == 1 and call.effect == "read" else known.popleft()
+
+    def checked(self, finish: Finish[OutputT]) -> Finish[OutputT]:
+        """Look at the end: whether anything is left over, and whether it is the same end."""
+        diverged = finish.error is not None and finish.error.type == "ReplayDivergence"
+        if diverged or self.live_from_here or self.policy.model == "live":
+            return finish
+        found = self.recorded.left_over() if self.policy.strictness != "outcome" else None
+        found = found or self._reordered() or self._other_end(finish)
+        if found is not None and self.note(found) is not None:
+            raise found
+        return finish
+
+    def _reordered(self) -> ReplayDivergence | None:
+        at = self.gate.out_of_order
+        if at is None or self.policy.strictness != "exact":
+            return None
+        return divergence(
+            "order_changed",
+            at,
+            text="it came before something that the recording has before it.",
+            advice="Look at limits, concurrency and sequential tools, or replay with order='free'.",
+        )
+
+    def _other_end(self, finish: Finish[Any]) -> ReplayDivergence | None:
+        """The recorded status and output, compared with these."""
+        ended = self.recorded.ended
+        if not ended or any(one.kind == "result_changed" for one in self.found):
+            return None
+        output = packed(finish.output, self.namer.redact)
+        now = {"status": finish.status, "output": output}
+        then = {"status": ended["status"], "output": ended.get("output")}
+        at = Address(ended["at"])
+        trace = self.recorded.trace
+        return value_difference(trace, at, then, now, self.namer, kind="outcome_changed")
+
+    def _owner(self, at: str) -> str | None:
+        """The innermost effect at or above an address that this replay drives."""
+        while at and at not in self._driven:
+            at = at.rpartition("/")[0]
+        return at or None
+
+    def _order(self) -> list[int]:
+        """The numbers of the lines at which driven effects begin and end."""
+        lines: list[int] = []
+        for at in self._driven:
+            start, end = self.recorded.start(at), self.recorded.first_end(at)
+            lines += [line["seq"] for line in (start, end) if line is not None]
+        return sorted(lines)
+
+
+def _is_live(start: JsonObject, policy: Policy) -> bool:
+    match start["event"]:
+        case "model.start":
+            return policy.model == "live"
+        case "tool.start":
+            return policy.runs(start["tool"], start["effect"])
+        case _:
+            return policy.compute == "live"
+
+
+def _driven(recorded: RecordedHandler, policy: Policy) -> set[str]:
+    """The recorded effects that are not inside one which answers from the recording."""
+    driven: set[str] = set()
+    for at in recorded.starts:
+        parts = at.split("/")
+        above = ("/".join(parts[:length]) for length in range(2, len(parts)))
+        known = [one for up in above if (one := recorded.start(up)) is not None]
+        if all(_is_live(one, policy) for one in known if one["event"] != "model.start"):
+            driven.add(at)
+    return driven
+
+
+class _Ordered:
+    """Lets effects begin in the order of the recording."""
+
+    def __init__(self, inner: Handler, replay: _Replay) -> None:
+        self._inner = inner
+        self._replay = replay
+
+    async def perform(self, effect: Effect) -> Outcome:
+        """Wait for the effect's turn."""
+        start = self._replay.recorded.start(effect.at)
+        waits = start is not None and not isinstance(effect, Pause)
+        if start is not None and waits and not self._replay.live_from_here:
+            await self._replay.gate.turn(start["seq"], effect.at)
+            if (player := self._replay.player) is not None:
+                player.until((start["t"], start["seq"]))
+                player.begin(effect.at)
+        return await self._inner.perform(effect)
+
+
+class _ReplayHandler:
+    """Answers each effect from the recording or for real, as the policy says."""
+
+    def __init__(self, replay: _Replay, performing: Handler, live: LiveHandler) -> None:
+        self._replay = replay
+        self._performing = performing
+        self._live = live
+
+    async def perform(self, effect: Effect) -> Outcome:
+        """Answer one effect."""
+        if isinstance(effect, Pause):
+            return await self._decide(effect)
+        replay = self._replay
+        if replay.live_from_here or self._runs(effect):
+            return await self._really(effect)
+        if replay.policy.model == "live" and isinstance(effect, ToolInvocation):
+            return await self._same_call(effect)
+        if found := replay.recorded.compare(effect, replay.policy.strictness):
+            ended = replay.note(self._explained(found, effect))
+            if replay.live_from_here:
+                return await self._really(effect)
+            if ended is not None or replay.recorded.start(effect.at) is None:
+                return ended or stopped(found)
+        return await self._recorded(effect)
+
+    def _runs(self, effect: Effect) -> bool:
+        policy = self._replay.policy
+        match effect:
+            case ToolInvocation(call=call, effect=kind):
+                cancelled = self._status(effect) == "cancelled"
+                return policy.runs(call.name, kind) and not cancelled
+            case ModelCall():
+                return policy.model == "live"
+            case _:
+                return policy.compute == "live"
+
+    def _status(self, effect: Effect) -> str | None:
+        end = self._replay.recorded.end(effect.at)
+        return end["status"] if end is not None else None
+
+    async def _recorded(self, effect: Effect) -> Outcome:
+        """What was recorded, in its turn and after its time."""
+        replay, end = self._replay, self._replay.recorded.end(effect.at)
+        if end is not None and end["status"] == "cancelled" and not replay.recorded.cut_short:
+            # Something around it cancelled it then, and will now.
+            replay.recorded.made(effect)
+            await anyio.sleep_forever()
+        some_run = replay.policy.tools != "recorded" or replay.policy.live_tools
+        if isinstance(effect, Compute) and effect.name == "toolsets" and some_run:
+            # Its answer is recorded, but not the tools: those that run have to be there.
+            await self._live.perform(effect)
+        if replay.policy.timing and end is not None:
+            with replay.gate.real(effect.at):
+                await self._take_time(effect.at, end)
+        await self._ended(effect)
+        return replay.recorded.outcome(effect)
+
+    async def _take_time(self, at: Address, end: JsonObject) -> None:
+        """Wait as long as it took then, and tell on the way what happened in it."""
+        replay, start = self._replay, self._replay.recorded.start(at)
+        assert start is not None
+        begun = anyio.current_time()
+
+        async def until(microseconds: int) -> None:
+            then = (microseconds - start["t"]) / 1e6 * replay.policy.timing
+            await anyio.sleep(max(0.0, begun + then - anyio.current_time()))
+
+        while replay.player is not None and (played := replay.player.upcoming(at)):
+            await until(played.time[0])
+            replay.player.until((played.time[0], played.time[1] + 1), at)
+        await until(end["t"])
+
+    async def _ended(self, effect: Effect) -> None:
+        """Wait for the turn of the effect's end; what happened before it is told."""
+        replay, end = self._replay, self._replay.recorded.first_end(effect.at)
+        if end is None or replay.live_from_here:
+            return
+        await replay.gate.turn(end["seq"], effect.at)
+        if replay.player is not None:
+            ordered = replay.policy.order == "recorded"
+            replay.player.until((end["t"], end["seq"]), None if ordered else effect.at)
+
+    async def _really(self, effect: Effect) -> Outcome:
+        """Do it for real, and say where it came out differently than then."""
+        replay = self._replay
+        replay.recorded.made(effect)
+        with replay.gate.real(effect.at):
+            outcome = await self._performing.perform(effect)
+        await self._ended(effect)
+        same_question = replay.policy.model == "recorded" and not replay.live_from_here
+        if same_question and (found := self._other_result(effect, outcome)):
+            return replay.note(self._explained(found, effect)) or outcome
+        return outcome
+
+    def _other_result(self, effect: Effect, outcome: Outcome) -> ReplayDivergence | None:
+        """How a live result differs from the recorded one."""
+        if self._status(effect) is None or self._replay.recorded.compare(effect):
+            return None  # it was another question
+        then = self._replay.recorded.outcome(effect)
+        redact = self._replay.namer.redact
+        expected, actual = (packed(_result(one), redact) for one in (then, outcome))
+        trace, namer = self._replay.recorded.trace, self._replay.namer
+        return value_difference(trace, effect.at, expected, actual, namer, kind="result_changed")
+
+    async def _same_call(self, call: ToolInvocation) -> Outcome:
+        """With a live model: what was recorded of the same call, wherever it stood."""
+        recorded = self._replay.recorded
+        at = self._replay.matching(call)
+        if at is None:
+            found = divergence(
+                "unexpected_call",
+                call.at,
+                text=f"{call.call.name} was not called so when this was recorded, and is not "
+                f"run: {call.call.arguments}",
+                advice="Allow it with live_tools=[…], or record a new run.",
+            )
+            return stopped(found)
+        outcome = recorded.outcome(replace(call, at=Address(at)))
+        if not isinstance(outcome, ToolOutcome):
+            return outcome
+        message = replace(outcome.message, call_id=call.call.id)
+        return replace(outcome, at=call.at, message=message)
+
+    async def _decide(self, pause: Pause) -> Outcome:
+        recorded = self._replay.recorded
+        known = [recorded.decision(pending.at) for pending in pause.pending]
+        live = self._replay.live_from_here or self._replay.policy.model == "live"
+        if live and not all(known):
+            return await self._performing.perform(pause)
+        return recorded.decisions(pause)
+
+    def _explained(self, found: ReplayDivergence, effect: Effect) -> ReplayDivergence:
+        """The divergence with its first cause and the line of code that it comes from."""
+        cause = self._cause(found, effect)
+        source = self._source(found, effect)
+        return explained(found, cause=cause, source=source)
+
+    def _cause(self, found: ReplayDivergence, effect: Effect) -> str | None:
+        """Where the first difference comes from: an effect further up, or a part of the agent."""
+        parts = (found.pointer or "").split("/")
+        match parts:
+            case ["", "messages", index, *_] if index.isdigit() and isinstance(effect, ModelCall):
+                return self._origin(effect, int(index))
+            case ["", "tools", index, *_] if index.isdigit() and isinstance(effect, ModelCall):
+                tools = effect.request.tools
+                return f"the tool {tools[int(index)].name}" if int(index) < len(tools) else None
+            case ["", "params", "output", *_]:
+                return "the agent's output type"
+            case ["", "params", name, *_]:
+                return f"the setting {name}"
+            case ["", "model", *_]:
+                return "the agent's model"
+            case _:
+                return None
+
+    def _origin(self, call: ModelCall, index: int) -> str | None:
+        """Where a request's message comes from."""
+        recorded, agent = self._replay.recorded, call.at.parent
+        start = recorded.start(call.at)
+        names: list[str] = start["messages"] if start is not None else []
+        if index < len(names) and (at := recorded.origin(names[index])) is not None:
+            return at
+        role = call.request.messages[index].to_json()["role"] if self._has(call, index) else ""
+        if role == "system":
+            computed = recorded.start(agent.child("instructions"))
+            return agent.child("instructions") if computed else f"the instructions of {agent}"
+        return "the prompt or the history that the run began with" if role == "user" else None
+
+    def _has(self, call: ModelCall, index: int) -> bool:
+        return index < len(call.request.messages)
+
+    def _source(self, found: ReplayDivergence, effect: Effect) -> str | None:
+        """The user's line: of the tool that it is about, or from which the run was called."""
+        tools = self._live.program.tools
+        name = None
+        if isinstance(effect, ToolInvocation):
+            name = effect.call.name
+        elif found.kind == "tool_schema_changed" and isinstance(effect, ModelCall):
+            index = (found.pointer or "").split("/")[2:3]
+            offered = effect.request.tools
+            if index and index[0].isdigit() and int(index[0]) < len(offered):
+                name = offered[int(index[0])].name
+        if name in tools:
+            return _defined(tools[name].function)
+        return _called_from(sys._getframe())  # pyright: ignore[reportPrivateUsage]  # cheap
+
+
+def _result(outcome: Outcome) -> Any:
+    """What an outcome says, without what differs each time."""
+    match outcome:
+        case ToolOutcome(status=status, message=message):
+            return {"status": status, **without_ids(message.to_json())}
+        case Value(value=value):
+            return {"value": value}
+        case Failure(type=kind, message=text):
+            return {"error": kind, "message": text}
+        case _:
+            return None
+
+
+_OURS = Path(__file__).parent.parent
+
+
+def _called_from(frame: FrameType | None) -> str | None:
+    """The innermost line on the stack that belongs neither to us nor to a library of ours."""
+    libraries = [sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")]
+    while frame is not None:
+        file = frame.f_code.co_filename
+        ours = Path(file).is_relative_to(_OURS) or not file.endswith(".py")
+        if not ours and not any(file.startswith(library) for library in libraries):
+            return f"{file}:{frame.f_lineno}"
+        frame = frame.f_back
+    return None
+
+
+def _defined(function: Any) -> str | None:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else None

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, TypeAlias
 
-from agentkit.effects import Address, ModelCall, ToolInvocation
+from agentkit.effects import ModelCall, ToolInvocation
 from agentkit.errors import ReplayDivergence
 from agentkit.messages import JsonObject, is_array, is_object
 from agentkit.redaction import PLACEHOLDER
@@ -29,6 +29,7 @@ __all__ = [
     "Strictness",
     "differences",
     "divergence",
+    "explained",
     "first_difference",
     "request_difference",
     "tool_difference",
@@ -168,12 +169,12 @@ def tool_difference(
 
 
 def value_difference(
-    trace: Trace, at: Address, expected: Any, actual: Any, namer: Namer
+    trace: Trace, at: str, expected: Any, actual: Any, namer: Namer, *, kind: str
 ) -> ReplayDivergence | None:
-    """Compare what came out of an effect then with what it came to now."""
+    """Compare what something came to then with what it comes to now."""
     found = _all_found({"": (expected, actual)}, trace, namer)
     first = next(found, None)
-    return first and divergence("result_changed", at, first, more=_count(found))
+    return first and divergence(kind, at, first, more=_count(found))
 
 
 def _all_found(sides: Mapping[str, tuple[Any, Any]], trace: Trace, namer: Namer) -> Iterator[Found]:
@@ -218,8 +219,6 @@ def divergence(
     text: str = "",
     advice: str = "",
     more: int = 0,
-    cause: str | None = None,
-    source: str | None = None,
 ) -> ReplayDivergence:
     """A `ReplayDivergence` with its text.
 
@@ -230,8 +229,6 @@ def divergence(
         text: What happened, where nothing is to be compared.
         advice: What to do.
         more: How many further differences there are that are not shown.
-        cause: Where the difference comes from: an address, or a part of the agent.
-        source: The line of the user's code from which the effect came.
     """
     advice = advice or (
         "Undo the change to replay this recording, or record a new one if the change is meant."
@@ -243,10 +240,6 @@ def divergence(
             lines[0] = f"{lines[0][:-1]}, character {found.position}:"
         lines.append(f"  recorded: {_shown(found.expected, found.position)}")
         lines.append(f"  now:      {_shown(found.actual, found.position)}")
-    if cause is not None:
-        lines.append(f"  first cause: {cause}")
-    if source is not None:
-        lines.append(f"  called from: {source}")
     if more:
         lines.append(f"  and {more}{'+' * (more >= _COUNTED)} more differences, not shown")
     return ReplayDivergence(
@@ -257,11 +250,28 @@ def divergence(
         expected=found.expected if found is not None else None,
         actual=found.actual if found is not None else None,
         position=found.position if found is not None else None,
-        cause=cause,
         suppressed=more or None,
-        source=source,
         advice=advice,
     )
+
+
+def explained(
+    found: ReplayDivergence, *, cause: str | None, source: str | None
+) -> ReplayDivergence:
+    """A divergence that also says where it comes from.
+
+    Args:
+        found: The divergence.
+        cause: An address, or a part of the agent.
+        source: FILE:LINE of the user's code from which the effect came.
+    """
+    *lines, advice = found.message.split("\n")
+    if cause is not None:
+        lines.append(f"  first cause: {cause}")
+    if source is not None:
+        lines.append(f"  called from: {source}")
+    told = "\n".join([*lines, advice])
+    return ReplayDivergence(told, **(found.data() | {"cause": cause, "source": source}))
 
 
 def _shown(value: Any, position: int | None) -> str:

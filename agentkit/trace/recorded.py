@@ -61,6 +61,7 @@ class RecordedHandler:
         self._namer = Namer(Redactor())
         self._starts: dict[str, JsonObject] = {}
         self._ends: dict[str, JsonObject] = {}
+        self._first_ends: dict[str, JsonObject] = {}
         self._answered: set[str] = set()
         self._made: set[str] = set()
         self._origins: dict[str, str] = {}
@@ -71,13 +72,22 @@ class RecordedHandler:
         for event in trace.events:
             kind, _, part = event["event"].partition(".")
             if kind in ("model", "tool", "compute") and part in ("start", "end"):
-                (self._starts if part == "start" else self._ends)[event["at"]] = event
+                self._take(event, part)
             elif kind == "det":
                 self._dets[event["at"], event["kind"], event["use"]] = unpacked(event["value"])
             elif kind == "gate":
                 (self._asked if part == "ask" else self._decided)[event["at"]] = event
             elif event["event"] == "agent.end":
                 self._agent_end = event  # the outermost agent's is the last
+
+    def _take(self, event: JsonObject, part: str) -> None:
+        at = event["at"]
+        if part == "start":
+            self._starts[at] = event
+            self._first_ends.pop(at, None)
+        else:
+            self._ends[at] = event
+            self._first_ends.setdefault(at, event)
 
     async def perform(self, effect: Effect) -> Outcome:
         """Answer from the recording, or end the run with a `ReplayDivergence`."""
@@ -94,6 +104,10 @@ class RecordedHandler:
     def end(self, at: str) -> JsonObject | None:
         """How it ended."""
         return self._ends.get(at)
+
+    def first_end(self, at: str) -> JsonObject | None:
+        """When it was over: its first end, where its outcome was edited afterwards."""
+        return self._first_ends.get(at)
 
     @property
     def starts(self) -> Mapping[str, JsonObject]:
@@ -151,6 +165,11 @@ class RecordedHandler:
     def ended_from_outside(self) -> bool:
         """Whether the run was ended between two effects, without a trace at either."""
         return self._agent_end.get("error", {}).get("type") in _FROM_OUTSIDE
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the whole run ended early, and not only something inside it."""
+        return self._agent_end.get("status") not in ("ok", "paused")
 
     @property
     def ended(self) -> JsonObject:
