@@ -34,11 +34,12 @@ from agentkit.messages import (
 )
 from agentkit.models import ChatModel, Model
 from agentkit.output import JsonSchema
+from agentkit.redaction import Redactor
 from agentkit.run import RunResult
 from agentkit.session import Session
 from agentkit.settings import ChatSettings, Limits
 from agentkit.tools import RunContext, Tool, Toolset, tool
-from agentkit.trace import Trace
+from agentkit.trace import Trace, use_structlog
 
 __all__ = [
     "Agent",
@@ -57,6 +58,7 @@ __all__ = [
     "Model",
     "ModelRequest",
     "ModelResponse",
+    "Redactor",
     "RunContext",
     "RunResult",
     "Session",
@@ -71,6 +73,7 @@ __all__ = [
     "Usage",
     "UserMessage",
     "tool",
+    "use_structlog",
 ]
 
 # A library stays silent unless the application listens.

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Any, Generic, TypeVar, Unpack, get_args, overload
 
 import anyio
@@ -23,14 +22,15 @@ from agentkit.assembly import (
 )
 from agentkit.driver import Driver, Program
 from agentkit.effects import Decision, PendingCall
-from agentkit.errors import ConfigurationError, TraceError
+from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, ignore
 from agentkit.history import check_history, repair_history
+from agentkit.interception import Beginning, interceptor
 from agentkit.messages import Part, UserMessage, messages_from_json
 from agentkit.models import Model, resolve_model
 from agentkit.options import AgentOptions, Prompt, RunOptions, TraceTo, check_options
 from agentkit.output import Mode, OutputSpec
-from agentkit.redaction import Redactor
+from agentkit.redaction import PLACEHOLDER, Redactor
 from agentkit.run import (
     OpenDriver,
     Origin,
@@ -44,12 +44,15 @@ from agentkit.run import (
 from agentkit.runner import Approver, Scope, careful, new_run_id, resuming
 from agentkit.settings import ChatSettings, Limits, asked_of, limits_of, settings_of
 from agentkit.spec import Finish
-from agentkit.tools import RunContext, Tool
+from agentkit.tools import BehaviourOptions, RunContext, Tool
 from agentkit.trace.blobs import canonical, digest
+from agentkit.trace.capture import Capture
+from agentkit.trace.opening import check_replayable, open_recorder, recorded_in, reopened
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorded import RecordedHandler
-from agentkit.trace.recording import Recorder
-from agentkit.trace.writer import FileSink, MemorySink, Sink
+from agentkit.trace.recording import Durability, Recorder
+from agentkit.trace.sinks import MemorySink
+from agentkit.trace.teeing import teeing
 
 __all__ = ["Agent", "AgentOptions", "RunOptions"]
 
@@ -93,6 +96,10 @@ class Agent(Generic[OutputT]):
             `ChatSettings` before each step, over the agent's and the run's; also `tool_choice`.
         limits: Where a run ends.
         trace: Where runs are recorded, unless `run` says otherwise; see `RunOptions`.
+        capture: How much of runs is recorded, unless `run` says otherwise; see `RunOptions`.
+        durability: When a trace is brought to the disk, as `capture`.
+        redact: Takes secrets out of traces and of what models are told of exceptions, as
+            `capture`.
         middleware: Handlers around what performs the effects, outermost first.
         concurrency: Tool calls running at the same time, over all runs of this agent in
             one event loop; `Limits.parallel` is for one run.
@@ -110,6 +117,20 @@ class Agent(Generic[OutputT]):
     @overload
     def __init__(
         self, model: str | Model, *, output: type[OutputT], **options: Unpack[AgentOptions]
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        model: str | Model,
+        *,
+        output: Callable[..., Coroutine[Any, Any, OutputT]],
+        **options: Unpack[AgentOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self, model: str | Model, *, output: Callable[..., OutputT], **options: Unpack[AgentOptions]
     ) -> None: ...
 
     @overload
@@ -141,6 +162,9 @@ class Agent(Generic[OutputT]):
         self.step_settings = options.get("step_settings")
         self.limits = options.get("limits") or Limits()
         self.trace = options.get("trace")
+        self.capture: Capture = options.get("capture") or "full"
+        self.durability: Durability = options.get("durability") or "none"
+        self.redact = options.get("redact") or Redactor()
         self.middleware = tuple(options.get("middleware", ()))
         self.concurrency = options.get("concurrency")
         self.compact = options.get("compact")
@@ -164,6 +188,14 @@ class Agent(Generic[OutputT]):
 
     @overload
     def with_(self, *, output: type[T], **changes: Unpack[_Changes]) -> Agent[T]: ...
+
+    @overload
+    def with_(
+        self, *, output: Callable[..., Coroutine[Any, Any, T]], **changes: Unpack[_Changes]
+    ) -> Agent[T]: ...
+
+    @overload
+    def with_(self, *, output: Callable[..., T], **changes: Unpack[_Changes]) -> Agent[T]: ...
 
     @overload
     def with_(self, **changes: Unpack[_Changes]) -> Agent[OutputT]: ...
@@ -223,6 +255,8 @@ class Agent(Generic[OutputT]):
         limits: Limits | None = None,
         on_event: Emit = ignore,
         approver: Approver | None = None,
+        durability: Durability | None = None,
+        redact: Redactor | None = None,
     ) -> RunResult[OutputT]:
         """Go on with a run that was paused or interrupted, in any process.
 
@@ -238,29 +272,35 @@ class Agent(Generic[OutputT]):
             limits: Instead of those that the run was given.
             on_event: Called with each event, the replayed ones included.
             approver: Decides about what `decisions` leaves open.
+            durability: As the run was given it, instead of the agent's.
+            redact: As the run was given it, instead of the agent's.
 
         Raises:
-            ConfigurationError: A decision is about a call that does not wait.
-            TraceError: The trace cannot be read, or its run is still going on.
+            ConfigurationError: A decision is about a call that does not wait, or the run was
+                given settings with credentials, which the trace does not have.
+            TraceError: The trace cannot be read, has no contents, or its run is still going on.
             ReplayDivergence: The agent is not the one that was interrupted.
             AgentKitError: As of `run`.
         """
-        sink = _reopened(trace)
+        durable, redact = durability or self.durability, redact or self.redact
+        sink = reopened(trace, durable)
         try:
             memory = isinstance(sink, MemorySink)
             recorded = Trace(sink.lines) if memory else Trace.load(sink.path)
+            check_replayable(recorded)
             messages, earlier = recorded.input()
-            then = recorded.asked()
+            then = _without_placeholders(recorded.asked(), settings)
             program = self.program(settings or settings_of(then), limits or limits_of(then))
             program.model.check()
-            answers = RecordedHandler(recorded)
+            answers = RecordedHandler(recorded, redact)
             decide = _deciding(decisions or {}, approver, answers.waiting())
-            redact = Redactor()
             recorder = Recorder(
                 sink,
                 run=recorded.run,
-                program=program_hash(program),
+                program=program_hash(program, redact),
                 redact=redact,
+                durability=durable,
+                taps=teeing(recorded.run),
                 resumes=recorded,
             )
             scope = Scope(
@@ -276,7 +316,7 @@ class Agent(Generic[OutputT]):
                 resumed=True,
             )
             driver = scope.driver(program, messages, earlier=earlier)
-            origin = Origin(run=recorded.run, prompt=messages[earlier:], recorded=_recorded(sink))
+            origin = Origin(run=recorded.run, prompt=messages[earlier:], recorded=recorded_in(sink))
             return conclude(await driver.execute(), origin)
         finally:
             sink.close()  # the run has closed it already, unless it never began
@@ -323,15 +363,21 @@ class Agent(Generic[OutputT]):
         return stepping(self._begin(prompt, options), options.get("on_event", ignore))
 
     def as_tool(
-        self, *, name: str | None = None, description: str | None = None, **options: Any
+        self,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        **options: Unpack[BehaviourOptions],
     ) -> Tool[..., Any]:
         """This agent as a tool for another one: a prompt in, its output out.
 
         Args:
             name: What the model calls it; the agent's name by default.
             description: What the model is told of it.
-            **options: As of `Tool`.
+            **options: As of `Tool`. `effect` is "read": the tool does nothing but ask the
+                agent, and what the agent's own tools do is looked after by itself.
         """
+        options.setdefault("effect", "read")
 
         async def ask(context: RunContext[Any], prompt: str) -> OutputT:
             result = await context.run(self, prompt)
@@ -360,23 +406,37 @@ class Agent(Generic[OutputT]):
     ) -> OpenDriver[OutputT]:
         """Check the whole call; what is returned opens the trace and begins the run."""
         check_options(options, RunOptions, "A run")
-        earlier, prompted = messages_from_json(options.get("history", ())), _messages(prompt)
+        earlier, prompted = messages_from_json(options.get("history", ())), prompt_messages(prompt)
         if options.get("repair"):
             earlier = repair_history(earlier)
         check_history(earlier)
         if not (earlier or prompted):
             raise ConfigurationError("There is nothing to answer: give a prompt or a history.")
         program = self.program(options.get("settings"), options.get("limits"))
-        program.model.check()
+        intercept = interceptor()
+        if intercept is None:
+            program.model.check()
         to = _first(options.get("trace"), self.trace, _environment_folder())
 
-        def begin(listener: Emit) -> tuple[Driver[OutputT], Origin]:
-            run, redact, recorder = new_run_id(), Redactor(), None
-            sink = _sink(to, run)
-            if sink is not None:
-                recorder = Recorder(
-                    sink, run=run, program=program_hash(program), redact=redact, stream=stream
-                )
+        redact = options.get("redact") or self.redact
+
+        def begin(
+            listener: Emit,
+            *,
+            program: Program[OutputT] = program,
+            to: TraceTo = to,
+            redact: Redactor = redact,
+        ) -> tuple[Driver[OutputT], Origin]:
+            run = new_run_id()
+            recorder, recorded = open_recorder(
+                to,
+                run=run,
+                program=program_hash(program, redact),
+                redact=redact,
+                stream=stream,
+                capture=options.get("capture") or self.capture,
+                durability=options.get("durability") or self.durability,
+            )
             scope = Scope(
                 run=run,
                 deps=options.get("deps"),
@@ -389,26 +449,48 @@ class Agent(Generic[OutputT]):
                 asked=asked_of(options.get("settings"), options.get("limits")),
             )
             driver = scope.driver(program, (*earlier, *prompted), earlier=len(earlier))
-            return driver, Origin(run=run, prompt=prompted, recorded=_recorded(sink))
+            return driver, Origin(run=run, prompt=prompted, recorded=recorded)
 
+        if intercept is not None:
+            messages = (*earlier, *prompted)
+            deps = options.get("deps")
+            return intercept(Beginning(program, messages, len(earlier), redact, deps), begin)
         return begin
 
 
-def program_hash(program: Program[Any]) -> str:
-    """The hash of what decides an agent's behaviour: instructions, tools, schemas."""
+def program_hash(program: Program[Any], redact: Redactor) -> str:
+    """The hash of what decides an agent's behaviour, without its secrets."""
     spec = program.spec
-    return digest(
-        canonical(
-            {
-                "instructions": "(computed)" if spec.dynamic else spec.instructions,
-                "tools": [tool.definition.to_json() for tool in spec.tools],
-                "output": spec.output.schema,
-            }
-        )
+    behaviour = canonical(
+        {
+            "instructions": "(computed)" if spec.dynamic else spec.instructions,
+            "tools": [tool.definition.to_json() for tool in spec.tools],
+            "output": spec.output.schema,
+        }
     )
+    # Secrets count by their kind alone, so that the hash is the same under every key.
+    told = redact(behaviour.decode(errors="backslashreplace"))
+    return digest(PLACEHOLDER.sub(r"⟦\1⟧", told).encode())
 
 
-def _messages(prompt: Prompt) -> tuple[UserMessage, ...]:
+def _without_placeholders(
+    asked: Mapping[str, Any], settings: ChatSettings | None
+) -> Mapping[str, Any]:
+    """What a run was given, if it can be sent again.
+
+    Raises:
+        ConfigurationError: Credentials are among its settings.
+    """
+    told = canonical(asked.get("settings", {})).decode(errors="replace")
+    if settings is None and PLACEHOLDER.search(told):
+        raise ConfigurationError(
+            "The run was given settings that hold credentials, which its trace does not have. "
+            "Give settings= as the run was given them."
+        )
+    return asked
+
+
+def prompt_messages(prompt: Prompt) -> tuple[UserMessage, ...]:
     if prompt is None:
         return ()
     parts = isinstance(prompt, (list, tuple)) and all(isinstance(p, get_args(Part)) for p in prompt)
@@ -453,38 +535,10 @@ def _first(*choices: TraceTo | None) -> TraceTo:
     return next((choice for choice in choices if choice is not None), True)
 
 
-def _reopened(trace: Trace | str | os.PathLike[str]) -> FileSink | MemorySink:
-    """Where the trace of an interrupted run goes on: its file, locked, or a copy of its lines."""
-    if isinstance(trace, Trace) and trace.kept is not None:
-        return MemorySink([*trace.kept])
-    path = trace.path if isinstance(trace, Trace) else Path(trace).expanduser()
-    if path is None or not path.is_file():
-        raise TraceError(f"There is no trace {str(path)!r}.", path=str(path))
-    return FileSink(path, resume=True)
-
-
 def _environment_folder() -> str | None:
     """The folder of `AGENTKIT_TRACE_DIR`, whatever its name looks like."""
     folder = os.environ.get("AGENTKIT_TRACE_DIR")
     return f"{folder}{os.sep}" if folder else None
-
-
-def _sink(trace: TraceTo, run: str) -> Sink | None:
-    if isinstance(trace, bool):
-        return MemorySink() if trace else None
-    path = Path(trace).expanduser()
-    folder = path.is_dir() or str(trace).endswith(("/", os.sep)) or not path.suffix
-    return FileSink(path / f"{run}.jsonl" if folder else path)
-
-
-def _recorded(sink: Sink | None) -> Path | list[bytes] | None:
-    match sink:
-        case FileSink(path=path):
-            return path
-        case MemorySink(lines=lines):
-            return lines
-        case _:
-            return None
 
 
 def run_blocking(main: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -18,8 +18,7 @@ import re
 from typing import Any
 
 from agentkit.errors import InvalidArguments
-from agentkit.json_schema import is_array, is_object
-from agentkit.messages import JsonObject
+from agentkit.messages import JsonObject, is_array, is_object
 
 __all__ = ["decode", "load"]
 

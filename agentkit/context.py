@@ -19,10 +19,11 @@ from anyio.lowlevel import EventLoopToken
 from typing_extensions import TypeVar
 
 from agentkit.effects import Address
+from agentkit.errors import said
 from agentkit.events import Emit, ToolProgress, ignore
 from agentkit.messages import Message, Usage
 
-__all__ = ["RunContext", "Runnable", "Services", "progress_to"]
+__all__ = ["RunContext", "Runnable", "Services", "explain", "progress_to"]
 
 DepsT = TypeVar("DepsT", default=None)
 ResultT = TypeVar("ResultT")
@@ -154,3 +155,10 @@ class RunContext(Generic[DepsT]):
 def progress_to(emit: Emit) -> None:
     """Send the progress of the code that runs in this context (a worker thread's) to `emit`."""
     _progress.set(emit)
+
+
+def explain(error: BaseException, context: RunContext[Any]) -> None:
+    """Say it in a note where an exception may come from `deps` that were forgotten."""
+    nothing = isinstance(error, (AttributeError, TypeError)) and "'NoneType'" in said(error)
+    if nothing and context.deps is None and context.services is not None:
+        error.add_note("The run was given no deps=, so context.deps is None.")

@@ -17,6 +17,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from agentkit.context import RunContext
 from agentkit.effects import (
+    Address,
     Effect,
     Failure,
     Handler,
@@ -40,7 +41,8 @@ from agentkit.events import (
     Warned,
     ignore,
 )
-from agentkit.execution import Batch, Gate, shared_limiter
+from agentkit.execution import Batch
+from agentkit.inside import Gate, Inside, Open, shared_gate
 from agentkit.loop import conversation
 from agentkit.messages import Message, ModelResponse, Usage
 from agentkit.models.model import Model
@@ -129,6 +131,7 @@ class Driver(Generic[OutputT]):
 
     Attributes:
         finish: How it ended; None before that.
+        agents: The addresses of the agents that had the conversation, one after the other.
     """
 
     def __init__(
@@ -143,6 +146,8 @@ class Driver(Generic[OutputT]):
         recorder: Recorder | None = None,
         listener: Emit = ignore,
         seconds: float | None = None,
+        bounds: Sequence[Gate] | None = None,
+        among: Open | None = None,
     ) -> None:
         """Prepare a run.
 
@@ -157,10 +162,13 @@ class Driver(Generic[OutputT]):
             recorder: Records the run, if it is recorded.
             listener: Is told what happens.
             seconds: Wall-clock time after which the run ends.
+            bounds: Bound how many of its tool calls run at the same time, as does the agent's
+                `concurrency`. None bounds nothing: their order comes from elsewhere.
+            among: The insides of the effects of the whole run, while they are open.
         """
         self.program = program
         self.finish: Finish[OutputT] | None = None
-        self._agents = [program.spec.at]
+        self.agents = [program.spec.at]
         self._limits = program.spec.limits
         self._messages = messages
         self._earlier = earlier
@@ -169,7 +177,11 @@ class Driver(Generic[OutputT]):
         self._recorder = recorder
         self._listener = listener
         self._seconds = seconds
+        self._bounds = bounds
+        self._among: Open = {} if among is None else among
+        self._last: Address | None = None
         self._deadline = math.inf
+        self._begun = False
         self._scope: anyio.CancelScope | None = None
         self._cancelled: str | None = None
         self._new: list[Message] = []
@@ -195,16 +207,17 @@ class Driver(Generic[OutputT]):
 
     def _enter(self, program: Program[Any], messages: Sequence[Message], usage: Usage) -> None:
         """Let this program go on with the conversation."""
-        limit = program.spec.limits.parallel
-        self._gates = [shared_limiter(program.owner, program.concurrency)]
-        if limit is not None:
-            self._gates.insert(0, Gate(limit))
+        self._gates = [*(self._bounds or ())]
+        own = shared_gate(program.owner, program.concurrency)
+        if own is not None and self._bounds is not None:
+            self._gates.append(own)
         self.program = program
         self._handler = self._handler_for(program)
         self._loop = conversation(program.spec, messages, usage)
 
     def begin(self) -> Effect | None:
         """The first effect. The clock of `seconds` starts here."""
+        self._begun = True
         if self._recorder is not None:
             at, name = self.program.spec.at, self.program.name
             if not self._resumed:
@@ -226,7 +239,7 @@ class Driver(Generic[OutputT]):
                 finish: Finish[Any] = stop.value
             self._new += finish.new
             if finish.handoff is None:
-                self.finish = replace(finish, new=tuple(self._new))
+                self.finish = replace(finish, new=tuple(self._new), at=self._last)
                 return None
             name, at = finish.handoff
             program = self.program.handoffs[name]()
@@ -234,7 +247,7 @@ class Driver(Generic[OutputT]):
             program = replace(program, spec=replace(program.spec, at=at, limits=self._limits))
             if self._recorder is not None:
                 self._recorder.agent_start(at, name, finish.messages, len(finish.messages))
-            self._agents.append(at)
+            self.agents.append(at)
             self._enter(program, finish.messages, finish.usage)
             outcome = None
 
@@ -245,30 +258,29 @@ class Driver(Generic[OutputT]):
         can close its history. A cancellation from around the run is raised, after the
         loop has been told.
         """
-        batch: Batch | None = None
+        self._last = effect.at
+        work = self._batch(effect) if isinstance(effect, ToolBatch) else self._inside(effect)
         try:
             with anyio.CancelScope(deadline=self._deadline) as self._scope:
                 if self._cancelled is not None:
                     self._scope.cancel()
                 await checkpoint_if_cancelled()
-                if not isinstance(effect, ToolBatch):
+                if isinstance(work, Inside):
                     return await self._handler.perform(effect)
-                tools = self.program.tools
-                alone = [name for name, tool in tools.items() if tool.sequential]
-                batch = Batch(effect, self._perform_call, sequential=alone, gates=self._gates)
-                await batch.run()
-                outcomes = batch.outcomes()
-                if batch.interrupt is not None:
-                    return replace(batch.interrupt, outcomes=outcomes)
+                await work.run()
+                outcomes = work.outcomes()
+                if work.interrupt is not None:
+                    return replace(work.interrupt, outcomes=outcomes, usage=Usage())
                 return outcomes
         except BaseException as error:
-            self.send(self._interrupt(batch, error))
+            self.send(self._interrupt(work, error))
             raise
         finally:
             self._scope = None
-        if batch is not None and len(batch.finished) == len(batch.calls):
-            return batch.outcomes()  # it came too late for this batch; the next effect ends
-        return self._interrupt(batch)
+            self._among.pop(effect.at, None)
+        if isinstance(work, Batch) and len(work.finished) == len(work.calls):
+            return work.outcomes()  # it came too late for this batch; the next effect ends
+        return self._interrupt(work)
 
     def record(self, effect: Effect, outcome: Outcome | None, performed: Outcome | None) -> None:
         """Record what the loop is told where that is not what performing came to."""
@@ -284,9 +296,11 @@ class Driver(Generic[OutputT]):
 
     def abandon(self) -> None:
         """End a run that nobody drives on; what has been done is kept."""
+        if not self._begun:
+            self.begin()
         if self.finish is None:
             self._cancelled = self._cancelled or "nobody went on with it"
-            self.send(self._interrupt(None))
+            self.send(self._interrupt())
 
     def close(self) -> None:
         """Close the trace and tell the listener. Nothing is awaited."""
@@ -297,23 +311,43 @@ class Driver(Generic[OutputT]):
             usage = finish.usage if finish is not None else Usage()
             output = finish.output if finish is not None else None
             error = finish.error if finish is not None else None
-            for at in reversed(self._agents):
+            for at in reversed(self.agents):
                 self._recorder.agent_end(at, status, output, usage, error)
-        self._listener(Finished(at=self._agents[0], status=status))
+        self._listener(Finished(at=self.agents[0], status=status))
+
+    def _batch(self, batch: ToolBatch) -> Batch:
+        tools = self.program.tools
+        return Batch(
+            batch,
+            self._perform_call,
+            sequential=[name for name, tool in tools.items() if tool.sequential],
+            gates=self._gates,
+            among=self._among,
+        )
+
+    def _inside(self, effect: Effect) -> Inside:
+        inside = self._among[effect.at] = Inside(effect.at, self._among)
+        return inside
 
     async def _perform_call(self, invocation: ToolInvocation) -> ToolOutcome | Interrupt:
         outcome = await self._handler.perform(invocation)
         assert isinstance(outcome, (ToolOutcome, Interrupt))
         return outcome
 
-    def _interrupt(self, batch: Batch | None, cause: BaseException | None = None) -> Interrupt:
+    def _interrupt(
+        self, work: Batch | Inside | None = None, cause: BaseException | None = None
+    ) -> Interrupt:
         """Say what ended the run: a bug, `cancel()`, the task around it, or the deadline."""
-        outcomes = batch.outcomes() if batch is not None else ()
+        outcomes = work.outcomes() if isinstance(work, Batch) else ()
+        used = work.used if isinstance(work, Inside) else Usage()
         status: Literal["cancelled", "limit", "error"] = "cancelled"
         if isinstance(cause, Exception):
             status, error = "error", cause
         elif cause is not None or self._cancelled is not None:
-            reason = self._cancelled or "the task around the run was cancelled"
+            around = "the task around the run was cancelled"
+            if isinstance(cause, KeyboardInterrupt):
+                around = "Ctrl-C"
+            reason = self._cancelled or around
             error = RunCancelled(f"The run was cancelled: {reason}.", reason=reason)
         else:
             status, seconds = "limit", self._seconds or 0
@@ -323,4 +357,4 @@ class Driver(Generic[OutputT]):
                 value=seconds,
                 maximum=seconds,
             )
-        return Interrupt(status=status, error=Failure.of(error), outcomes=outcomes)
+        return Interrupt(status=status, error=Failure.of(error), outcomes=outcomes, usage=used)

@@ -18,6 +18,7 @@ Every effect has an `Address`, made from its cause and never from timing:
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from agentkit.errors import (
     RecordedError,
     ToolsFailed,
     error_from_data,
+    said,
 )
 from agentkit.messages import (
     JsonObject,
@@ -86,6 +88,12 @@ class Address(str):
     def parent(self) -> Address:
         """The address above."""
         return Address(self.rpartition("/")[0])
+
+    @property
+    def order(self) -> tuple[tuple[str, int], ...]:
+        """Sorts addresses in the order of steps and calls: `t2` stands before `t10`."""
+        parts = (re.fullmatch(r"(.*?)(\d*)", part) for part in self.split("/"))
+        return tuple((part[1], int(part[2] or -1)) for part in parts if part is not None)
 
     def child(self, name: str, use: int = 0) -> Address:
         """Something named under this address; `use` counts its repeated uses from 0."""
@@ -168,8 +176,8 @@ class Failure:
     """An effect that did not succeed: the error's type, message and fields as data.
 
     `parts` are the failures that this one is made of, if it is a `ToolsFailed`;
-    `exception` is the live exception, for `raise … from` in this process. It is
-    never recorded.
+    `usage` is what sub-agents have used for it; `exception` is the live exception,
+    which is what this process raises. It is never recorded.
     """
 
     type: str
@@ -177,6 +185,7 @@ class Failure:
     data: JsonObject = field(default_factory=dict[str, Any])
     traceback: str | None = None
     parts: tuple[Failure, ...] = ()
+    usage: Usage = Usage()
     exception: BaseException | None = field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -185,35 +194,27 @@ class Failure:
         known = isinstance(error, AgentKitError)
         return cls(
             type=error.type if isinstance(error, RecordedError) else type(error).__name__,
-            message=_said(error),
+            message=said(error),
             data=error.data() if known else {},
             traceback=_traced(error),
             exception=error,
         )
 
-    def to_error(self) -> AgentKitError:
-        """The live agentkit error if there is one, else one rebuilt from the data."""
-        if isinstance(self.exception, AgentKitError):
+    def to_error(self) -> Exception:
+        """The live exception if there is one, else an agentkit error rebuilt from the data."""
+        if isinstance(self.exception, Exception):
             return self.exception
         if self.parts:
-            live = [part.exception or part.to_error() for part in self.parts]
-            return ToolsFailed(self.message, [one for one in live if isinstance(one, Exception)])
+            return ToolsFailed(self.message, [part.to_error() for part in self.parts])
         error = error_from_data(self.type, self.message, self.data)
         error.__cause__ = self.exception
         return error
 
 
-def _said(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # a broken __str__
-        return ""
-
-
 def _traced(error: BaseException) -> str | None:
     try:
         return "".join(traceback.format_exception(error))
-    except Exception:  # a broken __str__, again
+    except Exception:  # a broken __str__
         return None
 
 
@@ -250,13 +251,14 @@ class Interrupt:
 
     For a `ToolBatch`, `outcomes` answers every one of its calls: those that had
     finished as they finished, the others as cancelled. `pending` says what a paused
-    run waits for.
+    run waits for, and `usage` what sub-agents have used for a single effect.
     """
 
     status: Literal["cancelled", "limit", "error", "paused"]
     error: Failure
     outcomes: tuple[ToolOutcome, ...] = ()
     pending: tuple[PendingCall, ...] = ()
+    usage: Usage = Usage()
 
 
 @dataclass(frozen=True, slots=True)

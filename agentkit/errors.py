@@ -3,7 +3,9 @@
 Text for people is an `AgentKitError`; text for the model is a `ToolError`.
 Every error carries attributes, so that nobody has to parse a message, and an
 error that ends a run also carries what the run had reached: `error.result`
-(status, valid history, usage) and `error.trace`.
+(status, valid history, usage) and `error.trace`. What the application's own code
+raises (a validator, computed instructions, an approver) ends a run too, and is
+raised as it is: `result_of(error)` gives its result, as that of every other error.
 
     AgentKitError
     ├── ConfigurationError          the caller's mistake, said before any I/O
@@ -79,6 +81,9 @@ __all__ = [
     "TraceUnsupported",
     "UnknownModel",
     "error_from_data",
+    "keep_result",
+    "result_of",
+    "said",
 ]
 
 
@@ -325,3 +330,47 @@ def error_from_data(type_name: str, message: str, data: Mapping[str, Any]) -> Ag
     if cls is None:
         return RecordedError(f"{type_name}: {message}", type=type_name)
     return cls(message, **{name: data[name] for name in cls.fields if name in data})
+
+
+_RESULT = "__agentkit_result__"
+
+
+def result_of(error: BaseException) -> RunResult[Any] | None:
+    """What a run had reached when this error ended it; None if it ended no run.
+
+    For an `AgentKitError` that is `error.result`. What the application's own code raised in
+    a run has no such attribute, and its result is kept beside it.
+
+    Example:
+        >>> from agentkit import Agent
+        >>> from agentkit.testing import ScriptedModel
+        >>> agent = Agent(ScriptedModel(["Hello."]))
+        >>> @agent.output_validator
+        ... def check(output: str) -> None:
+        ...     raise KeyError("a bug of ours")
+        >>> try:
+        ...     agent.run_sync("Hi")
+        ... except KeyError as error:
+        ...     print(result_of(error).status, result_of(error).usage.requests)
+        error 1
+    """
+    if isinstance(error, AgentKitError):
+        return error.result
+    return error.__dict__.get(_RESULT)
+
+
+def keep_result(error: Exception, result: RunResult[Any]) -> None:
+    """Have `result_of` give this result for the error."""
+    if isinstance(error, AgentKitError):
+        error.result = result
+        return
+    # Past a `__setattr__` or `__slots__` of the application's own.
+    error.__dict__[_RESULT] = result
+
+
+def said(error: BaseException) -> str:
+    """An exception's text, also where it cannot say it."""
+    try:
+        return str(error)
+    except Exception:  # a broken __str__ is no reason to end a run
+        return "(it cannot say what happened)"

@@ -8,27 +8,16 @@ becomes. Neither lets a tool's failure out: every call gets its one answer.
 from __future__ import annotations
 
 import difflib
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Collection,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    nullcontext,
-)
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
 
 import anyio
-from anyio import CapacityLimiter
-from anyio.lowlevel import RunVar
 
+from agentkit.calling import is_async
+from agentkit.context import explain
 from agentkit.effects import (
     Failure,
     Interrupt,
@@ -37,15 +26,18 @@ from agentkit.effects import (
     ToolOutcome,
     ToolStatus,
 )
-from agentkit.errors import ToolError
+from agentkit.errors import ToolError, said
 from agentkit.events import Emit, Warned
-from agentkit.messages import ToolMessage
+from agentkit.inside import Gate, Inside, Open, merged, shared_gate
+from agentkit.messages import ToolMessage, Usage
 from agentkit.redaction import Redactor
+from agentkit.signatures import INJECTED
 from agentkit.tools import Arguments, RunContext, Tool
 
-__all__ = ["Batch", "Gate", "outcome_of", "run_call", "shared_limiter"]
+__all__ = ["Batch", "bare", "outcome_of", "run_call"]
 
 Perform: TypeAlias = Callable[[ToolInvocation], Awaitable[ToolOutcome | Interrupt]]
+_diagnostics = logging.getLogger("agentkit")
 
 
 class Batch:
@@ -53,7 +45,6 @@ class Batch:
 
     Attributes:
         finished: The outcomes so far by index, in the order of finishing.
-        interrupt: Set when a call was answered by the end of the whole run.
     """
 
     def __init__(
@@ -62,7 +53,8 @@ class Batch:
         perform: Perform,
         *,
         sequential: Collection[str] = (),
-        gates: Sequence[AbstractAsyncContextManager[Any]] = (),
+        gates: Sequence[Gate] = (),
+        among: Open | None = None,
     ) -> None:
         """Prepare a batch.
 
@@ -71,50 +63,86 @@ class Batch:
             perform: Performs one call and returns its outcome, whatever happens.
             sequential: Names of tools that run alone: what stands before one in the batch
                 has ended when it starts, and what stands after it starts when it has ended.
-            gates: Held by each call while it runs, one after the other.
+            gates: What each call has to have a place of while it runs.
+            among: Where the insides of the calls are kept while they are open.
         """
         self.calls = batch.calls
         self.finished: dict[int, ToolOutcome] = {}
-        self.interrupt: Interrupt | None = None
+        self._interrupts: dict[int, Interrupt] = {}
+        self._insides: dict[int, Inside] = {}
         self._perform = perform
         self._sequential = sequential
         self._gates = gates
+        self._among: Open = {} if among is None else among
 
     async def run(self) -> None:
-        """Run the calls concurrently."""
+        """Run the calls concurrently. What a handler raises comes out as it is."""
         for stage in self._stages():
-            if self.interrupt is not None:
+            if self._interrupts:
                 return
             if len(stage) == 1:
-                await self._one(*stage[0], await self._admitted())
+                await self._one(*stage[0], await self._admitted(*stage[0]))
                 continue
-            async with anyio.create_task_group() as group:
-                for index, invocation in stage:
-                    # Admitted here, one after the other: calls begin in call order, whatever the
-                    # event loop's order of tasks is, so a replay can let them begin so again.
-                    held = await self._admitted()
-                    group.start_soon(self._one, index, invocation, held, name=invocation.at)
+            failed: BaseException | None = None
+            try:
+                await self._together(stage)
+            except BaseExceptionGroup as group:
+                failed = bare(group)
+            if failed is not None:
+                raise failed
 
     def outcomes(self) -> tuple[ToolOutcome, ...]:
         """Every call's outcome in call order; what has not ended is answered as cancelled."""
         return tuple(
-            self.finished.get(index) or _cancelled(invocation)
+            self.finished.get(index) or self._unfinished(index, invocation)
             for index, invocation in enumerate(self.calls)
         )
 
-    async def _admitted(self) -> AsyncExitStack:
-        async with AsyncExitStack() as held:
-            for gate in self._gates:
-                await held.enter_async_context(gate)
-            return held.pop_all()
+    @property
+    def interrupt(self) -> Interrupt | None:
+        """The end of the whole run, if calls were answered by it."""
+        if not self._interrupts:
+            return None
+        return merged([self._interrupts[index] for index in sorted(self._interrupts)])
 
-    async def _one(self, index: int, invocation: ToolInvocation, held: AsyncExitStack) -> None:
-        async with held:
+    async def _together(self, stage: list[tuple[int, ToolInvocation]]) -> None:
+        async with anyio.create_task_group() as group:
+            for index, invocation in stage:
+                # Admitted here, one after the other: calls begin in call order, whatever the
+                # event loop's order of tasks is, so a replay can let them begin so again.
+                inside = await self._admitted(index, invocation)
+                group.start_soon(self._one, index, invocation, inside, name=invocation.at)
+
+    async def _admitted(self, index: int, invocation: ToolInvocation) -> Inside:
+        inside = self._insides[index] = Inside(invocation.at, self._among, self._gates)
+        try:
+            await inside.take()
+        except BaseException:
+            inside.give()
+            raise
+        return inside
+
+    async def _one(self, index: int, invocation: ToolInvocation, inside: Inside) -> None:
+        self._among[invocation.at] = inside
+        try:
             outcome = await self._perform(invocation)
+        finally:
+            del self._among[invocation.at]
+            inside.give()
         if isinstance(outcome, Interrupt):
-            self.interrupt = outcome
+            self._interrupts[index] = outcome
         else:
             self.finished[index] = outcome
+
+    def _unfinished(self, index: int, invocation: ToolInvocation) -> ToolOutcome:
+        """The answer to a call that has not ended, with what its agents have used."""
+        interrupt, inside = self._interrupts.get(index), self._insides.get(index)
+        paused = any(one.status == "paused" for one in self._interrupts.values())
+        text = "Not finished: the run is paused." if paused else "Cancelled before it finished."
+        used = inside.used if inside is not None else Usage()
+        if interrupt is not None:
+            used = interrupt.usage
+        return replace(outcome_of(invocation, "cancelled", text), usage=used)
 
     def _stages(self) -> Iterator[list[tuple[int, ToolInvocation]]]:
         stage: list[tuple[int, ToolInvocation]] = []
@@ -130,10 +158,16 @@ class Batch:
             yield stage
 
 
+def bare(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a task group raised: the one failure as it is; of several the group."""
+    return group.exceptions[0] if len(group.exceptions) == 1 else group
+
+
 async def run_call(
     invocation: ToolInvocation,
     tools: Mapping[str, Tool[..., Any]],
     context: RunContext[Any],
+    inside: Inside,
     *,
     emit: Emit,
     redact: Redactor,
@@ -150,18 +184,23 @@ async def run_call(
     if arguments.repairs:
         text = "; ".join(arguments.repairs)
         emit(Warned(at=invocation.at, code="repaired_arguments", text=text))
-    async with shared_limiter(tool, tool.concurrency):
+    gate = shared_gate(tool, tool.concurrency)
+    async with nullcontext() if gate is None else inside.through(gate):
         while True:
             outcome = await _attempt(tool, arguments, invocation, context, redact)
+            failed = outcome.error is not None and outcome.error.exception
             # A ToolError is an answer, not an accident: trying again would not change it.
-            accident = outcome.status == "timeout" or (
-                outcome.error is not None and not isinstance(outcome.error.exception, ToolError)
-            )
-            if not accident or context.attempt >= tool.retries:
+            accident = outcome.status == "timeout" or (failed and not isinstance(failed, ToolError))
+            if not accident:
                 return outcome
+            if context.attempt >= tool.retries:
+                break
             text = f"{call.name} is tried again: {outcome.message.text}"
             emit(Warned(at=invocation.at, code="tool_retried", text=text))
             context = replace(context, attempt=context.attempt + 1)
+    if isinstance(failed, BaseException):
+        _report(invocation, failed, redact, emit)
+    return outcome
 
 
 async def _attempt(
@@ -178,48 +217,26 @@ async def _attempt(
     except ToolError as error:
         return outcome_of(invocation, "error", error.message, error)
     except (Exception, SystemExit) as error:  # argparse, for one, ends programs
-        text = redact(f"{type(error).__name__}: {_said(error)}")
+        if INJECTED in (*arguments.args, *arguments.kwargs.values()):
+            explain(error, context)
+        text = redact(f"{type(error).__name__}: {said(error)}")
         return outcome_of(invocation, "error", text, error, fatal=tool.on_error == "raise")
     text = f"{invocation.call.name} did not finish within {tool.timeout:g} s."
+    if not is_async(tool.function):
+        text += " It may still be at work, but its result will not be seen."
     return outcome_of(invocation, "timeout", text)
 
 
-class Gate:
-    """Lets so many in at a time. Held not by the task: a tool may run an agent that calls it."""
+def _report(invocation: ToolInvocation, error: BaseException, redact: Redactor, emit: Emit) -> None:
+    """Tell the developer too of an exception that no tool meant for the model.
 
-    def __init__(self, calls: int) -> None:
-        self._limiter = CapacityLimiter(calls)
-        self._inside: list[object] = []
-
-    async def __aenter__(self) -> None:
-        one = object()
-        await self._limiter.acquire_on_behalf_of(one)
-        self._inside.append(one)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._limiter.release_on_behalf_of(self._inside.pop())
-
-
-_gates: RunVar[WeakKeyDictionary[Any, Gate]] = RunVar("gates")
-
-
-def shared_limiter(owner: object, calls: int | None) -> AbstractAsyncContextManager[Any]:
-    """What bounds the calls of a tool or an agent over all runs of this event loop."""
-    if calls is None:
-        return nullcontext()
-    try:
-        gates = _gates.get()
-    except LookupError:
-        gates = WeakKeyDictionary[Any, Gate]()
-        _gates.set(gates)
-    if owner not in gates:
-        gates[owner] = Gate(calls)
-    return gates[owner]
-
-
-def _cancelled(invocation: ToolInvocation) -> ToolOutcome:
-    """The answer to a call that was cancelled before it ended."""
-    return outcome_of(invocation, "cancelled", "Cancelled before it finished.")
+    The line holds no traceback, which may hold secrets: that is in the trace.
+    """
+    text = redact(f"{invocation.call.name} raised {type(error).__name__}: {said(error)}")
+    notes = getattr(error, "__notes__", [])
+    text = " ".join([text, *(redact(str(note)) for note in notes)])
+    emit(Warned(at=invocation.at, code="tool_failed", text=text))
+    _diagnostics.warning("%s: %s", invocation.at, text)
 
 
 def outcome_of(
@@ -239,13 +256,6 @@ def outcome_of(
         error=Failure.of(error) if error is not None else None,
         fatal=fatal,
     )
-
-
-def _said(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # a broken __str__ is no reason to end a run
-        return "(it cannot say what happened)"
 
 
 def _unknown(name: str, tools: Mapping[str, Any]) -> str:

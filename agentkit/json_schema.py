@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
-from agentkit.messages import JsonObject
+from agentkit.messages import JsonObject, is_array, is_object
 
 __all__ = [
     "at",
     "definitions",
-    "is_array",
-    "is_object",
     "mapped",
     "ref_name",
     "subschemas",
@@ -26,16 +24,6 @@ _ONE = (
 )
 _LIST = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
 _MAP = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-
-
-def is_object(value: Any) -> TypeGuard[JsonObject]:
-    """Whether a JSON value is an object."""
-    return isinstance(value, dict)
-
-
-def is_array(value: Any) -> TypeGuard[list[Any]]:
-    """Whether a JSON value is an array."""
-    return isinstance(value, list)
 
 
 def mapped(schema: Any, change: Callable[[JsonObject], JsonObject]) -> Any:

@@ -236,6 +236,7 @@ class _Conversation(Generic[OutputT]):
         for name in names:
             outcome = yield Compute(at=at.child(name), name=name, input=verdict.text)
             if isinstance(outcome, Failure) and outcome.type == "ToolError":
+                self.usage += outcome.usage
                 return Rejected(text=verdict.text, problem=outcome.message, call=verdict.call)
             if not isinstance(outcome, Value):
                 assert isinstance(outcome, (Failure, Interrupt))
@@ -377,7 +378,7 @@ class _Conversation(Generic[OutputT]):
         outcome = yield Compute(at=one.at.child("approval"), name=name, input=one.call.arguments)
         if isinstance(outcome, Interrupt):
             raise _Stop(outcome)
-        if isinstance(outcome, Value):
+        if isinstance(outcome, (Value, Failure)):
             self.usage += outcome.usage
         # A function that fails to say whether a call is harmless has not said that it is.
         return not (isinstance(outcome, Value) and outcome.value is False)
@@ -435,13 +436,15 @@ class _Conversation(Generic[OutputT]):
         )
 
     def stopped(self, stop: _Stop) -> Finish[OutputT]:
+        if stop.reason is not None:
+            self.usage += stop.reason.usage
         match stop.reason:
             case None:
                 return self.finish("paused", pending=stop.pending)
             case Interrupt(status="paused", pending=pending):
                 return self.finish("paused", pending=pending)
             case Interrupt(status=status, error=error):
-                return self.finish(status, error=error)
+                return self.finish(status, error=error, final=status == "error")
             case Failure(type="LimitExceeded") as error:
                 return self.finish("limit", error=error)
             case error:

@@ -12,9 +12,10 @@ costs what is new in it and not what the conversation has grown to.
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypeGuard
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, TypeAlias, TypeGuard
 
 from agentkit.errors import InvalidHistory
 
@@ -155,12 +156,6 @@ def part_from_json(data: Mapping[str, Any]) -> Part:
             return OtherPart(data=dict(data))
 
 
-def _content_to_json(content: Content | None) -> Any:
-    if content is None or isinstance(content, str):
-        return content
-    return [part.to_json() for part in content]
-
-
 def text_of(content: Content | None) -> str:
     """The text of a message's content: its text parts joined, other parts left out."""
     if content is None or isinstance(content, str):
@@ -172,34 +167,21 @@ def text_of(content: Content | None) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SystemMessage:
-    """Instructions. Whether a server calls them system or developer is its profile's business."""
+class _Encoded:
+    """A value that is sent again and again."""
 
-    content: Content
-    name: str | None = None
     _memo: dict[Any, Any] = field(
         default_factory=dict[Any, Any], init=False, repr=False, compare=False
     )
-
-    @property
-    def text(self) -> str:
-        """The text parts joined; empty when there are none."""
-        return text_of(self.content)
-
-    def to_json(self) -> JsonObject:
-        """The chat-completions form."""
-        return _plain("system", self.content, self.name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UserMessage:
-    """What the user says."""
+class _Message(_Encoded):
+    """What the messages of all roles have in common."""
 
-    content: Content
+    _role: ClassVar[str]
+    content: Content | None
     name: str | None = None
-    _memo: dict[Any, Any] = field(
-        default_factory=dict[Any, Any], init=False, repr=False, compare=False
-    )
 
     @property
     def text(self) -> str:
@@ -207,8 +189,29 @@ class UserMessage:
         return text_of(self.content)
 
     def to_json(self) -> JsonObject:
-        """The chat-completions form."""
-        return _plain("user", self.content, self.name)
+        """The chat-completions form; `content` is always there, null when absent."""
+        content = self.content
+        if isinstance(content, tuple):
+            data: JsonObject = {"role": self._role, "content": [part.to_json() for part in content]}
+        else:
+            data = {"role": self._role, "content": content}
+        return data if self.name is None else data | {"name": self.name}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemMessage(_Message):
+    """Instructions. Whether a server calls them system or developer is its profile's business."""
+
+    _role = "system"
+    content: Content
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UserMessage(_Message):
+    """What the user says."""
+
+    _role = "user"
+    content: Content
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,31 +230,23 @@ class ToolCall:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AssistantMessage:
+class AssistantMessage(_Message):
     """What the model says: text, calls, a refusal, or several of them.
 
     `reasoning` is the text of the model's thinking under whatever name the
     server sent it; `extra` holds the server's unknown fields.
     """
 
+    _role = "assistant"
     content: Content | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     refusal: str | None = None
     reasoning: str | None = None
-    name: str | None = None
     extra: JsonObject = field(default_factory=dict[str, Any])
-    _memo: dict[Any, Any] = field(
-        default_factory=dict[Any, Any], init=False, repr=False, compare=False
-    )
-
-    @property
-    def text(self) -> str:
-        """The text parts joined; empty when there are none."""
-        return text_of(self.content)
 
     def to_json(self) -> JsonObject:
-        """The chat-completions form; `content` is always there, null when absent."""
-        data = _plain("assistant", self.content, self.name)
+        """The chat-completions form."""
+        data = _Message.to_json(self)
         if self.reasoning is not None:
             data["reasoning"] = self.reasoning
         if self.refusal is not None:
@@ -262,34 +257,19 @@ class AssistantMessage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ToolMessage:
+class ToolMessage(_Message):
     """The answer to one tool call. `name` is the tool's."""
 
+    _role = "tool"
     call_id: str
     content: Content
-    name: str | None = None
-    _memo: dict[Any, Any] = field(
-        default_factory=dict[Any, Any], init=False, repr=False, compare=False
-    )
-
-    @property
-    def text(self) -> str:
-        """The text parts joined; empty when there are none."""
-        return text_of(self.content)
 
     def to_json(self) -> JsonObject:
         """The chat-completions form."""
-        return _plain("tool", self.content, self.name) | {"tool_call_id": self.call_id}
+        return _Message.to_json(self) | {"tool_call_id": self.call_id}
 
 
 Message: TypeAlias = SystemMessage | UserMessage | AssistantMessage | ToolMessage
-
-
-def _plain(role: str, content: Content | None, name: str | None) -> JsonObject:
-    data: JsonObject = {"role": role, "content": _content_to_json(content)}
-    if name is not None:
-        data["name"] = name
-    return data
 
 
 def message_from_json(data: Mapping[str, Any], index: int | None = None) -> Message:
@@ -302,74 +282,56 @@ def message_from_json(data: Mapping[str, Any], index: int | None = None) -> Mess
     Raises:
         InvalidHistory: The role is unknown, or the content is neither text nor parts.
     """
-    where = "" if index is None else f" at index {index}"
     role, name = data.get("role"), data.get("name")
-    content = _content_from_json(data.get("content"), where, index)
-    match role:
-        case "system" | "developer":
-            return SystemMessage(content=_given(content, role, where, index), name=name)
-        case "user":
-            return UserMessage(content=_given(content, role, where, index), name=name)
-        case "assistant":
-            known = ("role", "content", "tool_calls", "refusal", "reasoning", "name")
-            calls = data.get("tool_calls") or ()
-            return AssistantMessage(
-                content=content,
-                tool_calls=tuple(_call_from_json(call, where, index) for call in calls),
-                refusal=data.get("refusal"),
-                reasoning=data.get("reasoning"),
-                name=name,
-                extra={key: value for key, value in data.items() if key not in known},
-            )
-        case "tool":
-            call_id = data.get("tool_call_id")
-            if not isinstance(call_id, str):
-                raise InvalidHistory(
-                    f"The tool message{where} has no tool_call_id; it must name the call it "
-                    f"answers. Got {call_id!r}.",
-                    index=index,
-                )
-            return ToolMessage(
-                call_id=call_id, content=_given(content, role, where, index), name=name
-            )
-        case _:
-            raise InvalidHistory(
-                f"The message{where} has role {role!r}; expected system, developer, user, "
-                "assistant or tool.",
-                index=index,
-            )
+    content = _content_from_json(data.get("content"), index)
+    if role == "assistant":
+        known = ("role", "content", "tool_calls", "refusal", "reasoning", "name")
+        return AssistantMessage(
+            content=content,
+            tool_calls=tuple(_call_from_json(call, index) for call in data.get("tool_calls") or ()),
+            refusal=data.get("refusal"),
+            reasoning=data.get("reasoning"),
+            name=name,
+            extra={key: value for key, value in data.items() if key not in known},
+        )
+    if role not in ("system", "developer", "user", "tool"):
+        expected = "expected system, developer, user, assistant or tool"
+        raise _invalid("The message", index, f"has role {role!r}; {expected}.")
+    if content is None:
+        raise _invalid(f"The {role} message", index, "has no content.")
+    if role == "tool":
+        call_id = data.get("tool_call_id")
+        if not isinstance(call_id, str):
+            problem = "has no tool_call_id; it must name the call it answers."
+            raise _invalid("The tool message", index, f"{problem} Got {call_id!r}.")
+        return ToolMessage(call_id=call_id, content=content, name=name)
+    kind = UserMessage if role == "user" else SystemMessage
+    return kind(content=content, name=name)
 
 
-def _content_from_json(content: Any, where: str, index: int | None) -> Content | None:
+def _content_from_json(content: Any, index: int | None) -> Content | None:
     if content is None or isinstance(content, str):
         return content
-    if is_array(content) and all(is_object(part) for part in content):
-        return tuple(part_from_json(part) for part in content)
-    raise InvalidHistory(
-        f"The content of the message{where} is {type(content).__name__}; "
-        "expected text or a list of parts.",
-        index=index,
-    )
+    if is_array(content) and all(map(is_object, content)):
+        return tuple(map(part_from_json, content))
+    problem = f"is {type(content).__name__}; expected text or a list of parts."
+    raise _invalid("The content of the message", index, problem)
 
 
-def _given(content: Content | None, role: str, where: str, index: int | None) -> Content:
-    if content is None:
-        raise InvalidHistory(f"The {role} message{where} has no content.", index=index)
-    return content
-
-
-def _call_from_json(data: Any, where: str, index: int | None) -> ToolCall:
+def _call_from_json(data: Any, index: int | None) -> ToolCall:
     match data:
         case {"id": str(id_), "function": {"name": str(name), "arguments": str(arguments)}}:
             known = ("id", "type", "function")
             extra = {key: value for key, value in data.items() if key not in known}
             return ToolCall(id=id_, name=name, arguments=arguments, extra=extra)
         case _:
-            raise InvalidHistory(
-                f"A tool call of the message{where} is not "
-                '{"id": …, "function": {"name": …, "arguments": "…"}}: ' + f"{data!r}.",
-                index=index,
-            )
+            form = '{"id": …, "function": {"name": …, "arguments": "…"}}'
+            raise _invalid("A tool call of the message", index, f"is not {form}: {data!r}.")
+
+
+def _invalid(what: str, index: int | None, problem: str) -> InvalidHistory:
+    where = "" if index is None else f" at index {index}"
+    return InvalidHistory(f"{what}{where} {problem}", index=index)
 
 
 # Requests and responses
@@ -414,36 +376,27 @@ class Usage:
 
     def to_json(self) -> JsonObject:
         """What is not zero."""
-        return {name: n for name in (*_COUNTS, "cost") if (n := getattr(self, name))}
+        return {name: n for name, n in zip(_FIELDS, _values(self), strict=True) if n}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Usage:
         """The reverse of `to_json`; unknown keys are left out."""
-        return cls(**{name: data[name] for name in (*_COUNTS, "cost") if name in data})
+        return cls(**{name: data[name] for name in _FIELDS if name in data})
 
 
-_COUNTS = (
-    "requests",
-    "input_tokens",
-    "output_tokens",
-    "cached_tokens",
-    "reasoning_tokens",
-    "tool_calls",
-    "tool_bytes",
-)
+_FIELDS = tuple(one.name for one in fields(Usage))
+_COUNTS = tuple(name for name in _FIELDS if name != "cost")
+_values = operator.attrgetter(*_FIELDS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ToolDefinition:
+class ToolDefinition(_Encoded):
     """What the model sees of a tool. `parameters` is a JSON Schema of type object."""
 
     name: str
     description: str
     parameters: JsonObject
     strict: bool = False
-    _memo: dict[Any, Any] = field(
-        default_factory=dict[Any, Any], init=False, repr=False, compare=False
-    )
 
     def to_json(self) -> JsonObject:
         """The chat-completions form."""

@@ -16,12 +16,15 @@ from agentkit.events import Emit
 from agentkit.messages import Message, Part
 from agentkit.models.profiles import OutputMode
 from agentkit.output import Mode
+from agentkit.redaction import Redactor
 from agentkit.runner import Approver
 from agentkit.settings import ChatSettings, Limits
+from agentkit.trace.capture import Capture
+from agentkit.trace.opening import TraceTo
+from agentkit.trace.recording import Durability
 
 __all__ = ["AgentOptions", "History", "Prompt", "RunOptions", "TraceTo", "check_options"]
 
-TraceTo: TypeAlias = bool | str | os.PathLike[str]
 Prompt: TypeAlias = str | Sequence[Part] | None
 History: TypeAlias = Sequence[Message | Mapping[str, Any]]
 
@@ -39,6 +42,9 @@ class AgentOptions(TypedDict, total=False):
     step_settings: Callable[..., Any] | None
     limits: Limits | None
     trace: TraceTo | None
+    capture: Capture | None
+    durability: Durability | None
+    redact: Redactor | None
     middleware: Sequence[Middleware]
     concurrency: int | None
     compact: Compaction | None
@@ -55,8 +61,17 @@ class RunOptions(TypedDict, total=False):
         settings: Sampling parameters; what is set here wins over the agent's.
         limits: Instead of the agent's.
         trace: Where this run is recorded: a file, a folder (one file a run), True (in
-            memory) or False (not at all). Without a word here or in the agent it goes
-            to a new file in `AGENTKIT_TRACE_DIR` if that is set, else to memory.
+            memory), False (not at all), or a list of structlog processors, which get each
+            event after it was recorded in memory; what the last one returns is dropped.
+            Without a word here or in the agent it goes to a new file in
+            `AGENTKIT_TRACE_DIR` if that is set, else to memory.
+        capture: How much is recorded: "full"; "metadata", which is names, hashes, counts,
+            tokens, times and statuses without what was said; or "none", which is how the
+            agents ended. Only "full" can be replayed.
+        durability: When a trace file is brought to the disk: "none" leaves it to the
+            system, "close" waits for it at the end, "effects" also before a call that
+            writes and after each call, and ends the run if the trace cannot be written.
+        redact: Takes secrets out, by your own patterns and fields too; see `Redactor`.
         on_event: Called with each event as it happens. It must not block.
         approver: Decides about calls that need approval: gets the `PendingCall`, gives a
             `Decision`, True or False; sync or async. Without one the run pauses.
@@ -68,6 +83,9 @@ class RunOptions(TypedDict, total=False):
     settings: ChatSettings | None
     limits: Limits | None
     trace: TraceTo | None
+    capture: Capture | None
+    durability: Durability | None
+    redact: Redactor | None
     on_event: Emit
     approver: Approver | None
 
@@ -98,6 +116,15 @@ def _or_none(check: _Check) -> _Check:
     return lambda value: value is None or check(value)
 
 
+def _one_of(names: Any) -> _Check:
+    return lambda value: value is None or value in get_args(names)
+
+
+def _named(names: Any) -> str:
+    return " | ".join(map(repr, get_args(names)))
+
+
+_processors = _sequence(callable)
 _MODES = ("auto", *get_args(OutputMode))
 _EXPECTED: dict[str, tuple[_Check, str]] = {
     "name": (lambda value: isinstance(value, str), "text"),
@@ -112,7 +139,13 @@ _EXPECTED: dict[str, tuple[_Check, str]] = {
     "settings": (_either(ChatSettings), "ChatSettings(…)"),
     "step_settings": (_or_none(callable), "a function that gives ChatSettings"),
     "limits": (_either(Limits), "Limits(…)"),
-    "trace": (_either(bool, str, os.PathLike), "a file, a folder, True or False"),
+    "trace": (
+        lambda value: _either(bool, str, os.PathLike)(value) or _processors(value),
+        "a file, a folder, True, False or a list of structlog processors",
+    ),
+    "capture": (_one_of(Capture), _named(Capture)),
+    "durability": (_one_of(Durability), _named(Durability)),
+    "redact": (_either(Redactor), "Redactor(…)"),
     "middleware": (_sequence(callable), "a list of functions from handler to handler"),
     "concurrency": (_or_none(_count(1)), "None or an integer >= 1"),
     "compact": (_or_none(callable), "a function of the messages"),

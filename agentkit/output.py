@@ -26,7 +26,7 @@ from agentkit.messages import (
 )
 from agentkit.models.profiles import OutputMode, Profile
 from agentkit.partial import PartialOutput
-from agentkit.raw_schema import compiled
+from agentkit.raw_schema import compiled, pointer
 from agentkit.strict import NotStrict, strict_form
 from agentkit.validation import TypeChecker, fit
 
@@ -156,12 +156,9 @@ class JsonSchema:
         value = json.loads(text)
         errors = [*self._validator.iter_errors(value)]
         if errors:
-            raise ValueError("\n".join(f"- {_pointer(one)}: {one.message}" for one in errors[:10]))
+            lines = [f"- {pointer(one.instance_path)}: {one.message}" for one in errors[:10]]
+            raise ValueError("\n".join(lines))
         return value
-
-
-def _pointer(error: Any) -> str:
-    return "/" + "/".join(str(step) for step in error.instance_path)
 
 
 def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpec[Any]:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from agentkit.errors import InvalidTool
 from agentkit.json_schema import at
 from agentkit.messages import JsonObject
-from agentkit.signatures import EMPTY, Signature, describe
+from agentkit.signatures import EMPTY, STARS, Signature, describe
 from agentkit.validation import RAW_TYPE, Checker, Problem, unknown_name
 
 if TYPE_CHECKING:
     import jsonschema_rs
 
-__all__ = ["JsonSchemaChecker", "RawSchema", "compiled"]
+__all__ = ["RawSchema", "compiled", "pointer"]
 
 
 class RawSchema:
@@ -47,41 +47,20 @@ class RawSchema:
         *,
         injected: type,
     ) -> None:
-        self.parameters: JsonObject = {"type": "object", "properties": {}, **schema}
-        if self.parameters["type"] != "object":
-            raise InvalidTool(
-                f"The schema of tool {name!r} is of type {schema['type']!r}; arguments are an "
-                "object.",
-                tool=name,
-            )
+        schema = {"type": "object", "properties": {}, **schema}
+        if schema["type"] != "object":
+            raise _invalid(name, f"is of type {schema['type']!r}; arguments are an object")
         self._signature = Signature(function, injected=injected, typed=False)
-        kinds = inspect.Parameter
-        self._open = any(p.kind is kinds.VAR_KEYWORD for p in self._signature.parameters)
-        self._check_names(name, function)
-        validator = compiled(name, self.parameters)
-        self.checker: Checker = JsonSchemaChecker(validator, self.parameters, closed=not self._open)
-
-    def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Values as positional and keyword arguments; see `Signature.bind`."""
-        rest, named = dict(values), dict[str, Any]()
-        for p in self._signature.parameters:
-            if p.kind is inspect.Parameter.VAR_KEYWORD:
-                named[p.name] = rest
-            elif p.name in rest:
-                named[p.name] = rest.pop(p.name)
-        return self._signature.bind(named)
-
-    def _check_names(self, name: str, function: Any) -> None:
-        shown = self.parameters["properties"].keys()
-        stars = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        plain = [p for p in self._signature.parameters if p.kind not in stars]
+        parameters = self._signature.parameters
+        takes_more = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+        shown, required = {*schema["properties"]}, {*schema.get("required", ())}
+        plain = [p for p in parameters if p.kind not in STARS]
         hidden = {p.name for p in plain if p.injected}
         known = {p.name for p in plain} - hidden
         needed = {p.name for p in plain if p.default is EMPTY} - hidden
-        required = set(self.parameters.get("required", ()))
         wrong: dict[str, set[str]] = {
-            "takes from the run": {*shown} & hidden,
-            "does not take": set() if self._open else {*shown} - known,
+            "takes from the run": shown & hidden,
+            "does not take": set() if takes_more else shown - known,
             "needs, but the schema does not require,": needed - required,
         }
         for how, names in wrong.items():
@@ -91,6 +70,12 @@ class RawSchema:
                     f"{name!r}.",
                     tool=name,
                 )
+        validator = compiled(name, schema)
+        self.checker: Checker = _Checker(validator, schema, closed=not takes_more)
+
+    def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Values as positional and keyword arguments; see `Signature.bind`."""
+        return self._signature.bind(values, {})
 
 
 _DRAFTS = re.compile(
@@ -108,28 +93,24 @@ def compiled(name: str, schema: JsonObject) -> jsonschema_rs.Validator:
 
     draft = schema.get("$schema")
     if draft is not None and not _DRAFTS.fullmatch(str(draft)):
-        raise InvalidTool(
-            f"The schema of tool {name!r} is of the draft {draft!r}; known are 2020-12, 2019-09, "
-            "7, 6 and 4.",
-            tool=name,
-        )
+        known = "known are 2020-12, 2019-09, 7, 6 and 4"
+        raise _invalid(name, f"is of the draft {draft!r}; {known}")
     try:
         jsonschema_rs.meta.validate(schema)
         return jsonschema_rs.validator_for(schema, mask="it", offline=True)
     except jsonschema_rs.ValidationError as error:
-        raise InvalidTool(
-            f"The schema of tool {name!r} is not valid at {_pointer(error.instance_path)}: "
-            f"{error.message}.",
-            tool=name,
-        ) from error
+        place = pointer(error.instance_path)
+        raise _invalid(name, f"is not valid at {place}: {error.message}") from error
     except (jsonschema_rs.ReferencingError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise InvalidTool(
-            f"The schema of tool {name!r} is not valid: {reason}.", tool=name
-        ) from error
+        raise _invalid(name, f"is not valid: {reason}") from error
 
 
-class JsonSchemaChecker:
+def _invalid(name: str, problem: str) -> InvalidTool:
+    return InvalidTool(f"The schema of tool {name!r} {problem}.", tool=name)
+
+
+class _Checker:
     """Checks against a JSON Schema. What fits is passed on as it came."""
 
     def __init__(
@@ -146,10 +127,9 @@ class JsonSchemaChecker:
             for error in self._validator.iter_errors(data)
             for problem in _problems(error, self.schema)
         ]
-        names = list(self.schema.get("properties", ()))
         if self._closed:
-            unknown = [key for key in data if key not in names]
-            problems += [_unknown((key,), names) for key in unknown]
+            names = list(self.schema["properties"])
+            problems += [_unknown((key,), names) for key in data if key not in names]
         return problems or data
 
 
@@ -179,13 +159,14 @@ def _problems(error: jsonschema_rs.ValidationError, schema: JsonObject) -> Itera
             text = f"expected {json.dumps(said['expected_value'])}"
         case _:
             pass
-    yield Problem(path=path, where=_pointer(path), text=text, value=value, kind=kind)
+    yield Problem(path=path, where=pointer(path), text=text, value=value, kind=kind)
 
 
 def _unknown(path: tuple[int | str, ...], names: list[str]) -> Problem:
     text = unknown_name(str(path[-1]), names)
-    return Problem(path=path, where=_pointer(path), text=text, value=...)
+    return Problem(path=path, where=pointer(path), text=text, value=...)
 
 
-def _pointer(path: Iterable[int | str]) -> str:
+def pointer(path: Iterable[int | str]) -> str:
+    """The JSON pointer of a place; `/` for the whole."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path) or "/"

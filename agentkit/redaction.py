@@ -3,7 +3,7 @@
 A secret becomes `⟦kind:digest⟧`, where the digest is a keyed HMAC: the same
 secret gives the same placeholder under the same key, and nothing else can be
 learned from it. Redaction happens before anything is hashed, written or told
-to a model.
+to a model. What is redacted already stays as it is.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias, cast
 
-__all__ = ["PATTERNS", "PLACEHOLDER", "Redactor"]
+from agentkit.errors import ConfigurationError
+
+__all__ = ["PATTERNS", "PLACEHOLDER", "Paths", "Redactor", "below"]
 
 PATTERNS: Mapping[str, str] = {
     # What keys of these kinds look like is documented by their issuers.
@@ -34,7 +38,43 @@ PATTERNS: Mapping[str, str] = {
     r"(?:-----END [A-Z ]{0,32}PRIVATE KEY-----)?",
 }
 PLACEHOLDER = re.compile(r"⟦([a-z_]+):[0-9a-f]{8}⟧")
-_SECRETS = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in PATTERNS.items()))
+
+# What a text must have to hold a secret of a kind: looking for that costs a hundredth of
+# what the patterns cost, and few texts have it. Most kinds begin with a short word that
+# is joined to a long one.
+_JOINED = re.compile(r"[-_][A-Za-z0-9_-]{9}")
+_JOINED_MARKS: Mapping[str, str] = {
+    "api_key": "sk- sk_ pk- pk_ rk- rk_ xai- xai_ fw- fw_ r8- r8_ nvapi hf_",
+    "github_token": "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_",
+    "slack_token": "xox",
+    "private_key": "-----BEGIN",
+}
+_MARKS: Mapping[str, str] = {
+    "api_key": "AIza",
+    "url_password": "://",
+    "aws_key": "IA",
+    "bearer": "earer",
+    "jwt": "eyJ",
+}
+
+
+def _flags(marks: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    kinds = [*PATTERNS]
+    return tuple(
+        (mark, 1 << kinds.index(kind)) for kind, words in marks.items() for mark in words.split()
+    )
+
+
+_FLAGS, _JOINED_FLAGS = _flags(_MARKS), _flags(_JOINED_MARKS)
+_SHORTEST = 15
+"""Characters of the shortest secret that the patterns know, but for those with an `@` after."""
+_BINARY = re.compile(r"(?:data:[\w.+-]+/[\w.+-]+;base64,)?[A-Za-z0-9+/=\r\n]+")
+_ASCII = "".join(map(chr, range(128)))
+_LONG = 4096
+"""Characters of base64 from which on text is taken for binary data, which holds no key."""
+
+Paths: TypeAlias = tuple[tuple[str, ...], ...]
+"""Places of secret fields, each as the segments that are still to be followed."""
 
 
 def _key() -> bytes:
@@ -48,30 +88,233 @@ def _process_key() -> bytes:
     return os.urandom(32)
 
 
-@dataclass(frozen=True, slots=True)
-class Redactor:
-    """Replaces what looks like a secret.
+@functools.cache
+def _known(flags: int) -> re.Pattern[str]:
+    """The kinds of these flags, and before them what is a placeholder already."""
+    kinds = [item for number, item in enumerate(PATTERNS.items()) if flags & 1 << number]
+    one_of = "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in kinds)
+    return re.compile(f"⟦[a-z_]+:[0-9a-f]{{8}}⟧|{one_of}")
 
-    Attributes:
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Redactor:
+    """Replaces what looks like a secret, and what stands in a secret field.
+
+    Example:
+        >>> redact = Redactor(patterns={"customer": r"C-[0-9]{6}"}, fields=["*.ssn"], key="k")
+        >>> redact("C-123456 called")
+        '⟦customer:7c23254b⟧ called'
+        >>> redact('{"ada": {"ssn": "078-05-1120"}}')
+        '{"ada":{"ssn":"⟦field:00000000⟧"}}'
+
+    Args:
+        patterns: Regular expressions of your own secrets by kind; those of `PATTERNS` are
+            always looked for. A kind is made of small letters and `_`.
+        fields: Where secrets stand in JSON values, from their root: `user.password`. `*` is
+            any one segment (also the index in a list), `**` any number of them. They hold in
+            arguments, results and outputs, also where these are JSON text. In text that is
+            not quite JSON, what follows the quoted name of the last segment is taken out.
         key: The HMAC key. By default `AGENTKIT_REDACTION_KEY`, or a random one for this
             process: then equality holds between its traces and not with those of others.
+
+    Raises:
+        ConfigurationError: A kind, a pattern, a field or the key cannot be used.
     """
 
-    key: bytes = field(default_factory=_key, repr=False)
+    patterns: Mapping[str, str | re.Pattern[str]] = field(default_factory=dict[str, str])
+    fields: Sequence[str] = ()
+    key: bytes | str = field(default_factory=_key, repr=False)
+    paths: Paths = field(init=False, repr=False)
+    rules: str = field(init=False, repr=False)
+    """Names all that decides what a text becomes: names of blobs hold for equal rules."""
+    _own: tuple[tuple[str, re.Pattern[str]], ...] = field(init=False, repr=False)
+    _loose: re.Pattern[str] | None = field(init=False, repr=False)
+    _secret: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check what was given, before anything depends on it."""
+        key: Any = self.key.encode() if isinstance(self.key, str) else self.key
+        if not isinstance(key, bytes) or not key:
+            raise ConfigurationError("Redactor(key=…): expected bytes or text, not empty.")
+        if isinstance(self.fields, str):
+            raise ConfigurationError(f"Redactor(fields={self.fields!r}): expected a list of paths.")
+        own = tuple((kind, _compiled(kind, given)) for kind, given in self.patterns.items())
+        paths = tuple(_path(one) for one in self.fields)
+        told = repr((key, [(kind, one.pattern, one.flags) for kind, one in own], paths))
+        for name, value in (
+            ("paths", paths),
+            ("rules", hashlib.blake2b(told.encode(), digest_size=8).hexdigest()),
+            ("_own", own),
+            ("_loose", _loose([path[-1] for path in paths if "*" not in path[-1]])),
+            ("_secret", key),
+        ):
+            object.__setattr__(self, name, value)
 
     @property
     def key_id(self) -> str:
         """Names the key without telling it: placeholders compare only under the same one."""
-        return hashlib.blake2b(self.key, digest_size=4, person=b"key_id").hexdigest()
+        return hashlib.blake2b(self._secret, digest_size=4, person=b"key_id").hexdigest()
 
     def __call__(self, text: str) -> str:
         """Return `text` with every secret replaced."""
-        return _SECRETS.sub(self._placeholder, text)
+        if self.paths:
+            text = self._without_fields(text)
+        for kind, pattern in self._own:
+            text = pattern.sub(functools.partial(self._placed, kind), text)
+        size = len(text)
+        if size < _SHORTEST and "@" not in text:
+            return text
+        flags = 0
+        for mark, flag in _FLAGS:
+            if mark in text:
+                flags |= flag
+        if ("-" in text or "_" in text) and _JOINED.search(text):
+            for mark, flag in _JOINED_FLAGS:
+                if mark in text:
+                    flags |= flag
+        if not flags or (size > _LONG and _BINARY.fullmatch(text)):
+            return text
+        return _known(flags).sub(self._placeholder, text)
 
     def secret(self, text: str, kind: str) -> str:
         """The placeholder of a text that is known to be a secret."""
-        mac = hmac.new(self.key, text.encode("utf-8", "surrogatepass"), "sha256")
-        return f"⟦{kind}:{mac.hexdigest()[:8]}⟧"
+        if PLACEHOLDER.fullmatch(text):
+            return text
+        mac = hmac.digest(self._secret, text.encode("utf-8", "surrogatepass"), "sha256")
+        return f"⟦{kind}:{mac.hex()[:8]}⟧"
+
+    def of_field(self, value: Any) -> Any:
+        """The placeholder of what stands in a secret field."""
+        if value is None:
+            return None
+        try:
+            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        except (TypeError, ValueError, RecursionError):
+            text = repr(value)
+        return self.secret(text, "field")
+
+    def open_end(self, text: str) -> int:
+        """From where on `text`, of which more may come, cannot be redacted yet."""
+        if self._own or self.paths:
+            return 0  # what these match may begin anywhere
+        begun = text.rfind("-----BEGIN")
+        if begun >= 0 and "-----END" not in text[begun:]:
+            return begun
+        words = text.rsplit(None, 1)
+        last = words[-1] if words and not text[-1].isspace() else ""
+        start = len(text) - len(last)
+        if "://" not in last:
+            start += len(last.rstrip(_ASCII))  # all but passwords in addresses is ASCII
+        before = text[:start].rstrip()
+        return len(before) - len("bearer") if before.endswith("earer") else start
 
     def _placeholder(self, match: re.Match[str]) -> str:
-        return self.secret(match.group(), match.lastgroup or "secret")
+        return self.secret(match.group(), match.lastgroup) if match.lastgroup else match.group()
+
+    def _placed(self, kind: str, match: re.Match[str]) -> str:
+        """The placeholder of what matched, unless that is part of a placeholder."""
+        text = match.string
+        start = text.rfind("⟦", max(0, match.start() - 64), match.start() + 1)
+        inside = PLACEHOLDER.match(text, start) if start >= 0 else None
+        if inside is not None and match.end() <= inside.end():
+            return match.group()
+        return self.secret(match.group(), kind)
+
+    def _without_fields(self, text: str) -> str:
+        if text.lstrip()[:1] in ("{", "["):
+            changed = False
+
+            def read(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+                nonlocal changed
+                changed |= len({name for name, _ in pairs}) < len(pairs)  # one may be hidden
+                return dict(pairs)
+
+            try:
+                value = json.loads(text, object_pairs_hook=read)
+            except (ValueError, RecursionError):
+                pass
+            else:
+                hidden = self._hidden(value, self.paths)
+                if not changed and hidden == value:
+                    return text
+                return json.dumps(hidden, ensure_ascii=False, separators=(",", ":"))
+        if self._loose is None:
+            return text
+        return self._loose.sub(self._named, text)
+
+    def _hidden(self, value: Any, paths: Paths) -> Any:
+        """A JSON value without what stands at these paths."""
+        if isinstance(value, str):
+            return self._without_fields(value)
+        if isinstance(value, dict):
+            items = cast("dict[str, Any]", value).items()
+            return {name: self._at(name, item, paths) for name, item in items}
+        if isinstance(value, list):
+            items = enumerate(cast("list[Any]", value))
+            return [self._at(str(index), item, paths) for index, item in items]
+        return value
+
+    def _at(self, name: str, item: Any, paths: Paths) -> Any:
+        further = below(paths, name)
+        return self.of_field(item) if () in further else self._hidden(item, further)
+
+    def _named(self, match: re.Match[str]) -> str:
+        """What follows a secret field's name, in quotes: JSON may stand in JSON."""
+        quote = match["quote"] or match["around"]
+        value = match["plain"] if match["text"] is None else match["text"]
+        return f"{match['name']}{quote}{self.of_field(value)}{quote}"
+
+
+def below(paths: Paths, name: str) -> Paths:
+    """What is left of the paths below a field or an index; `()` for one that ends there."""
+    if not paths:
+        return ()
+    further: list[tuple[str, ...]] = []
+    for path in paths:
+        while path and path[0] == "**":
+            further.append(path)
+            path = path[1:]
+        if path and path[0] in (name, "*"):
+            further.append(path[1:])
+    return tuple(further)
+
+
+def _compiled(kind: str, given: Any) -> re.Pattern[str]:
+    if not re.fullmatch("[a-z_]+", kind):
+        raise ConfigurationError(
+            f"Redactor(patterns={{{kind!r}: …}}): a kind is made of small letters and '_'."
+        )
+    try:
+        pattern: Any = re.compile(given)
+    except (re.error, TypeError) as error:
+        raise ConfigurationError(
+            f"Redactor(patterns={{{kind!r}: {given!r}}}) is no regular expression: {error}."
+        ) from error
+    if not isinstance(pattern.pattern, str) or pattern.search(""):
+        raise ConfigurationError(
+            f"Redactor(patterns={{{kind!r}: {given!r}}}): the pattern must be of text, and must "
+            "not match where there is none."
+        )
+    return pattern
+
+
+def _path(given: Any) -> tuple[str, ...]:
+    path = tuple(given.split(".")) if isinstance(given, str) else ()
+    if not all(path) or not path or path[-1] == "**":
+        raise ConfigurationError(
+            f"Redactor(fields=[{given!r}]): expected a path such as 'user.password' or '*.ssn'."
+        )
+    return path
+
+
+def _loose(names: Sequence[str]) -> re.Pattern[str] | None:
+    """What follows one of these names in quotes, as in JSON, in JSON in JSON, and in Python."""
+    if not names:
+        return None
+    name = "|".join(re.escape(one) for one in sorted(names, key=len, reverse=True))
+    quoted = r"(?P<quote>\\*[\"'])(?P<text>(?:(?!(?P=quote))(?:\\.|.))*)(?P=quote)?"
+    plain = r"[{\[][^{}\[\]]*[}\]]?|[^\s,}\]\"'{\[\\]+"
+    return re.compile(
+        rf"(?P<name>(?P<around>\\*[\"'])(?:{name})(?P=around)\s*:\s*)(?:{quoted}|(?P<plain>{plain}))",
+        re.DOTALL,
+    )

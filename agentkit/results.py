@@ -10,8 +10,16 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from agentkit.errors import ToolError
-from agentkit.json_schema import is_object
-from agentkit.messages import AudioPart, Content, FilePart, ImagePart, OtherPart, Part, TextPart
+from agentkit.messages import (
+    AudioPart,
+    Content,
+    FilePart,
+    ImagePart,
+    OtherPart,
+    Part,
+    TextPart,
+    is_object,
+)
 
 __all__ = ["cut", "render"]
 

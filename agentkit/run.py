@@ -19,7 +19,7 @@ import anyio
 
 from agentkit.driver import Driver
 from agentkit.effects import Effect, Outcome, PendingCall
-from agentkit.errors import ConfigurationError, ReplayDivergence
+from agentkit.errors import AgentKitError, ConfigurationError, ReplayDivergence, keep_result
 from agentkit.events import (
     Emit,
     Event,
@@ -29,6 +29,7 @@ from agentkit.events import (
     TextDelta,
     ToolCallDelta,
 )
+from agentkit.execution import bare
 from agentkit.messages import Message, Usage
 from agentkit.partial import PartialOutput
 from agentkit.spec import Finish, RunStatus
@@ -42,7 +43,6 @@ __all__ = [
     "Step",
     "Steps",
     "conclude",
-    "result_of",
     "stepping",
     "streaming",
 ]
@@ -110,16 +110,21 @@ def conclude(finish: Finish[OutputT], origin: Origin) -> RunResult[OutputT]:
 
     Raises:
         AgentKitError: The run ended otherwise; `error.result` is what it had reached.
+        Exception: So did the application's own code, and this is what it raised.
     """
-    result = result_of(finish, origin)
-    if finish.error is not None:
-        error = finish.error.to_error()
-        error.result = result
-        raise error
-    return result
+    result = _reached(finish, origin)
+    if finish.error is None:
+        return result
+    error = finish.error.to_error()
+    keep_result(error, result)
+    if not isinstance(error, AgentKitError):
+        note = f"It ended the run {origin.run} at {finish.at}; see agentkit.errors.result_of."
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+    raise error
 
 
-def result_of(finish: Finish[OutputT], origin: Origin) -> RunResult[OutputT]:
+def _reached(finish: Finish[OutputT], origin: Origin) -> RunResult[OutputT]:
     """The result of a run, however it ended."""
     return RunResult(
         output=cast("OutputT", finish.output),
@@ -159,16 +164,28 @@ class Run(Generic[OutputT]):
         if not self._ended or finish is None:
             raise ConfigurationError("The run is going on; read its events to their end first.")
         if finish.status == "cancelled":
-            return result_of(finish, self._origin)
+            return _reached(finish, self._origin)
         return conclude(finish, self._origin)
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the run: status "cancelled", what has finished is kept, the history is valid."""
         self._driver.cancel(reason)
 
-    def text(self) -> AsyncIterator[str]:
-        """The pieces of the model's text as they come. Other events are passed over."""
-        return _Text(self)
+    def text(self, *, restarted: Callable[[str], object] = lambda _: None) -> AsyncIterator[str]:
+        """The pieces of the agent's text as they come, without that of sub-agents.
+
+        A model call may begin again after some of its text was shown: a connection broke, or
+        a fallback model was asked. The pieces then begin again too.
+
+        Args:
+            restarted: Is told so before they do, and given the text that does not count any
+                more: what this call has shown so far.
+        """
+        return _Text(self, restarted)
+
+    def concerns(self, event: Event) -> bool:
+        """Whether it is about a model call of the agent itself, or of one that took over."""
+        return event.at.parent in self._driver.agents
 
     def __aiter__(self) -> Run[OutputT]:
         """The events as they happen, to the end of the run. What fails is raised by `result`."""
@@ -215,6 +232,11 @@ class Run(Generic[OutputT]):
         """Run to the end, in a task beside the reader."""
         try:
             await self._driver.execute()
+        except Exception as error:
+            finish = self._driver.finish
+            if finish is None or finish.error is None or finish.error.exception is not error:
+                raise
+            # The run ended with it, and `result` raises it.
         finally:
             self._ended = True
             self._changed.set()
@@ -223,16 +245,28 @@ class Run(Generic[OutputT]):
 class _Text:
     """Iterators here are objects: a generator that is left early would have to be closed."""
 
-    def __init__(self, run: Run[Any]) -> None:
+    def __init__(self, run: Run[Any], restarted: Callable[[str], object]) -> None:
         self._run = run
+        self._restarted = restarted
+        self._shown: list[str] = []
 
     def __aiter__(self) -> _Text:
         return self
 
     async def __anext__(self) -> str:
         async for event in self._run:
-            if isinstance(event, TextDelta):
-                return event.text
+            match event:
+                case TextDelta(text=text) if self._run.concerns(event):
+                    self._shown.append(text)
+                    return text
+                case StepStarted() if self._run.concerns(event):
+                    self._shown.clear()
+                case Restarted() if self._shown and self._run.concerns(event):
+                    gone = "".join(self._shown)
+                    self._shown.clear()
+                    self._restarted(gone)
+                case _:
+                    pass
         raise StopAsyncIteration
 
 
@@ -242,16 +276,20 @@ async def streaming(
 ) -> AsyncGenerator[Run[OutputT], None]:
     """Drive a run beside the caller's block. Leaving the block early cancels the run."""
     run = Run(open_driver, on_event)
-    failed: Exception | None = None
-    async with anyio.create_task_group() as group:
-        group.start_soon(run.drive)
-        try:
-            yield run
-        except Exception as error:
-            # Raised below: a task group would wrap it in an ExceptionGroup.
-            failed = error
-        finally:
-            run.cancel("its stream was left")
+    failed: BaseException | None = None
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(run.drive)
+            try:
+                yield run
+            except (anyio.get_cancelled_exc_class(), GeneratorExit):
+                raise
+            except BaseException as error:
+                failed = error  # raised below: a task group would wrap it
+            finally:
+                run.cancel("its stream was left")
+    except BaseExceptionGroup as several:
+        failed = failed or bare(several)
     if failed is not None:
         raise failed
 
@@ -301,7 +339,7 @@ class Steps(Generic[OutputT]):
         if self._driver.finish is None:
             raise ConfigurationError("The run has more steps; go on to their end first.")
         if self._driver.finish.status == "cancelled":
-            return result_of(self._driver.finish, self._origin)
+            return _reached(self._driver.finish, self._origin)
         return conclude(self._driver.finish, self._origin)
 
     def __aiter__(self) -> Steps[OutputT]:

@@ -19,6 +19,7 @@ from anyio import CapacityLimiter
 from anyio.lowlevel import current_token
 
 from agentkit.calling import awaited
+from agentkit.context import explain
 from agentkit.driver import Driver, ObservedHandler, Program
 from agentkit.effects import (
     Address,
@@ -41,6 +42,7 @@ from agentkit.effects import (
 from agentkit.errors import AgentKitError, ConfigurationError, RunCancelled
 from agentkit.events import Emit, Event, ignore
 from agentkit.execution import outcome_of, run_call
+from agentkit.inside import Gate, Inside, Open, opened
 from agentkit.loop import limit_reached
 from agentkit.messages import Message, ModelResponse, Usage, UserMessage
 from agentkit.prices import priced
@@ -65,7 +67,10 @@ __all__ = [
 OutputT = TypeVar("OutputT")
 _diagnostics = logging.getLogger("agentkit")
 THREADS = 128
-"""Worker threads that sync tools of one run may use at the same time, where no limit says."""
+"""Worker threads that sync tools of an agent may use at the same time, unless `parallel` is more.
+
+Bounded calls are fewer; a limiter as small as `parallel` would count abandoned threads too.
+"""
 Approver: TypeAlias = Callable[[PendingCall], Any]
 """Decides about a call: a `Decision`, or True or False; sync or async. None: not now."""
 
@@ -129,11 +134,21 @@ def new_run_id() -> str:
 
 @dataclass(slots=True)
 class Meter:
-    """What all agents of a run together have used, and what is under way."""
+    """What all agents of a run together have used, and what is under way.
+
+    Attributes:
+        used: What was used.
+        under_way: Model calls that have not been answered yet.
+        tool_calls: Tool calls that were made.
+        open: The insides of the effects that are under way.
+        gate: Bounds the tool calls that run at the same time.
+    """
 
     used: Usage = field(default_factory=Usage)
     under_way: int = 0
     tool_calls: int = 0
+    open: Open = field(default_factory=dict[Address, Inside])
+    gate: Gate | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,6 +169,7 @@ class Scope:
         around: Puts the handlers of each of its agents together.
         resumed: The recorder's trace holds the beginning of the run already.
         meter: What all its agents together have used so far.
+        bounded: Its tool calls wait for places; not so where a recording gives their order.
     """
 
     run: str
@@ -169,6 +185,7 @@ class Scope:
     resumed: bool = False
     asked: Mapping[str, Any] = field(default_factory=dict[str, Any])
     meter: Meter = field(default_factory=Meter)
+    bounded: bool = True
 
     def recording(self, handler: Handler) -> Handler:
         """The handler with the recorder around it, if the run is recorded."""
@@ -203,7 +220,17 @@ class Scope:
             recorder=self.recorder,
             listener=self.listener,
             seconds=program.spec.limits.seconds,
+            bounds=self._bounds(program.spec.limits, nested=nested) if self.bounded else None,
+            among=self.meter.open,
         )
+
+    def _bounds(self, limits: Limits, *, nested: bool) -> list[Gate]:
+        """What the calls of an agent need a place of: the run's, and the agent's own part."""
+        if not nested:
+            parallel = self.limits.parallel
+            self.meter.gate = None if parallel is None else Gate(parallel)
+        own = Gate(limits.parallel) if nested and limits.parallel is not None else None
+        return [gate for gate in (self.meter.gate, own) if gate is not None]
 
     def handler(self, program: Program[Any], *, nested: bool = False) -> Handler:
         """What performs an agent's effects, with its middleware around it."""
@@ -222,8 +249,7 @@ class LiveHandler:
         self._nested_agent = nested
         self._scope = scope
         self._messages: tuple[Message, ...] = ()
-        self._nested: dict[Address, Usage] = {}
-        self._threads = CapacityLimiter(program.spec.limits.parallel or THREADS)
+        self._threads = CapacityLimiter(max(program.spec.limits.parallel or 0, THREADS))
 
     async def perform(self, effect: Effect) -> Outcome:
         """Perform one effect; a failure is its outcome."""
@@ -244,12 +270,16 @@ class LiveHandler:
         program = agent.program()
         program = replace(program, spec=replace(program.spec, at=at))
         driver = self._scope.driver(program, (UserMessage(content=prompt),), nested=True)
-        try:
-            finish = await driver.execute()
-        finally:
-            if driver.finish is not None:
-                used = self._nested.get(at.parent, Usage())
-                self._nested[at.parent] = used + driver.finish.usage
+        with opened(self._scope.meter.open, at.parent) as inside:
+            with inside.lent():
+                try:
+                    finish = await driver.execute()
+                finally:
+                    if driver.finish is not None:
+                        inside.used += driver.finish.usage
+            if (stop := _ends_all(finish)) is not None:
+                await inside.stop(stop)
+            await inside.take()
         return agent.conclude(finish, self._scope.run)
 
     def det(self, at: Address, kind: str, use: int, make: Callable[[], Any]) -> Any:
@@ -281,48 +311,59 @@ class LiveHandler:
         meter.used += response.usage
         return response
 
-    async def _run(self, invocation: ToolInvocation) -> ToolOutcome:
+    async def _run(self, invocation: ToolInvocation) -> ToolOutcome | Interrupt:
         scope, maximum = self._scope, self._scope.limits.tool_calls
         if self._nested_agent and maximum is not None and scope.meter.tool_calls >= maximum:
             text = f"Not executed: the run has reached Limits.tool_calls = {maximum}."
             return outcome_of(invocation, "error", text)
         scope.meter.tool_calls += 1
         context = self._context(invocation.at)
-        outcome = await run_call(
-            invocation, self.program.tools, context, emit=scope.emit, redact=scope.redact
-        )
+        with opened(scope.meter.open, invocation.at) as inside:
+            outcome = await inside.hold(
+                lambda: run_call(
+                    invocation,
+                    self.program.tools,
+                    context,
+                    inside,
+                    emit=scope.emit,
+                    redact=scope.redact,
+                )
+            )
+        if isinstance(outcome, Interrupt):
+            return outcome
         size = len(outcome.message.text.encode("utf-8", "replace"))
         scope.meter.used += Usage(tool_bytes=size)
-        nested = self._nested.pop(invocation.at, None)
-        return outcome if nested is None else replace(outcome, usage=nested)
+        return replace(outcome, usage=inside.used)
 
-    async def _compute(self, effect: Compute) -> Value | Failure:
-        function = self.program.compute[effect.name]
-        try:
-            value = await awaited(function(self._context(effect.at), effect.input))
-        except Exception as error:
-            return Failure.of(error)
-        return Value(value=value, usage=self._nested.pop(effect.at, Usage()))
+    async def _compute(self, effect: Compute) -> Value | Failure | Interrupt:
+        function, context = self.program.compute[effect.name], self._context(effect.at)
 
-    async def _decide(self, pause: Pause) -> tuple[Decision, ...] | Suspended | Failure:
+        async def call() -> Value | Failure:
+            try:
+                return Value(value=await awaited(function(context, effect.input)))
+            except Exception as error:
+                explain(error, context)
+                return Failure.of(error)
+
+        with opened(self._scope.meter.open, effect.at) as inside:
+            outcome = await inside.hold(call)
+        return replace(outcome, usage=inside.used)
+
+    async def _decide(self, pause: Pause) -> tuple[Decision, ...] | Suspended | Interrupt:
         approver = self._scope.approver
         decisions: list[Decision] = []
         for pending in pause.pending:
             try:
                 made = await awaited(approver(pending)) if approver is not None else None
             except Exception as error:
-                return Failure.of(error)
-            if made is None and not self._nested_agent:
-                return Suspended()
+                return _broken(error)
             if made is None:
-                # A sub-agent runs inside a tool call, which cannot be put aside.
-                why = "nobody is there to decide; sub-agents need an approver that does"
-                made = Decision.deny(why)
+                return Suspended()
             if isinstance(made, bool):
                 made = Decision.approve() if made else Decision.deny()
             if not isinstance(made, Decision):
                 text = f"The approver returned {made!r}; expected a Decision, True or False."
-                return Failure.of(ConfigurationError(text))
+                return _broken(ConfigurationError(text))
             decisions.append(made)
         return tuple(decisions)
 
@@ -338,6 +379,21 @@ class LiveHandler:
             services=self,
             home=(threading.get_ident(), current_token()),
         )
+
+
+def _ends_all(finish: Finish[Any]) -> Interrupt | None:
+    """How a run ends of which this one is a part, if this one's end is no answer to it."""
+    if finish.status == "paused":
+        error = Failure.of(RunCancelled("A sub-agent waits for a decision.", reason="paused"))
+        return Interrupt(status="paused", error=error, pending=finish.pending)
+    if finish.final and finish.error is not None:
+        return Interrupt(status="error", error=finish.error)
+    return None
+
+
+def _broken(error: Exception) -> Interrupt:
+    """The end of the run: a person was to decide, and is not told what went wrong otherwise."""
+    return Interrupt(status="error", error=Failure.of(error))
 
 
 class ResumingHandler:
@@ -368,8 +424,7 @@ class ResumingHandler:
                 if isinstance(gathered, Failure):
                     return gathered
             outcome = await self._recorded.perform(effect)
-            if isinstance(outcome, ModelResponse):
-                self._scope.meter.used += outcome.usage
+            self._count(outcome)
             return outcome
         if isinstance(effect, ToolInvocation) and PLACEHOLDER.search(effect.call.arguments):
             text = (
@@ -381,7 +436,20 @@ class ResumingHandler:
             return await self._live.perform(effect)
         if not isinstance(effect, ToolInvocation) or effect.effect == "read":
             return await self._live.perform(effect)
+        if self._recorded.paused(effect):
+            # A sub-agent in it waited. Its tool begins anew, and is given what that had done.
+            return await self._live.perform(effect)
         return await self._asked(effect)
+
+    def _count(self, outcome: Outcome) -> None:
+        """What was done already counts towards the limits of the whole run."""
+        meter = self._scope.meter
+        if isinstance(outcome, (ModelResponse, Value)):
+            meter.used += outcome.usage
+        elif isinstance(outcome, ToolOutcome):
+            size = len(outcome.message.text.encode("utf-8", "replace"))
+            meter.used += outcome.usage + Usage(tool_bytes=size)
+            meter.tool_calls += 1 + outcome.usage.tool_calls
 
     async def _asked(self, effect: ToolInvocation) -> Outcome:
         """A call with an effect on the world may have had it: somebody has to look."""

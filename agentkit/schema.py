@@ -28,7 +28,7 @@ from agentkit.docstrings import Docstring, parse
 from agentkit.errors import InvalidTool
 from agentkit.json_schema import subschemas, tidied
 from agentkit.messages import JsonObject
-from agentkit.signatures import EMPTY, Parameter, Signature, Unresolved, describe
+from agentkit.signatures import EMPTY, STARS, Parameter, Signature, Unresolved, describe
 from agentkit.validation import Checker, TypeChecker
 
 __all__ = ["ArgumentSchema", "FunctionSchema"]
@@ -47,18 +47,13 @@ class ArgumentSchema(Protocol):
         ...
 
     @property
-    def parameters(self) -> JsonObject:
-        """The JSON Schema of the arguments, an object."""
-        ...
-
-    @property
     def warnings(self) -> tuple[str, ...]:
         """What the author should know."""
         ...
 
     @property
     def checker(self) -> Checker:
-        """Validates arguments; its values are for `bind`."""
+        """Validates arguments, and holds their JSON Schema; its values are for `bind`."""
         ...
 
     def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -96,37 +91,24 @@ class FunctionSchema:
         return self._docstring.description
 
     @property
-    def parameters(self) -> JsonObject:
-        """The JSON Schema of the arguments.
-
-        Raises:
-            InvalidTool: A type has no JSON form, or does not exist.
-        """
-        return self._built.checker.schema
-
-    @property
     def warnings(self) -> tuple[str, ...]:
         """Which parameters the model does not see, because their types have no JSON form."""
         return self._built.warnings
 
     @property
     def checker(self) -> Checker:
-        """Validates arguments; its values are for `bind`."""
+        """Validates arguments; its values are for `bind`.
+
+        Raises:
+            InvalidTool: A type has no JSON form, or does not exist.
+        """
         return self._built.checker
 
     def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Validated values as positional and keyword arguments; see `Signature.bind`."""
-        rest = dict(values)
-        named: dict[str, Any] = {}
-        for one in self._built.properties:
-            name = one.parameter.name
-            if one.parameter.kind is _VAR_KEYWORD:
-                named[name] = rest
-            elif one.key in rest:
-                named[name] = rest.pop(one.key)
-            elif one.fallback is not None:
-                named[name] = one.fallback()
-        return self.signature.bind(named)
+        built = self._built
+        made = {key: make() for key, make in built.fallbacks.items() if key not in values}
+        return self.signature.bind({**made, **values}, built.keys)
 
     @functools.cached_property
     def _docstring(self) -> Docstring:
@@ -147,7 +129,12 @@ class FunctionSchema:
             if one.key in schema["properties"]:
                 one.describe(schema["properties"][one.key], self._docstring)
         checker = TypeChecker(cast("Any", adapter.validator), schema)
-        return _Built(checker=checker, properties=tuple(properties), warnings=tuple(warnings))
+        return _Built(
+            checker=checker,
+            warnings=tuple(warnings),
+            keys={one.parameter.name: one.key for one in properties},
+            fallbacks={one.key: one.fallback for one in properties if one.fallback},
+        )
 
     def _possible(self, parameters: Sequence[Parameter]) -> tuple[list[_Property], list[str]]:
         """Leave out what has no JSON form but a default; refuse what has no default either."""
@@ -159,7 +146,7 @@ class FunctionSchema:
             except _UNFIT as error:
                 reason = re.split(r"\n|\. Set `arbitrary", str(error))[0].rstrip(".")
                 needed = one.default is EMPTY or isinstance(one.default, FieldInfo)
-                if needed and one.kind not in (_VAR_POSITIONAL, _VAR_KEYWORD):
+                if needed and one.kind not in STARS:
                     raise InvalidTool(
                         f"Parameter {one.name!r} of {describe(self.function)} is nothing that a "
                         f"model can send: {reason}. Give it a type with a JSON form, or a default "
@@ -224,8 +211,9 @@ class _Built:
     """What is made at first use."""
 
     checker: TypeChecker
-    properties: tuple[_Property, ...]
     warnings: tuple[str, ...]
+    keys: Mapping[str, str]
+    fallbacks: Mapping[str, Callable[[], Any]]
 
 
 def _property(parameter: Parameter) -> _Property:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Generic, TypeVar, Unpack
 
 from agentkit.agent import Agent, Prompt, RunOptions, run_blocking
-from agentkit.errors import AgentKitError, ConfigurationError
+from agentkit.errors import ConfigurationError, result_of
 from agentkit.history import check_history, repair_history
 from agentkit.messages import JsonObject, Usage, messages_from_json
 from agentkit.run import Run, RunResult, Steps
@@ -141,8 +141,9 @@ class Session(Generic[OutputT]):
     def _keep(self, ended: Run[OutputT] | Steps[OutputT]) -> None:
         try:
             result = ended.result
-        except AgentKitError as error:
-            if error.result is None:
+        except Exception as error:
+            reached = result_of(error)
+            if reached is None:
                 return  # it never got to an end
-            result = error.result
+            result = reached
         self.take(result)

@@ -338,16 +338,13 @@ def _invalid(name: str, value: Any, allowed: str) -> InvalidSetting:
 
 
 def asked_of(settings: ChatSettings | None, limits: Limits | None) -> dict[str, Any]:
-    """What one run was given instead of its agent's, as a trace holds it.
+    """What one run was given instead of its agent's, to be recorded.
 
-    Headers and query parameters may be credentials, and are left out.
+    The recorder takes the credentials out of it.
     """
     asked: dict[str, Any] = {}
     if settings is not None:
-        hidden = ("extra_headers", "extra_query")
-        asked["settings"] = {
-            name: value for name, value in settings.to_params().items() if name not in hidden
-        }
+        asked["settings"] = dict(settings.to_params())
         choice = settings.forced_choice()
         asked["settings"] |= {
             "tool_choice": choice.name if isinstance(choice, ForcedTool) else choice,

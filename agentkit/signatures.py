@@ -28,6 +28,7 @@ from agentkit.errors import InvalidTool
 __all__ = [
     "EMPTY",
     "INJECTED",
+    "STARS",
     "Parameter",
     "Signature",
     "Unresolved",
@@ -39,6 +40,8 @@ __all__ = [
 
 EMPTY: Any = inspect.Parameter.empty
 _Kind = inspect.Parameter
+STARS = frozenset({_Kind.VAR_POSITIONAL, _Kind.VAR_KEYWORD})
+"""The kinds of `*args` and `**kwargs`."""
 
 
 class _Injected:
@@ -128,7 +131,7 @@ class Signature:
     def parameters(self) -> tuple[Parameter, ...]:
         """The parameters, with every type evaluated that can be by now."""
         failed = self._evaluate()
-        self._scope = None  # a frame keeps everything in it alive
+        self._scope = None
         return tuple(
             Parameter(
                 name=p.name,
@@ -151,72 +154,73 @@ class Signature:
 
     def _evaluate(self) -> dict[str, Unresolved]:
         """Evaluate what is not evaluated yet; returns what still cannot be."""
-        pending = {p.name: p.annotation for p in self._raw if p.name not in self._hints}
         names = _namespace(self.function, self._scope)
         failed: dict[str, Unresolved] = {}
-        try:
-            self._hints |= _hints(pending, names)
-        except Exception:  # an annotation is arbitrary code: one after the other, then
-            for parameter in self._raw:
-                if parameter.name in pending:
-                    self._evaluate_one(parameter, names, failed)
-        if not failed:
-            self._scope = None
-        return failed
-
-    def _evaluate_one(
-        self, parameter: inspect.Parameter, names: Mapping[str, Any], failed: dict[str, Unresolved]
-    ) -> None:
-        name, annotation = parameter.name, parameter.annotation
-        try:
-            self._hints |= _hints({name: annotation}, names)
-        except Exception as error:
-            if self._is_injected(parameter):
-                self._hints[name] = self._injected
-            else:
+        for p in self._raw:
+            if p.name in self._hints:
+                continue
+            try:
+                self._hints[p.name] = _evaluated(p.annotation, names)
+            except Exception as error:  # an annotation is arbitrary code
+                if self._is_injected(p):
+                    self._hints[p.name] = self._injected
+                    continue
                 reason = (
-                    f"its type {annotation!r} cannot be evaluated ({error}); define or import it "
+                    f"its type {p.annotation!r} cannot be evaluated ({error}); define or import it "
                     "where the function is defined, not only under TYPE_CHECKING"
                 )
-                failed[name] = Unresolved(reason=reason)
+                failed[p.name] = Unresolved(reason=reason)
+        if not failed:
+            self._scope = None  # a frame keeps everything in it alive
+        return failed
 
-    def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arrange values by parameter name the way Python would bind a call.
+    def bind(
+        self, values: Mapping[str, Any], keys: Mapping[str, str]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arrange values the way Python would bind a call.
 
         Args:
-            values: Values by parameter name: a sequence for `*args`, a dict for
-                `**kwargs`. What is left out takes its default.
+            values: Values by key, a sequence for `*args`. What is left out takes its
+                default; what belongs to no parameter goes to `**kwargs`.
+            keys: The keys of parameters, where they are not the parameters' names.
 
         Returns:
             Positional and keyword arguments, with INJECTED where the context belongs.
         """
+        rest = dict(values)
+        given: dict[str, Any] = {}
+        last = 0  # what stands before it has to be passed by position
+        for index, p in enumerate(self.parameters):
+            key = keys.get(p.name, p.name)
+            if p.injected:
+                given[p.name] = INJECTED
+            elif p.kind is _Kind.VAR_KEYWORD:
+                given[p.name] = rest
+            elif key in rest:
+                given[p.name] = rest.pop(key)
+            if p.name in given and p.kind in (_Kind.POSITIONAL_ONLY, _Kind.VAR_POSITIONAL):
+                last = index
+        for p in self.parameters[:last]:
+            given.setdefault(p.name, p.default)
+        return self._arranged(given)
+
+    def _arranged(self, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
-        last = self._last_positional(values)
-        for index, p in enumerate(self.parameters):
-            given = p.injected or p.name in values
-            value = INJECTED if p.injected else values.get(p.name, p.default)
+        by_name = False
+        for p in self.parameters:
+            by_name |= p.name not in given or p.kind is _Kind.KEYWORD_ONLY
+            if p.name not in given:
+                continue
             if p.kind is _Kind.VAR_POSITIONAL:
-                args.extend(values.get(p.name, ()))
+                args.extend(given[p.name])
             elif p.kind is _Kind.VAR_KEYWORD:
-                kwargs.update(values.get(p.name, {}))
-            elif index <= last:
-                args.append(value)
-            elif given:
-                kwargs[p.name] = value
+                kwargs.update(given[p.name])
+            elif by_name:
+                kwargs[p.name] = given[p.name]
+            else:
+                args.append(given[p.name])
         return tuple(args), kwargs
-
-    def _last_positional(self, values: Mapping[str, Any]) -> int:
-        """The index of the last parameter that is passed by position, or -1."""
-        last = -1
-        for index, p in enumerate(self.parameters):
-            given = p.injected or p.name in values
-            unbroken = p.kind is _Kind.POSITIONAL_OR_KEYWORD and last == index - 1
-            if given and (p.kind is _Kind.POSITIONAL_ONLY or unbroken):
-                last = index
-            elif p.kind is _Kind.VAR_POSITIONAL and values.get(p.name):
-                last = index - 1
-        return last
 
 
 def _missing(function: Any, parameter: inspect.Parameter) -> InvalidTool:
@@ -293,47 +297,40 @@ def _innermost(function: Any) -> Any:
 
 def _raw_parameters(function: Any) -> list[inspect.Parameter]:
     try:
-        signature = _own_signature(function)
+        parameters = _own_parameters(function)
     except (ValueError, TypeError) as error:
         raise InvalidTool(
             f"The signature of {describe(function)} cannot be read: {error}. Wrap it in a "
             "function with annotated parameters.",
             tool=getattr(function, "__name__", None),
         ) from error
-    parameters = list(signature.parameters.values())
     if isinstance(function, functools.partial):
         # What a partial holds is its author's, often a secret, and never the model's.
         parameters = [p for p in parameters if p.name not in function.keywords]
     return parameters
 
 
-def _own_signature(function: Any) -> inspect.Signature:
-    """The signature, with wrappers believed only as far as they pass everything on.
+def _own_parameters(function: Any) -> list[inspect.Parameter]:
+    """The parameters, with wrappers believed only as far as they pass everything on.
 
     `inspect.signature` follows `__wrapped__` always. A wrapper that declares
     parameters of its own instead of `*args, **kwargs` is called with those.
     """
     if isinstance(function, (classmethod, staticmethod)):
-        return _own_signature(cast("Any", function).__func__)
+        return _own_parameters(cast("Any", function).__func__)
     if isinstance(function, MethodType):
-        signature = _own_signature(function.__func__)
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
+        return _own_parameters(function.__func__)[1:]
     inner = getattr(function, "__wrapped__", None)
     if inner is None or not inspect.isfunction(function) or hasattr(function, "__signature__"):
-        return inspect.signature(function)
-    own = inspect.signature(function, follow_wrapped=False)
-    kinds = {p.kind for p in own.parameters.values()}
-    if not kinds >= {_Kind.VAR_POSITIONAL, _Kind.VAR_KEYWORD}:
+        return [*inspect.signature(function).parameters.values()]
+    own = [*inspect.signature(function, follow_wrapped=False).parameters.values()]
+    if not {p.kind for p in own} >= STARS:
         return own
-    wrapped = _own_signature(inner)
-    added = [
-        p
-        for p in own.parameters.values()
-        if p.kind not in (_Kind.VAR_POSITIONAL, _Kind.VAR_KEYWORD)
-        and p.name not in wrapped.parameters
-    ]
-    merged = sorted([*added, *wrapped.parameters.values()], key=lambda p: p.kind)
-    return wrapped.replace(parameters=merged) if added else wrapped
+    wrapped = _own_parameters(inner)
+    names = {p.name for p in wrapped}
+    added = [p for p in own if p.kind not in STARS and p.name not in names]
+    merged = sorted([*added, *wrapped], key=lambda p: p.kind)
+    return [*inspect.Signature(merged).parameters.values()]  # which checks their order
 
 
 # Annotations
@@ -353,11 +350,12 @@ def _namespace(function: Any, scope: FrameType | None) -> Mapping[str, Any]:
     return ChainMap(*levels)
 
 
-def _hints(annotations: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+def _evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
     def carrier() -> None: ...
 
-    carrier.__annotations__ = dict(annotations)
-    return typing.get_type_hints(carrier, {}, names, include_extras=True)  # type: ignore[arg-type]
+    carrier.__annotations__ = {"it": annotation}
+    hints = typing.get_type_hints(carrier, {}, names, include_extras=True)  # type: ignore[arg-type]
+    return hints["it"]
 
 
 def _mentions(hint: Any, cls: type) -> bool:

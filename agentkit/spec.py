@@ -106,6 +106,9 @@ class Finish(Generic[OutputT]):
         output: The output, when it ended well.
         error: Why it did not.
         pending: The calls that it waits for, when it is paused.
+        final: It was ended by an `Interrupt` with an error, which ends a run of which this
+            one is a part as well.
+        at: The last effect before the end; None before there was one.
         handoff: The agent that goes on, and the address from which it does.
     """
 
@@ -116,4 +119,6 @@ class Finish(Generic[OutputT]):
     output: OutputT | None = None
     error: Failure | None = None
     pending: tuple[PendingCall, ...] = ()
+    final: bool = False
+    at: Address | None = None
     handoff: tuple[str, Address] | None = None

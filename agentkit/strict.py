@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from agentkit.json_schema import definitions, is_array, is_object, ref_name, subschemas
-from agentkit.messages import JsonObject
+from agentkit.json_schema import definitions, ref_name, subschemas
+from agentkit.messages import JsonObject, is_array, is_object
 
 __all__ = ["NotStrict", "strict_form"]
 

@@ -46,6 +46,7 @@ from agentkit.validation import fit
 __all__ = [
     "AnyTool",
     "Arguments",
+    "BehaviourOptions",
     "FunctionToolset",
     "RunContext",
     "Tool",
@@ -64,6 +65,8 @@ MethodR = TypeVar("MethodR")
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MAX_OUTPUT = 65_536
+_PRIVATE = {"description": "_description", "strict": "_asked"}
+"""Where a tool keeps options as it was given them: its properties say what came of them."""
 
 
 Approval: TypeAlias = bool | Callable[..., Any]
@@ -272,8 +275,7 @@ class Tool(Generic[P, R]):
         Raises:
             InvalidTool: An option is out of its range.
         """
-        private = {"description": "_description", "strict": "_asked"}
-        changed = {private.get(option, option): value for option, value in options.items()}
+        changed = {_PRIVATE.get(option, option): value for option, value in options.items()}
         if options.get("name", "") is None:
             changed["name"] = name_of(self.function)
         return self._copy(**changed)
@@ -336,7 +338,7 @@ class Tool(Generic[P, R]):
     @functools.cached_property
     def _form(self) -> tuple[JsonObject, bool, tuple[str, ...]]:
         """The schema that is sent, whether it is strict, and warnings."""
-        schema, warnings = self._bound.parameters, self._bound.warnings
+        schema, warnings = self._bound.checker.schema, self._bound.warnings
         if self._asked is False:
             return schema, False, warnings
         try:
@@ -438,26 +440,53 @@ def _inner(function: Any) -> Any:
     return cast("AnyTool", function).function if isinstance(function, Tool) else function
 
 
+def _number(least: float, kinds: tuple[type, ...], *, none: bool = False) -> Callable[[Any], bool]:
+    def check(value: Any) -> bool:
+        if value is None:
+            return none
+        return isinstance(value, kinds) and not isinstance(value, bool) and value >= least
+
+    return check
+
+
+def _one_of(*values: Any) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, (str, bool, type(None))) and value in values
+
+
+_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "description": (lambda text: text is None or isinstance(text, str), "text"),
+    "strict": (_one_of(None, True, False), "True, False or None"),
+    "timeout": (
+        lambda value: _number(0, (int, float), none=True)(value) and value != 0,
+        "seconds > 0, or None",
+    ),
+    "concurrency": (_number(1, (int,), none=True), "an integer >= 1, or None"),
+    "sequential": (_one_of(True, False), "True or False"),
+    "effect": (_one_of("read", "write"), "'read' or 'write'"),
+    "max_output": (_number(0, (int,), none=True), "bytes >= 0, or None"),
+    "on_error": (_one_of("tell", "raise"), "'tell' or 'raise'"),
+    "retries": (_number(0, (int,)), "an integer >= 0"),
+    "approval": (
+        lambda value: isinstance(value, bool) or callable(value),
+        "True, False, or a function of the context and the arguments",
+    ),
+}
+
+
 def _check_options(options: Mapping[str, Any]) -> None:
     name = options.get("name", "x")
-    if not _NAME.fullmatch(name):
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
         advice = "A lambda needs one" if name == "<lambda>" else "Give it another"
         raise InvalidTool(
             f"{name!r} cannot be the name of a tool: that takes 1 to 64 letters, digits, '_' and "
             f"'-'. {advice}, with name=….",
-            tool=name,
+            tool=str(name),
         )
-    allowed: dict[str, Callable[[Any], bool]] = {
-        "timeout": lambda seconds: seconds is None or seconds > 0,
-        "concurrency": lambda calls: calls is None or calls >= 1,
-        "max_output": lambda size: size is None or size >= 0,
-        "retries": lambda times: times >= 0,
-        "effect": lambda effect: effect in ("read", "write"),
-        "on_error": lambda way: way in ("tell", "raise"),
-    }
-    for option, fits in allowed.items():
-        if option in options and not fits(options[option]):
-            raise InvalidTool(f"{option}={options[option]!r} is out of its range; see Tool.")
+    for option, (fits, allowed) in _ALLOWED.items():
+        kept = _PRIVATE.get(option, option)
+        if kept in options and not fits(options[kept]):
+            tool = options.get("name")
+            raise InvalidTool(f"{option}={options[kept]!r}: expected {allowed}.", tool=tool)
 
 
 # Toolsets

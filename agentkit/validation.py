@@ -20,8 +20,8 @@ from pydantic_core import ErrorDetails, SchemaValidator
 
 from agentkit.arguments import decode
 from agentkit.errors import InvalidArguments
-from agentkit.json_schema import at, is_array, is_object
-from agentkit.messages import JsonObject
+from agentkit.json_schema import at
+from agentkit.messages import JsonObject, is_array, is_object
 
 __all__ = [
     "RAW_TYPE",

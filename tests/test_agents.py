@@ -11,10 +11,12 @@ import pytest
 from agentkit import (
     Agent,
     ChatSettings,
+    Decision,
     Handoff,
     Limits,
     RunContext,
     Tool,
+    ToolError,
     ToolMessage,
     Toolset,
     Trace,
@@ -22,7 +24,13 @@ from agentkit import (
     tool,
 )
 from agentkit.effects import Effect, Handler, Outcome
-from agentkit.errors import InvalidTool, LimitExceeded, ModelUnreachable, ToolsFailed
+from agentkit.errors import (
+    AgentKitError,
+    InvalidTool,
+    LimitExceeded,
+    ModelUnreachable,
+    ToolsFailed,
+)
 from agentkit.messages import (
     AssistantMessage,
     ForcedTool,
@@ -116,6 +124,59 @@ async def test_failing_sub_agent_is_a_tool_error() -> None:
     inner = Agent(ScriptedModel([ModelUnreachable("no route")]), name="inner")
     result = await boss(("inner", {"prompt": "x"}), tools=[inner.as_tool()]).run("go")
     assert told(result.messages) == ["ModelUnreachable: no route"]
+
+
+@pytest.mark.parametrize("end", ["deadline", "cancel"])
+async def test_usage_of_sub_agents_that_were_cut_short_counts(end: str, tmp_path: Path) -> None:
+    """What they had used stands in the result of the run that ended with them, and replays."""
+    begun = anyio.Event()
+
+    @tool
+    async def wait() -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    def team(*script: Any) -> Agent[str]:
+        call = AssistantMessage(tool_calls=(ToolCall(id="w", name="wait", arguments="{}"),))
+        asked = ModelResponse(message=call, usage=Usage(requests=1, output_tokens=5))
+        inner = Agent(ScriptedModel([asked] if script else []), name="inner", tools=[wait])
+        return Agent(ScriptedModel(list(script)), name="boss", tools=[inner.as_tool()])
+
+    path = tmp_path / "run.jsonl"
+    limits = Limits(seconds=0.1 if end == "deadline" else None)
+    async with team([("inner", {"prompt": "x"})]).stream("go", trace=path, limits=limits) as run:
+        if end == "cancel":
+            await begun.wait()
+            run.cancel("enough")
+        async for _ in run:
+            pass
+    if end == "cancel":
+        result = run.result
+    else:
+        with pytest.raises(LimitExceeded, match="seconds") as caught:
+            _ = run.result
+        result = caught.value.result
+    assert result is not None
+    used = result.usage
+    assert (used.requests, used.output_tokens, used.tool_calls) == (2, 5, 2)
+    with pytest.raises(AgentKitError) as again:
+        await replay(path, team())
+    assert again.value.result == result
+
+
+async def test_usage_behind_a_refused_output_counts() -> None:
+    """A validator asks an agent and then has the output asked for again."""
+    critic = Agent(ScriptedModel([counted("bad", 50), counted("good", 50)]), name="critic")
+
+    async def check(context: RunContext[None], output: str) -> None:
+        if (await context.run(critic, output)).output == "bad":
+            raise ToolError("Try again.")
+
+    agent = Agent(ScriptedModel(["one", "two"]), output_validators=[check])
+    result = await agent.run("go")
+    assert (result.usage.requests, result.usage.output_tokens) == (4, 100)
+    assert result.trace is not None
+    assert await replay(result.trace, agent.with_(model=ScriptedModel([]))) == result
 
 
 async def test_cancellation_goes_through() -> None:
@@ -470,3 +531,114 @@ async def test_bounded_tools_may_be_called_inside_themselves() -> None:
 
     result = await boss(("dig", {"depth": 1}), tools=[dig]).run("go")
     assert told(result.messages) == ["deeper"]
+
+
+class Counter:
+    """How many run at the same time, and how many did at most."""
+
+    def __init__(self) -> None:
+        self.running = self.most = 0
+
+    async def work(self) -> None:
+        """Be one of them for a while."""
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await anyio.sleep(0.01)
+        self.running -= 1
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+async def test_parallel_bounds_the_calls_of_all_agents_together(parallel: int) -> None:
+    """A call whose agent works lends its place, so that one place is enough for any depth."""
+    counter = Counter()
+
+    @tool
+    async def work(index: int) -> str:
+        await counter.work()
+        return "ok"
+
+    calls: list[Any] = [("work", {"index": index}) for index in range(3)]
+    first = Agent(
+        FunctionModel(lambda request: calls if len(request.messages) == 1 else "done"),
+        name="first",
+        tools=[work],
+    )
+    asks = [("first", {"prompt": "x"}), ("work", {"index": 9})]
+    middle = Agent(
+        FunctionModel(lambda request: asks if len(request.messages) == 1 else "done"),
+        name="middle",
+        tools=[first.as_tool(), work],
+    )
+    outer: list[Any] = [("middle", {"prompt": str(index)}) for index in range(3)]
+    limits = Limits(parallel=parallel)
+    agent = boss(*outer, ("work", {"index": 8}), tools=[middle.as_tool(), work], limits=limits)
+    with anyio.fail_after(20):
+        result = await agent.run("go")
+    assert result.usage.tool_calls == 4 + 3 * 2 + 3 * 3
+    assert counter.most == parallel
+    assert result.trace is not None
+    silent = Agent(ScriptedModel([]), name="boss", tools=[middle.as_tool(), work], limits=limits)
+    assert await replay(result.trace, silent) == result
+
+
+async def test_concurrency_of_an_agents_tool_bounds_the_agent() -> None:
+    """`as_tool(concurrency=1)` lets one of its runs go on at a time, whatever its calls need."""
+    counter = Counter()
+
+    @tool
+    async def work() -> str:
+        return "ok"
+
+    async def answer(request: Any) -> Any:
+        await counter.work()
+        return [("work", {})] if len(request.messages) == 1 else "done"
+
+    inner = Agent(FunctionModel(answer), name="inner", tools=[work])
+    calls: list[Any] = [("inner", {"prompt": str(index)}) for index in range(3)]
+    with anyio.fail_after(20):
+        await boss(
+            *calls, tools=[inner.as_tool(concurrency=1)], limits=Limits(parallel=1)
+        ).run("go")
+    assert counter.most == 1
+
+
+async def test_a_bounded_tool_may_be_called_inside_itself_at_any_depth() -> None:
+    """The calls inside share the place of the outermost one, so they cannot wait for it."""
+
+    @tool(concurrency=1)
+    async def dig(context: RunContext[None], depth: int) -> str:
+        if depth:
+            model = ScriptedModel([[("dig", {"depth": depth - 1})], f"{depth}"])
+            return (await context.run(Agent(model, name="digger", tools=[dig]), "go")).output
+        return "bottom"
+
+    with anyio.fail_after(20):
+        result = await boss(("dig", {"depth": 3}), ("dig", {"depth": 2}), tools=[dig]).run("go")
+    assert told(result.messages) == ["3", "2"]
+
+
+async def test_a_crash_inside_a_sub_agent_is_asked_about_there(tmp_path: Path) -> None:
+    """The call of the agent itself does no harm: only what was in flight inside is asked about."""
+    path = tmp_path / "run.jsonl"
+
+    @tool
+    def write(path: str) -> str:
+        return f"wrote {path}"
+
+    def team(outer: list[Any], inner: list[Any]) -> Agent[str]:
+        below = Agent(ScriptedModel(inner), name="inner", tools=[write])
+        return Agent(ScriptedModel(outer), name="boss", tools=[below.as_tool()])
+
+    ask: list[Any] = [("inner", {"prompt": "x"})]
+    await team([ask, "done"], [[("write", {"path": "a"})], "ok"]).run("go", trace=path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    last = next(n for n, line in enumerate(lines) if b'"tool":"write"' in line)
+    path.write_bytes(b"".join(lines[: last + 1]))
+    paused = await team([], []).resume(path)
+    assert [(one.at, one.kind) for one in paused.pending] == [
+        ("/boss/m0/t0/inner/m0/t0", "in_flight")
+    ]
+    decisions = {paused.pending[0].at: Decision.answer("It is there.")}
+    result = await team(["done"], ["ok"]).resume(path, decisions=decisions)
+    assert (result.output, told(result.messages)) == ("done", ["ok"])
+    assert await replay(path, team([], [])) == result

@@ -163,12 +163,3 @@ async def test_paused_run_replays_as_paused() -> None:
     assert recorded.trace is not None
     silent = Agent(ScriptedModel([]), tools=[delete, read])
     assert await replay(recorded.trace, silent) == recorded
-
-
-async def test_sub_agents_cannot_pause() -> None:
-    """Inside a tool call nobody can wait: the call is denied, and the model is told why."""
-    inner = Agent(ScriptedModel([[("delete", {"path": "a"})], "ok"]), name="inner", tools=[delete])
-    outer = Agent(ScriptedModel([[("inner", {"prompt": "x"})], "done"]), tools=[inner.as_tool()])
-    result = await outer.run("go")
-    assert result.output == "done"
-    assert deleted == []

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import anyio
 import pytest
 from pydantic import BaseModel
 
-from agentkit import Agent, ChatModel, Limits, RunContext, ToolMessage, tool
-from agentkit.effects import ModelCall, ToolBatch
-from agentkit.errors import ConfigurationError, LimitExceeded, ModelUnreachable
+from agentkit import Agent, ChatModel, Limits, RunContext, ToolMessage, Toolset, Trace, tool
+from agentkit.effects import Effect, Handler, ModelCall, Outcome, ToolBatch, ToolInvocation
+from agentkit.errors import (
+    ConfigurationError,
+    LimitExceeded,
+    ModelUnreachable,
+    RecordedError,
+    result_of,
+)
 from agentkit.events import Event, OutputDelta, TextDelta, ToolProgress
 from agentkit.messages import AssistantMessage, ModelResponse, UserMessage
+from agentkit.middleware import around
+from agentkit.models import FallbackModel
 from agentkit.partial import PartialOutput
 from agentkit.replay import replay
-from agentkit.testing import ChatServer, ScriptedModel, reply
+from agentkit.testing import ChatServer, ScriptedModel, reply, sse
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +61,11 @@ async def test_all_ways_see_the_same() -> None:
     assert stepped == ran
     assert replace(run.result, run="") == replace(steps.result, run="") == replace(first, run="")
     traces = [result.trace for result in (first, run.result, steps.result)]
-    kinds = [[(e["event"], e.get("at")) for e in trace.events] for trace in traces if trace]
+    kinds = [
+        [(e["event"], e.get("at")) for e in trace.events if e["event"] != "model.chunks"]
+        for trace in traces
+        if trace
+    ]
     assert kinds[0] == kinds[1] == kinds[2]
 
 
@@ -308,3 +325,192 @@ async def test_class_variables_are_no_fields_of_a_partial_output() -> None:
         async for _ in run:
             pass
     assert run.result.output == Row(cells=["a long enough first cell", "and a second one"])
+
+
+@around
+async def broken(effect: Effect, inner: Handler) -> Outcome:
+    """Middleware with a bug."""
+    if isinstance(effect, ToolInvocation) and effect.call.name == "break_it":
+        raise KeyError("a bug")
+    return await inner.perform(effect)
+
+
+@tool
+async def break_it() -> None:
+    """Is never run."""
+
+
+@tool
+async def wait() -> None:
+    """Waits for ever."""
+    await anyio.sleep_forever()
+
+
+def breaking_in_a_batch(*names: str) -> Agent[str]:
+    """An agent whose middleware raises among these calls."""
+    calls = [(name, {}) for name in names]
+    return Agent(ScriptedModel([calls]), tools=[break_it, wait], middleware=[broken])
+
+
+@pytest.mark.parametrize("way", ["run", "stream", "iter"])
+async def test_middleware_that_raises_in_a_batch(way: str) -> None:
+    """Its exception arrives as it is, and not in a group; the history is closed."""
+    raising = breaking_in_a_batch("break_it", "wait")
+    ended: Any = None
+    with pytest.raises(KeyError, match="a bug"):
+        if way == "run":
+            await raising.run("go")
+        elif way == "stream":
+            async with raising.stream("go") as ended:
+                async for _ in ended:
+                    pass
+            _ = ended.result
+        else:
+            async with raising.iter("go") as ended:
+                async for _ in ended:
+                    pass
+    if way == "run":
+        return
+    with pytest.raises(KeyError) as caught:
+        _ = ended.result
+    reached = result_of(caught.value)
+    assert reached is not None
+    told = [m.text for m in reached.messages if isinstance(m, ToolMessage)]
+    assert told == ["Cancelled before it finished."] * 2
+
+
+async def test_middleware_that_raises_more_than_once_in_a_batch() -> None:
+    """What fails at the same time arrives as one group."""
+    with pytest.raises(ExceptionGroup) as caught:
+        await breaking_in_a_batch("break_it", "break_it").run("go")
+    assert [type(error) for error in caught.value.exceptions] == [KeyError, KeyError]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+async def test_what_ends_programs_leaves_a_stream_as_it_is(error: type[BaseException]) -> None:
+    """Ctrl-C inside the block is no ExceptionGroup."""
+    with pytest.raises(error) as caught:
+        async with agent().stream("go"):
+            raise error
+    assert type(caught.value) is error
+
+
+def breaking(where: str) -> Agent[str]:
+    """An agent with a bug in the application's own code."""
+
+    def bug(*_: Any) -> Any:
+        raise LookupError("a bug")
+
+    class Broken(Toolset):
+        def tools(self, context: RunContext[Any]) -> list[Any]:
+            return bug()
+
+    options: dict[str, Any] = {
+        "instructions": {"instructions": bug},
+        "validator": {"output_validators": [bug]},
+        "settings": {"step_settings": lambda: bug()},
+        "toolset": {"tools": [Broken()]},
+        "approver": {"tools": [double.with_(approval=True)]},
+    }[where]
+    script = [[("double", {"number": 1})], "x"] if where == "approver" else ["x"]
+    return Agent(ScriptedModel(script), **options)
+
+
+@pytest.mark.parametrize("where", ["instructions", "validator", "settings", "toolset", "approver"])
+async def test_bugs_of_the_application_are_raised_as_they_are(where: str) -> None:
+    """With a note of where, with what the run had reached, and in a replay as recorded."""
+
+    def approver(pending: Any) -> bool:
+        raise LookupError("a bug")
+
+    with pytest.raises(LookupError, match="a bug") as caught:
+        await breaking(where).run("go", approver=approver)
+    reached = result_of(caught.value)
+    assert reached is not None
+    assert (reached.status, reached.new_messages[0].text) == ("error", "go")
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"It ended the run {reached.run} at /agent/")
+    assert reached.trace is not None
+    assert reached.trace.status == "error"
+    with pytest.raises(RecordedError, match="LookupError: a bug") as again:
+        await replay(reached.trace, breaking(where))
+    assert again.value.result == reached
+
+
+async def test_iter_that_never_began() -> None:
+    """Leaving before the first step is no error."""
+    async with agent().iter("go") as steps:
+        pass
+    assert (steps.result.status, len(steps.result.messages)) == ("cancelled", 1)
+
+
+async def test_text_is_that_of_the_agent_itself() -> None:
+    """What sub-agents say is not mixed into it."""
+    inner = Agent(ScriptedModel(["I am inside."]), name="inner")
+    outer = Agent(ScriptedModel([[("inner", {"prompt": "x"})], "Done."]), tools=[inner.as_tool()])
+    async with outer.stream("go") as run:
+        assert "".join([piece async for piece in run.text()]) == "Done."
+
+
+async def test_text_that_begins_again() -> None:
+    """Whoever shows it is told what to forget; what comes then is the whole answer."""
+    half = sse([{"choices": [{"delta": {"content": text}}]} for text in ("Hel", "lo")])
+    with ChatServer([half, reply("Good day")]) as server:
+        model = ChatModel("m", base_url=server.base_url, retries=0)
+        forgotten: list[str] = []
+        shown = ""
+        async with model, Agent(FallbackModel(model, model)).stream("go") as run:
+            async for piece in run.text(restarted=forgotten.append):
+                shown += piece
+    assert forgotten == ["Hello"]
+    assert shown == "HelloGood day"
+    assert run.result.output == "Good day"
+
+
+PROGRAM = """
+import sys, anyio
+from agentkit import Agent, tool
+from agentkit.testing import ScriptedModel
+
+@tool
+async def quick() -> str:
+    return "quick"
+
+@tool
+async def wait() -> None:
+    try:
+        print("waiting", flush=True)
+        await anyio.sleep_forever()
+    finally:
+        print("cleaned up", flush=True)
+
+agent = Agent(ScriptedModel([[("quick", {}), ("wait", {})]]), tools=[quick, wait])
+try:
+    anyio.run(lambda: agent.run("go", trace=sys.argv[1]), backend=sys.argv[2])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_ctrl_c(backend: str, tmp_path: Path) -> None:
+    """Tools clean up, finished results are in the trace, which is closed."""
+    program, trace = tmp_path / "program.py", tmp_path / "run.jsonl"
+    program.write_text(PROGRAM)
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", str(program), str(trace), backend],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (out, err, process.returncode) == ("cleaned up\ninterrupted\n", "", 0)
+    recorded = Trace.load(trace)
+    assert recorded.status == "cancelled"
+    ends = {e["at"]: e["status"] for e in recorded.events if e["event"] == "tool.end"}
+    assert ends == {"/agent/m0/t0": "ok", "/agent/m0/t1": "cancelled"}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from agentkit import Agent, Limits, RunContext, ToolError, ToolMessage, Trace, tool
+from agentkit.events import Event, ToolProgress, Warned
 from agentkit.testing import FunctionModel, ScriptedModel
 
 pytestmark = pytest.mark.anyio
@@ -131,19 +132,39 @@ async def test_timeout_of_an_async_tool() -> None:
 
 
 async def test_timeout_of_a_sync_tool_abandons_its_thread() -> None:
-    """The run goes on while the thread is left to itself; its late result is discarded."""
-    released = threading.Event()
+    """Model and developer are told; what the thread reports or returns later is discarded."""
+    released, ended = threading.Event(), threading.Event()
+    seen: list[Event] = []
 
     @tool(timeout=0.02)
-    def block() -> str:
-        released.wait(5)
+    def block(context: RunContext[None]) -> str:
+        released.wait(20)
+        context.progress("late")
+        ended.set()
         return "late"
 
-    started = time.monotonic()
-    told = await answers([block], [("block", {})])
-    released.set()
-    assert told[0].startswith("block did not finish within 0.02 s.")
-    assert time.monotonic() - started < 4
+    async def wait_for_it() -> str:
+        released.set()
+        await anyio.to_thread.run_sync(ended.wait, 20)
+        return "done"
+
+    agent = Agent(
+        ScriptedModel([[("block", {})], [("wait_for_it", {})], "done"]),
+        tools=[block, wait_for_it],
+    )
+    result = await agent.run("go", on_event=seen.append)
+    told = [message.text for message in result.messages if isinstance(message, ToolMessage)]
+    assert told == [
+        "block did not finish within 0.02 s. It may still be at work, but its result will not be "
+        "seen.",
+        "done",
+    ]
+    warned = [(e.at, e.code) for e in seen if isinstance(e, Warned)]
+    assert warned == [("/agent/m0/t0", "thread_abandoned")]
+    assert not any(isinstance(event, ToolProgress) for event in seen)
+    assert result.trace is not None
+    codes = [event["code"] for event in result.trace.events if event["event"] == "warning"]
+    assert codes == ["thread_abandoned"]
 
 
 async def test_unknown_tool_names_those_that_exist() -> None:
@@ -291,3 +312,79 @@ async def test_many_blocking_calls_take_one_wave() -> None:
 
     calls = [("block", {"index": index}) for index in range(100)]
     assert await answers([block], calls) == [str(index) for index in range(100)]
+
+
+async def test_developers_are_told_of_exceptions_too(caplog: pytest.LogCaptureFixture) -> None:
+    """One event and one line in the log for each call, after its retries; without secrets."""
+    seen: list[Event] = []
+
+    @tool(retries=1)
+    def fail() -> None:
+        raise KeyError("sk-abcdefghijklmnopqrstuvwxyz123456")
+
+    @tool
+    def refuse() -> None:
+        raise ToolError("Not today.")
+
+    await answers([fail, refuse], [("fail", {}), ("refuse", {})], on_event=seen.append)
+    failed = [e for e in seen if isinstance(e, Warned) and e.code == "tool_failed"]
+    assert [event.at for event in failed] == ["/agent/m0/t0"]
+    assert failed[0].text.startswith("fail raised KeyError: '⟦api_key:")
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("agentkit", "WARNING")
+    assert record.getMessage() == f"/agent/m0/t0: {failed[0].text}"
+
+
+async def test_forgotten_deps_are_named() -> None:
+    """A tool that finds no deps is the first thing that goes wrong for many."""
+    seen: list[Event] = []
+
+    @tool
+    def stock(context: RunContext[Any]) -> str:
+        return context.deps.shop
+
+    await answers([stock], [("stock", {})], on_event=seen.append)
+    (warned,) = [e for e in seen if isinstance(e, Warned)]
+    assert warned.text.endswith("The run was given no deps=, so context.deps is None.")
+
+
+async def test_a_task_that_somebody_else_cancelled(anyio_backend_name: str) -> None:
+    """That the tool waited for it is the tool's failure; nobody has cancelled the run."""
+    if anyio_backend_name == "trio":
+        pytest.skip("trio has no tasks to be awaited")
+
+    @tool
+    async def wait() -> None:
+        task = asyncio.get_running_loop().create_task(asyncio.sleep(60))
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await task
+
+    @tool
+    async def fine() -> str:
+        await anyio.sleep(0.01)
+        return "fine"
+
+    expected = "RuntimeError: Something that it waited for was cancelled."
+    assert await answers([wait, fine], [("wait", {}), ("fine", {})]) == [expected, "fine"]
+    assert await answers([wait], [("wait", {})]) == [expected]
+    assert await answers([wait], [("wait", {})]) == [expected]
+
+
+async def test_a_stream_that_is_cancelled_from_outside_has_a_result() -> None:
+    """What had finished stands in it, whoever ended the run."""
+
+    @tool
+    async def quick() -> str:
+        return "quick"
+
+    @tool
+    async def wait() -> None:
+        await anyio.sleep_forever()
+
+    agent = Agent(ScriptedModel([[("quick", {}), ("wait", {})]]), tools=[quick, wait])
+    with anyio.move_on_after(0.1):
+        async with agent.stream("go") as run:
+            async for _ in run:
+                pass
+    told = [m.text for m in run.result.messages if isinstance(m, ToolMessage)]
+    assert (run.result.status, told) == ("cancelled", ["quick", "Cancelled before it finished."])

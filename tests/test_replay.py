@@ -169,7 +169,7 @@ async def test_foreign_errors_become_recorded_errors(tmp_path: Path) -> None:
     def broken() -> str:
         raise LookupError("no such user")
 
-    with pytest.raises(RecordedError, match="no such user"):
+    with pytest.raises(LookupError, match="no such user"):
         await Agent(ScriptedModel(["x"]), instructions=broken).run(
             "go", trace=tmp_path / "run.jsonl"
         )

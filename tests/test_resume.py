@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from agentkit import (
@@ -27,7 +28,14 @@ from agentkit import (
     Trace,
     tool,
 )
-from agentkit.errors import ConfigurationError, ModelUnreachable, ReplayDivergence, TraceError
+from agentkit.errors import (
+    ConfigurationError,
+    LimitExceeded,
+    ModelUnreachable,
+    ReplayDivergence,
+    TraceError,
+    result_of,
+)
 from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
 
@@ -375,3 +383,63 @@ async def test_recorded_values_are_the_same_after_a_resume(tmp_path: Path) -> No
     cut_after(path, b'"det"')
     await looking("done").resume(path)
     assert seen[0] == seen[1]
+
+
+async def test_a_run_that_waits_for_a_call_in_flight_replays(tmp_path: Path) -> None:
+    """After a crash and after a cancellation: it pauses there again."""
+    path = tmp_path / "run.jsonl"
+    await agent([("write", {"path": "a"}), ("read", {"path": "b"})], "done").run("go", trace=path)
+    cut_after(path, b'"tool":"write"')
+    paused = await agent().resume(path)
+    assert [(one.at, one.kind) for one in paused.pending] == [("/agent/m0/t0", "in_flight")]
+    assert told(paused) == ["Not finished: the run is paused.", "content of b"]
+    assert await replay(path, agent()) == paused
+
+    @tool
+    async def wait() -> None:
+        await anyio.sleep_forever()
+
+    def waiting(*script: Any) -> Agent[str]:
+        return Agent(ScriptedModel(list(script)), tools=[wait])
+
+    with pytest.raises(LimitExceeded) as ended:
+        await waiting([("wait", {})]).run("go", limits=Limits(seconds=0.05))
+    assert ended.value.trace is not None
+    paused = await waiting().resume(ended.value.trace, limits=Limits())
+    assert paused.status == "paused"
+    assert paused.trace is not None
+    assert await replay(paused.trace, waiting()) == paused
+
+
+async def test_two_decisions_about_one_call(tmp_path: Path) -> None:
+    """That it may run, and, after a crash, what came of it: a replay has both."""
+    path = tmp_path / "run.jsonl"
+    await agent([("delete", {"path": "a"})], "done").run(
+        "go", trace=path, approver=lambda pending: True
+    )
+    cut_after(path, b'"tool.start"')
+    paused = await agent().resume(path)
+    assert [one.kind for one in paused.pending] == ["in_flight"]
+    answer = {paused.pending[0].at: Decision.answer("It is gone.")}
+    result = await agent("done").resume(path, decisions=answer)
+    assert told(result) == ["It is gone."]
+    assert done == ["delete a"]
+    assert await replay(path, agent()) == result
+
+
+async def test_a_function_that_failed_at_the_end_is_asked_again() -> None:
+    """A bug that ended a run can be mended, and the run goes on."""
+
+    def checked(check: Any, *script: Any) -> Agent[str]:
+        return Agent(ScriptedModel(list(script)), tools=TOOLS, output_validators=[check])
+
+    def broken(output: str) -> None:
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError) as failed:
+        await checked(broken, [("write", {"path": "a"})], "all done").run("go")
+    reached = result_of(failed.value)
+    assert reached is not None
+    assert reached.trace is not None
+    result = await checked(lambda output: None).resume(reached.trace)
+    assert (result.output, done) == ("all done", ["write a"])

@@ -181,3 +181,15 @@ async def test_paused_run_is_resumed_outside_and_taken() -> None:
     session.take(await agent.resume(paused.trace, decisions=decisions))
     assert texts(session) == ["Go", "", "deleted", "Done."]
     assert session.usage.requests == 2
+
+
+async def test_after_a_bug_of_the_application_the_session_goes_on() -> None:
+    """What the run had reached is kept, whatever its own code raised."""
+
+    def broken(output: str) -> None:
+        raise KeyError("a bug")
+
+    session = Session(Agent(ScriptedModel(["Hi"]), output_validators=[broken]))
+    with pytest.raises(KeyError):
+        await session.run("Hello")
+    assert ([m.text for m in session.messages], session.usage.requests) == (["Hello"], 1)

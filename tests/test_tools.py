@@ -224,11 +224,21 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "long": (lambda: Tool(noop, name="x" * 65), "1 to 64 letters"),
     "umlaut": (lambda: Tool(noop).with_(name="größe"), "'größe' cannot be the name"),
     "lambda": (lambda: Tool(lambda: None), "A lambda needs one, with name=…"),
-    "timeout": (lambda: Tool(noop, timeout=0), "timeout=0 is out of its range"),
+    "timeout": (lambda: Tool(noop, timeout=0), "timeout=0: expected seconds > 0, or None."),
     "concurrency": (lambda: Tool(noop, concurrency=0), "concurrency=0"),
     "retries": (lambda: Tool(noop).with_(retries=-1), "retries=-1"),
     "max_output": (lambda: Tool(noop, max_output=-1), "max_output=-1"),
     "effect": (lambda: Tool(noop, effect="raed"), "effect='raed'"),  # type: ignore[arg-type]
+    "timeout text": (lambda: Tool(noop, timeout="1"), "timeout='1': expected seconds"),  # type: ignore[arg-type]
+    "timeout flag": (lambda: Tool(noop, timeout=True), "timeout=True"),
+    "concurrency text": (lambda: Tool(noop, concurrency="2"), "concurrency='2'"),  # type: ignore[arg-type]
+    "retries none": (lambda: Tool(noop, retries=None), "retries=None: expected an"),  # type: ignore[arg-type]
+    "approval": (lambda: tool(approval="yes")(noop), "approval='yes': expected True"),  # type: ignore[arg-type]
+    "sequential": (lambda: Tool(noop, sequential=1), "sequential=1"),  # type: ignore[arg-type]
+    "strict": (lambda: Tool(noop, strict="no"), "strict='no'"),  # type: ignore[arg-type]
+    "description": (lambda: Tool(noop, description=7), "description=7"),  # type: ignore[arg-type]
+    "name": (lambda: Tool(noop, name=7), "7 cannot be the name"),  # type: ignore[arg-type]
+    "effect list": (lambda: Tool(noop, effect=["read"]), "effect=['read']"),  # type: ignore[arg-type]
     "on_error": (lambda: Tool(noop, on_error="no"), "on_error='no'"),  # type: ignore[arg-type]
 }
 

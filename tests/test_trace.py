@@ -21,7 +21,7 @@ from agentkit.redaction import Redactor
 from agentkit.testing import ScriptedModel
 from agentkit.trace.blobs import canonical, packed
 from agentkit.trace.reader import unpacked
-from agentkit.trace.writer import FileSink
+from agentkit.trace.sinks import FileSink
 
 pytestmark = pytest.mark.anyio
 
@@ -192,7 +192,7 @@ async def test_full_disk_is_said_once_and_the_run_goes_on(
 ) -> None:
     """A recorder that cannot write warns once and never kills the run."""
 
-    def full(self: FileSink, path: Path) -> None:
+    def full(self: FileSink, path: Path, **_: Any) -> None:
         self.path = path
         self._descriptor = os.open("/dev/full", os.O_WRONLY)  # pyright: ignore[reportPrivateUsage]
 

@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import fields, replace
 from textwrap import indent
-from typing import Annotated, Any, TypeAlias, cast
+from typing import Any, cast
 
 import anyio
-from cyclopts import Parameter
 from rich.highlighter import JSONHighlighter
 from rich.padding import Padding
 from rich.table import Table
@@ -24,7 +23,7 @@ from rich.text import Text
 
 from agentkit.agent import Agent
 from agentkit.cli.apps import agent_named, load_module, split_name
-from agentkit.cli.console import ERR, OUT
+from agentkit.cli.console import ERR, OUT, AsJson, print_json, print_table
 from agentkit.cli.offered import Listing, Offer, list_tools
 from agentkit.cli.tree import shown
 from agentkit.errors import ConfigurationError, InvalidTool, MissingKey, UnknownModel
@@ -33,9 +32,8 @@ from agentkit.tools import Tool
 
 __all__ = ["doctor", "models", "tools"]
 
-AsJson: TypeAlias = Annotated[bool, Parameter(name="--json", negative="")]
-
 _LEFT, _CUT = (0, 0, 0, 2), 400
+_NARROW = 80
 
 
 # tools
@@ -70,7 +68,7 @@ def tools(source: str, /, *, as_json: AsJson = False) -> None:
     if as_json:
         if not wrong:
             found = [one.definition.to_json() for one in listing.offers if one.definition]
-            print(json.dumps(found, indent=2))
+            print_json(found)
     else:
         for offer in listing.offers:
             _print_offer(offer)
@@ -117,7 +115,7 @@ def _print_totals(listing: Listing, agents: list[str]) -> None:
 # models
 
 
-def models(*, profile: str | None = None, as_json: AsJson = False) -> None:
+def models(profile: str | None = None, *, as_json: AsJson = False) -> None:
     """Show the providers that are known, or everything about one.
 
     Args:
@@ -128,9 +126,9 @@ def models(*, profile: str | None = None, as_json: AsJson = False) -> None:
     if profile is None:
         found = [_summary(one) for one in known.values()]
         if as_json:
-            print(json.dumps(found, indent=2))
+            print_json(found)
         else:
-            OUT.print(_providers(found))
+            _print_providers(found)
         return
     if profile not in known:
         raise UnknownModel(
@@ -138,9 +136,9 @@ def models(*, profile: str | None = None, as_json: AsJson = False) -> None:
         )
     values = {one.name: _plain(getattr(known[profile], one.name)) for one in fields(Profile)}
     if as_json:
-        print(json.dumps(values, indent=2))
+        print_json(values)
     else:
-        OUT.print(_fields(values))
+        _print_fields(values)
 
 
 def _profiles() -> dict[str, Profile]:
@@ -164,7 +162,7 @@ def _summary(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _providers(found: list[dict[str, Any]]) -> Table:
+def _print_providers(found: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("provider", "base URL", "key variable", "set", "tools", "output modes"):
         table.add_column(
@@ -178,15 +176,26 @@ def _providers(found: list[dict[str, Any]]) -> Table:
         if one["url_variable"]:
             url = f"{one['base_url'] or ''}\nor ${one['url_variable']}".removeprefix("\nor ")
         state = {True: ("yes", "green"), False: ("no", "yellow"), None: ("",)}[one["key_set"]]
-        table.add_row(
+        cells = (
             Text(one["name"], "bold cyan"),
             Text(url),
-            one["key_variable"] or Text("none needed", "dim"),
+            Text(one["key_variable"]) if one["key_variable"] else Text("none needed", "dim"),
             Text(*state),
-            one["tool_calling"],
-            ", ".join(one["output_modes"]),
+            Text(one["tool_calling"]),
+            Text(", ".join(one["output_modes"])),
         )
-    return table
+        table.add_row(*cells)
+        if OUT.width < _NARROW:
+            _print_below(cells[0], *cells[1:3], cells[4], cells[5])
+    if OUT.width >= _NARROW:
+        print_table(table)
+
+
+def _print_below(head: Text, *rest: Text) -> None:
+    """A row where a table has no room: its cells one under the other."""
+    OUT.print(head)
+    for one in rest:
+        OUT.print(Padding(one, _LEFT, expand=False))
 
 
 def _plain(value: Any) -> Any:
@@ -200,18 +209,22 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _fields(values: Mapping[str, Any]) -> Table:
+def _print_fields(values: Mapping[str, Any]) -> None:
     # Here: only this table needs it. The class's docstring says what the fields mean.
     from docstring_parser import parse
 
     meanings = {one.arg_name: one.description or "" for one in parse(Profile.__doc__ or "").params}
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title, share in (("field", None), ("value", 2), ("meaning", 3)):
-        table.add_column(title, ratio=share, overflow="fold")
+        table.add_column(title, ratio=share if OUT.is_terminal else None, overflow="fold")
     for name, value in values.items():
-        meaning = " ".join(meanings.get(name, "").split())
-        table.add_row(Text(name, "cyan"), Text(_in_words(value)), Text(meaning, "dim"))
-    return table
+        meaning = Text(" ".join(meanings.get(name, "").split()), "dim")
+        cells = Text(name, "cyan"), Text(_in_words(value)), meaning
+        table.add_row(*cells)
+        if OUT.width < _NARROW:
+            _print_below(*cells)
+    if OUT.width >= _NARROW:
+        print_table(table)
 
 
 def _in_words(value: Any) -> str:
@@ -278,7 +291,7 @@ def doctor(
     for check in found.checks:
         table.add_row(check.name, Text(*words[check.ok]), Text(shown(check.detail, _CUT)))
     OUT.print(Text(shown(f"{found.model} at {found.base_url}"), style="bold"))
-    OUT.print(table)
+    print_table(table)
     known = found.profile
     if api_key_env is not None:
         known = replace(known, key_variable=api_key_env)

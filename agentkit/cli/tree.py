@@ -13,14 +13,14 @@ from time import monotonic
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.spinner import Spinner
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from agentkit.events import (
     Event,
     Finished,
+    HttpFinished,
+    Paused,
     StepFinished,
     StepStarted,
     ToolCallFinished,
@@ -30,10 +30,17 @@ from agentkit.events import (
 from agentkit.messages import JsonObject, Usage
 from agentkit.trace.reader import Trace
 
-__all__ = ["RunTree", "shown", "tree_of"]
+__all__ = ["MARKS", "RunTree", "as_text", "decided", "money", "pretty", "shown", "tree_of", "used"]
 
-_STYLES = {"ok": "green", "error": "red", "timeout": "red", "cancelled": "yellow", "limit": "red"}
-_MARKS = {"ok": "✓", "error": "✗", "timeout": "✗", "cancelled": "⊘", "limit": "✗"}
+MARKS = {
+    "ok": ("✓", "green"),
+    "error": ("✗", "red"),
+    "timeout": ("✗ timeout", "red"),
+    "limit": ("✗ limit", "red"),
+    "cancelled": ("⊘", "yellow"),
+    "paused": ("?", "yellow"),
+}
+"""How a status is shown, and in which colour."""
 
 
 def shown(text: str, width: int | None = None) -> str:
@@ -88,6 +95,11 @@ class RunTree:
                 self.asked(at, finish == "tool_calls")
             case ToolCallFinished(at=at, status=status, text=text):
                 self.end(at, status, text, now)
+            case Paused(pending=pending):
+                for one in pending:
+                    self.waits(one.at, one.call.name, one.call.arguments, now)
+            case HttpFinished(at=at, status=status, error=error, delay=delay):
+                self.attempted(at, status, error, delay)
             case Warned(at=at, text=text):
                 self.note(at, text)
             case Finished(status=status):
@@ -97,20 +109,33 @@ class RunTree:
 
     def start(self, at: str, label: str, detail: str, time: float) -> None:
         """Something begins."""
-        self._nodes[at] = _Node(label=label, detail=detail, started=time)
+        notes = self._nodes[at].notes if at in self._nodes else []
+        self._nodes[at] = _Node(label=label, detail=detail, started=time, notes=notes)
+
+    def waits(self, at: str, label: str, detail: str, time: float) -> None:
+        """A call waits for somebody to decide about it."""
+        self.start(at, label, detail, time)
+        self.end(at, "paused", "waits for a decision", time)
 
     def end(
         self, at: str, status: str, result: str, time: float, usage: Usage | None = None
     ) -> None:
         """It has ended."""
-        node = self._nodes[at]
+        node = self._nodes.setdefault(at, _Node(label="?", detail="", started=time))
         node.status, node.result, node.ended = status, result, time
         node.usage = usage or Usage()
         self.usage += node.usage
 
     def asked(self, at: str, called: bool) -> None:
         """Whether the model asked for tool calls at this step."""
-        self._nodes[at].called = called
+        if at in self._nodes:
+            self._nodes[at].called = called
+
+    def attempted(self, at: str, status: Any, error: str | None, delay: float | None) -> None:
+        """An HTTP attempt has ended; the next one begins after `delay` seconds, if there is one."""
+        if delay is not None:
+            said = error or f"HTTP status {status}"
+            self.note(at.rpartition("/")[0], f"{said}; asked again after {delay:.2g} s")
 
     def note(self, at: str, text: str) -> None:
         """Something worth a line was said at this address."""
@@ -119,39 +144,41 @@ class RunTree:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The tree as it stands."""
-        width = max(20, options.max_width - 34)
         tree = Tree(Text(shown(self.title, options.max_width - 4), style="bold"))
         branches: dict[str, Tree] = {}
         for at, node in self._nodes.items():
-            parents = (branches[up] for up in _ancestors(at) if up in branches)
-            live = console.is_terminal
-            branch = next(parents, tree).add(self._line(at, node, width, live))
+            above = [branches[up] for up in _ancestors(at) if up in branches]
+            width = max(20, options.max_width - 4 * len(above) - 4)
+            branch = (above or [tree])[0].add(self._line(at, node, width, console.is_terminal))
             branches[at] = branch
             for note in node.notes:
-                branch.add(Text(shown(f"! {note}", width), style="yellow"))
+                branch.add(Text(shown(f"! {note}", width - 4), style="yellow"))
             if node.result and node.status is not None:
-                branch.add(Text(shown(node.result, width), style="dim"))
+                branch.add(Text(shown(node.result, width - 4), style="dim"))
             if node.called and f"{at}/t0" not in self._nodes and self.status is not None:
                 branch.add(Text("asked for the same calls again; told to answer", style="dim"))
         yield tree
 
-    def _line(self, at: str, node: _Node, width: int, live: bool) -> Table:
-        line = Table.grid(padding=(0, 1))
+    def _line(self, at: str, node: _Node, width: int, live: bool) -> Text:
         name = at.rpartition("/")[2]
-        text = Text(f"{name} ", style="cyan") + Text(shown(node.label, 40), style="bold")
-        text += Text(" " + shown(node.detail, width), style="default")
+        head = Text.assemble((f"{name} ", "cyan"), (shown(node.label, 40), "bold"))
         elapsed = (node.ended if node.ended is not None else monotonic()) - node.started
-        tail = f"{elapsed:.2f} s"
-        if node.usage.total_tokens:
-            tail += f", {node.usage.input_tokens} → {node.usage.output_tokens} tokens"
-        if node.status is None:
-            waiting = Spinner("dots") if live else Text("…")
-            line.add_row(text, waiting, Text(tail if node.ended is None else "", "dim"))
-        else:
-            style = _STYLES.get(node.status, "default")
-            mark = Text(_MARKS.get(node.status, node.status), style=style)
-            line.add_row(text, mark, Text(tail, "dim"))
-        return line
+        tail = f" {elapsed:.2f} s" if live or node.ended is not None else ""
+        tokens = f", {node.usage.input_tokens} → {node.usage.output_tokens} tokens"
+        if node.usage.total_tokens and head.cell_len + len(tail + tokens) + 2 <= width:
+            tail += tokens
+        mark, style = MARKS.get(node.status or "", (node.status or _working(live), "default"))
+        end = Text.assemble((f" {mark}", style), (tail, "dim"))
+        room = width - head.cell_len - end.cell_len - 1
+        if room > 5:
+            detail = Text(" " + shown(node.detail, room))
+            detail.truncate(room + 1, overflow="ellipsis")
+            head += detail
+        return head + end
+
+
+def _working(live: bool) -> str:
+    return "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int(monotonic() * 12) % 10] if live else "…"
 
 
 def _ancestors(at: str) -> list[str]:
@@ -167,15 +194,23 @@ def tree_of(trace: Trace, *, title: str) -> RunTree:
         at, time = event.get("at", ""), event["t"] / 1e6
         match event["event"]:
             case "model.start":
-                tree.start(at, "step", event["model"], time)
+                tree.start(at, "step", as_text(event["model"]), time)
             case "tool.start":
-                tree.start(at, event["tool"], _text(event["arguments"]), time)
+                tree.start(at, as_text(event["tool"]), as_text(event.get("arguments", "")), time)
             case "model.end" | "tool.end":
                 usage = Usage.from_json(event.get("usage", {}))
                 tree.end(at, event["status"], _result(trace, event), time, usage)
                 tree.asked(at, event.get("finish") == "tool_calls")
             case "warning":
-                tree.note(at, _text(event["text"]))
+                tree.note(at, as_text(event.get("text", event.get("code"))))
+            case "http.end":
+                delay = event.get("delay")
+                told = as_text(event["error"]) if "error" in event else None
+                tree.attempted(at, event.get("status"), told, delay and delay / 1e6)
+            case "gate.ask":
+                tree.waits(at, as_text(event["call"]), as_text(event.get("arguments", "")), time)
+            case "gate.answer":
+                tree.note(at, decided(event))
             case _:
                 pass
     tree.status = trace.status
@@ -183,11 +218,38 @@ def tree_of(trace: Trace, *, title: str) -> RunTree:
 
 
 def _result(trace: Trace, event: JsonObject) -> str:
-    if "message" in event:
+    if "message" in event and event["message"] in trace.blobs:
         content = trace.blob(event["message"]).get("content")
-        return "" if content is None else _text(content)
-    return _text(event.get("error", {}).get("message", ""))
+        return "" if content is None else as_text(content)
+    return as_text(event.get("error", {}).get("message", ""))
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Text as it is, and anything else as JSON in one line."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def decided(answer: JsonObject) -> str:
+    """What was decided about a call, in words."""
+    by = f" by {as_text(answer['by'])}" if answer.get("by") else ""
+    reason = f": {as_text(answer['reason'])}" if answer.get("reason") else ""
+    return f"{as_text(answer['decision'])}{by}{reason}"
+
+
+def pretty(output: Any) -> str:
+    """Text as it is, and anything else as JSON to read."""
+    return output if isinstance(output, str) else json.dumps(output, indent=2, ensure_ascii=False)
+
+
+def used(usage: Usage) -> str:
+    """What a run has used, in words."""
+    cost = "" if usage.cost is None else f", {money(usage.cost)}"
+    return (
+        f"{usage.requests} model call{'s' * (usage.requests != 1)}, {usage.input_tokens} input and "
+        f"{usage.output_tokens} output tokens{cost}"
+    )
+
+
+def money(cost: float) -> str:
+    """An amount in USD."""
+    return f"${cost:.4f}" if cost >= 0.0001 or not cost else "<$0.0001"

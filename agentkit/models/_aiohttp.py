@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
-from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 from anyio.lowlevel import current_token
 
-from agentkit.errors import ConfigurationError, ModelUnreachable
+from agentkit.errors import ConfigurationError
 from agentkit.models.per_loop import PerLoop
-from agentkit.models.wire import IDLE_SECONDS, Reply
+from agentkit.models.wire import IDLE_SECONDS, Reply, as_ours
 from agentkit.settings import Timeouts
 
 try:
@@ -26,24 +26,11 @@ except ImportError as error:
 __all__ = ["AiohttpWire"]
 
 
-class _Reply:
-    """See `Reply`."""
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self.status = response.status
-        self.headers: Mapping[str, str] = {
-            name.lower(): value for name, value in response.headers.items()
-        }
-        self._response = response
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        with _errors():
-            async for chunk in self._response.content.iter_any():
-                yield chunk
+_errors = partial(as_ours, (aiohttp.InvalidURL,), (aiohttp.ClientError, TimeoutError))
 
 
 class AiohttpWire:
-    """Sends requests through aiohttp; see `Wire`. Only for asyncio.
+    """Sends requests through aiohttp, as `HttpWire` does through httpx2. Only for asyncio.
 
     Args:
         timeouts: In seconds.
@@ -62,7 +49,7 @@ class AiohttpWire:
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
     ) -> AsyncGenerator[Reply, None]:
-        """Send the request and wait for the head of its answer; see `Wire`."""
+        """Send the request and wait for the head of its answer; see `HttpWire`."""
         if not isinstance(current_token().native_token, asyncio.AbstractEventLoop):
             raise ConfigurationError(
                 'http_client="aiohttp" works under asyncio only; leave http_client out.'
@@ -87,7 +74,8 @@ class AiohttpWire:
                 # A kept connection that the server has closed by now is no failure.
                 response = await ask()
         try:
-            yield _Reply(response)
+            lower = {name.lower(): value for name, value in response.headers.items()}
+            yield Reply(status=response.status, headers=lower, chunks=_chunks(response))
         finally:
             # To the end it has been read, or the connection cannot be used again.
             response.release() if response.content.at_eof() else response.close()
@@ -112,13 +100,7 @@ class AiohttpWire:
         )
 
 
-@contextmanager
-def _errors() -> Generator[None]:
-    """Map aiohttp's exceptions onto the error tree."""
-    try:
-        yield
-    except aiohttp.InvalidURL as error:
-        raise ConfigurationError(f"The base URL cannot be used: {error}") from error
-    except (aiohttp.ClientError, TimeoutError) as error:
-        words = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise ModelUnreachable(words) from error
+async def _chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    with _errors():
+        async for chunk in response.content.iter_any():
+            yield chunk

@@ -5,16 +5,16 @@ from __future__ import annotations
 import ssl
 import sys
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
-from functools import cache
-from typing import Any, TypeAlias
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from functools import cache, partial
+from typing import Any
 
 import httpx2
 
-from agentkit.errors import ConfigurationError, ModelUnreachable
+from agentkit.errors import ConfigurationError
 from agentkit.models.per_loop import PerLoop
-from agentkit.models.wire import IDLE_SECONDS, HttpClient, Reply
+from agentkit.models.wire import IDLE_SECONDS, HttpClient, Reply, as_ours
 from agentkit.settings import Timeouts
 
 __all__ = ["HttpWire"]
@@ -23,29 +23,10 @@ SHARD_CONNECTIONS = 16
 """Connections in one pool. A pool looks at all of them for each request and each release,
 so its cost grows with the square; small pools side by side keep a request's cost flat."""
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-_Errors: TypeAlias = tuple[type[Exception], ...]
-
-
-class _Reply:
-    """See `Reply`."""
-
-    def __init__(self, response: httpx2.Response, wire: HttpWire) -> None:
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = {
-            name.lower(): value for name, value in response.headers.items()
-        }
-        self._response = response
-        self._wire = wire
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        with self._wire.errors():
-            async with aclosing(self._response.aiter_bytes()) as chunks:
-                async for chunk in chunks:
-                    yield chunk
 
 
 class HttpWire:
-    """Sends requests through httpx2, or through the caller's own client; see `Wire`.
+    """Sends requests through httpx2, or through the caller's own client.
 
     Args:
         timeouts: In seconds; a caller's own client keeps its own.
@@ -57,38 +38,39 @@ class HttpWire:
         self._own = client
         self._pools = PerLoop(self._make, httpx2.AsyncClient.aclose)
         library = httpx2 if client is None else _library_of(client)
-        self._misused: _Errors = (library.InvalidURL, library.UnsupportedProtocol)
-        self._broken: _Errors = (library.HTTPError, library.StreamError)
+        misused = (library.InvalidURL, library.UnsupportedProtocol)
+        self._errors = partial(as_ours, misused, (library.HTTPError, library.StreamError))
 
     @asynccontextmanager
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
     ) -> AsyncGenerator[Reply, None]:
-        """Send the request and wait for the head of its answer; see `Wire`."""
+        """Send the request and wait for the head of its answer.
+
+        Raises:
+            ModelUnreachable: There is no answer.
+            ConfigurationError: The URL is not one.
+        """
         client: HttpClient = self._own or await self._pools.get()
-        with self.errors():
+        with self._errors():
             request = client.build_request(method, url, content=body, headers=dict(headers))
-            response = await client.send(request, stream=True)
+            response: httpx2.Response = await client.send(request, stream=True)
         try:
-            yield _Reply(response, self)
+            lower = {name.lower(): value for name, value in response.headers.items()}
+            yield Reply(status=response.status_code, headers=lower, chunks=self._chunks(response))
         finally:
-            with self.errors():
+            with self._errors():
                 await response.aclose()
+
+    async def _chunks(self, response: httpx2.Response) -> AsyncGenerator[bytes, None]:
+        with self._errors():
+            async with aclosing(response.aiter_bytes()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
         await self._pools.aclose()
-
-    @contextmanager
-    def errors(self) -> Generator[None]:
-        """Map the client library's exceptions onto the error tree."""
-        try:
-            yield
-        except self._misused as error:
-            raise ConfigurationError(f"The base URL cannot be used: {error}") from error
-        except self._broken as error:
-            words = f"{type(error).__name__}: {error}".rstrip(": ")
-            raise ModelUnreachable(words) from error
 
     def _make(self) -> httpx2.AsyncClient:
         limits = self._timeouts

@@ -7,12 +7,11 @@ key, how often it is tried. The loop sees one call with one answer.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from random import uniform
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from uuid import uuid4
 
 import anyio
@@ -29,14 +28,12 @@ from agentkit.events import (
     Emit,
     HttpFinished,
     HttpStarted,
-    ReasoningDelta,
     Restarted,
-    TextDelta,
-    ToolCallDelta,
     Warned,
     ignore,
 )
-from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse
+from agentkit.messages import ModelRequest, ModelResponse
+from agentkit.models.call_ids import ids_in
 from agentkit.models.chat import (
     EventDecoder,
     Note,
@@ -45,15 +42,17 @@ from agentkit.models.chat import (
     encode_request,
 )
 from agentkit.models.constrained import constrain, release
-from agentkit.models.decode import parse_json
 from agentkit.models.endpoint import Endpoint, choose_profile, host_of, shown, without_secrets
 from agentkit.models.http_errors import error_from_http, is_transient, request_id
-from agentkit.models.model import DIRECT
+from agentkit.models.loose_json import parse_json
+from agentkit.models.model import DIRECT, show_whole
 from agentkit.models.profiles import Profile
 from agentkit.settings import Timeouts
 
 if TYPE_CHECKING:
-    from agentkit.models.wire import HttpClient, Reply, Wire
+    from agentkit.models._aiohttp import AiohttpWire
+    from agentkit.models._http import HttpWire
+    from agentkit.models.wire import HttpClient, Reply
 
 __all__ = ["ChatModel"]
 
@@ -76,17 +75,9 @@ class _Call:
     url: str
     headers: Mapping[str, str] = field(repr=False)  # The key is in them.
     body: bytes
-    deadline: float
     delay: float | None = None
     shown: bool = False
     broken: str = ""
-
-    def taken_ids(self) -> Iterator[str]:
-        """The ids of the conversation's tool calls so far."""
-        for message in self.request.messages:
-            if isinstance(message, AssistantMessage):
-                for call in message.tool_calls:
-                    yield call.id
 
 
 class ChatModel:
@@ -148,7 +139,9 @@ class ChatModel:
             needs_key=http_client in (None, "aiohttp"),
         )
         self._client = http_client
-        self._timeouts = timeout if isinstance(timeout, Timeouts) else _timeouts(timeout)
+        if timeout is None:
+            timeout = Timeouts()
+        self._timeouts = timeout if isinstance(timeout, Timeouts) else Timeouts(total=timeout)
         if retries < 0:
             raise InvalidSetting(
                 f"retries is {retries!r}; expected 0 or more.",
@@ -158,7 +151,7 @@ class ChatModel:
             )
         self._attempts = retries + 1
         self._strict = strict_settings
-        self._wire_made: Wire | None = None
+        self._wire_made: AiohttpWire | HttpWire | None = None
 
     @property
     def name(self) -> str:
@@ -201,22 +194,22 @@ class ChatModel:
             ModelError: There is no usable answer.
         """
         if self._profile.tool_calling != "constrained":
-            return await self._ask(request, at, emit, show=stream, streamed=stream)
+            return await self._ask(request, at, emit, stream)
         # On the wire, text and calls alike are one JSON text: it is shown when it is read.
         plain = stream and (not request.tools or request.tool_choice == "none")
-        answer = await self._ask(constrain(request), at, emit, show=plain, streamed=plain)
+        answer = await self._ask(constrain(request), at, emit, plain)
         response = release(request, answer, at=at)
         if stream and not plain:
-            _show_whole(response.message, at, emit)
+            show_whole(response.message, at, emit)
         return response
 
     async def _ask(
-        self, request: ModelRequest, at: Address, emit: Emit, *, show: bool, streamed: bool
+        self, request: ModelRequest, at: Address, emit: Emit, stream: bool
     ) -> ModelResponse:
-        call = self._prepare(request, at, emit, show=show, streamed=streamed)
+        call = self._prepare(request, at, emit, stream)
         total = self._timeouts.total
-        with anyio.move_on_after(total):
-            return await self._tried(call)
+        with anyio.move_on_after(total) as scope:
+            return await self._tried(call, scope.deadline)
         raise ModelUnreachable(
             f"{self.name} gave no complete answer within {total:g} seconds.", model=self.name
         )
@@ -229,7 +222,7 @@ class ChatModel:
         """
         url = self._endpoint.url({}, "/models")
         async with self._wire().send("GET", url, self._endpoint.headers({})) as reply:
-            body = b"".join([piece async for piece in reply.chunks()])
+            body = b"".join([piece async for piece in reply.chunks])
         if reply.status >= 300:
             raise error_from_http(
                 reply.status, reply.headers, body, model=self.name, now=time.time()
@@ -247,24 +240,17 @@ class ChatModel:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.aclose()
 
     # What is sent
 
-    def _prepare(
-        self, request: ModelRequest, at: Address, emit: Emit, *, show: bool, streamed: bool
-    ) -> _Call:
+    def _prepare(self, request: ModelRequest, at: Address, emit: Emit, stream: bool) -> _Call:
         def warn(note: Note) -> None:
             emit(Warned(at=at, code=note.code, text=note.text, data=note.data))
 
         profile = self._profile
-        streamed = streamed and (request.output is None or profile.stream_output)
+        streamed = stream and (request.output is None or profile.stream_output)
         url = self._endpoint.url(request.settings.get("extra_query") or {})
         headers = self._endpoint.headers(request.settings.get("extra_headers") or {})
         if profile.idempotency_header is not None:
@@ -272,67 +258,60 @@ class ChatModel:
         body = encode_request(
             request, self._model, profile, stream=streamed, strict=self._strict, note=warn
         )
-        total = self._timeouts.total
         return _Call(
             request=request,
             at=at,
             emit=emit,
-            show=show,
+            show=stream,
             streamed=streamed,
             url=url,
             headers=headers,
             body=body,
-            deadline=float("inf") if total is None else anyio.current_time() + total,
         )
 
     # Attempts
 
-    async def _tried(self, call: _Call) -> ModelResponse:
+    async def _tried(self, call: _Call, deadline: float) -> ModelResponse:
         for index in range(self._attempts):
             if call.shown:
                 call.emit(Restarted(at=call.at, reason=call.broken))
                 call.shown = False
             try:
-                return await self._attempt(call, index)
+                return await self._attempt(call, index, deadline)
             except AgentKitError:
                 if call.delay is None:
                     raise
                 await anyio.sleep(call.delay)
         raise AssertionError("the last attempt has no delay, and raises")
 
-    async def _attempt(self, call: _Call, index: int) -> ModelResponse:
+    async def _attempt(self, call: _Call, index: int, deadline: float) -> ModelResponse:
         at = call.at.attempt(index)
         call.delay = None
         call.emit(HttpStarted(at=at, attempt=index, host=host_of(call.url)))
-        reply: Reply | None = None
+        headers: Mapping[str, str] = {}
+        ended: dict[str, Any] = {}
         try:
             async with self._wire().send("POST", call.url, call.headers, call.body) as reply:
-                response = await self._read(reply, call)
+                headers = reply.headers
+                ended = {"status": reply.status, "request_id": request_id(headers)}
+                return await self._read(reply, call)
         except BaseException as error:
             if isinstance(error, AgentKitError):
                 without_secrets(error, call.headers)
                 if isinstance(error, ModelUnreachable) and error.model is None:
                     error.args = (f"{self.name} at {host_of(call.url)}: {error.message}",)
                     error.model = self.name
-                call.delay = self._delay(error, index, reply, call)
+                call.delay = self._delay(error, index, headers, deadline)
             failed = isinstance(error, Exception)
             call.broken = f"{type(error).__name__}: {error}" if failed else "cancelled"
-            call.emit(
-                HttpFinished(
-                    at=at,
-                    status=reply.status if reply is not None else None,
-                    request_id=request_id(reply.headers) if reply is not None else None,
-                    retry_after=getattr(error, "retry_after", None),
-                    delay=call.delay,
-                    error=call.broken,
-                )
-            )
+            ended["retry_after"] = getattr(error, "retry_after", None)
+            ended |= {"delay": call.delay, "error": call.broken}
             raise
-        call.emit(HttpFinished(at=at, status=reply.status, request_id=request_id(reply.headers)))
-        return response
+        finally:
+            call.emit(HttpFinished(at=at, **ended))
 
     async def _read(self, reply: Reply, call: _Call) -> ModelResponse:
-        async with aclosing(reply.chunks()) as chunks:
+        async with aclosing(reply.chunks) as chunks:
             if reply.status >= 300:
                 body = b"".join([piece async for piece in chunks])
                 raise error_from_http(
@@ -353,9 +332,11 @@ class ChatModel:
             if call.streamed and start not in (b"{", b"[", b"<"):
                 return await self._fold(first, chunks, call)
             body = first + b"".join([piece async for piece in chunks])
-        response = decode_response(body, model=self.name, seed=call.at, taken=call.taken_ids())
+        response = decode_response(
+            body, model=self.name, seed=call.at, taken=ids_in(call.request.messages)
+        )
         if call.show:
-            _show_whole(response.message, call.at, call.emit)
+            show_whole(response.message, call.at, call.emit)
         return response
 
     async def _fold(self, first: bytes, chunks: AsyncIterator[bytes], call: _Call) -> ModelResponse:
@@ -381,18 +362,16 @@ class ChatModel:
             raise
         else:
             await _drain(chunks, DRAIN_SECONDS)
-        return fold.finish(taken=call.taken_ids())
+        return fold.finish(taken=ids_in(call.request.messages))
 
     def _delay(
-        self, error: AgentKitError, index: int, reply: Reply | None, call: _Call
+        self, error: AgentKitError, index: int, headers: Mapping[str, str], deadline: float
     ) -> float | None:
         """Seconds until the next attempt; None when there is none."""
         again, asked = is_transient(error), None
-        if isinstance(error, ModelHTTPError) and reply is not None:
+        if isinstance(error, ModelHTTPError):
             asked = error.retry_after
-            again = {"true": True, "false": False}.get(
-                reply.headers.get("x-should-retry", ""), again
-            )
+            again = {"true": True, "false": False}.get(headers.get("x-should-retry", ""), again)
         if not again or index + 1 >= self._attempts:
             return None
         if asked is not None:
@@ -400,9 +379,9 @@ class ChatModel:
         else:
             backoff = WAIT_FIRST * 2**index
             delay = min(WAIT_MOST, backoff + uniform(0, backoff))
-        return delay if anyio.current_time() + delay < call.deadline else None
+        return delay if anyio.current_time() + delay < deadline else None
 
-    def _wire(self) -> Wire:
+    def _wire(self) -> AiohttpWire | HttpWire:
         if self._wire_made is None:
             # Here: an HTTP client takes 90 ms to import, and only requests need it.
             if self._client == "aiohttp":
@@ -417,10 +396,6 @@ class ChatModel:
         return self._wire_made
 
 
-def _timeouts(total: float | None) -> Timeouts:
-    return Timeouts() if total is None else Timeouts(total=total)
-
-
 async def _drain(chunks: AsyncIterator[bytes], seconds: float) -> None:
     """Read to the end, so that the connection can be used again, or give up on it.
 
@@ -430,13 +405,3 @@ async def _drain(chunks: AsyncIterator[bytes], seconds: float) -> None:
     with suppress(ModelUnreachable), anyio.move_on_after(seconds):
         async for _ in chunks:
             pass
-
-
-def _show_whole(message: AssistantMessage, at: Address, emit: Emit) -> None:
-    """The deltas of an answer that came in one piece."""
-    if message.reasoning:
-        emit(ReasoningDelta(at=at, text=message.reasoning))
-    if message.text:
-        emit(TextDelta(at=at, text=message.text))
-    for index, call in enumerate(message.tool_calls):
-        emit(ToolCallDelta(at=at.call(index), name=call.name, arguments=call.arguments))

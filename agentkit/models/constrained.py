@@ -44,8 +44,8 @@ from agentkit.messages import (
     UserMessage,
     is_object,
 )
+from agentkit.models.call_ids import short_id
 from agentkit.models.call_schema import call_schema
-from agentkit.models.encode import short_id
 from agentkit.models.shapes import fields_of, shape_of
 
 __all__ = ["constrain", "release"]

@@ -8,11 +8,8 @@ of an answer give the same response.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from typing import Any, cast, overload
-
-from pydantic_core import from_json
+from typing import Any, cast
 
 from agentkit.errors import InvalidResponse
 from agentkit.messages import (
@@ -21,34 +18,27 @@ from agentkit.messages import (
     JsonObject,
     ModelResponse,
     Part,
+    TextPart,
     ToolCall,
     Usage,
+    is_array,
+    is_object,
     part_from_json,
 )
-from agentkit.models.encode import short_id
+from agentkit.models.call_ids import CallIds
 from agentkit.models.http_errors import error_inside
+from agentkit.models.loose_json import as_list, as_object, clean, json_text, parse_json
 
-__all__ = ["decode_response", "parse_json", "response_from_body"]
+__all__ = ["decode_response", "response_from_body", "thinking_of"]
 
-MAX_DEPTH = 200
+_WORDS: Mapping[FinishReason, str] = {
+    "stop": "stop eos eos_token end_turn stop_sequence complete",
+    "tool_calls": "tool_calls tool_call tool_use function_call",
+    "length": "length max_tokens model_length",
+    "content_filter": "content_filter safety recitation refusal",
+}
 _FINISH: Mapping[str, FinishReason] = {
-    "stop": "stop",
-    "eos": "stop",
-    "eos_token": "stop",
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "complete": "stop",
-    "tool_calls": "tool_calls",
-    "tool_call": "tool_calls",
-    "tool_use": "tool_calls",
-    "function_call": "tool_calls",
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "length",
-    "content_filter": "content_filter",
-    "safety": "content_filter",
-    "recitation": "content_filter",
-    "refusal": "content_filter",
+    word: finish for finish, words in _WORDS.items() for word in words.split()
 }
 _BODY_KEYS = {"id", "object", "created", "model", "choices", "usage", "error", "obfuscation"}
 _CHOICE_KEYS = {"index", "message", "delta", "finish_reason", "logprobs", "text"}
@@ -96,57 +86,27 @@ def decode_response(
         ) from None
 
 
-def parse_json(data: bytes) -> Any:
-    """Parse JSON as servers send it: with a BOM, broken UTF-8 or half a surrogate pair too.
-
-    Raises:
-        ValueError: It is not JSON, or nested too deeply.
-    """
-    try:
-        return from_json(data)
-    except ValueError:
-        try:
-            value = json.loads(data.decode("utf-8", "replace").removeprefix("\ufeff"))
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
-    _check_depth(value)
-    return value
-
-
-def _check_depth(value: Any) -> None:
-    """Refuse what from_json would refuse, so that no reader of it recurses too far."""
-    level: list[Any] = [value]
-    for _ in range(MAX_DEPTH):
-        objects = [cast(JsonObject, one) for one in level if isinstance(one, dict)]
-        lists = [cast(list[Any], one) for one in level if isinstance(one, list)]
-        level = [inner for one in objects for inner in one.values()]
-        level += [inner for one in lists for inner in one]
-        if not level:
-            return
-    raise ValueError("nested too deeply")
-
-
 def response_from_body(
     body: Any, *, model: str | None = None, seed: str = "", taken: Iterable[str] = ()
 ) -> ModelResponse:
     """Read a parsed body; see `decode_response`."""
     if (failed := error_inside(body, model=model)) is not None:
         raise failed
-    data = _object(body)
-    choices = [_object(choice) for choice in _list(data.get("choices")) if choice]
+    data = as_object(body)
+    choices = [as_object(choice) for choice in as_list(data.get("choices")) if choice]
     if not choices:
         raise InvalidResponse(
-            f"{model or 'The model'} sent a response without choices: {_excerpt(body)}.",
+            f"{model or 'The model'} sent a response without choices: {repr(body)[:200]}.",
             model=model,
         )
-    ids = _Ids(f"{seed}/{data.get('id')}", taken)
-    messages = [_message(_object(one.get("message") or one.get("delta")), ids) for one in choices]
+    ids = CallIds(f"{seed}/{data.get('id')}", taken)
+    messages = [_message(as_object(one.get("message") or one.get("delta")), ids) for one in choices]
     first = choices[0]
     finish, raw = _finish(first.get("finish_reason"), messages[0], model)
     extra = _unknown(data, _BODY_KEYS) | _unknown(first, _CHOICE_KEYS)
     if raw is not None:
         extra["finish_reason"] = raw
-    counted = _object(data.get("usage") or _object(data.get("x_groq")).get("usage"))
+    counted = as_object(data.get("usage") or as_object(data.get("x_groq")).get("usage"))
     if more := _unknown(counted, _USAGE_KEYS):
         extra["usage"] = more
     return ModelResponse(
@@ -183,59 +143,64 @@ def _finish(
     return finish, None if word == finish else word
 
 
-def _message(data: JsonObject, ids: _Ids) -> AssistantMessage:
+def _message(data: JsonObject, ids: CallIds) -> AssistantMessage:
     content, thought = _content(data.get("content"))
-    reasoning = _text(data.get("reasoning_content")) or _text(data.get("reasoning")) or thought
+    reasoning = (
+        _text(data.get("reasoning_content")) or _text(data.get("reasoning")) or clean(thought)
+    )
     extra = _unknown(data, _MESSAGE_KEYS)
     if data.get("reasoning") and not isinstance(data["reasoning"], str):
         extra["reasoning"] = data["reasoning"]
-    calls = _list(data.get("tool_calls")) or (
+    calls = as_list(data.get("tool_calls")) or (
         [{"function": data["function_call"]}] if data.get("function_call") else []
     )
     return AssistantMessage(
         content=content,
-        tool_calls=tuple(_call(_object(call), ids) for call in calls if call),
+        tool_calls=tuple(_call(as_object(call), ids) for call in calls if call),
         refusal=_text(data.get("refusal")) or None,
         reasoning=reasoning or None,
         extra=extra,
     )
 
 
-def _content(content: Any) -> tuple[str | tuple[Part, ...] | None, str | None]:
+def _content(content: Any) -> tuple[str | tuple[Part, ...] | None, str]:
     """Text or parts, and the thinking among the parts."""
     if content is None or isinstance(content, str):
-        return clean(content), None
-    if not isinstance(content, list):
-        return _as_text(content), None  # An object where its JSON text belongs.
+        return clean(content), ""
+    if not is_array(content):
+        return clean(json_text(content)), ""  # An object where its JSON text belongs.
     thoughts: list[str] = []
     parts: list[Part] = []
-    for part in cast(list[Any], content):
-        match part:
-            case str(text):
-                parts.append(part_from_json({"type": "text", "text": text}))
-            case {"type": "thinking", "thinking": thinking}:
-                thoughts.append(_thinking(thinking))
-            case dict():
-                parts.append(part_from_json(cast(JsonObject, part)))
-            case _:
-                pass
+    for part in content:
+        if isinstance(part, str):
+            parts.append(TextPart(text=part))
+        elif (thought := thinking_of(part)) is not None:
+            thoughts.append(thought)
+        elif is_object(part):
+            parts.append(part_from_json(part))
     texts = [getattr(part, "text", None) for part in parts]
     if all(isinstance(text, str) for text in texts):
         return clean("".join(cast(list[str], texts))), "".join(thoughts)
     return tuple(parts), "".join(thoughts)
 
 
-def _thinking(thinking: Any) -> str:
-    if isinstance(thinking, str):
-        return thinking
-    return "".join(_text(_object(piece).get("text")) or "" for piece in _list(thinking))
+def thinking_of(part: Any) -> str | None:
+    """The text of a part with thinking, which may be in pieces; None for any other part."""
+    match part:
+        case {"type": "thinking", "thinking": str(text)}:
+            return text
+        case {"type": "thinking", "thinking": pieces}:
+            texts = [as_object(piece).get("text") for piece in as_list(pieces)]
+            return "".join(text for text in texts if isinstance(text, str))
+        case _:
+            return None
 
 
-def _call(data: JsonObject, ids: _Ids) -> ToolCall:
-    function = _object(data.get("function"))
+def _call(data: JsonObject, ids: CallIds) -> ToolCall:
+    function = as_object(data.get("function"))
     arguments = function.get("arguments")
     if not isinstance(arguments, str):
-        arguments = "{}" if arguments is None else _as_text(arguments)
+        arguments = "{}" if arguments is None else json_text(arguments)
     return ToolCall(
         id=ids.of(data.get("id")),
         name=_text(function.get("name")) or "",
@@ -244,29 +209,9 @@ def _call(data: JsonObject, ids: _Ids) -> ToolCall:
     )
 
 
-class _Ids:
-    """Gives every call of a response an id that no other call of the conversation has."""
-
-    def __init__(self, seed: str, taken: Iterable[str]) -> None:
-        self._seed = seed
-        self._given = taken
-        self._taken: set[str] | None = None
-        self._made = 0
-
-    def of(self, given: Any) -> str:
-        candidate = given if isinstance(given, str) else ""
-        if self._taken is None:
-            self._taken = set(self._given)  # Only an answer with calls walks the history.
-        while not candidate or candidate in self._taken:
-            candidate = short_id(f"{self._seed}/{self._made}")
-            self._made += 1
-        self._taken.add(candidate)
-        return candidate
-
-
 def _usage(data: JsonObject) -> Usage:
-    prompt = _object(data.get("prompt_tokens_details"))
-    completion = _object(data.get("completion_tokens_details"))
+    prompt = as_object(data.get("prompt_tokens_details"))
+    completion = as_object(data.get("completion_tokens_details"))
     cost = data.get("cost")  # OpenRouter's, in USD
     cached = prompt.get("cached_tokens") or data.get("prompt_cache_hit_tokens")
     return Usage(
@@ -285,40 +230,9 @@ def _count(value: Any) -> int:
     return 0
 
 
-def _object(value: Any) -> JsonObject:
-    return cast(JsonObject, value) if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return cast(list[Any], value) if isinstance(value, list) else []
-
-
-def _as_text(value: Any) -> str:
-    return clean(json.dumps(value, ensure_ascii=False))
-
-
 def _text(value: Any) -> str | None:
     return clean(value) if isinstance(value, str) else None
 
 
 def _unknown(data: JsonObject, known: set[str]) -> JsonObject:
     return {key: v for key, v in data.items() if key not in known and v is not None and v != []}
-
-
-def _excerpt(body: Any) -> str:
-    return repr(body)[:200]
-
-
-@overload
-def clean(text: str) -> str: ...
-@overload
-def clean(text: str | None) -> str | None: ...
-def clean(text: str | None) -> str | None:
-    """Join surrogate pairs that a stream has split, and replace the halves left over."""
-    if text is None or text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

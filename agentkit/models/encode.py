@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from typing import Any, assert_never, cast
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -29,12 +28,12 @@ from agentkit.messages import (
     ToolMessage,
     UserMessage,
 )
+from agentkit.models.call_ids import short_id
 from agentkit.models.parameters import Note, adapt_settings
 from agentkit.models.profiles import Profile
 
-__all__ = ["encode_request", "short_id"]
+__all__ = ["encode_request"]
 
-_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SAY_JSON = SystemMessage(content="Answer with one JSON object and nothing else.")
 _BRIDGE = AssistantMessage(content="OK.")
 _RULES = (
@@ -332,16 +331,6 @@ def _call_id(call_id: str, profile: Profile) -> str:
         return call_id
     fits = len(call_id) == 9 and call_id.isascii() and call_id.isalnum()
     return call_id if fits else short_id(call_id)
-
-
-def short_id(seed: str) -> str:
-    """Nine letters and digits made from `seed`: an id that every server accepts."""
-    number = int.from_bytes(blake2b(seed.encode("utf-8", "replace"), digest_size=8).digest())
-    digits: list[str] = []
-    for _ in range(9):
-        number, digit = divmod(number, 62)
-        digits.append(_ALPHABET[digit])
-    return "".join(digits)
 
 
 def _content(content: Any, profile: Profile) -> Any:

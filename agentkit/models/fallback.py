@@ -27,6 +27,7 @@ from agentkit.events import (
 from agentkit.messages import ModelRequest, ModelResponse
 from agentkit.models.model import DIRECT, Model
 from agentkit.models.profiles import Profile
+from agentkit.models.resolving import resolve_model
 
 __all__ = ["FallbackModel"]
 
@@ -34,27 +35,27 @@ __all__ = ["FallbackModel"]
 class FallbackModel:
     """Asks models in order until one answers.
 
-        model = FallbackModel(ChatModel("gpt-4o"), resolve_model("groq:llama-3.3-70b-versatile"))
+        model = FallbackModel("openai:gpt-4o", "groq:llama-3.3-70b-versatile", "local")
 
     Each model makes its own retries first. A refusal is an answer: it is not
     taken to the next model. Every change of model is a warning in the trace.
 
     Args:
-        models: At least one, best first.
+        models: At least one, best first: model strings, or models.
         on: The errors after which the next model is asked.
 
     Raises:
-        ConfigurationError: There is no model.
+        ConfigurationError: There is no model, or a string that names none.
     """
 
     def __init__(
         self,
-        *models: Model,
+        *models: str | Model,
         on: tuple[type[ModelError], ...] = (ModelUnreachable, InvalidResponse, ModelHTTPError),
     ) -> None:
         if not models:
             raise ConfigurationError("FallbackModel needs at least one model.")
-        self._models = models
+        self._models = tuple(resolve_model(model) for model in models)
         self._on = on
 
     @property

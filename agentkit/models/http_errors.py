@@ -11,9 +11,7 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, cast
-
-from pydantic_core import from_json
+from typing import Any
 
 from agentkit.errors import (
     AgentKitError,
@@ -28,6 +26,8 @@ from agentkit.errors import (
     QuotaExceeded,
     RateLimited,
 )
+from agentkit.messages import JsonObject, is_array
+from agentkit.models.loose_json import as_object, json_or
 
 __all__ = ["error_from_http", "error_inside", "is_transient", "request_id", "retry_after"]
 
@@ -72,31 +72,28 @@ def error_from_http(
         now: Seconds since the epoch, for a Retry-After date without a Date beside it.
         url: What was asked for, for the message when it is not there.
     """
-    data = _json(body)
+    data = json_or(None, body)
     wait = retry_after(headers, now)
     error = _classify(
         status,
-        _find(data) if data is not None else {},
-        text=_plain_text(body) if data is None else None,
-        raw=body,
+        {"message": _plain_text(body)} if data is None else _find(data),
         model=model,
-        request=request_id(headers),
-        wait=wait if wait is not None else _wait_in_body(body),
+        request_id=request_id(headers),
+        body=body[:_BODY_LIMIT].decode("utf-8", "replace") or None,
+        retry_after=_wait_in_body(body) if wait is None else wait,
     )
     if isinstance(error, ModelNotFound) and url is not None:
         error.args = (f"{error.message} (asked for: {url})",)
     return error
 
 
-def error_inside(body: Any, *, model: str | None, request: str | None = None) -> ModelError | None:
+def error_inside(body: Any, *, model: str | None) -> ModelError | None:
     """The error that a body of status 200 or a chunk of a stream holds, or None."""
-    found = _find(body) if _holds_error(body) else None
-    if found is None:
+    if not _holds_error(body):
         return None
-    status = next(
-        (n for key in ("code", "status") if (n := _status(found.get(key))) is not None), 200
-    )
-    return _classify(status, found, text=None, raw=b"", model=model, request=request, wait=None)
+    found = _find(body)
+    status = _status(found.get("code")) or _status(found.get("status")) or 200
+    return _classify(status, found, model=model)
 
 
 def is_transient(error: AgentKitError) -> bool:
@@ -124,14 +121,11 @@ def request_id(headers: Mapping[str, str]) -> str | None:
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds to wait as the server asks for: `retry-after-ms`, or Retry-After in either form."""
     if (ms := _number(headers.get("retry-after-ms"))) is not None:
-        return max(0.0, ms / 1000)
+        return ms / 1000
     value = headers.get("retry-after")
-    if value is None:
-        return None
     if (seconds := _number(value)) is not None:
-        return max(0.0, seconds)
-    until = _date(value)
-    if until is None:
+        return seconds
+    if (until := _date(value)) is None:
         return None
     # The server's own clock where it shows it: ours may differ by minutes.
     return max(0.0, until - (_date(headers.get("date")) or now))
@@ -146,23 +140,16 @@ def _date(value: str | None) -> float | None:
 
 def _number(value: str | None) -> float | None:
     try:
-        number = float(value) if value is not None else None
+        number = float(value or "")
     except ValueError:
         return None
-    return number if number is not None and 0 <= number < 1e9 else None
+    return number if 0 <= number < 1e9 else None
 
 
 def _wait_in_body(body: bytes) -> float | None:
     # google.rpc.RetryInfo: {"retryDelay": "17s"}
     found = re.search(rb'"retryDelay"\s*:\s*"([0-9.]+)s"', body)
     return _number(found[1].decode()) if found else None
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return from_json(body)
-    except ValueError:
-        return None
 
 
 def _plain_text(body: bytes) -> str:
@@ -196,73 +183,48 @@ def _holds_error(body: Any) -> bool:
             return False
 
 
-def _find(body: Any) -> dict[str, Any]:
+def _find(body: Any) -> JsonObject:
     """The object that describes the error, with its text under `message`."""
     match body:
         case [first, *_] | {"errors": [first, *_]}:
             return _find(first)
         case {"error": {**error}} if error:
-            return _described(error)
+            return {**error, "message": _words(error)}
         case {"error": str(text), **rest}:
             return {**rest, "message": text}
         case {"x_groq": {"error": error}} | {"choices": [{"error": error}, *_]} if error:
             return _find({"error": error})
-        case dict():
-            return _described(cast(dict[str, Any], body))
+        case {**error}:
+            return {**error, "message": _words(error)}
         case str(text):
             return {"message": text}
         case _:
             return {}
 
 
-def _described(error: dict[str, Any]) -> dict[str, Any]:
+def _words(error: JsonObject) -> str | None:
     text: Any = error.get("message") or error.get("detail") or error.get("msg")
-    if isinstance(text, list):  # FastAPI: [{"loc": […], "msg": "…"}]
-        items = cast(list[Any], text)
-        text = "; ".join(
-            str(cast(dict[str, Any], one).get("msg") if isinstance(one, dict) else one)
-            for one in items
-        )
+    if is_array(text):  # FastAPI: [{"loc": […], "msg": "…"}]
+        text = "; ".join(str(as_object(one).get("msg", one)) for one in text)
     # OpenRouter: the upstream server's own words.
-    match error.get("metadata"):
-        case {"raw": str(raw)}:
-            text = f"{text} ({raw})" if text else raw
-        case _:
-            pass
-    if text is not None and not isinstance(text, str):
-        text = str(text)
-    return {**error, "message": text}
+    raw = as_object(error.get("metadata")).get("raw")
+    if isinstance(raw, str):
+        text = f"{text} ({raw})" if text else raw
+    return None if text is None else str(text)
 
 
-def _classify(
-    status: int,
-    error: Mapping[str, Any],
-    *,
-    text: str | None,
-    raw: bytes,
-    model: str | None,
-    request: str | None,
-    wait: float | None,
-) -> ModelError:
-    said = error.get("message") or text or "no reason given"
+def _classify(status: int, error: JsonObject, *, model: str | None, **details: Any) -> ModelError:
+    """The error of a status and a description; `details` are its further attributes."""
+    said = error.get("message") or "no reason given"
     codes = [str(v) for key in ("code", "type", "status") if (v := error.get(key))]
     # Some servers repeat the status as the code.
     code = next((one for one in codes if not one.isdigit()), codes[0] if codes else None)
     # `innererror` and its like matter for filters only.
     clue = f"{code} {error.get('type')} {error.get('innererror')} {said}".lower()
-    phrase = _phrase(status)
-    message = f"{model or 'The model'} answered {phrase}: {said[:_BODY_LIMIT]}"
+    message = f"{model or 'The model'} answered {_phrase(status)}: {said[:_BODY_LIMIT]}"
     if _FILTER.search(clue) and status in (200, 400, 403, 422):
         return ModelRefusal(message, model=model, reason="content_filter")
-    return _kind(status, clue)(
-        message,
-        model=model,
-        status=status,
-        code=code,
-        request_id=request,
-        body=raw[:_BODY_LIMIT].decode("utf-8", "replace") or None,
-        retry_after=wait,
-    )
+    return _kind(status, clue)(message, model=model, status=status, code=code, **details)
 
 
 def _phrase(status: int) -> str:

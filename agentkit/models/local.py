@@ -62,8 +62,8 @@ class LocalModel:
             memory grows with it.
         profile: What the server supports, for a model whose template knows tools:
             `profile=dataclasses.replace(LOCAL, tool_calling="native")`.
-        progress: Told of the fetching, in bytes; by default a bar on stderr, where that
-            is a terminal.
+        progress: Told of the fetching, in bytes; by default a bar on stderr, or lines where
+            that is no terminal.
     """
 
     def __init__(

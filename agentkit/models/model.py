@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from agentkit.effects import Address
-from agentkit.events import Emit, ignore
-from agentkit.messages import ModelRequest, ModelResponse
+from agentkit.events import Emit, ReasoningDelta, TextDelta, ToolCallDelta, ignore
+from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse
 from agentkit.models.profiles import Profile
 
-__all__ = ["DIRECT", "Model"]
+__all__ = ["DIRECT", "Model", "show_whole"]
 
 DIRECT = Address("/direct/m0")
 """The address of a model call that nobody's run asked for."""
@@ -57,3 +58,23 @@ class Model(Protocol):
     async def aclose(self) -> None:
         """Release connections and processes. The model may be used again afterwards."""
         ...
+
+
+def show_whole(
+    message: AssistantMessage, at: Address, emit: Emit, texts: Iterable[str] | None = None
+) -> None:
+    """Emit the deltas of an answer that came in one piece.
+
+    Args:
+        message: The answer.
+        at: The address of the model call.
+        emit: Where they go.
+        texts: The answer's text cut into pieces. Default: in one.
+    """
+    if message.reasoning:
+        emit(ReasoningDelta(at=at, text=message.reasoning))
+    for text in texts if texts is not None else [message.text]:
+        if text:
+            emit(TextDelta(at=at, text=text))
+    for index, call in enumerate(message.tool_calls):
+        emit(ToolCallDelta(at=at.call(index), name=call.name, arguments=call.arguments))

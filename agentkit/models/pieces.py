@@ -7,31 +7,35 @@ on two calls; names are repeated or cut.
 
 from __future__ import annotations
 
-import json
-from typing import Any, cast
+from collections.abc import Collection
+from typing import Any
 
-from pydantic_core import from_json
+from agentkit.effects import Address
+from agentkit.events import ToolCallDelta
+from agentkit.messages import JsonObject, is_array, is_object
+from agentkit.models.loose_json import as_object, clean, json_or, json_text
 
-from agentkit.messages import JsonObject
+__all__ = ["CallFold", "merge_into"]
 
-__all__ = ["CallFold", "merged"]
-
-_JOINED = {"text", "summary", "data", "transcript", "thinking", "arguments", "content"}
+_JOINED = {"text", "summary", "data", "transcript", "thinking", "arguments", "content", "refusal"}
 
 
-def merged(old: Any, new: Any, key: str) -> Any:
-    """An unknown field, added up over the chunks it comes in: `old` so far, `new` now."""
+def merge_into(whole: JsonObject, piece: JsonObject, skipped: Collection[str]) -> None:
+    """Add the fields of `piece` up in `whole`: those that are not `skipped`, and not null."""
+    for key, value in piece.items():
+        if value is not None and key not in skipped:
+            whole[key] = _merged(whole.get(key), value, key)
+
+
+def _merged(old: Any, new: Any, key: str) -> Any:
     if old is None or new is None:
         return old if new is None else new
     if isinstance(old, str) and isinstance(new, str):
         return old + new if key in _JOINED else new
-    if isinstance(old, dict) and isinstance(new, dict):
-        both = dict(cast(JsonObject, old))
-        for name, value in cast(JsonObject, new).items():
-            both[name] = merged(both.get(name), value, name)
-        return both
-    if isinstance(old, list) and isinstance(new, list):
-        return _merged_lists(cast(list[Any], old), cast(list[Any], new))
+    if is_object(old) and is_object(new):
+        return old | {name: _merged(old.get(name), value, name) for name, value in new.items()}
+    if is_array(old) and is_array(new):
+        return _merged_lists(old, new)
     return new
 
 
@@ -43,7 +47,7 @@ def _merged_lists(old: list[Any], new: list[Any]) -> list[Any]:
             case [{"index": was, **last}], {"index": index, **rest} if was == index and last.get(
                 "type"
             ) == rest.get("type"):
-                items[-1] = merged(items[-1], item, "")
+                items[-1] = _merged(items[-1], item, "")
             case _:
                 items.append(item)
     return items
@@ -58,14 +62,9 @@ class CallFold:
     def __bool__(self) -> bool:
         return bool(self._calls)
 
-    def add(self, fragments: list[JsonObject]) -> list[tuple[int, str, str]]:
-        """Take the fragments of one chunk.
-
-        Returns:
-            For each, the index of its call, the call's name so far and the new
-            piece of its arguments.
-        """
-        shown: list[tuple[int, str, str]] = []
+    def add(self, fragments: list[JsonObject], at: Address) -> list[ToolCallDelta]:
+        """Take the fragments of one chunk of the answer at `at`; returns a delta for each."""
+        shown: list[ToolCallDelta] = []
         touched: set[int] = set()
         for position, data in enumerate(fragments):
             new = _Fragment(data)
@@ -75,8 +74,10 @@ class CallFold:
                 found = _Call(len(self._calls), new.index)
                 self._calls.append(found)
             touched.add(found.place)
-            text = found.add(new, data)
-            shown.append((found.place, found.name, text))
+            found.add(new, data)
+            arguments = clean(new.arguments)
+            delta = ToolCallDelta(at=at.call(found.place), name=found.name, arguments=arguments)
+            shown.append(delta)
         return shown
 
     def bodies(self) -> list[JsonObject]:
@@ -110,16 +111,15 @@ class _Fragment:
     """What a piece of a tool call says about which call it belongs to."""
 
     def __init__(self, data: JsonObject) -> None:
-        function: Any = data.get("function")
-        function = cast(JsonObject, function) if isinstance(function, dict) else {}
+        function = as_object(data.get("function"))
         index, id_, name = data.get("index"), data.get("id"), function.get("name")
         self.index = index if isinstance(index, int) else None
         self.id = id_ if isinstance(id_, str) else ""
         self.name = name if isinstance(name, str) else ""
-        arguments: Any = function.get("arguments")
+        arguments = function.get("arguments")
         if arguments is not None and not isinstance(arguments, str):
-            arguments = json.dumps(arguments, ensure_ascii=False)
-        self.arguments: str = arguments or ""
+            arguments = json_text(arguments)
+        self.arguments = arguments or ""
 
 
 class _Call:
@@ -148,29 +148,23 @@ class _Call:
             return not moved
         last = self._arguments[-1].rstrip()
         unfinished = bool(last) and last[-1] != "}"  # Said without reading all of it again.
-        return not new.arguments or unfinished or not _is_object("".join(self._arguments))
+        return (
+            not new.arguments
+            or unfinished
+            or not is_object(json_or(None, "".join(self._arguments)))
+        )
 
-    def add(self, new: _Fragment, data: JsonObject) -> str:
-        """Take a fragment; returns the new piece of the arguments."""
+    def add(self, new: _Fragment, data: JsonObject) -> None:
+        """Take a fragment, and what else `data` says beside it."""
         self.id = self.id or new.id
         if new.name != self.name:
             # In pieces, or each time the whole of it so far.
             self.name = new.name if new.name.startswith(self.name) else self.name + new.name
-        for key, value in data.items():
-            if key not in ("index", "id", "type", "function") and value is not None:
-                self._extra[key] = merged(self._extra.get(key), value, key)
+        merge_into(self._extra, data, skipped=("index", "id", "type", "function"))
         if new.arguments:
             self._arguments.append(new.arguments)
-        return new.arguments
 
     def body(self) -> JsonObject:
         """The call as an answer in one piece would hold it."""
         function = {"name": self.name, "arguments": "".join(self._arguments)}
         return {**self._extra, "id": self.id, "function": function}
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(from_json(text), dict)
-    except ValueError:
-        return False

@@ -54,7 +54,6 @@ class Profile:
         forced_tool: How "call this tool" is written: as the `named` object, as `required`
             with the other tools left out (`alone`), or not at all (`auto`).
         none_omits_tools: Whether "call no tool" has to leave the tools out.
-        parallel_tool_calls: Whether that parameter is known.
         renames: Parameters that go by another name here.
         drops: Parameters that are refused or ignored.
         drops_reasoning: Further parameters that are refused unless `reasoning_effort="none"`.
@@ -131,24 +130,14 @@ class Profile:
         return self
 
 
-_OPENROUTER_ONLY = frozenset(
-    {"models", "route", "provider", "transforms", "usage", "structured_outputs"}
-)
-_HOSTS_ONLY = frozenset(
-    {"top_k", "min_p", "repetition_penalty", "context_length_exceeded_behavior"}
-)
+_OPENROUTER_ONLY = frozenset("models route provider transforms usage structured_outputs".split())
+_HOSTS_ONLY = frozenset("top_k min_p repetition_penalty context_length_exceeded_behavior".split())
 _OPENAI_ONLY = frozenset(
-    {
-        "audio",
-        "modalities",
-        "prediction",
-        "prompt_cache_key",
-        "safety_identifier",
-        "service_tier",
-        "store",
-        "web_search_options",
-    }
+    "audio modalities prediction prompt_cache_key safety_identifier service_tier store "
+    "web_search_options".split()
 )
+_FOREIGN = _OPENROUTER_ONLY | _HOSTS_ONLY | _OPENAI_ONLY
+"""What servers do not know that know only the reference."""
 _LOGPROBS = frozenset({"logprobs", "top_logprobs"})
 _PENALTIES = frozenset({"frequency_penalty", "presence_penalty"})
 _MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
@@ -180,200 +169,156 @@ _OPENAI = Profile(
 COMPATIBLE = Profile(name="compatible", renames=_MAX_TOKENS)
 """A server that nothing is known about, except that it speaks chat completions."""
 
-PROFILES: Mapping[str, Profile] = {
-    one.name: one
-    for one in (
+
+def _hosted(name: str, base_url: str, **facts: Any) -> Profile:
+    """A service on the internet, which is known by its host and wants a key."""
+    facts.setdefault("hosts", (urlsplit(base_url).netloc,))
+    return Profile(name=name, base_url=base_url, key_variable=f"{name.upper()}_API_KEY", **facts)
+
+
+_SELF_HOSTED = Profile(
+    native_with_tools=False, renames=_MAX_TOKENS, drops=_OPENROUTER_ONLY | _OPENAI_ONLY
+)
+
+
+def _self_hosted(name: str, port: int, **facts: Any) -> Profile:
+    """A server that people run themselves, here unless its variable says where."""
+    url, variable = f"http://127.0.0.1:{port}/v1", f"{name.upper()}_BASE_URL"
+    return replace(_SELF_HOSTED, name=name, base_url=url, url_variable=variable, **facts)
+
+
+_KNOWN = (
+    _OPENAI,
+    replace(
         _OPENAI,
-        replace(
-            _OPENAI,
-            name="azure",
-            base_url=None,
-            url_variable="AZURE_OPENAI_ENDPOINT",
-            key_variable="AZURE_OPENAI_API_KEY",
-            auth="api-key",
-            hosts=(".openai.azure.com", ".cognitiveservices.azure.com", ".azure-api.net"),
-            path="/openai/deployments/{model}/chat/completions",
-            query={"api-version": "2024-10-21"},
+        name="azure",
+        base_url=None,
+        url_variable="AZURE_OPENAI_ENDPOINT",
+        key_variable="AZURE_OPENAI_API_KEY",
+        auth="api-key",
+        hosts=(".openai.azure.com", ".cognitiveservices.azure.com", ".azure-api.net"),
+        path="/openai/deployments/{model}/chat/completions",
+        query={"api-version": "2024-10-21"},
+    ),
+    _hosted(
+        "openrouter",
+        "https://openrouter.ai/api/v1",
+        renames=_MAX_TOKENS,
+        drops=frozenset({"context_length_exceeded_behavior"}),
+        text_parts=True,
+        echo=frozenset({"reasoning_details"}),
+        echo_calls=frozenset({"extra_content"}),
+    ),
+    _hosted(
+        "fireworks",
+        "https://api.fireworks.ai/inference/v1",
+        native_with_tools=False,
+        required="any",
+        renames=_MAX_TOKENS,
+        drops=_OPENROUTER_ONLY | _OPENAI_ONLY,
+        ranges={"top_k": (1, 127)},
+    ),
+    _hosted(
+        "groq",
+        "https://api.groq.com/openai/v1",
+        native_with_tools=False,
+        strict_tools=False,
+        drops=_FOREIGN - {"service_tier"} | _LOGPROBS | {"logit_bias"},
+        stream_output=False,
+        null_content="omit",
+    ),
+    _hosted(
+        "together",
+        "https://api.together.xyz/v1",
+        hosts=("api.together.xyz", "api.together.ai"),
+        renames=_MAX_TOKENS,
+        drops=_OPENROUTER_ONLY | _OPENAI_ONLY | {"top_logprobs"},
+        # Without a number the server stops after 512 tokens.
+        defaults={"max_completion_tokens": 4096},
+    ),
+    _hosted(
+        "mistral",
+        "https://api.mistral.ai/v1",
+        required="any",
+        renames={**_MAX_TOKENS, "seed": "random_seed"},
+        # Unknown fields are refused with 422.
+        drops=_FOREIGN - {"prediction"} | _LOGPROBS | {"logit_bias", "user"},
+        ranges={"temperature": (0, 1.5)},
+        stream_usage=False,
+        names=frozenset({"tool"}),
+        null_content="empty",
+        empty_assistant=False,
+        user_after_tool=False,
+        call_ids="alnum9",
+    ),
+    _hosted(
+        "deepseek",
+        "https://api.deepseek.com/v1",
+        output_modes=("tool", "json", "prompt"),
+        strict_tools=False,
+        renames=_MAX_TOKENS,
+        drops=_FOREIGN | {"logit_bias", "n", "parallel_tool_calls", "seed", "metadata", "user"},
+        reasoning_field="reasoning_content",
+        variants=(
+            ("reasoner|thinking", {"forced_tool": "auto", "output_modes": ("json", "prompt")}),
         ),
-        Profile(
-            name="openrouter",
-            base_url="https://openrouter.ai/api/v1",
-            key_variable="OPENROUTER_API_KEY",
-            hosts=("openrouter.ai",),
-            renames=_MAX_TOKENS,
-            drops=frozenset({"context_length_exceeded_behavior"}),
-            text_parts=True,
-            echo=frozenset({"reasoning_details"}),
-            echo_calls=frozenset({"extra_content"}),
-        ),
-        Profile(
-            name="fireworks",
-            base_url="https://api.fireworks.ai/inference/v1",
-            key_variable="FIREWORKS_API_KEY",
-            hosts=("api.fireworks.ai",),
-            native_with_tools=False,
-            required="any",
-            renames=_MAX_TOKENS,
-            drops=_OPENROUTER_ONLY | _OPENAI_ONLY,
-            ranges={"top_k": (1, 127)},
-        ),
-        Profile(
-            name="groq",
-            base_url="https://api.groq.com/openai/v1",
-            key_variable="GROQ_API_KEY",
-            hosts=("api.groq.com",),
-            native_with_tools=False,
-            strict_tools=False,
-            drops=_OPENROUTER_ONLY
-            | _HOSTS_ONLY
-            | _LOGPROBS
-            | (_OPENAI_ONLY - {"service_tier"})
-            | {"logit_bias"},
-            stream_output=False,
-            null_content="omit",
-        ),
-        Profile(
-            name="together",
-            base_url="https://api.together.xyz/v1",
-            key_variable="TOGETHER_API_KEY",
-            hosts=("api.together.xyz", "api.together.ai"),
-            renames=_MAX_TOKENS,
-            drops=_OPENROUTER_ONLY | _OPENAI_ONLY | {"top_logprobs"},
-            # Without a number the server stops after 512 tokens.
-            defaults={"max_completion_tokens": 4096},
-        ),
-        Profile(
-            name="mistral",
-            base_url="https://api.mistral.ai/v1",
-            key_variable="MISTRAL_API_KEY",
-            hosts=("api.mistral.ai",),
-            required="any",
-            renames={**_MAX_TOKENS, "seed": "random_seed"},
-            # Unknown fields are refused with 422.
-            drops=_OPENROUTER_ONLY
-            | _HOSTS_ONLY
-            | _LOGPROBS
-            | (_OPENAI_ONLY - {"prediction"})
-            | {"logit_bias", "user"},
-            ranges={"temperature": (0, 1.5)},
-            stream_usage=False,
-            names=frozenset({"tool"}),
-            null_content="empty",
-            empty_assistant=False,
-            user_after_tool=False,
-            call_ids="alnum9",
-        ),
-        Profile(
-            name="deepseek",
-            base_url="https://api.deepseek.com/v1",
-            key_variable="DEEPSEEK_API_KEY",
-            hosts=("api.deepseek.com",),
-            output_modes=("tool", "json", "prompt"),
-            strict_tools=False,
-            renames=_MAX_TOKENS,
-            drops=_OPENROUTER_ONLY
-            | _HOSTS_ONLY
-            | _OPENAI_ONLY
-            | {"logit_bias", "n", "parallel_tool_calls", "seed", "metadata", "user"},
-            reasoning_field="reasoning_content",
-            variants=(
-                (
-                    "reasoner|thinking",
-                    {"forced_tool": "auto", "output_modes": ("json", "prompt")},
-                ),
-            ),
-        ),
-        Profile(
-            name="gemini",
-            base_url="https://generativelanguage.googleapis.com/v1beta/openai",
-            key_variable="GEMINI_API_KEY",
-            hosts=("generativelanguage.googleapis.com",),
-            drops=_OPENROUTER_ONLY
-            | _HOSTS_ONLY
-            | _LOGPROBS
-            | (_OPENAI_ONLY - {"modalities"})
-            | {"logit_bias", "metadata", "parallel_tool_calls", "user"},
-            strict_tools=False,
-            names=frozenset({"tool"}),
-            echo=frozenset({"extra_content"}),
-            echo_calls=frozenset({"extra_content"}),
-        ),
-        Profile(
-            name="anthropic",
-            base_url="https://api.anthropic.com/v1",
-            key_variable="ANTHROPIC_API_KEY",
-            hosts=("api.anthropic.com",),
-            output_modes=("tool", "prompt"),
-            strict_tools=False,
-            drops=_OPENROUTER_ONLY
-            | _HOSTS_ONLY
-            | _OPENAI_ONLY
-            | _LOGPROBS
-            | _PENALTIES
-            | {"logit_bias", "metadata", "n", "reasoning_effort", "seed"},
-            ranges={"temperature": (0, 1)},
-            single_system=True,
-        ),
-        Profile(
-            name="vllm",
-            base_url="http://127.0.0.1:8000/v1",
-            url_variable="VLLM_BASE_URL",
-            native_with_tools=False,
-            drops=_OPENROUTER_ONLY | _OPENAI_ONLY,
-            single_system=True,
-        ),
-        Profile(
-            name="sglang",
-            base_url="http://127.0.0.1:30000/v1",
-            url_variable="SGLANG_BASE_URL",
-            native_with_tools=False,
-            renames=_MAX_TOKENS,
-            drops=_OPENROUTER_ONLY | _OPENAI_ONLY,
-            single_system=True,
-        ),
-        Profile(
-            name="llamacpp",
-            base_url="http://127.0.0.1:8080/v1",
-            url_variable="LLAMACPP_BASE_URL",
-            native_with_tools=False,
-            strict_tools=False,
-            forced_tool="alone",
-            renames=_MAX_TOKENS,
-            drops=_OPENROUTER_ONLY | _OPENAI_ONLY,
-            single_system=True,
-            null_content="empty",
-        ),
-        Profile(
-            name="ollama",
-            base_url="http://127.0.0.1:11434/v1",
-            url_variable="OLLAMA_BASE_URL",
-            hosts=(":11434",),
-            native_with_tools=False,
-            strict_tools=False,
-            forced_tool="auto",
-            none_omits_tools=True,
-            renames=_MAX_TOKENS,
-            drops=_OPENROUTER_ONLY
-            | _HOSTS_ONLY
-            | _OPENAI_ONLY
-            | {"logit_bias", "n", "parallel_tool_calls", "user", "metadata"},
-            null_content="empty",
-        ),
-        Profile(
-            name="lmstudio",
-            base_url="http://127.0.0.1:1234/v1",
-            url_variable="LMSTUDIO_BASE_URL",
-            hosts=(":1234",),
-            output_modes=("native", "tool", "prompt"),
-            native_with_tools=False,
-            strict_tools=False,
-            forced_tool="alone",
-            renames=_MAX_TOKENS,
-            drops=_OPENROUTER_ONLY | _OPENAI_ONLY | _LOGPROBS,
-            null_content="empty",
-        ),
-    )
-}
+    ),
+    _hosted(
+        "gemini",
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        drops=_FOREIGN - {"modalities"}
+        | _LOGPROBS
+        | {"logit_bias", "metadata", "parallel_tool_calls", "user"},
+        strict_tools=False,
+        names=frozenset({"tool"}),
+        echo=frozenset({"extra_content"}),
+        echo_calls=frozenset({"extra_content"}),
+    ),
+    _hosted(
+        "anthropic",
+        "https://api.anthropic.com/v1",
+        output_modes=("tool", "prompt"),
+        strict_tools=False,
+        drops=_FOREIGN
+        | _LOGPROBS
+        | _PENALTIES
+        | {"logit_bias", "metadata", "n", "reasoning_effort", "seed"},
+        ranges={"temperature": (0, 1)},
+        single_system=True,
+    ),
+    _self_hosted("vllm", 8000, renames={}, single_system=True),
+    _self_hosted("sglang", 30000, single_system=True),
+    _self_hosted(
+        "llamacpp",
+        8080,
+        strict_tools=False,
+        forced_tool="alone",
+        single_system=True,
+        null_content="empty",
+    ),
+    _self_hosted(
+        "ollama",
+        11434,
+        hosts=(":11434",),
+        strict_tools=False,
+        forced_tool="auto",
+        none_omits_tools=True,
+        drops=_FOREIGN | {"logit_bias", "n", "parallel_tool_calls", "user", "metadata"},
+        null_content="empty",
+    ),
+    _self_hosted(
+        "lmstudio",
+        1234,
+        hosts=(":1234",),
+        output_modes=("native", "tool", "prompt"),
+        strict_tools=False,
+        forced_tool="alone",
+        drops=_OPENROUTER_ONLY | _OPENAI_ONLY | _LOGPROBS,
+        null_content="empty",
+    ),
+)
+
+PROFILES: Mapping[str, Profile] = {one.name: one for one in _KNOWN}
 """The known servers by name."""
 
 

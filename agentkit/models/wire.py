@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
-__all__ = ["IDLE_SECONDS", "HttpClient", "Reply", "Wire"]
+from agentkit.errors import ConfigurationError, ModelUnreachable
+
+__all__ = ["IDLE_SECONDS", "HttpClient", "Reply", "as_ours"]
+
+Errors: TypeAlias = tuple[type[Exception], ...]
 
 IDLE_SECONDS = 30.0
 """How long an idle connection is kept: tools run between two requests of a conversation."""
@@ -26,42 +31,34 @@ class HttpClient(Protocol):
         ...
 
 
-class Reply(Protocol):
-    """The answer to a request, its body not read yet."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """The answer to a request, its body not read yet.
 
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        ...
+    Attributes:
+        status: The HTTP status.
+        headers: Their names in lower case.
+        chunks: The body piece by piece as it arrives, decompressed. Raises
+            `ModelUnreachable` when the connection breaks.
+    """
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Header names in lower case."""
-        ...
-
-    def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body piece by piece as it arrives, decompressed.
-
-        Raises:
-            ModelUnreachable: The connection broke.
-        """
-        ...
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncGenerator[bytes, None]
 
 
-class Wire(Protocol):
-    """Sends requests."""
+@contextmanager
+def as_ours(misused: Errors, broken: Errors) -> Generator[None]:
+    """Map a client library's exceptions onto the error tree.
 
-    def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
-    ) -> AbstractAsyncContextManager[Reply]:
-        """Send the request and wait for the head of its answer.
-
-        Raises:
-            ModelUnreachable: There is no answer.
-            ConfigurationError: The URL is not one.
-        """
-        ...
-
-    async def aclose(self) -> None:
-        """Close the connections of the running loop."""
-        ...
+    Raises:
+        ConfigurationError: For `misused`: the URL is not one.
+        ModelUnreachable: For `broken`.
+    """
+    try:
+        yield
+    except misused as error:
+        raise ConfigurationError(f"The base URL cannot be used: {error}") from error
+    except broken as error:
+        words = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise ModelUnreachable(words) from error

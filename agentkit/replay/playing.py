@@ -104,7 +104,9 @@ def _recorded(trace: Trace, owner: Callable[[str], str | None]) -> Iterator[Play
         if name in ("tool.start", "model.start"):
             started[at], shown[at] = line, line["t"]
         inside = owner(at)
-        if inside is None or (inside == at and name in _OWN):
+        # A pause is of the model call whose calls it is about.
+        itself = Address(at).parent if name in ("gate.ask", "gate.answer") else at
+        if inside is None or (owner(itself) == itself and name in _OWN):
             continue
         if name == "model.chunks":
             for microseconds, item in line["d"]:

@@ -11,7 +11,7 @@ import os
 import sys
 import sysconfig
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,7 @@ from typing import Any, TypeVar, Unpack
 import anyio
 
 from agentkit.agent import Agent
-from agentkit.driver import Driver
+from agentkit.driver import Driver, Program
 from agentkit.effects import (
     Address,
     Compute,
@@ -35,9 +35,9 @@ from agentkit.effects import (
     ToolOutcome,
     Value,
 )
-from agentkit.errors import ConfigurationError, ReplayDivergence, TraceError
+from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.events import Emit, ignore
-from agentkit.messages import JsonObject
+from agentkit.messages import JsonObject, Message
 from agentkit.redaction import Redactor
 from agentkit.replay.gate import Gate
 from agentkit.replay.playing import Player
@@ -46,13 +46,14 @@ from agentkit.run import Origin, RunResult, conclude
 from agentkit.runner import Approver, LiveHandler, Scope, careful
 from agentkit.settings import limits_of, settings_of
 from agentkit.spec import Finish
-from agentkit.tools import Tool
-from agentkit.trace.blobs import Namer, canonical, digest, packed, without_ids
+from agentkit.trace.blobs import Namer, packed, without_ids
 from agentkit.trace.divergence import divergence, explained, value_difference
+from agentkit.trace.opening import check_replayable
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorded import RecordedHandler, stopped
+from agentkit.trace.recording import call_fingerprint
 
-__all__ = ["replay"]
+__all__ = ["SameCalls", "check_live_tools", "check_replayable", "prepared", "replay"]
 
 OutputT = TypeVar("OutputT")
 
@@ -97,21 +98,52 @@ async def replay(
     messages, earlier = recording.input()
     then = recording.asked()
     program = agent.program(settings_of(then), limits_of(then))
-    _check_live_tools(chosen, program.tools, dynamic=bool(program.spec.toolsets))
-    recorded = RecordedHandler(recording)
-    going = _Replay(recorded, chosen, careful(on_event))
+    check_live_tools(chosen, program)
+    driver, going = prepared(
+        recording,
+        program,
+        messages,
+        earlier,
+        chosen,
+        redact=agent.redact,
+        deps=deps,
+        approver=approver,
+        emit=on_event,
+    )
+    finish = await _driven_to_the_end(driver, going.gate)
+    origin = Origin(run=recording.run, prompt=messages[earlier:], recorded=recording)
+    return replace(conclude(going.checked(finish), origin), divergences=tuple(going.found))
+
+
+def prepared(
+    recording: Trace,
+    program: Program[OutputT],
+    messages: Sequence[Message],
+    earlier: int,
+    policy: Policy,
+    *,
+    redact: Redactor | None = None,
+    deps: object = None,
+    approver: Approver | None = None,
+    emit: Emit = ignore,
+) -> tuple[Driver[OutputT], _Replay]:
+    """A run that is answered as the policy says, and what there is to say at its end.
+
+    Where the policy orders effects, the replay's gate has to be watched beside the driver.
+    """
+    recorded = RecordedHandler(recording, redact)
+    going = _Replay(recorded, policy, careful(emit))
     scope = Scope(
         run=recording.run,
         deps=deps,
         limits=program.spec.limits,
-        listener=careful(on_event),
+        listener=careful(emit),
         approver=approver,
         recorded=recorded,
         around=going.around,
+        bounded=policy.order == "free",
     )
-    finish = await _driven_to_the_end(scope.driver(program, messages, earlier=earlier), going.gate)
-    origin = Origin(run=recording.run, prompt=messages[earlier:], recorded=recording)
-    return replace(conclude(going.checked(finish), origin), divergences=tuple(going.found))
+    return scope.driver(program, messages, earlier=earlier), going
 
 
 async def _driven_to_the_end(driver: Driver[OutputT], gate: Gate) -> Finish[OutputT]:
@@ -129,27 +161,15 @@ async def _driven_to_the_end(driver: Driver[OutputT], gate: Gate) -> Finish[Outp
     return driver.finish
 
 
-def check_replayable(trace: Trace) -> None:
-    """Refuse a trace that does not hold what a replay needs.
+def check_live_tools(policy: Policy, program: Program[Any]) -> None:
+    """Refuse names of tools that the agent cannot have.
 
     Raises:
-        TraceError: It was recorded without contents.
+        ConfigurationError: It has no tool of a name in `live_tools`, and no toolset that might.
     """
-    capture = trace.header.get("capture", "full")
-    if capture != "full":
-        raise TraceError(
-            f"The trace of {trace.run} was recorded with capture={capture!r}: it does not hold "
-            "what was said, so it cannot be replayed. Record with capture='full'.",
-            path=str(trace.path) if trace.path else None,
-        )
-
-
-def _check_live_tools(
-    policy: Policy, tools: Mapping[str, Tool[..., Any]], *, dynamic: bool
-) -> None:
-    unknown = sorted({*policy.live_tools} - tools.keys())
-    if unknown and not dynamic:
-        known = ", ".join(tools) or "none"
+    unknown = sorted({*policy.live_tools} - program.tools.keys())
+    if unknown and not program.spec.toolsets:
+        known = ", ".join(program.tools) or "none"
         raise ConfigurationError(
             f"live_tools names {unknown[0]!r}, which the agent does not have; its tools: {known}."
         )
@@ -169,10 +189,7 @@ class _Replay:
         told = emit is not ignore
         self.player = Player(recorded.trace, self._owner, emit) if told else None
         self._causes: set[str] = set()
-        self._unused = defaultdict[str, deque[str]](deque)
-        for at, start in recorded.starts.items():
-            if start["event"] == "tool.start" and recorded.end(at) is not None:
-                self._unused[start["fp"]].append(at)
+        self.calls = SameCalls(recorded)
 
     def around(self, scope: Scope, performing: Handler, live: LiveHandler) -> Handler:
         """The handlers of one agent: in the order of the recording, told to the listener."""
@@ -193,20 +210,6 @@ class _Replay:
         self._causes.add(str(found.at))
         self.live_from_here = policy == "go_live"
         return None
-
-    def matching(self, call: ToolInvocation) -> str | None:
-        """The address of a recorded call of the same tool with the same arguments.
-
-        Each is taken once; a reading tool's last one serves for all further ones.
-        """
-        name = digest(canonical([call.call.name, packed(call.call.arguments, self.namer.redact)]))
-        known = self._unused.get(name)
-        if not known:
-            return None
-        if call.at in known:
-            known.remove(call.at)
-            known.appendleft(call.at)
-        return known[0] if len(known) == 1 and call.effect == "read" else known.popleft()
 
     def checked(self, finish: Finish[OutputT]) -> Finish[OutputT]:
         """Look at the end: whether anything is left over, and whether it is the same end."""
@@ -257,6 +260,44 @@ class _Replay:
         return sorted(lines)
 
 
+class SameCalls:
+    """Answers tool calls with what was recorded of the same call, wherever it stood.
+
+    Each recorded call answers once, at its own address if it is asked for there; the last
+    one of a tool that only reads serves for all further ones. What was not called is not run.
+    """
+
+    def __init__(self, recorded: RecordedHandler) -> None:
+        self._recorded = recorded
+        self._redact = Redactor()
+        self._unused = defaultdict[str, deque[str]](deque)
+        for at, start in recorded.starts.items():
+            end = recorded.end(at)
+            if start["event"] == "tool.start" and end is not None and "message" in end:
+                self._unused[start["fp"]].append(at)
+
+    def answer(self, call: ToolInvocation) -> Outcome:
+        """The recorded outcome, or the end of the run."""
+        known = self._unused[call_fingerprint(call, self._redact)]
+        if not known:
+            found = divergence(
+                "unexpected_call",
+                call.at,
+                text=f"{call.call.name} was not called so when this was recorded, and is not "
+                f"run: {packed(call.call.arguments, self._redact)}",
+                advice="Let the tool run for real, or record a new run.",
+            )
+            return stopped(found)
+        if call.at in known:
+            known.remove(call.at)
+            known.appendleft(call.at)
+        at = known[0] if len(known) == 1 and call.effect == "read" else known.popleft()
+        outcome = self._recorded.outcome(replace(call, at=Address(at)))
+        assert isinstance(outcome, ToolOutcome)
+        message = replace(outcome.message, call_id=call.call.id)
+        return replace(outcome, at=call.at, message=message)
+
+
 def _is_live(start: JsonObject, policy: Policy) -> bool:
     match start["event"]:
         case "model.start":
@@ -288,9 +329,13 @@ class _Ordered:
 
     async def perform(self, effect: Effect) -> Outcome:
         """Wait for the effect's turn."""
-        start = self._replay.recorded.start(effect.at)
-        waits = start is not None and not isinstance(effect, Pause)
-        if start is not None and waits and not self._replay.live_from_here:
+        recorded = self._replay.recorded
+        if self._replay.live_from_here:
+            return await self._inner.perform(effect)
+        if self._replay.policy.model == "recorded" and recorded.never_came_to(effect):
+            return recorded.outcome(effect)
+        start = recorded.start(effect.at)
+        if start is not None and not isinstance(effect, Pause):
             await self._replay.gate.turn(start["seq"], effect.at)
             if (player := self._replay.player) is not None:
                 player.until((start["t"], start["seq"]))
@@ -314,7 +359,7 @@ class _ReplayHandler:
         if replay.live_from_here or self._runs(effect):
             return await self._really(effect)
         if replay.policy.model == "live" and isinstance(effect, ToolInvocation):
-            return await self._same_call(effect)
+            return replay.calls.answer(effect)
         if found := replay.recorded.compare(effect, replay.policy.strictness):
             ended = replay.note(self._explained(found, effect))
             if replay.live_from_here:
@@ -344,6 +389,7 @@ class _ReplayHandler:
         if end is not None and end["status"] == "cancelled" and not replay.recorded.cut_short:
             # Something around it cancelled it then, and will now.
             replay.recorded.made(effect)
+            await self._ended(effect)
             await anyio.sleep_forever()
         some_run = replay.policy.tools != "recorded" or replay.policy.live_tools
         if isinstance(effect, Compute) and effect.name == "toolsets" and some_run:
@@ -401,25 +447,6 @@ class _ReplayHandler:
         expected, actual = (packed(_result(one), redact) for one in (then, outcome))
         trace, namer = self._replay.recorded.trace, self._replay.namer
         return value_difference(trace, effect.at, expected, actual, namer, kind="result_changed")
-
-    async def _same_call(self, call: ToolInvocation) -> Outcome:
-        """With a live model: what was recorded of the same call, wherever it stood."""
-        recorded = self._replay.recorded
-        at = self._replay.matching(call)
-        if at is None:
-            found = divergence(
-                "unexpected_call",
-                call.at,
-                text=f"{call.call.name} was not called so when this was recorded, and is not "
-                f"run: {call.call.arguments}",
-                advice="Allow it with live_tools=[…], or record a new run.",
-            )
-            return stopped(found)
-        outcome = recorded.outcome(replace(call, at=Address(at)))
-        if not isinstance(outcome, ToolOutcome):
-            return outcome
-        message = replace(outcome.message, call_id=call.call.id)
-        return replace(outcome, at=call.at, message=message)
 
     async def _decide(self, pause: Pause) -> Outcome:
         recorded = self._replay.recorded

@@ -31,48 +31,92 @@ from agentkit.messages import (
     is_array,
     is_object,
 )
-from agentkit.redaction import Redactor
+from agentkit.redaction import Paths, Redactor, below
 
-__all__ = ["NamedRequest", "Namer", "canonical", "digest", "packed"]
+__all__ = [
+    "NamedRequest",
+    "Namer",
+    "canonical",
+    "digest",
+    "hidden_settings",
+    "packed",
+    "whole_text",
+]
 
 _WIDEST = 2**63
 """Integers beyond this are text in a trace: many readers of JSON cannot hold them."""
 
 
-def packed(value: Any, redact: Redactor) -> Any:
+def packed(value: Any, redact: Redactor, *, own: bool = False) -> Any:
     """The value as JSON can hold it, redacted.
 
     What JSON has no form for becomes `{"$nonjson": kind, "value": …}` and is never
-    silently changed.
+    silently changed. Nothing is raised, whatever the value's own methods do.
+
+    Args:
+        value: Anything.
+        redact: Takes secrets out of texts, and what stands in secret fields.
+        own: The fields are agentkit's own, as a message's: only its texts have secret ones.
     """
-    if isinstance(value, Mapping):
-        items = cast("Mapping[Any, Any]", value).items()
-        return {_key(redact(str(key))): packed(item, redact) for key, item in items}
+    try:
+        return _packed(value, redact, () if own else redact.paths)
+    except (Exception, RecursionError):
+        return {"$nonjson": type(value).__qualname__, "value": "(it cannot be read)"}
+
+
+def _packed(value: Any, redact: Redactor, paths: Paths) -> Any:
+    kind = cast("type[Any]", type(value))
+    if kind is str:
+        return whole_text(redact(value))
+    if value is None or kind is bool:
+        return value
+    if kind is dict or isinstance(value, Mapping):
+        return {
+            _key(name, redact): _part(str(name), item, redact, paths)
+            for name, item in cast("Mapping[Any, Any]", value).items()
+        }
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [packed(item, redact) for item in cast("Iterable[Any]", value)]
+        items = enumerate(cast("Iterable[Any]", value))
+        return [_part(index, item, redact, paths) for index, item in items]
+    return _scalar(value, redact, paths)
+
+
+def _part(name: str | int, item: Any, redact: Redactor, paths: Paths) -> Any:
+    """What stands at one name or index of a value that `paths` lead through."""
+    if not paths:
+        return _packed(item, redact, ())
+    further = below(paths, str(name))
+    if () in further:
+        return redact.of_field(_packed(item, redact, ()))
+    return _packed(item, redact, further)
+
+
+def _scalar(value: Any, redact: Redactor, paths: Paths) -> Any:
     match value:
-        case None | bool():
-            return value
         case str():
-            return _text(redact(value))
+            return whole_text(redact(str(value)))
         case int():
             narrow = -_WIDEST <= value < _WIDEST
             return int(value) if narrow else {"$nonjson": "int", "value": str(value)}
         case float():
-            return value if math.isfinite(value) else {"$nonjson": "float", "value": repr(value)}
+            finite = math.isfinite(value)
+            return float(value) if finite else {"$nonjson": "float", "value": repr(value)}
         case bytes() | bytearray():
             return {"$nonjson": "bytes", "value": base64.b64encode(value).decode()}
         case AssistantMessage() | SystemMessage() | ToolMessage() | UserMessage():
-            return packed(value.to_json(), redact)
+            return _packed(value.to_json(), redact, ())
         case _:
-            return packed(_plain(value), redact)
+            return _packed(_plain(value), redact, paths)
 
 
-def _key(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+def _key(name: Any, redact: Redactor) -> str:
+    if type(name) is str and len(name) < 15 and name.isidentifier() and name.isascii():
+        return name  # most are, and no secret is
+    return redact(str(name)).encode("utf-8", "backslashreplace").decode()
 
 
-def _text(text: str) -> Any:
+def whole_text(text: str) -> Any:
+    """Text that is redacted already as JSON can hold it."""
     try:
         text.encode()
     except UnicodeEncodeError:  # lone surrogates
@@ -91,10 +135,12 @@ def _unknown(value: Any) -> JsonObject:
     return {"$nonjson": type(value).__qualname__, "value": repr(value)}
 
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
 def canonical(value: Any) -> bytes:
     """Canonical JSON: sorted keys, no white space, UTF-8."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return text.encode("utf-8", "surrogatepass")
+    return _encode(value).encode("utf-8", "surrogatepass")
 
 
 def digest(data: bytes) -> str:
@@ -140,20 +186,31 @@ class Namer:
 
     def __init__(self, redact: Redactor) -> None:
         self.redact = redact
-        # A memo outlives the run: the names under another redaction key are other names.
-        self._blobs, self._identities = ("blob", redact.key_id), ("identity", redact.key_id)
+        # A memo outlives the run: under other rules of redaction the names are others.
+        self._memo = ("trace", redact.rules)
         self._chains: dict[Address, _Chain] = {}
         self._asked: tuple[Any, ...] = ()
         self._named: tuple[str, JsonObject, bytes] = ("", {}, b"")
 
     def message(self, message: Message) -> tuple[str, JsonObject]:
         """The message's blob: its name and its data."""
-        return self._blob(message)
+        name, content = self.blob(message)
+        return name, json.loads(content)
 
     def tools(self, tools: tuple[ToolDefinition, ...]) -> tuple[str, list[JsonObject]]:
-        """The blob of a tool list."""
-        blobs = [self._blob(tool) for tool in tools]
-        return digest(",".join(name for name, _ in blobs).encode()), [data for _, data in blobs]
+        """The blob of a tool list: its name and its data."""
+        name, content = self.tools_blob(tools)
+        return name, json.loads(content)
+
+    def blob(self, value: Message | ToolDefinition) -> tuple[str, bytes]:
+        """A blob's name and its canonical JSON."""
+        return self._known(value)[:2]
+
+    def tools_blob(self, tools: tuple[ToolDefinition, ...]) -> tuple[str, bytes]:
+        """The name of a tool list, after those of its tools, and its canonical JSON."""
+        blobs = [self.blob(tool) for tool in tools]
+        name = digest(",".join(name for name, _ in blobs).encode())
+        return name, b"[" + b",".join(content for _, content in blobs) + b"]"
 
     def request(self, call: ModelCall) -> NamedRequest:
         """Name a request. What it shares with the last one of the same agent is not looked at."""
@@ -164,8 +221,9 @@ class Namer:
         new = request.messages[len(chain.messages) :]
         names, running = chain.names, chain.running.copy()
         for message in new:
-            names.append(self._blob(message)[0])
-            running.update(self._identity(message).encode())
+            name, _, identity = self._known(message)
+            names.append(name)
+            running.update(identity.encode())
         self._chains[agent] = _Chain(request.messages, names, running)
         running = running.copy()
         tools, params, rest = self._rest(call)
@@ -183,27 +241,36 @@ class Namer:
         request = call.request
         asked = (request.tools, request.settings, request.output, request.tool_choice, call.model)
         if self._asked != asked:
-            tools = self.tools(request.tools)[0]
+            tools = self.tools_blob(request.tools)[0]
             params = request_params(request, self.redact)
             rest = canonical({"model": call.model, "tools": tools, **params})
             self._asked, self._named = asked, (tools, params, rest)
         return self._named
 
-    def _blob(self, value: Message | ToolDefinition) -> tuple[str, JsonObject]:
+    def _known(self, value: Message | ToolDefinition) -> tuple[str, bytes, str]:
+        """A value's blob, and its name without ids."""
         memo = value._memo  # pyright: ignore[reportPrivateUsage]  # the memo is for codecs and us
-        if self._blobs not in memo:
-            data = packed(value.to_json(), self.redact)
-            memo[self._blobs] = (digest(canonical(data)), data)
-        return memo[self._blobs]
+        if self._memo not in memo:
+            data = packed(value.to_json(), self.redact, own=True)
+            content = canonical(data)
+            name = digest(content)
+            bare = _without_ids(value, data, content)
+            memo[self._memo] = (name, content, name if bare is content else digest(bare))
+        return memo[self._memo]
 
-    def _identity(self, message: Message) -> str:
-        memo = message._memo  # pyright: ignore[reportPrivateUsage]
-        if self._identities not in memo:
-            name, data = self._blob(message)
-            if isinstance(message, (AssistantMessage, ToolMessage)):
-                name = digest(canonical(without_ids(data)))
-            memo[self._identities] = name
-        return memo[self._identities]
+
+def _without_ids(value: Message | ToolDefinition, data: JsonObject, content: bytes) -> bytes:
+    """The canonical JSON of `without_ids(data)`, cut out of that of `data`.
+
+    No text can look like a field: quotes inside of texts are escaped. And an id is never the
+    first field of its object.
+    """
+    if isinstance(value, ToolMessage):
+        return content.replace(b',"tool_call_id":' + canonical(data["tool_call_id"]), b"")
+    if isinstance(value, AssistantMessage):
+        for call in data.get("tool_calls", ()):
+            content = content.replace(b',"id":' + canonical(call["id"]), b"")
+    return content
 
 
 def without_ids(message: JsonObject) -> JsonObject:
@@ -219,20 +286,26 @@ def without_ids(message: JsonObject) -> JsonObject:
 
 def request_params(request: ModelRequest, redact: Redactor) -> JsonObject:
     """What a request asks for besides its messages and tools, as JSON."""
-    params: JsonObject = dict(packed(request.settings, redact))
-    for name in ("extra_headers", "extra_query"):
-        if name in params:
-            # A header or a query may hold any kind of credential, so none is written.
-            given = cast("Mapping[str, Any]", request.settings[name])
-            params[name] = {key: redact.secret(str(one), "hidden") for key, one in given.items()}
-    if "extra_body" in params:
-        params["extra_body"] = _without_credentials(params["extra_body"], redact)
+    params = hidden_settings(request.settings, redact)
     if isinstance(request.tool_choice, str):
         params["tool_choice"] = request.tool_choice
     elif request.tool_choice is not None:
         params["tool_choice"] = {"name": request.tool_choice.name}
     if request.output is not None:
-        params["output"] = packed(request.output.to_json(), redact)
+        params["output"] = packed(request.output.to_json(), redact, own=True)
+    return params
+
+
+def hidden_settings(settings: Mapping[str, Any], redact: Redactor) -> JsonObject:
+    """Sampling parameters without credentials, as JSON."""
+    params: JsonObject = dict(packed(settings, redact))
+    for name in ("extra_headers", "extra_query"):
+        if settings.get(name):
+            # A header or a query may hold any kind of credential, so none is written.
+            given = cast("Mapping[str, Any]", settings[name])
+            params[name] = {key: redact.secret(str(one), "hidden") for key, one in given.items()}
+    if "extra_body" in params:
+        params["extra_body"] = _without_credentials(params["extra_body"], redact)
     return params
 
 
@@ -246,7 +319,7 @@ def _without_credentials(value: Any, redact: Redactor) -> Any:
     if not is_object(value):
         return value
     return {
-        name: redact.secret(json.dumps(item), "hidden")
+        name: redact.secret(item if isinstance(item, str) else json.dumps(item), "hidden")
         if _CREDENTIAL.search(name) and not isinstance(item, (int, float, bool))
         else _without_credentials(item, redact)
         for name, item in value.items()

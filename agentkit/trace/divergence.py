@@ -25,19 +25,22 @@ from agentkit.trace.blobs import Namer, packed, request_params, without_ids
 from agentkit.trace.reader import Trace
 
 __all__ = [
+    "ABSENT",
     "Found",
     "Strictness",
     "differences",
     "divergence",
+    "excerpt",
     "explained",
     "first_difference",
     "request_difference",
     "tool_difference",
     "value_difference",
+    "without_digests",
 ]
 
 Strictness: TypeAlias = Literal["exact", "request", "structural", "outcome"]
-_ABSENT = "(absent)"
+ABSENT = "(absent)"
 _COUNTED = 1_000
 """Differences beyond this many are not counted."""
 _AROUND = 40
@@ -69,7 +72,7 @@ def differences(expected: Any, actual: Any, pointer: str = "") -> Iterator[Found
             if key in expected and key in actual:
                 yield from differences(expected[key], actual[key], at)
             else:
-                yield Found(at, expected.get(key, _ABSENT), actual.get(key, _ABSENT))
+                yield Found(at, expected.get(key, ABSENT), actual.get(key, ABSENT))
     elif is_array(expected) and is_array(actual):
         # What is the same at both ends is left out, so that an inserted item is just that.
         begin = _same_length(expected, actual)
@@ -84,7 +87,7 @@ def differences(expected: Any, actual: Any, pointer: str = "") -> Iterator[Found
     elif isinstance(expected, str) and isinstance(actual, str):
         if expected != actual:
             yield Found(pointer, expected, actual, _first_character(expected, actual))
-    elif expected != actual or isinstance(expected, bool) != isinstance(actual, bool):
+    elif not _same(expected, actual):
         yield Found(pointer, expected, actual)
 
 
@@ -97,11 +100,20 @@ def _same_length(one: Sequence[Any], other: Sequence[Any]) -> int:
     """How many items are the same, from the first on."""
     pairs = enumerate(zip(one, other, strict=False))
     least = min(len(one), len(other))
-    return next((index for index, (a, b) in pairs if first_difference(a, b)), least)
+    return next((index for index, (a, b) in pairs if not _same(a, b)), least)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal as JSON: true is not 1."""
+    if is_object(one) and is_object(other):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if is_array(one) and is_array(other):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _item(items: Sequence[Any], index: int) -> Any:
-    return items[index] if index < len(items) else _ABSENT
+    return items[index] if index < len(items) else ABSENT
 
 
 def _first_character(one: str, other: str) -> int:
@@ -181,7 +193,7 @@ def _all_found(sides: Mapping[str, tuple[Any, Any]], trace: Trace, namer: Namer)
     other_key = trace.header.get("redaction", {}).get("key_id") != namer.redact.key_id
     for name, (expected, actual) in sides.items():
         if other_key:
-            expected, actual = _without_digests(expected), _without_digests(actual)
+            expected, actual = without_digests(expected), without_digests(actual)
         yield from differences(expected, actual, f"/{name}" if name else "")
 
 
@@ -238,8 +250,8 @@ def divergence(
     if found is not None:
         if found.position is not None and max(len(found.expected), len(found.actual)) > _AROUND:
             lines[0] = f"{lines[0][:-1]}, character {found.position}:"
-        lines.append(f"  recorded: {_shown(found.expected, found.position)}")
-        lines.append(f"  now:      {_shown(found.actual, found.position)}")
+        lines.append(f"  recorded: {excerpt(found.expected, found.position)}")
+        lines.append(f"  now:      {excerpt(found.actual, found.position)}")
     if more:
         lines.append(f"  and {more}{'+' * (more >= _COUNTED)} more differences, not shown")
     return ReplayDivergence(
@@ -269,29 +281,29 @@ def explained(
     if cause is not None:
         lines.append(f"  first cause: {cause}")
     if source is not None:
-        lines.append(f"  called from: {source}")
+        lines.append(f"  source: {source}")
     told = "\n".join([*lines, advice])
     return ReplayDivergence(told, **(found.data() | {"cause": cause, "source": source}))
 
 
-def _shown(value: Any, position: int | None) -> str:
-    """A value on one line; of a long text what stands around the difference."""
-    if value is _ABSENT:
-        return "(absent)"
+def excerpt(value: Any, position: int | None = None, width: int = 300) -> str:
+    """A value, quoted; of a long text what stands around a difference."""
+    if value == ABSENT:
+        return ABSENT
     if position is not None and len(value) > 2 * _AROUND:
         begin, end = max(0, position - _AROUND), position + _AROUND
         head, tail = "…" * (begin > 0), "…" * (end < len(value))
         return f"{head}{value[begin:end]!r}{tail} ({len(value)} characters)"
     text = repr(value)
-    return text if len(text) <= 300 else f"{text[:300]}… ({len(text)} characters)"
+    return text if len(text) <= width else f"{text[:width]}… ({len(text)} characters)"
 
 
-def _without_digests(value: Any) -> Any:
+def without_digests(value: Any) -> Any:
     """Placeholders of different keys cannot be compared; their kinds can."""
     if isinstance(value, str):
         return re.sub(PLACEHOLDER, r"⟦\1⟧", value)
     if is_object(value):
-        return {key: _without_digests(item) for key, item in value.items()}
+        return {key: without_digests(item) for key, item in value.items()}
     if is_array(value):
-        return [_without_digests(item) for item in value]
+        return [without_digests(item) for item in value]
     return value

@@ -1,5 +1,7 @@
 """Reads a trace, from a file or from the lines that a run kept in memory.
 
+It is gone through once when it is opened, and then read where it is looked at.
+
 The last line may be torn: that is what a crash leaves. A bad line before it is
 corruption, and the error says where. Events of an unknown kind are kept.
 """
@@ -7,23 +9,38 @@ corruption, and the error says where. Events of an unknown kind are kept.
 from __future__ import annotations
 
 import base64
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_json
+
+from agentkit.effects import Address, PendingCall
 from agentkit.errors import TraceCorrupt, TraceError, TraceUnsupported
-from agentkit.messages import JsonObject, Message, is_array, is_object, message_from_json
+from agentkit.messages import (
+    JsonObject,
+    Message,
+    ToolCall,
+    is_array,
+    is_object,
+    message_from_json,
+)
+from agentkit.trace.lines import Blobs, Events, FileLines, Lines, Source, parsed
+from agentkit.trace.upgrades import NEWEST, UPGRADES
 
 __all__ = ["Trace", "unpacked"]
 
 _SCHEMA = "agentkit.trace/"
-_NEWEST = 1
+_KEPT = 1 << 22
+"""Bytes of a file whose lines are kept in memory. Larger ones stay open."""
+_HEADER = 1 << 16
+"""More bytes than any first line has, so that no other file is read to its end."""
 
 
 class Trace:
-    """One run, as it was recorded.
+    """One run, as it was recorded, and as far as it was when this was made.
 
     Attributes:
         path: The file, or None for a trace in memory.
@@ -37,20 +54,26 @@ class Trace:
         >>> [event["at"] for event in trace.events if event["event"] == "tool.start"]
     """
 
-    def __init__(self, lines: Iterable[bytes], path: Path | None = None) -> None:
+    def __init__(self, lines: Lines, path: Path | None = None) -> None:
         self.path = path
-        self.torn = False
-        self.events: list[JsonObject] = []
-        self._kept = lines if isinstance(lines, list) else None
-        self.blobs: dict[str, Any] = {}
+        self._source = Source(lines, _version(lines[0] if lines else b"", path), path)
+        total = len(lines)
+        self.torn = not lines[total - 1].endswith(b"\n")
         self.lines = 0
-        for event in self._parse(lines):
+        self.events = Events(self._source, array("Q"))
+        self.blobs = Blobs(self._source, {})
+        for number in range(total):
+            try:
+                event = self._source.event(number)
+            except TraceCorrupt:
+                if self.torn and number == total - 1:
+                    break
+                raise
             self.lines += 1
             if event["event"] == "blob":
-                self.blobs[event["h"]] = event["data"]
+                self.blobs.numbers[event["h"]] = number
             else:
-                self.events.append(event)
-        self._check_schema()
+                self.events.numbers.append(number)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
@@ -63,8 +86,7 @@ class Trace:
         """
         path = Path(path)
         try:
-            with path.open("rb") as file:
-                return cls(file, path)
+            return cls(_lines_of(path), path)
         except OSError as error:
             raise TraceError(
                 f"The trace {str(path)!r} cannot be read: {error.strerror}.", path=str(path)
@@ -95,9 +117,11 @@ class Trace:
         try:
             return self.blobs[name]
         except KeyError:
-            raise TraceCorrupt(
-                f"The trace{self._where()} refers to the blob {name!r}, which it does not hold.",
-                path=self._path_text(),
+            capture = self.header.get("capture", "full")
+            why = "." if capture == "full" else f": it was recorded with capture={capture!r}."
+            raise self._source.corrupt(
+                f"The trace{self._source.where} refers to the blob {name!r}, which it does not "
+                f"hold{why}"
             ) from None
 
     def messages(self, names: Sequence[str]) -> tuple[Message, ...]:
@@ -108,10 +132,11 @@ class Trace:
         """The messages that the outermost agent began with, and how many of them were history."""
         for event in self.events:
             if event["event"] == "agent.start":
-                data = self.blob(event["input"])
+                data = self.blob(event.get("input", ""))
                 return self.messages(data["messages"]), data["earlier"]
         raise TraceError(
-            f"The trace{self._where()} ends before its agent has started.", path=self._path_text()
+            f"The trace{self._source.where} ends before its agent has started.",
+            path=self.path and str(self.path),
         )
 
     def asked(self) -> JsonObject:
@@ -121,18 +146,52 @@ class Trace:
                 return unpacked(event.get("asked", {}))
         return {}
 
+    @property
+    def pending(self) -> tuple[PendingCall, ...]:
+        """The calls about which somebody has to decide before the run can go on.
+
+        Those that `RunResult.pending` names when a run pauses; and of a run that was
+        interrupted also the writing tools that were in flight. See `Agent.resume`.
+        """
+        asked: dict[str, JsonObject] = {}
+        begun: dict[str, JsonObject] = {}
+        for event in self.events:
+            match event["event"]:
+                case "gate.ask":
+                    asked[event["at"]] = event
+                case "gate.answer":
+                    asked.pop(event["at"], None)
+                case "tool.start" if event["effect"] == "write":
+                    begun[event["at"]] = event
+                case "tool.end" if event["status"] not in ("cancelled", "paused"):
+                    # It is over, and so is whatever an agent inside it has left open.
+                    for calls in (asked, begun):
+                        inside = [at for at in calls if f"{at}/".startswith(f"{event['at']}/")]
+                        for at in inside:
+                            del calls[at]
+                case "tool.end" if event["status"] == "paused":
+                    begun.pop(event["at"], None)  # its agents are asked about, not itself
+                case _:
+                    pass
+        waiting = [_pending(one, one["id"], one["call"], one["kind"]) for one in asked.values()]
+        waiting += [
+            _pending(one, one["call"], one["tool"], "in_flight")
+            for at, one in begun.items()
+            if at not in asked
+        ]
+        return tuple(sorted(waiting, key=lambda one: one.at.order))
+
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a trace that was kept in memory to a new file, readable by its owner only.
+        """Write the trace to a new file of its own, readable by its owner only.
 
         Raises:
             TraceError: The file exists or cannot be written.
         """
         target = Path(path)
-        content = b"".join(self._kept) if self._kept is not None else self._content()
         try:
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
+                file.writelines(map(self._whole, range(self.lines)))
         except OSError as error:
             raise TraceError(
                 f"The trace cannot be saved as {str(target)!r}: {error.strerror}.",
@@ -142,63 +201,69 @@ class Trace:
 
     def __repr__(self) -> str:
         """Short: the run, its state and where it is."""
-        return f"<Trace {self.run[:12]} {self.status}{self._where()}>"
+        return f"<Trace {self.run[:12]} {self.status}{self._source.where}>"
 
     @property
     def kept(self) -> list[bytes] | None:
         """The lines of a trace in memory."""
-        return self._kept
+        return None if self.path is not None else [*self.raw()]
 
-    def _content(self) -> bytes:
-        assert self.path is not None
-        return self.path.read_bytes()
+    def raw(self) -> Iterator[bytes]:
+        """The lines as they were written, but for a torn last one."""
+        return (self._source.lines[number] for number in range(self.lines))
 
-    def _parse(self, lines: Iterable[bytes]) -> Iterator[JsonObject]:
-        bad: tuple[int, str] | None = None
-        for number, line in enumerate(lines, start=1):
-            if bad is not None and bad[0] == 1:
-                return  # not a trace at all
-            if bad is not None:
-                raise TraceCorrupt(
-                    f"Line {bad[0]} of the trace{self._where()} is damaged: {bad[1]}.",
-                    path=self._path_text(),
-                    line=bad[0],
-                )
-            self.torn = not line.endswith(b"\n")
-            try:
-                event = json.loads(line)
-                if not is_object(event) or not isinstance(event.get("event"), str):
-                    raise ValueError("not an event")
-                if event["event"] == "blob" and not {"h", "data"} <= event.keys():
-                    raise ValueError("a blob without h or data")
-            except ValueError as error:
-                bad = (number, str(error))
-            else:
-                yield event
+    def _whole(self, number: int) -> bytes:
+        """A line as it is, or with the blob that lies beside the file."""
+        line = self._source.lines[number]
+        if self.path is None or b'"file":"' not in line:
+            return line
+        event = parsed(line)
+        if event["event"] != "blob" or "data" in event:
+            return line
+        del event["file"]
+        return to_json(event | {"data": self.blobs[event["h"]]}) + b"\n"
 
-    def _check_schema(self) -> None:
-        first: Mapping[str, Any] = self.events[0] if self.events else {}
-        schema = first.get("schema")
-        if first.get("event") != "trace.open" or not isinstance(schema, str):
-            raise TraceUnsupported(
-                f"There is no trace{self._where() or ' here'}: it does not begin with "
-                "a trace.open event.",
-                path=self._path_text(),
-            )
-        number = schema.removeprefix(_SCHEMA)
-        if not (schema.startswith(_SCHEMA) and number.isdecimal() and 1 <= int(number) <= _NEWEST):
-            raise TraceUnsupported(
-                f"The trace{self._where()} has the schema {schema!r}; this version of agentkit "
-                f"reads {_SCHEMA}1 to {_SCHEMA}{_NEWEST}. Upgrade agentkit to read it.",
-                path=self._path_text(),
-                schema=schema,
-            )
 
-    def _path_text(self) -> str | None:
-        return str(self.path) if self.path is not None else None
+def _lines_of(path: Path) -> Lines:
+    with path.open("rb") as file:
+        first = file.readline(_HEADER)
+        _version(first, path)  # before the rest is read, which may be of any size
+        if os.fstat(file.fileno()).st_size <= _KEPT:
+            return [first, *file.readlines()]
+    return FileLines(path.open("rb"))
 
-    def _where(self) -> str:
-        return f" {str(self.path)!r}" if self.path is not None else ""
+
+def _version(first: bytes, path: Path | None) -> int:
+    """The version of the schema, as the first line names it."""
+    where = f" {str(path)!r}" if path is not None else ""
+    text = path and str(path)
+    try:
+        header = parsed(first)
+    except ValueError:
+        header = {"event": ""}
+    schema = header.get("schema")
+    if header["event"] != "trace.open" or not isinstance(schema, str):
+        raise TraceUnsupported(
+            f"There is no trace{where or ' here'}: it does not begin with a trace.open event.",
+            path=text,
+        )
+    number = schema.removeprefix(_SCHEMA)
+    if schema.startswith(_SCHEMA) and number.isdecimal() and number.isascii():
+        version = int(number)
+        if version == NEWEST or version in UPGRADES:
+            return version
+    raise TraceUnsupported(
+        f"The trace{where} has the schema {schema!r}; this version of agentkit reads "
+        f"{_SCHEMA}{min(UPGRADES, default=NEWEST)} to {_SCHEMA}{NEWEST}. Upgrade agentkit to "
+        "read it.",
+        path=text,
+        schema=schema,
+    )
+
+
+def _pending(event: JsonObject, call: str, tool: str, kind: Any) -> PendingCall:
+    asked = ToolCall(id=call, name=tool, arguments=event.get("arguments", ""))
+    return PendingCall(at=Address(event["at"]), call=asked, kind=kind)
 
 
 def unpacked(value: Any) -> Any:

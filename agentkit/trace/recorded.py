@@ -7,6 +7,7 @@ it is the same effect, and is a divergence if not.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from agentkit.effects import (
@@ -25,12 +26,11 @@ from agentkit.effects import (
     ToolOutcome,
     Value,
 )
-from agentkit.errors import ReplayDivergence
+from agentkit.errors import ReplayDivergence, RunCancelled
 from agentkit.messages import (
     AssistantMessage,
     JsonObject,
     ModelResponse,
-    ToolCall,
     ToolMessage,
     Usage,
     message_from_json,
@@ -56,9 +56,9 @@ _FROM_OUTSIDE = ("RunCancelled", "LimitExceeded")
 class RecordedHandler:
     """Answers effects from a trace."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, redact: Redactor | None = None) -> None:
         self.trace = trace
-        self._namer = Namer(Redactor())
+        self._namer = Namer(redact or Redactor())
         self._starts: dict[str, JsonObject] = {}
         self._ends: dict[str, JsonObject] = {}
         self._first_ends: dict[str, JsonObject] = {}
@@ -69,6 +69,8 @@ class RecordedHandler:
         self._asked: dict[str, JsonObject] = {}
         self._decided: dict[str, JsonObject] = {}
         self._agent_end: JsonObject = {}
+        self._agent_ends: dict[str, JsonObject] = {}
+        self._in_flight: dict[str, JsonObject] = {}
         for event in trace.events:
             kind, _, part = event["event"].partition(".")
             if kind in ("model", "tool", "compute") and part in ("start", "end"):
@@ -76,18 +78,31 @@ class RecordedHandler:
             elif kind == "det":
                 self._dets[event["at"], event["kind"], event["use"]] = unpacked(event["value"])
             elif kind == "gate":
-                (self._asked if part == "ask" else self._decided)[event["at"]] = event
+                self._gate(event, part)
             elif event["event"] == "agent.end":
                 self._agent_end = event  # the outermost agent's is the last
+                self._agent_ends[event["at"]] = event
 
     def _take(self, event: JsonObject, part: str) -> None:
         at = event["at"]
         if part == "start":
             self._starts[at] = event
+            self._ends.pop(at, None)  # it was begun anew
             self._first_ends.pop(at, None)
         else:
             self._ends[at] = event
             self._first_ends.setdefault(at, event)
+
+    def _gate(self, event: JsonObject, part: str) -> None:
+        """Two things may be decided about a call: whether it may run, and whether again."""
+        at = event["at"]
+        if part == "ask" and event["kind"] == "in_flight":
+            self._in_flight[at] = event
+            self._ends.pop(at, None)  # it was cancelled, and goes on
+        elif part == "ask":
+            self._asked[at] = event
+        elif self._in_flight.pop(at, None) is None:
+            self._decided[at] = event
 
     async def perform(self, effect: Effect) -> Outcome:
         """Answer from the recording, or end the run with a `ReplayDivergence`."""
@@ -104,6 +119,10 @@ class RecordedHandler:
     def end(self, at: str) -> JsonObject | None:
         """How it ended."""
         return self._ends.get(at)
+
+    def asked(self, at: str) -> JsonObject | None:
+        """What somebody was asked to decide about at this address."""
+        return self._asked.get(at)
 
     def first_end(self, at: str) -> JsonObject | None:
         """When it was over: its first end, where its outcome was edited afterwards."""
@@ -138,15 +157,17 @@ class RecordedHandler:
     def outcome(self, effect: Effect) -> Outcome:
         """What was recorded of an effect that was compared."""
         start, end = self._starts.get(effect.at), self._ends.get(effect.at)
-        if start is None:
+        if start is None or isinstance(effect, Pause):
             return self._interrupted()  # the run had ended before this began
         self._answered.add(effect.at)
+        if effect.at in self._in_flight or (end is not None and end["status"] == "paused"):
+            return self._paused(effect.at)
         if end is None:
             return stopped(_ended(effect.at))
         if end["status"] == "cancelled":
-            return self._interrupted()
+            return replace(self._interrupted(), usage=self._used_in(effect.at))
         if end["status"] == "error" and not isinstance(effect, ToolInvocation):
-            return _failure(end["error"])
+            return replace(_failure(end["error"]), usage=self._used_in(effect.at))
         match effect:
             case ModelCall():
                 return self._response(end)
@@ -160,6 +181,11 @@ class RecordedHandler:
     def made(self, effect: Effect) -> None:
         """Note that an effect was performed for real: it is not left over."""
         self._made.add(effect.at)
+
+    def never_came_to(self, effect: Effect) -> bool:
+        """Whether the run was ended from outside before this effect."""
+        first = effect.pending[0].at if isinstance(effect, Pause) else effect.at
+        return self.ended_from_outside and first not in self._starts and first not in self._asked
 
     @property
     def ended_from_outside(self) -> bool:
@@ -196,8 +222,10 @@ class RecordedHandler:
         made = tuple(decision for decision in decisions if decision is not None)
         if len(made) == len(pause.pending):
             return made
-        paused = self._agent_end.get("status") == "paused"
-        return Suspended() if paused else stopped(_ended(pause.at))
+        if self._agent_end.get("status") == "paused":
+            return Suspended()
+        # An approver that fails ends the run, and leaves no other trace.
+        return self._interrupted() if "error" in self._agent_end else stopped(_ended(pause.at))
 
     def decision(self, at: Address) -> Decision | None:
         """What was decided about the call at this address."""
@@ -213,30 +241,20 @@ class RecordedHandler:
     def finished(self, effect: Effect) -> bool:
         """Whether the effect had an end of its own, not by the end of its run.
 
-        A model that failed at the very end is asked again: it may answer now.
+        A model or a function that failed at the very end is asked again: it may answer now.
         """
-        if isinstance(effect, ModelCall) and effect.at == self._failed_last:
+        if effect.at == self._failed_last:
             return False
-        return self._ends.get(effect.at, {}).get("status", "cancelled") != "cancelled"
+        status = self._ends.get(effect.at, {}).get("status", "cancelled")
+        return status not in ("cancelled", "paused")
+
+    def paused(self, effect: Effect) -> bool:
+        """Whether an agent in it waits, or waited, for a decision."""
+        return self._ends.get(effect.at, {}).get("status") == "paused"
 
     def waiting(self) -> tuple[PendingCall, ...]:
         """The calls about which somebody has to decide before the run can go on."""
-        waiting = [
-            PendingCall(
-                at=Address(at),
-                call=ToolCall(id=asked["id"], name=asked["call"], arguments=asked["arguments"]),
-                kind=asked["kind"],
-            )
-            for at, asked in self._asked.items()
-            if at not in self._decided
-        ]
-        for at, start in self._starts.items():
-            open_ = self._ends.get(at, {}).get("status", "cancelled") == "cancelled"
-            writes = start["event"] == "tool.start" and start["effect"] == "write"
-            if writes and open_ and all(one.at != at for one in waiting):
-                call = ToolCall(id=start["call"], name=start["tool"], arguments=start["arguments"])
-                waiting.append(PendingCall(at=Address(at), call=call, kind="in_flight"))
-        return tuple(waiting)
+        return self.trace.pending
 
     def begun(self, effect: Effect) -> bool:
         """Whether the effect had at least begun."""
@@ -262,9 +280,9 @@ class RecordedHandler:
 
     @property
     def _failed_last(self) -> str | None:
-        """The address of the model call whose failure ended the run."""
+        """The address of the model call or the function whose failure ended the run."""
         last = next(reversed(self._ends.values()), {"event": "", "status": ""})
-        failed = last["event"] == "model.end" and last["status"] == "error"
+        failed = last["event"] != "tool.end" and last["status"] == "error"
         return last["at"] if failed else None
 
     def unexpected(self, effect: Effect) -> ReplayDivergence:
@@ -285,6 +303,20 @@ class RecordedHandler:
             status=status if status in ("limit", "error") else "cancelled",
             error=_failure(self._agent_end.get("error", {})),
         )
+
+    def _paused(self, at: Address) -> Interrupt:
+        """The recorded run has waited here for decisions."""
+        inside = tuple(one for one in self.waiting() if f"{one.at}/".startswith(f"{at}/"))
+        error = Failure.of(RunCancelled(f"{at} waits for a decision.", reason="paused"))
+        return Interrupt(status="paused", error=error, pending=inside, usage=self._used_in(at))
+
+    def _used_in(self, at: Address) -> Usage:
+        """What the agents used that worked inside an effect."""
+        used = Usage()
+        for agent, end in self._agent_ends.items():
+            if Address(agent).parent == at:
+                used += Usage.from_json(end["usage"])
+        return used
 
     def _response(self, end: JsonObject) -> ModelResponse:
         rest: JsonObject = unpacked(end.get("response", {}))

@@ -12,7 +12,10 @@ import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
+
+import anyio
+import anyio.to_thread
 
 from agentkit.effects import (
     Address,
@@ -21,6 +24,7 @@ from agentkit.effects import (
     Effect,
     Failure,
     Handler,
+    Interrupt,
     ModelCall,
     Outcome,
     Pause,
@@ -29,16 +33,41 @@ from agentkit.effects import (
     ToolOutcome,
     Value,
 )
-from agentkit.events import Event, HttpFinished, HttpStarted, ToolProgress, Warned
+from agentkit.errors import TraceError
+from agentkit.events import (
+    Event,
+    HttpFinished,
+    HttpStarted,
+    ReasoningDelta,
+    Restarted,
+    TextDelta,
+    ToolCallDelta,
+    ToolProgress,
+    Warned,
+)
 from agentkit.messages import JsonObject, Message, ModelResponse, Usage
 from agentkit.redaction import Redactor
-from agentkit.trace.blobs import Namer, canonical, digest, packed
+from agentkit.trace.blobs import Namer, canonical, digest, hidden_settings, packed
+from agentkit.trace.capture import Capture
+from agentkit.trace.chunks import Chunks, Delta, model_of
 from agentkit.trace.reader import Trace
-from agentkit.trace.writer import Sink, TraceWriter
+from agentkit.trace.sinks import Sink
+from agentkit.trace.teeing import inside
+from agentkit.trace.writer import Tap, TraceWriter
 
-__all__ = ["SCHEMA", "Recorder", "RecordingHandler", "call_fingerprint", "installed_version"]
+__all__ = [
+    "SCHEMA",
+    "Durability",
+    "Recorder",
+    "RecordingHandler",
+    "call_fingerprint",
+    "installed_version",
+]
 
 SCHEMA = "agentkit.trace/1"
+Durability: TypeAlias = Literal["none", "close", "effects"]
+LARGE = 64 * 1024
+"""Bytes of canonical JSON from which on a blob stands in a file of its own."""
 
 
 class Recorder:
@@ -52,7 +81,11 @@ class Recorder:
         program: str,
         redact: Redactor,
         stream: bool = False,
+        capture: Capture = "full",
+        durability: Durability = "none",
+        taps: Sequence[Tap] = (),
         resumes: Trace | None = None,
+        fork: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the trace of a run, or go on with that of an interrupted one.
 
@@ -62,23 +95,32 @@ class Recorder:
             program: The hash of what decides the agent's behaviour.
             redact: Takes secrets out of everything that is written.
             stream: Whether models send their answers piece by piece.
+            capture: How much of the run is written.
+            durability: When what was written is brought to the disk: never, at the end, or
+                also around every effect, which is then not performed if that fails.
+            taps: Get each line too.
             resumes: The trace so far; `sink` appends to it.
+            fork: The run, the address and the patch that it was forked with, if it was.
         """
         self.run = run
         self.redact = redact
         self.namer = Namer(redact)
+        self.durable = durability == "effects"
+        self._durability = durability
         self._stream = stream
+        self._streams: dict[Address, Chunks] = {}
         self._depth = 0
         self._written: set[str] = set()
         self._format: tuple[JsonObject, str] | None = None
         wall = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if resumes is not None:
-            self._writer = TraceWriter(sink, lines=resumes.lines, t=resumes.events[-1]["t"])
+            t = resumes.events[-1]["t"]
+            self._writer = TraceWriter(sink, lines=resumes.lines, t=t, capture=capture, taps=taps)
             self._written |= resumes.blobs.keys()
             self._depth = 1  # the outermost agent has started already
             self._writer.write("trace.resume", wall=wall, program=program)
             return
-        self._writer = TraceWriter(sink)
+        self._writer = TraceWriter(sink, capture=capture, taps=taps)
         self._writer.write(
             "trace.open",
             schema=SCHEMA,
@@ -90,11 +132,24 @@ class Recorder:
                 "pydantic": installed_version("pydantic"),
                 "httpx2": installed_version("httpx2"),
             },
-            capture="full",
+            capture=capture,
             redaction={"key_id": redact.key_id},
             program=program,
-            fork=None,
+            fork=fork,
         )
+
+    @property
+    def failure(self) -> TraceError | None:
+        """Why nothing is written any more, if so."""
+        error = self._writer.failure
+        if error is None:
+            return None
+        return TraceError(f"The trace of {self.run} cannot be written any more: {error}.")
+
+    async def on_disk(self) -> None:
+        """Wait until all that was written survives a power failure. It cannot be cancelled."""
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._writer.sync)
 
     def agent_start(
         self,
@@ -113,7 +168,7 @@ class Recorder:
             at=at,
             agent=agent,
             input=self._blob("input", data),
-            **({"asked": packed(asked, self.redact)} if asked else {}),
+            **({"asked": self._asked(asked)} if asked else {}),
         )
 
     def agent_end(
@@ -128,6 +183,8 @@ class Recorder:
         self._depth -= 1
         if not self._depth:
             self._writer.write("trace.close", status=status, lines=self._writer.lines + 1)
+            if self._durability != "none":
+                self._writer.sync()
             self._writer.close()
 
     def det(self, at: Address, kind: str, use: int, value: Any) -> None:
@@ -138,11 +195,13 @@ class Recorder:
         """An effect begins."""
         match effect:
             case ModelCall(at=at, model=model, request=request):
+                if self._stream:
+                    self._streams[at] = Chunks(self.redact)
                 named = self.namer.request(effect)
                 for message in named.new:
                     self._message(message)
                 if named.tools not in self._written:
-                    self._write_blob("tools", *self.namer.tools(request.tools))
+                    self._write_blob("tools", *self.namer.tools_blob(request.tools))
                 params = named.params
                 if request.output is not None:
                     params = params | {"output": self._output(params["output"])}
@@ -191,7 +250,11 @@ class Recorder:
         at = effect.at
         match effect:
             case ModelCall():
-                self._writer.write("model.end", at=at, **self._model_end(outcome))
+                fields = self._model_end(outcome)
+                if (stream := self._streams.pop(at, None)) is not None:
+                    self._chunks(at, stream.rest())
+                    fields |= _given({"first_chunk": stream.first})
+                self._writer.write("model.end", at=at, **fields)
             case ToolInvocation():
                 self._writer.write("tool.end", at=at, **self._tool_end(outcome))
             case Compute():
@@ -204,7 +267,7 @@ class Recorder:
                         at=one.at,
                         decision=decision.kind,
                         reason=packed(decision.text, self.redact),
-                        by=decision.by,
+                        by=packed(decision.by, self.redact),
                     )
             case ToolBatch() | Pause():
                 pass
@@ -212,6 +275,8 @@ class Recorder:
     def event(self, event: Event) -> None:
         """Something that happened inside an effect."""
         match event:
+            case TextDelta() | ReasoningDelta() | ToolCallDelta() | Restarted():
+                self._delta(event)
             case HttpStarted(at=at, attempt=attempt, host=host):
                 self._writer.write("http.start", at=at, attempt=attempt, host=host)
             case HttpFinished():
@@ -219,7 +284,7 @@ class Recorder:
                     "status": event.status,
                     "retry_after": event.retry_after,
                     "delay": None if event.delay is None else round(event.delay * 1e6),
-                    "request_id": event.request_id,
+                    "request_id": packed(event.request_id, self.redact),
                     "error": packed(event.error, self.redact),
                 }
                 self._writer.write("http.end", at=event.at, **_given(fields))
@@ -235,6 +300,28 @@ class Recorder:
                 )
             case _:
                 pass  # told by the effects themselves
+
+    def log(self, at: Address, level: str, text: Any, data: Mapping[str, Any]) -> None:
+        """A line that the application has logged inside an effect; see `to_trace`."""
+        told = {"text": packed(text, self.redact), "data": packed(data, self.redact)}
+        self._writer.write("log", at=at, level=level, **told)
+
+    def _delta(self, delta: Delta) -> None:
+        at = model_of(delta)
+        if (stream := self._streams.get(at)) is not None:
+            self._chunks(at, stream.take(delta))
+
+    def _chunks(self, at: Address, ready: list[list[Any]]) -> None:
+        if ready:
+            self._writer.write("model.chunks", at=at, d=ready)
+
+    def _asked(self, asked: Mapping[str, Any]) -> JsonObject:
+        told = dict(asked)
+        settings = hidden_settings(told.pop("settings", {}), self.redact)
+        return {
+            **packed(told, self.redact, own=True),
+            **({"settings": settings} if settings else {}),
+        }
 
     def _model_end(self, outcome: Outcome | None) -> JsonObject:
         match outcome:
@@ -260,7 +347,7 @@ class Recorder:
 
     def _tool_end(self, outcome: Outcome | None) -> JsonObject:
         if not isinstance(outcome, ToolOutcome):
-            return {"status": "cancelled"}
+            return _unfinished(outcome)
         fields = {
             "error": None if outcome.error is None else self._error(outcome.error),
             "fatal": outcome.fatal or None,
@@ -277,7 +364,7 @@ class Recorder:
             case Failure():
                 return {"status": "error", "error": self._error(outcome)}
             case _:
-                return {"status": "cancelled"}
+                return _unfinished(outcome)
 
     def _error(self, failure: Failure) -> JsonObject:
         told = {
@@ -287,11 +374,11 @@ class Recorder:
             "traceback": failure.traceback,
             "parts": [self._error(part) for part in failure.parts] or None,
         }
-        return packed(_given(told), self.redact)
+        return packed(_given(told), self.redact, own=True)
 
     def _message(self, message: Message) -> str:
-        name, data = self.namer.message(message)
-        self._write_blob("message", name, data)
+        name, content = self.namer.blob(message)
+        self._write_blob("message", name, content)
         return name
 
     def _output(self, schema: JsonObject) -> str:
@@ -301,14 +388,19 @@ class Recorder:
         return self._format[1]
 
     def _blob(self, kind: str, data: Any) -> str:
-        name = digest(canonical(data))
-        self._write_blob(kind, name, data)
+        content = canonical(data)
+        name = digest(content)
+        self._write_blob(kind, name, content)
         return name
 
-    def _write_blob(self, kind: str, name: str, data: Any) -> None:
-        if name not in self._written:
-            self._written.add(name)
-            self._writer.write("blob", h=name, kind=kind, data=data)
+    def _write_blob(self, kind: str, name: str, content: bytes) -> None:
+        if name in self._written:
+            return
+        self._written.add(name)
+        if len(content) >= LARGE and (file := self._writer.keep(name[3:], content)) is not None:
+            self._writer.write("blob", h=name, kind=kind, bytes=len(content), file=file)
+        else:
+            self._writer.write("blob", h=name, kind=kind, data=content)
 
 
 class RecordingHandler:
@@ -320,20 +412,49 @@ class RecordingHandler:
 
     async def perform(self, effect: Effect) -> Outcome:
         """Perform through the inner handler. Writing is synchronous: nothing is awaited here."""
-        self._recorder.started(effect)
+        recorder = self._recorder
+        recorder.started(effect)
+        if recorder.durable and (stop := await self._unsafe(effect)) is not None:
+            return stop
         try:
-            outcome = await self._inner.perform(effect)
+            with inside(recorder, effect.at):
+                outcome = await self._inner.perform(effect)
         except BaseException:
-            self._recorder.ended(effect, None)
+            recorder.ended(effect, None)
             raise
-        self._recorder.ended(effect, outcome)
+        recorder.ended(effect, outcome)
+        if recorder.durable:
+            await recorder.on_disk()
         return outcome
+
+    async def _unsafe(self, effect: Effect) -> Interrupt | None:
+        """The end of the run, if it is not certain that this effect's beginning is on the disk."""
+        if _acts(effect):
+            await self._recorder.on_disk()
+        error = self._recorder.failure
+        return None if error is None else Interrupt(status="error", error=Failure.of(error))
+
+
+def _acts(effect: Effect) -> bool:
+    """Whether performing it twice may do harm."""
+    match effect:
+        case ToolInvocation(effect=does):
+            return does != "read"
+        case Compute(name=name):
+            return name == "output"  # the function that the output is handed to
+        case _:
+            return False
 
 
 def call_fingerprint(invocation: ToolInvocation, redact: Redactor) -> str:
     """The hash that decides whether a replay makes the same tool call."""
     call = invocation.call
     return digest(canonical([call.name, packed(call.arguments, redact)]))
+
+
+def _unfinished(outcome: Outcome | None) -> JsonObject:
+    paused = isinstance(outcome, Interrupt) and outcome.status == "paused"
+    return {"status": "paused" if paused else "cancelled"}
 
 
 def _given(fields: Mapping[str, Any]) -> JsonObject:

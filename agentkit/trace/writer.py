@@ -8,157 +8,96 @@ writes them in one call, with no await in between, so lines never interleave.
 
 from __future__ import annotations
 
-import itertools
+import json
 import logging
-import os
-import sys
 import threading
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from functools import cache
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic_core import to_json
 
-from agentkit.errors import ConfigurationError, TraceError
+from agentkit.trace.capture import Capture, kept
+from agentkit.trace.sinks import Sink
 
-__all__ = ["FileSink", "MemorySink", "Sink", "TraceWriter"]
+__all__ = ["Tap", "TraceWriter"]
 
+Tap = Callable[[bytes], None]
+"""Gets each line after it was written. It must not raise."""
 _diagnostics = logging.getLogger("agentkit")
-
-
-class Sink(Protocol):
-    """Takes finished lines."""
-
-    def emit(self, line: bytes) -> None:
-        """Take one line, newline included."""
-        ...
-
-    def close(self) -> None:
-        """No more lines will come."""
-        ...
-
-
-class MemorySink:
-    """Keeps the lines."""
-
-    def __init__(self, lines: list[bytes] | None = None) -> None:
-        self.lines: list[bytes] = [] if lines is None else lines
-
-    def emit(self, line: bytes) -> None:
-        """Keep one line."""
-        self.lines.append(line)
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
-class FileSink:
-    """Appends lines to a file that only its owner may read, and that only this process writes.
-
-    Args:
-        path: A new file; or, with `resume`, the file of a run that was interrupted.
-        resume: Go on with a file. A torn last line is cut off first.
-
-    Raises:
-        ConfigurationError: The file exists already: a trace is one run.
-        TraceError: The file cannot be written, or another process is writing it.
-    """
-
-    _closed = False
-
-    def __init__(self, path: Path, *, resume: bool = False) -> None:
-        self.path = path
-        new = os.O_CREAT | os.O_EXCL
-        flags = os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | (0 if resume else new)
-        try:
-            if not resume:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, flags, 0o600)
-        except FileExistsError as error:
-            raise ConfigurationError(
-                f"The trace {str(path)!r} exists already, and a trace holds one run. Give "
-                "another name, or a folder: then each run gets a file of its own."
-            ) from error
-        except OSError as error:
-            raise TraceError(
-                f"The trace {str(path)!r} cannot be written: {error.strerror}.", path=str(path)
-            ) from error
-        if not _locked(self._descriptor):
-            os.close(self._descriptor)
-            raise TraceError(
-                f"The trace {str(path)!r} is being written by another process: its run is going "
-                "on. Wait for it, or end that process.",
-                path=str(path),
-            )
-        if resume:
-            data = path.read_bytes()
-            os.ftruncate(self._descriptor, data.rfind(b"\n") + 1)
-
-    def emit(self, line: bytes) -> None:
-        """Append one line in one write."""
-        written = os.write(self._descriptor, line)
-        if written != len(line):
-            raise OSError(f"only {written} of {len(line)} bytes were written")
-
-    def close(self) -> None:
-        """Close the file, and let others write it."""
-        if not self._closed:
-            self._closed = True
-            os.close(self._descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    """Lock the file for this process, until it is closed; False if another one has it."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # a file system without locks
-    return True
 
 
 class TraceWriter:
     """Numbers, times and writes the events of one run.
 
     A sink that fails is said once and then left alone: a recorder never kills a run.
+
+    Attributes:
+        lines: How many lines the trace has.
+        failure: Why the sink was left alone, if it was.
     """
 
-    def __init__(self, sink: Sink, *, lines: int = 0, t: int = 0) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        lines: int = 0,
+        t: int = 0,
+        capture: Capture = "full",
+        taps: Sequence[Tap] = (),
+    ) -> None:
         """Write to `sink`, which has `lines` lines of this run already, the last at `t` µs."""
         self.sink = sink
-        self.failed = False
+        self.failure: Exception | None = None
         self.closed = False
         self.lines = lines
+        self._taps = taps
         self._start = time.monotonic_ns() - t * 1000
-        self._sequence = itertools.count(lines)
-        self._log = _logger_type()(sink, [self._stamp, _line], {}).log
-        # Tools in worker threads write too, also such as were abandoned by their run.
-        self._lock = threading.Lock()
+        less = () if capture == "full" else (kept(capture),)
+        self._log = _logger_type()(self, [*less, self._stamp, _line], {}).log
+        # Tools in worker threads write too, also such as were abandoned by their run; and what
+        # is said of a failing sink may come back here, as a line of the application's log.
+        self._lock = threading.RLock()
 
     def write(self, event: str, **fields: Any) -> None:
-        """Write one event. `fields` are JSON values, redacted by the caller, in their order."""
+        """Write one event. `fields` are JSON values, redacted by the caller, in their order.
+
+        A blob's `data` is its canonical JSON, as bytes.
+        """
         with self._lock:
-            if self.failed or self.closed:
+            if self.closed or (self.failure is not None and not self._taps):
                 return
+            line = self._log(event, fields)
+        if line is not None:
+            for tap in self._taps:
+                tap(line)
+
+    def emit(self, line: bytes) -> bytes:
+        """What the logger does with a line."""
+        if self.failure is None:
             try:
-                self._log(event, **fields)
-                self.lines += 1
+                self.sink.emit(line)
             except Exception as error:  # whatever it is: a recorder never kills a run
-                self.failed = True
-                _diagnostics.warning("The trace ends here, the run goes on: %s", error)
+                self._fail(error)
+        return line
+
+    def keep(self, name: str, data: bytes) -> str | None:
+        """Put a large blob beside the lines; None: it has to stand in its line."""
+        if self.failure is None:
+            try:
+                return self.sink.keep(name, data)
+            except Exception as error:  # as above
+                self._fail(error)
+        return None
+
+    def sync(self) -> None:
+        """Have what was written survive a power failure. It blocks for milliseconds."""
+        if self.failure is None and not self.closed:
+            try:
+                self.sink.sync()
+            except Exception as error:  # as above
+                self._fail(error)
 
     def close(self) -> None:
         """Release the sink. What comes later is dropped."""
@@ -167,26 +106,43 @@ class TraceWriter:
                 self.closed = True
                 self.sink.close()
 
+    def _fail(self, error: Exception) -> None:
+        self.failure = error
+        _diagnostics.warning("The trace ends here, the run goes on: %s", error)
+
     def _stamp(
         self, logger: Any, method: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
         elapsed = (time.monotonic_ns() - self._start) // 1000
-        name = event.pop("event")
-        return {"event": name, "seq": next(self._sequence), "t": elapsed, **event}
+        number = self.lines
+        self.lines += 1
+        return {"event": event.pop("event"), "seq": number, "t": elapsed, **event}
 
 
 def _line(logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:
-    return to_json(event) + b"\n"
+    content = event.get("data")
+    if isinstance(content, bytes):  # a blob's, which is JSON already
+        del event["data"]
+        return to_json(event)[:-1] + b',"data":' + content + b"}\n"
+    try:
+        return to_json(event) + b"\n"
+    except ValueError:  # it is nested deeper than that serializer goes
+        return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
 @cache
 def _logger_type() -> Callable[..., Any]:
-    """The smallest structlog logger: every event through the processors to the sink."""
+    """The smallest structlog logger: every event through the processors to the writer."""
     # Here: structlog takes 60 ms to import and loads rich where that is installed.
     import structlog
 
     class Logger(structlog.BoundLoggerBase):
-        def log(self, event: str, **fields: Any) -> None:
-            self._proxy_to_logger("emit", event, **fields)
+        def log(self, event: str, fields: dict[str, Any]) -> bytes | None:
+            # As `_proxy_to_logger` does, without unpacking the fields twice more.
+            try:
+                (line,), _ = self._process_event("emit", event, fields)
+            except structlog.DropEvent:
+                return None
+            return self._logger.emit(line)
 
     return Logger

@@ -29,12 +29,21 @@ count = 3
 """
 
 
-def agentkit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the console script's entry point."""
+def agentkit(
+    *arguments: str, cwd: Path, typed: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the console script's entry point; `typed` is piped in."""
     command = [sys.executable, "-c", "from agentkit.cli import main; main()", *arguments]
     environment = os.environ | {"COLUMNS": "120", "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=cwd,
+        env=environment,
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 

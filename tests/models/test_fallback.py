@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from agentkit.effects import Address
-from agentkit.errors import ConfigurationError, ModelHTTPError, ModelRefusal
+from agentkit.errors import ConfigurationError, ModelHTTPError, ModelRefusal, UnknownModel
 from agentkit.events import Event, HttpStarted, Restarted, TextDelta, Warned
 from agentkit.messages import ModelRequest, UserMessage
 from agentkit.models import PROFILES, ChatModel, FallbackModel
@@ -75,6 +75,15 @@ def test_the_profile_is_what_all_can_do() -> None:
     assert model.name == "fallback(a, b)"
     assert model.profile.output_modes == ("tool", "prompt")
     assert model.profile.repeats == 1
+
+
+def test_models_may_be_named() -> None:
+    """By the strings that an agent takes; one that names nothing is said at once."""
+    assert FallbackModel("openai:gpt-4o", "ollama:qwen3").name == (
+        "fallback(openai:gpt-4o, ollama:qwen3)"
+    )
+    with pytest.raises(UnknownModel, match="opnai"):
+        FallbackModel("opnai:gpt-4o")
 
 
 def test_no_models() -> None:

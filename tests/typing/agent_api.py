@@ -26,7 +26,23 @@ plain = Agent("openai:gpt-4o", tools=[look], instructions="Be brief.")
 typed = Agent("openai:gpt-4o", output=Trip, name="trips")
 numbers = Agent("openai:gpt-4o", output=list[int])
 
+
+
+def book(city: str, days: int) -> Trip:
+    """A function that gets the output."""
+    return Trip(city=city)
+
+
+async def book_later(city: str) -> Trip:
+    """The same, async."""
+    return Trip(city=city)
+
+
 assert_type(plain, Agent[str])
+assert_type(Agent("openai:gpt-4o", output=book), Agent[Trip])
+assert_type(Agent("openai:gpt-4o", output=book_later), Agent[Trip])
+assert_type(plain.with_(output=book), Agent[Trip])
+assert_type(typed.as_tool(timeout=10.0, approval=True).name, str)
 assert_type(typed, Agent[Trip])
 assert_type(numbers, Agent[list[int]])
 assert_type(typed.with_(model="local", name="other"), Agent[Trip])

@@ -1,0 +1,79 @@
+"""JSON as servers and models write it, read generously."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast, overload
+
+from pydantic_core import from_json
+
+from agentkit.messages import JsonObject
+
+__all__ = ["as_list", "as_object", "clean", "json_or", "json_text", "parse_json"]
+
+MAX_DEPTH = 200
+
+
+def parse_json(data: bytes) -> Any:
+    """Parse JSON with a BOM, broken UTF-8 or half a surrogate pair in it, too.
+
+    Raises:
+        ValueError: It is not JSON, or nested too deeply.
+    """
+    try:
+        return from_json(data)
+    except ValueError:
+        try:
+            value = json.loads(data.decode("utf-8", "replace").removeprefix("\ufeff"))
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    """Refuse what from_json would refuse, so that no reader of it recurses too far."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for one in level for inner in as_list(one) or as_object(one).values()]
+        if not level:
+            return
+    raise ValueError("nested too deeply")
+
+
+def json_or(default: Any, text: str | bytes) -> Any:
+    """The value of a JSON text, or `default` where it is none."""
+    try:
+        return from_json(text)
+    except ValueError:
+        return default
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON with its letters as they are, as models read and write it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def as_object(value: Any) -> JsonObject:
+    """The value if it is an object, otherwise an empty one."""
+    return cast(JsonObject, value) if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list[Any]:
+    """The value if it is an array, otherwise an empty one."""
+    return cast(list[Any], value) if isinstance(value, list) else []
+
+
+@overload
+def clean(text: str) -> str: ...
+@overload
+def clean(text: str | None) -> str | None: ...
+def clean(text: str | None) -> str | None:
+    """Join surrogate pairs that a stream has split, and replace the halves left over."""
+    if text is None or text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

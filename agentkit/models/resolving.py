@@ -1,0 +1,42 @@
+"""Model strings such as `openai:gpt-4o`: what each of them means."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from agentkit.errors import UnknownModel
+from agentkit.models.chat_model import ChatModel
+from agentkit.models.model import Model
+from agentkit.models.profiles import PROFILES
+
+__all__ = ["resolve_model"]
+
+
+def resolve_model(spec: str | Model) -> Model:
+    """The model that a string names.
+
+    Args:
+        spec: `provider:model` such as `openai:gpt-4o`, `local` for the embedded
+            model, or a model, which is returned as it is.
+
+    Raises:
+        UnknownModel: The string names no provider that is known.
+    """
+    if not isinstance(spec, str):
+        return spec
+    if spec == "local":
+        # Here: the embedded model needs an extra, and most programs never ask for it.
+        from agentkit.models.local import LocalModel
+
+        return LocalModel()
+    provider, colon, model = spec.partition(":")
+    if provider in PROFILES and model:
+        return ChatModel(model, profile=provider)
+    known = [*get_close_matches(provider, [*PROFILES, "local"], n=3, cutoff=0.5)]
+    known += [name for name in (*PROFILES, "local") if name not in known]
+    hint = "" if colon else f" A model string is provider:model, for example 'openai:{spec}'."
+    raise UnknownModel(
+        f"Unknown model {spec!r}.{hint} Known providers: {', '.join(known)}. For any other "
+        "server use ChatModel(model, base_url=…).",
+        model=spec,
+    )

@@ -1,0 +1,337 @@
+"""The recordings of one test: they answer its runs, or are made by them.
+
+The pytest plugin puts a cassette between a test and every run inside it; see
+`agentkit.interception`. A run takes the recording that began with the same messages, and
+where none did, the first that is left: then the replay names what differs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import threading
+from collections.abc import Callable, Collection, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from agentkit.driver import Driver, Program
+from agentkit.effects import Effect, Handler, Outcome
+from agentkit.errors import ReplayDivergence, TraceError
+from agentkit.events import Emit
+from agentkit.interception import Beginning, OpenLive
+from agentkit.messages import Message
+from agentkit.redaction import PLACEHOLDER, Redactor
+from agentkit.replay.policy import Policy
+from agentkit.replay.replaying import check_live_tools, check_replayable, prepared
+from agentkit.run import OpenDriver, Origin
+from agentkit.trace.blobs import Namer, canonical, without_ids
+from agentkit.trace.reader import Trace
+
+__all__ = ["Cassette", "Record"]
+
+Record: TypeAlias = Literal["none", "missing", "all"]
+"""Which recordings are made: none, those whose file is missing, or all of them anew."""
+
+_inside: ContextVar[bool] = ContextVar("agentkit_inside_recorded_effect", default=False)
+
+
+@dataclass(slots=True)
+class _Replayed:
+    """A recording, and the run that took it."""
+
+    path: Path
+    trace: Trace
+    driver: Driver[Any] | None = None
+    ended: Callable[[], ReplayDivergence | None] = lambda: None
+
+    @property
+    def at(self) -> str:
+        """The address of its agent."""
+        return next(one["at"] for one in self.trace.events if one["event"] == "agent.start")
+
+    def told(self) -> str:
+        """Its agent and prompt, in words."""
+        return _told(self.at, self.trace.input()[0], Redactor())
+
+    def divergence(self) -> ReplayDivergence | None:
+        """The difference that has ended the run, if one has."""
+        finish = self.driver.finish if self.driver is not None else None
+        error = finish.error.to_error() if finish is not None and finish.error is not None else None
+        return error if isinstance(error, ReplayDivergence) else None
+
+
+@dataclass(slots=True)
+class _Recorded:
+    """A recording that is made, and the lines of its run, once that has begun."""
+
+    path: Path
+    lines: list[bytes] | None = None
+
+    def whole(self) -> list[bytes]:
+        """The lines of a run that has ended."""
+        if self.lines is None:
+            raise TraceError(
+                f"The test makes no run for {str(self.path)!r}: its marker names too many files.",
+                path=str(self.path),
+            )
+        trace = Trace([*self.lines])
+        check_replayable(trace)
+        if trace.status == "interrupted":
+            raise TraceError(
+                f"The test ends before the run of {str(self.path)!r} does: nothing was recorded.",
+                path=str(self.path),
+            )
+        return self.lines
+
+
+class Cassette:
+    """The recordings of one test.
+
+    Args:
+        paths: Their files, one for each run, in the order in which the runs begin.
+        record: Which of them are made anew.
+        advice: How they are recorded, for messages.
+        live_tools: The names of tools that run, and whose results have to be the recorded ones.
+
+    Raises:
+        TraceError: A file is missing that is not to be made, or cannot be read.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        record: Record = "none",
+        *,
+        advice: str,
+        live_tools: Collection[str] = (),
+    ) -> None:
+        made = {path for path in paths if record == "all" or not path.exists()}
+        if made and record == "none":
+            absent = ", ".join(repr(str(path)) for path in paths if path in made)
+            raise TraceError(f"There is no recording {absent}. {advice}", path=str(min(made)))
+        self._replayed: list[_Replayed] = []
+        self._recorded = [_Recorded(path) for path in paths if path in made]
+        for path in paths:
+            if path not in made:
+                trace = Trace.load(path)
+                check_replayable(trace)
+                self._replayed.append(_Replayed(path, trace))
+        self._advice = advice
+        # The order is free, because nothing stands beside a run's driver that could watch it.
+        self._policy = Policy(order="free", live_tools=live_tools)
+        self._refused: list[ReplayDivergence] = []
+        self._numbers = _Numbers()
+        self._lock = threading.Lock()
+
+    @property
+    def records(self) -> bool:
+        """Whether a run may go live, because a recording is to be made."""
+        return bool(self._recorded)
+
+    def intercept(self, beginning: Beginning, live: OpenLive) -> OpenDriver[Any]:
+        """Answer a run from its recording, or let it go live and record it."""
+
+        def begin(listener: Emit) -> tuple[Driver[Any], Origin]:
+            if _inside.get():
+                # A tool's own run: a replay has the tool's result, and does not make it.
+                beginning.program.model.check()
+                return live(listener)
+            with self._lock:
+                taken = self._taken(beginning)
+                if isinstance(taken, _Replayed):
+                    taken.driver, taken.ended = _answered(
+                        beginning, taken.trace, self._policy, listener
+                    )
+                    prompt = beginning.messages[beginning.earlier :]
+                    origin = Origin(run=taken.trace.run, prompt=prompt, recorded=taken.trace)
+                    return taken.driver, origin
+                beginning.program.model.check()
+                program = _marked(beginning.program)
+                driver, origin = live(
+                    listener,
+                    program=program,
+                    to=True,
+                    redact=self._numbers.redactor(beginning.redact),
+                )
+                assert isinstance(origin.recorded, list)
+                taken.lines = origin.recorded
+                return driver, origin
+
+        return begin
+
+    def problem(self) -> ReplayDivergence | None:
+        """What went wrong first with the runs so far, whether the application told or not."""
+        diverged = (one.divergence() for one in self._replayed)
+        # A run is refused when all recordings are taken, so what differs has come before.
+        return next((one for one in (*diverged, *self._refused) if one is not None), None)
+
+    def finish(self) -> tuple[Path, ...]:
+        """The test has passed: check that all was used, and write what was recorded.
+
+        Returns:
+            The files that were written. They are fixtures, to be committed, and have the
+            usual mode of a file; an old one is replaced at once or not at all.
+
+        Raises:
+            ReplayDivergence: Of `problem`, or of a recording that was not used, or not to its end.
+            TraceError: No run was recorded for a file, or it cannot be written.
+        """
+        if (problem := self.problem()) is not None:
+            raise problem
+        for one in self._replayed:
+            if (found := one.ended()) is not None:
+                raise found
+            if one.driver is None:
+                text = f"no run of the test has used {str(one.path)!r}, a run of {one.told()}."
+                raise ReplayDivergence(
+                    f"missing_call: {text} {self._advice}", kind="missing_call", at=one.at
+                )
+        whole = [(recorded.path, recorded.whole()) for recorded in self._recorded]
+        for path, lines in whole:
+            _write(path, lines)
+        return tuple(path for path, _ in whole)
+
+    def _taken(self, beginning: Beginning) -> _Replayed | _Recorded:
+        """The recording of this run: by its agent and input, then a new one, then by order."""
+        free = [one for one in self._replayed if one.driver is None]
+        at, redact = str(beginning.program.spec.at), beginning.redact
+        key = (at, *_identities(beginning.messages, redact))
+        for one in free:
+            if (one.at, *_identities(one.trace.input()[0], redact)) == key:
+                return one
+        for recorded in self._recorded:
+            if recorded.lines is None:
+                return recorded
+        if free:
+            return next((one for one in free if one.at == at), free[0])
+        count = len(self._replayed) + len(self._recorded)
+        told = _told(at, beginning.messages, redact)
+        refused = ReplayDivergence(
+            f"unexpected_call at {at}: the test makes one run more than its {count} "
+            f"recording{'s'[: count != 1]}: {told}. Name another file in its marker. "
+            + self._advice,
+            kind="unexpected_call",
+            at=at,
+        )
+        self._refused.append(refused)
+        raise refused
+
+
+def _answered(
+    beginning: Beginning, recording: Trace, policy: Policy, listener: Emit
+) -> tuple[Driver[Any], Callable[[], ReplayDivergence | None]]:
+    """The run, answered from a recording as `replay` does; and what to say at its end."""
+    check_live_tools(policy, beginning.program)
+    driver, going = prepared(
+        recording,
+        beginning.program,
+        beginning.messages,
+        beginning.earlier,
+        policy,
+        deps=beginning.deps,
+        redact=beginning.redact,
+        emit=listener,
+    )
+
+    def ended() -> ReplayDivergence | None:
+        if driver.finish is None:
+            return going.recorded.left_over()
+        try:
+            going.checked(driver.finish)
+        except ReplayDivergence as found:
+            return found
+        return None
+
+    return driver, ended
+
+
+class _Inside:
+    """Marks what happens inside an effect of a recorded run."""
+
+    def __init__(self, inner: Handler) -> None:
+        self._inner = inner
+
+    async def perform(self, effect: Effect) -> Outcome:
+        """Perform through the inner handler."""
+        token = _inside.set(True)
+        try:
+            return await self._inner.perform(effect)
+        finally:
+            _inside.reset(token)
+
+
+def _marked(program: Program[Any]) -> Program[Any]:
+    """The program, and those of the agents that may take over, with `_Inside` around all."""
+
+    def later(make: Callable[[], Program[Any]]) -> Callable[[], Program[Any]]:
+        return lambda: _marked(make())
+
+    handoffs = {name: later(make) for name, make in program.handoffs.items()}
+    return replace(program, middleware=(_Inside, *program.middleware), handoffs=handoffs)
+
+
+class _Numbers:
+    """Numbers secrets in the order in which they appear, instead of hashing them.
+
+    A fixture is committed and read by many. Recording it anew should not change its
+    placeholders, so a random key will not do; with one that everybody knows, everybody
+    could try passwords against the hashes. Numbers tell equal from different, and no more.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+        self._next = itertools.count(1)
+
+    def redactor(self, redact: Redactor) -> Redactor:
+        """One that takes out the same secrets."""
+        # The key names these placeholders only: messages remember how they were redacted.
+        key = os.urandom(32)
+        return _Numbering(patterns=redact.patterns, fields=redact.fields, key=key, numbers=self)
+
+    def __getitem__(self, secret: str) -> int:
+        if secret not in self._known:
+            self._known.setdefault(secret, next(self._next))
+        return self._known[secret]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Numbering(Redactor):
+    numbers: _Numbers
+
+    def secret(self, text: str, kind: str) -> str:
+        """The placeholder of a text that is known to be a secret."""
+        if PLACEHOLDER.fullmatch(text):
+            return text
+        return f"⟦{kind}:{self.numbers[text]:08x}⟧"
+
+
+def _identities(messages: Sequence[Message], redact: Redactor) -> list[str]:
+    """What two inputs are compared by: without ids, and without what only a key tells apart."""
+    namer = Namer(redact)
+    texts = (canonical(without_ids(namer.message(message)[1])) for message in messages)
+    return [PLACEHOLDER.sub(r"⟦\1⟧", text.decode(errors="surrogatepass")) for text in texts]
+
+
+def _told(at: str, messages: Sequence[Message], redact: Redactor) -> str:
+    prompt = redact(messages[-1].text)
+    short = prompt if len(prompt) <= 60 else f"{prompt[:60]}…"
+    return f"{at.strip('/')!r} with {short!r}"
+
+
+def _write(path: Path, lines: Sequence[bytes]) -> None:
+    """Put a recording in its place: whole, or not at all."""
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_bytes(b"".join(lines))
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise TraceError(
+            f"The recording {str(path)!r} cannot be written: {error.strerror}.", path=str(path)
+        ) from error
+    # What the old one kept in files of its own is in the new one itself.
+    shutil.rmtree(path.with_suffix(".blobs"), ignore_errors=True)

@@ -1,0 +1,227 @@
+"""The pytest plugin: a marked test is answered from recordings.
+
+    @pytest.mark.agentkit_replay("traces/umbrella.jsonl")
+    def test_umbrella() -> None: ...
+
+It stands outside the package because pytest loads it at the start of every session, also
+where nothing is marked, and agentkit itself takes a fifth of a second to import: what the
+hooks need of it is imported by the first marked test. `-p no:agentkit` turns it off.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+if TYPE_CHECKING:
+    from agentkit.replay.cassette import Cassette
+    from agentkit.testing.network import NetworkBlocked
+
+_MARKER = (
+    "agentkit_replay(*paths, live_tools=[], network=False): answer the agents' runs of this test "
+    "from these recordings, one file for each run, relative to the test's file. No model is asked, "
+    "no tool is run but those of live_tools, and the network is blocked unless network=True. See "
+    "--agentkit-record."
+)
+_BLOCKED = (
+    "the network is blocked while a test is answered from recordings (agentkit_replay). Put "
+    "network=True into the marker if the test itself needs it."
+)
+
+
+@dataclass(slots=True)
+class _Test:
+    """A marked test that runs.
+
+    Attributes:
+        cassette: Its recordings.
+        advice: How they are recorded.
+        refused: The connections that were not made.
+        written: The recordings that it has made.
+    """
+
+    cassette: Cassette
+    advice: str
+    refused: Sequence[NetworkBlocked] = ()
+    written: Sequence[Path] = ()
+
+    def told(self, error: Exception) -> str:
+        """An error as the report has it."""
+        text = f"{type(error).__name__}: {error}"
+        return text if self.advice in text else f"{text}\n{self.advice}"
+
+    def cause(self) -> str | None:
+        """Why the test fails, if that is its recordings or the blocked network."""
+        if (problem := self.cassette.problem()) is not None:
+            return self.told(problem)
+        return f"NetworkBlocked: {self.refused[0]}" if self.refused else None
+
+
+_TEST = pytest.StashKey[_Test]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer `--agentkit-record`."""
+    parser.getgroup("agentkit").addoption(
+        "--agentkit-record",
+        choices=("none", "missing", "all"),
+        default="none",
+        help="Which recordings of tests marked with agentkit_replay are made by real runs: "
+        "none (default), those whose file is missing, or all of them anew.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell pytest of the marker."""
+    config.addinivalue_line("markers", _MARKER)
+
+
+@pytest.fixture(autouse=True)
+def _agentkit_replay(  # pyright: ignore[reportUnusedFunction]  # pytest finds it
+    request: pytest.FixtureRequest,
+) -> Generator[None, None, None]:
+    """Answers the runs of a marked test, and of the fixtures that are made for it alone.
+
+    Fixtures of a wider scope come before: they serve other tests, and may need the network.
+    """
+    item: pytest.Item = request.node
+    marker = item.get_closest_marker("agentkit_replay")
+    if marker is None:
+        yield
+        return
+    from agentkit.errors import TraceError  # see the module's docstring
+    from agentkit.interception import intercepted_by
+    from agentkit.replay.cassette import Cassette
+    from agentkit.testing.network import network_blocked
+
+    advice = f"To record it: pytest --agentkit-record=all {shlex.quote(item.nodeid)}"
+    paths, live, network = _arguments(item, marker)
+    cassette, wrong = None, ""
+    try:
+        record: Any = item.config.getoption("agentkit_record")
+        cassette = Cassette(paths, record, advice=advice, live_tools=live)
+    except TraceError as error:
+        wrong = error.message
+    if cassette is None:  # not in the handler: the report would tell of both exceptions
+        pytest.fail(wrong, pytrace=False)
+    test = item.stash[_TEST] = _Test(cassette, advice)
+    with ExitStack() as stack:
+        stack.enter_context(intercepted_by(cassette.intercept))
+        if not (network or cassette.records):
+            test.refused = stack.enter_context(network_blocked(_BLOCKED))
+        yield
+
+
+def _arguments(item: pytest.Item, marker: pytest.Mark) -> tuple[list[Path], list[str], bool]:
+    """The recordings, the tools that run, and whether the network stays open."""
+    names, options = marker.args, dict(marker.kwargs)
+    network, live = options.pop("network", False), options.pop("live_tools", [])
+    paths = [item.path.parent / name for name in names if isinstance(name, (str, Path))]
+    meant = isinstance(network, bool) and isinstance(live, (list, tuple)) and not options
+    if not names or len(set(paths)) < len(names) or not meant:
+        given = ", ".join([*map(repr, names), *(f"{k}={v!r}" for k, v in marker.kwargs.items())])
+        pytest.fail(
+            f"agentkit_replay({given}): expected the path of a recording for each run, such as "
+            'agentkit_replay("traces/answer.jsonl"), and live_tools=["…"] or network=True.',
+            pytrace=False,
+        )
+    return paths, [str(name) for name in cast("list[Any]", live)], network
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Fail a test that passed though its recordings do not fit, and write what it recorded."""
+    result = yield
+    test = item.stash.get(_TEST, None)
+    # What a unittest.TestCase raised waits there for the report.
+    if test is None or getattr(item, "_excinfo", None):
+        return result
+    from agentkit.errors import AgentKitError  # loaded by now
+
+    wrong: str | None = None
+    try:
+        test.written = test.cassette.finish()
+    except AgentKitError as error:
+        wrong = test.told(error)
+    if wrong is not None:
+        pytest.fail(wrong, pytrace=False)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show first what a replay found: what the test says may be far from it."""
+    test = item.stash.get(_TEST, None)
+    if test is not None and call.excinfo is not None:
+        _shorten(item, call.excinfo)
+    report = yield
+    if test is None or call.when != "call":
+        return report
+    cause = test.cause() if report.failed else None
+    if cause is not None and not str(report.longrepr).startswith(cause):
+        report.longrepr = _Explained(cause, report.longrepr)  # type: ignore[assignment]  # shown alike
+    elif report.failed and test.cassette.records:
+        kept = "A test that fails records nothing: its recordings are as they were."
+        report.sections.append(("agentkit", kept))
+    # On the report, because xdist's workers send those to the process that prints.
+    report.__dict__["agentkit_recorded"] = [_relative(item, path) for path in test.written]
+    return report
+
+
+def _shorten(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    """Leave out how agentkit came to find a divergence: the line that began the run says more."""
+    from agentkit.errors import ReplayDivergence  # loaded by now
+
+    entry = excinfo.tb
+    if not isinstance(excinfo.value, ReplayDivergence) or item.config.getoption("fulltrace"):
+        return
+    while (after := entry.tb_next) is not None:
+        if after.tb_frame.f_globals.get("__package__") == "agentkit":
+            entry.tb_next = None
+            return
+        entry = after
+
+
+def _relative(item: pytest.Item, path: Path) -> str:
+    """The path as seen from where pytest was called."""
+    here = item.config.invocation_params.dir
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+class _Explained:
+    """A failure with its cause before it, on a terminal and as text."""
+
+    def __init__(self, cause: str, failure: Any) -> None:
+        self.reprcrash = getattr(failure, "reprcrash", None)  # for the summary of one line
+        self._cause = cause
+        self._failure = failure
+
+    def toterminal(self, tw: Any) -> None:
+        """Write to pytest's terminal."""
+        for line in self._cause.splitlines():
+            tw.line(line, red=True, bold=True)
+        if hasattr(self._failure, "toterminal"):
+            self._failure.toterminal(tw)
+        else:
+            tw.line(f"\n{self._failure}")
+
+    def __str__(self) -> str:
+        return f"{self._cause}\n\n{self._failure}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the files that are new."""
+    reports = [one for several in terminalreporter.stats.values() for one in several]
+    written = [path for one in reports for path in getattr(one, "agentkit_recorded", ())]
+    if written:
+        terminalreporter.section("agentkit")
+    for path in dict.fromkeys(written):
+        terminalreporter.line(f"recorded {path}")

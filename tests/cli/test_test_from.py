@@ -1,0 +1,261 @@
+"""`agentkit test-from`: what it writes is code that passes at once with plain `pytest`."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentkit import ChatSettings, Trace
+from agentkit.cli.written import literal
+from agentkit.errors import AgentKitError
+
+ROOT = Path(__file__).parents[2]
+APP = """
+from pydantic import BaseModel
+from agentkit import Agent, Limits, tool
+from agentkit.testing import ScriptedModel
+
+class Stop(BaseModel):
+    name: str
+    hour: int
+
+class Plan(BaseModel):
+    city: str
+    stops: list[Stop]
+    rain: bool
+
+@tool
+def get_weather(city: str) -> str:
+    "Current weather in a city."
+    return f"rain in {city}"
+
+@tool(approval=True)
+def pay(amount: int) -> str:
+    "Pay."
+    return "paid"
+
+LOOK = [("get_weather", {"city": "Paris"})]
+POEM = "Rain falls on Paris, and on the roofs of Paris, and on the \\"river\\" that runs by.\\n" * 2
+PLAN = '{"city": "Paris", "stops": [{"name": "Louvre", "hour": 10}], "rain": true}'
+agent = Agent(ScriptedModel([LOOK, "Take an umbrella."]), tools=[get_weather])
+poet = Agent(ScriptedModel([POEM]))
+planner = Agent(ScriptedModel([PLAN]), output=Plan, output_mode="json")
+payer = Agent(ScriptedModel([[("pay", {"amount": 3})]]), tools=[pay])
+limited = Agent(ScriptedModel([LOOK, "x"]), tools=[get_weather], limits=Limits(steps=1))
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with an application."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+def record(
+    project: Path, name: str = "agent", prompt: Any = "Umbrella in Paris?", **options: Any
+) -> None:
+    """Run an agent of the application; its trace is `run.jsonl`."""
+    agent = runpy.run_path(str(project / "app.py"))[name]
+    with suppress(AgentKitError):  # some are to fail
+        agent.run_sync(prompt, trace=project / "run.jsonl", **options)
+
+
+def make(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Call `agentkit test-from run.jsonl`."""
+    command = [sys.executable, "-c", "from agentkit.cli import main; main()", "test-from"]
+    return subprocess.run(
+        [*command, "run.jsonl", *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_it_passes_at_once(project: Path) -> None:
+    """The whole file, beside the application, and the recording beside it."""
+    record(project)
+    done = make(project, "--app", "app.py:agent")
+    assert done.returncode == 0, done.stderr
+    assert "The test passes: pytest test_umbrella_in_paris.py" in done.stdout
+    written = (project / "test_umbrella_in_paris.py").read_text()
+    assert written == dedent(
+        '''\
+        """A recorded run as a test. Record it anew: pytest --agentkit-record=all"""
+
+        import pytest
+
+        from app import agent
+
+
+        @pytest.mark.agentkit_replay("traces/umbrella_in_paris.jsonl")
+        def test_umbrella_in_paris() -> None:
+            result = agent.run_sync("Umbrella in Paris?")
+
+            assert result.output == "Take an umbrella."
+        '''
+    )
+    fixture = project / "traces" / "umbrella_in_paris.jsonl"
+    assert fixture.read_bytes() == (project / "run.jsonl").read_bytes()
+    # Unlike a trace it is to be committed: a file like any other.
+    assert fixture.stat().st_mode == (project / "app.py").stat().st_mode
+
+
+def test_it_is_found_from_another_folder(project: Path) -> None:
+    """In tests/, where pytest does not find the application by itself; and a typed output."""
+    record(project, "planner", "Plan", settings=ChatSettings(temperature=0.5))
+    done = make(project, "--app", "app.py:planner", "--to", "tests/test_plan.py")
+    assert done.returncode == 0, done.stderr
+    written = (project / "tests" / "test_plan.py").read_text()
+    assert "sys.path.insert(0, str(Path(__file__).resolve().parents[1]))" in written
+    assert (
+        dedent(
+            """\
+        @pytest.mark.agentkit_replay("traces/plan.jsonl")
+        def test_plan() -> None:
+            result = planner.run_sync("Plan", settings=ChatSettings(temperature=0.5))
+
+            assert result.output.city == "Paris"
+            assert len(result.output.stops) == 1
+            assert result.output.stops[0].name == "Louvre"
+            assert result.output.stops[0].hour == 10
+            assert result.output.rain is True
+        """
+        )
+        in written
+    )
+
+
+def test_history_comes_from_the_recording(project: Path) -> None:
+    """The prompt is in the test; what went before it would hide it. Long texts have lines."""
+    earlier = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    record(project, "poet", "A poem", history=earlier)
+    assert make(project, "--app", "app.py:poet").returncode == 0
+    assert (
+        dedent(
+            """\
+        def test_a_poem() -> None:
+            trace = Trace.load(Path(__file__).parent / "traces/a_poem.jsonl")
+            messages, earlier = trace.input()
+            result = poet.run_sync("A poem", history=messages[:earlier])
+
+            assert result.output == (
+                'Rain falls on Paris, and on the roofs of Paris, and on the "river" that '
+                "runs by.\\n"
+                'Rain falls on Paris, and on the roofs of Paris, and on the "river" that '
+                "runs by.\\n"
+            )
+        """
+        )
+        in (project / "test_a_poem.py").read_text()
+    )
+
+
+def test_a_long_prompt_stays_in_the_recording(project: Path) -> None:
+    """What the trace keeps in files of its own is copied with it."""
+    record(project, "poet", "Sum up: " + "so much " * 10_000)
+    done = make(project, "--app", "app.py:poet", "--to", "test_long.py")
+    assert done.returncode == 0, done.stderr
+    assert "run_sync(None, history=messages)" in (project / "test_long.py").read_text()
+    [blob] = (project / "run.blobs").iterdir()
+    assert (project / "traces" / "long.blobs" / blob.name).read_bytes() == blob.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("payer", ['assert result.status == "paused"', 'in result.pending] == ["pay"]']),
+        ("limited", ["with pytest.raises(LimitExceeded):\n        limited.run_sync("]),
+    ],
+)
+def test_a_run_that_did_not_end_well(project: Path, name: str, expected: list[str]) -> None:
+    """The test expects exactly that."""
+    record(project, name, "Go")
+    done = make(project, "--app", f"app.py:{name}")
+    assert done.returncode == 0, done.stderr
+    written = (project / "test_go.py").read_text()
+    assert [part for part in expected if part not in written] == []
+
+
+def test_an_agent_that_differs_gets_no_test(project: Path) -> None:
+    """The divergence is said, and nothing is written."""
+    record(project)
+    done = make(project, "--app", "app.py:poet")
+    assert done.returncode == 1
+    assert "at /agent/m0" in done.stderr
+    assert {path.name for path in project.iterdir()} <= {"app.py", "run.jsonl", "__pycache__"}
+
+
+def test_a_test_that_pytest_cannot_run_is_taken_back(project: Path) -> None:
+    """What pytest said is shown: here, that the project's own settings stop it."""
+    record(project)
+    (project / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option")
+    done = make(project, "--app", "app.py:agent")
+    assert done.returncode == 1
+    assert "--no-such-option" in done.stderr
+    assert not (project / "test_umbrella_in_paris.py").exists()
+    assert not (project / "traces" / "umbrella_in_paris.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--app", "app.py:agent", "--to", "app.py"], "files named test_*.py"),
+        (["--app", "app.py:agent", "--to", "test_there.py"], "exists already"),
+        (["--app", "app.py:agent", "--to", "tests/test_there.py"], "there.jsonl' exists already"),
+        (["--app", "app.py:none"], "has no 'none'"),
+    ],
+)
+def test_wrong_input_writes_nothing(project: Path, arguments: list[str], says: str) -> None:
+    """One clear line; what is there is never overwritten."""
+    record(project)
+    (project / "test_there.py").touch()
+    (project / "tests" / "traces").mkdir(parents=True)
+    (project / "tests" / "traces" / "there.jsonl").touch()
+    done = make(project, *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert (project / "test_there.py").read_bytes() == b""
+    assert [*(project / "tests").rglob("*.py")] == []
+
+
+def test_an_interrupted_run_is_refused(project: Path) -> None:
+    """It has no end to expect."""
+    record(project)
+    lines = (project / "run.jsonl").read_bytes().splitlines(keepends=True)
+    (project / "run.jsonl").write_bytes(b"".join(lines[:-2]))
+    assert Trace.load(project / "run.jsonl").status == "interrupted"
+    done = make(project, "--app", "app.py:agent")
+    assert done.returncode == 2
+    assert "is interrupted: it has no end" in done.stderr
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(VALUES, st.integers(0, 88))
+def test_a_literal_is_its_value(value: Any, used: int) -> None:
+    """However it is broken into lines; and it shows every character."""
+    written = literal(value, used=used)
+    assert eval(written) == value
+    assert written.replace("\n", "").isprintable()

@@ -1,0 +1,249 @@
+"""Forks: recorded where nothing changes, live where something does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agentkit import Agent, ChatSettings, Decision, RunContext, Trace, tool
+from agentkit.errors import ConfigurationError, ReplayDivergence
+from agentkit.messages import AssistantMessage, ModelRequest, ToolCall
+from agentkit.replay import Patch, fork, replay
+from agentkit.testing import FunctionModel, ScriptedModel
+
+pytestmark = pytest.mark.anyio
+
+ran: list[str] = []
+asked: list[ModelRequest] = []
+
+
+@tool(effect="read")
+async def look(city: str) -> str:
+    """Look at a city."""
+    ran.append(f"look {city}")
+    return f"{city} is sunny"
+
+
+@tool
+async def book(city: str) -> str:
+    """Book a trip."""
+    ran.append(f"book {city}")
+    return f"{city} is booked"
+
+
+def answer(request: ModelRequest) -> Any:
+    """Look at two cities, book one, and say what was heard."""
+    asked.append(request)
+    heard = [message.text for message in request.messages if message.to_json()["role"] == "tool"]
+    if not heard:
+        return [("look", {"city": "Paris"}), ("look", {"city": "Rome"})]
+    if len(heard) == 2:
+        return [("book", {"city": "Rome" if "Rome is sunny" in heard else "Paris"})]
+    return f"Heard: {', '.join(heard)}. {request.settings.get('temperature', '')}"
+
+
+def agent(**options: Any) -> Agent[str]:
+    """The agent of all these tests."""
+    return Agent(FunctionModel(answer), tools=[look, book], **options)
+
+
+async def recorded(**options: Any) -> Trace:
+    """The trace of a run."""
+    result = await agent(**options).run("go", settings=ChatSettings(seed=1))
+    assert result.trace is not None
+    assert result.output == "Heard: Paris is sunny, Rome is sunny, Rome is booked. "
+    ran.clear()
+    asked.clear()
+    return result.trace
+
+
+async def test_a_tool_result_is_patched() -> None:
+    """Its siblings stay recorded, what follows from it is live."""
+    trace = await recorded()
+    result = await fork(
+        trace, agent(), at="/agent/m0/t1", patch=Patch(result="Rome is flooded")
+    )
+    assert result.output == "Heard: Paris is sunny, Rome is flooded, Paris is booked. "
+    assert ran == ["book Paris"]
+    assert len(asked) == 2
+    assert asked[0].settings["seed"] == 1
+    assert result.trace is not None
+    assert result.trace.header["fork"] == {
+        "run": trace.run,
+        "at": "/agent/m0/t1",
+        "patch": {"result": "Rome is flooded"},
+    }
+    assert await replay(result.trace, agent()) == result
+
+
+async def test_without_a_patch_the_effect_is_done_again() -> None:
+    """A call at `at` runs again; the same answer makes the rest hold."""
+    trace = await recorded()
+    result = await fork(trace, agent(), at="/agent/m0/t0")
+    assert ran == ["look Paris"]
+    assert asked == []
+    assert result.output == "Heard: Paris is sunny, Rome is sunny, Rome is booked. "
+
+
+async def test_a_model_answer_is_patched() -> None:
+    """The calls of the patched answer are made; equal calls at their addresses hold."""
+    trace = await recorded()
+    call = ToolCall(id="x", name="look", arguments='{"city": "Oslo"}')
+    message = AssistantMessage(tool_calls=(call,))
+    result = await fork(trace, agent(), at="/agent/m1", patch=Patch(result=message))
+    assert ran == ["look Oslo"]
+    assert result.output == "Heard: Paris is sunny, Rome is sunny, Oslo is sunny. "
+    final = await fork(trace, agent(), at="/agent/m1", patch=Patch(result="Enough."))
+    assert final.output == "Enough."
+
+
+async def test_the_model_and_its_settings_change_from_there() -> None:
+    """Before `at` all stays recorded; from there on the model is asked with the new settings."""
+    trace = await recorded()
+    patch = Patch(settings=ChatSettings(temperature=0.5))
+    result = await fork(trace, agent(), at="/agent/m2", patch=patch)
+    assert result.output.endswith("booked. 0.5")
+    assert len(asked) == 1
+    assert ran == []
+    other = await fork(trace, agent(), at="/agent/m2", patch=Patch(model=ScriptedModel(["Bye."])))
+    assert other.output == "Bye."
+
+
+async def test_the_prompt_and_the_instructions_change() -> None:
+    """Without an address everything that depends on the change is live, from the start."""
+    trace = await recorded(instructions="Be kind.")
+    result = await fork(trace, agent(instructions="Be kind."), patch=Patch(prompt="stay"))
+    assert asked[0].messages[1].text == "stay"
+    assert len(asked) == 3
+    assert ran == []  # the same calls at the same addresses, with the same arguments
+    assert result.new_messages[0].text == "stay"
+    asked.clear()
+    await fork(trace, agent(instructions="Be kind."), patch=Patch(instructions="Be rude."))
+    assert asked[0].messages[0].text == "Be rude."
+
+
+async def test_a_tool_is_implemented_anew() -> None:
+    """All its calls run, and what follows from other results is live."""
+    trace = await recorded()
+
+    @tool(name="look", effect="read")
+    async def look_again(city: str) -> str:
+        """Look at a city."""
+        ran.append(f"again {city}")
+        return f"{city} is {'flooded' if city == 'Rome' else 'sunny'}"
+
+    result = await fork(trace, agent(), patch=Patch(tools=[look_again]))
+    assert sorted(ran) == ["again Paris", "again Rome", "book Paris"]
+    assert "Rome is flooded" in result.output
+
+
+async def test_a_message_of_a_request_is_patched() -> None:
+    """What it came from is changed, so the history has it too."""
+    trace = await recorded()
+    result = await fork(
+        trace, agent(), at="/agent/m1", patch=Patch(messages={3: "Rome is flooded"})
+    )
+    assert result.messages[3].text == "Rome is flooded"
+    assert result.output == "Heard: Paris is sunny, Rome is flooded, Paris is booked. "
+    result = await fork(trace, agent(), at="/agent/m2", patch=Patch(messages={0: "Go now."}))
+    assert result.messages[0].text == "Go now."
+    assert len(asked) == 3  # the second fork asked once more
+    with pytest.raises(ConfigurationError, match="has 4 messages, counted from 0"):
+        await fork(trace, agent(), at="/agent/m1", patch=Patch(messages={4: "x"}))
+
+
+async def test_a_place_inside_a_sub_agent() -> None:
+    """The tool runs again to get there; what its agent did before is answered from the trace."""
+    inner = agent(name="inner")
+
+    @tool
+    async def ask(context: RunContext, prompt: str) -> str:
+        """Ask another agent."""
+        ran.append("ask")
+        return (await context.run(inner, prompt)).output
+
+    script: list[Any] = [[("ask", {"prompt": "go"}), ("look", {"city": "Bern"})], "done"]
+    trace = (await Agent(ScriptedModel(script), tools=[ask, look]).run("go")).trace
+    assert trace is not None
+    ran.clear()
+    asked.clear()
+    outer = Agent(ScriptedModel(["done differently"]), tools=[ask, look])
+    result = await fork(
+        trace,
+        outer,
+        at="/agent/m0/t0/inner/m0/t1",
+        patch=Patch(result="Rome is flooded"),
+    )
+    assert ran == ["ask", "book Paris"]
+    assert len(asked) == 2
+    assert "Rome is flooded" in result.messages[2].text
+    assert result.output == "done differently"
+
+
+async def test_tools_may_be_kept_from_running() -> None:
+    """`by_effect` runs what only reads; what may not run and was not recorded is refused."""
+    trace = await recorded()
+    with pytest.raises(ReplayDivergence, match="book was not called so"):
+        await fork(
+            trace,
+            agent(),
+            at="/agent/m0/t1",
+            patch=Patch(result="Rome is flooded"),
+            tools="by_effect",
+        )
+    assert ran == []
+
+
+async def test_a_decision_is_patched() -> None:
+    """A call that was denied then is approved in the fork."""
+
+    @tool(approval=True)
+    async def buy() -> str:
+        """Buy it."""
+        ran.append("buy")
+        return "bought"
+
+    def buying(request: ModelRequest) -> Any:
+        said = request.messages[-1].text
+        return [("buy", {})] if said == "go" else said
+
+    made = Agent(FunctionModel(buying), tools=[buy])
+    result = await made.run("go", approver=lambda pending: Decision.deny("no"))
+    assert result.output == "Denied: no"
+    assert result.trace is not None
+    ran.clear()
+    forked = await fork(
+        result.trace, made, at="/agent/m0/t0", patch=Patch(result=Decision.approve())
+    )
+    assert forked.output == "bought"
+    assert ran == ["buy"]
+
+
+async def test_mistakes_are_said_before_anything_runs() -> None:
+    """Addresses, patches and tools that do not fit."""
+    trace = await recorded()
+    for options, text in (
+        ({}, "changes nothing"),
+        ({"patch": Patch(result="x")}, "need at=ADDRESS"),
+        ({"at": "/agent/m7"}, r"nothing at '/agent/m7'; the closest: /agent/m"),
+        ({"at": "/agent/m0", "patch": Patch(result={"role": "user", "content": "x"})}, "model"),
+        ({"at": "/agent/m0/t0", "patch": Patch(messages={0: "x"})}, "address of a model call"),
+        ({"patch": Patch(tools=[tool(answer_nothing)])}, "a tool 'answer_nothing', which"),
+    ):
+        with pytest.raises(ConfigurationError, match=text):
+            await fork(trace, agent(), **options)  # type: ignore[arg-type]
+    assert ran == []
+    assert asked == []
+
+
+def answer_nothing() -> None:
+    """Do nothing."""
+
+
+async def test_an_edited_agent_is_refused_before_the_place() -> None:
+    """Where the recording is to hold, the agent has to be the one that was recorded."""
+    trace = await recorded()
+    smaller = Agent(FunctionModel(answer), tools=[look, book], limits=None, name="other")
+    with pytest.raises(ConfigurationError, match="other"):
+        await fork(trace, smaller, at="/other/m1")
