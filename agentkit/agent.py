@@ -21,7 +21,7 @@ from agentkit.assembly import (
     sources,
 )
 from agentkit.driver import Driver, Program
-from agentkit.effects import Decision, PendingCall
+from agentkit.effects import Address, Decision, PendingCall
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, ignore
 from agentkit.history import check_history, repair_history
@@ -249,7 +249,7 @@ class Agent(Generic[OutputT]):
         self,
         trace: Trace | str | os.PathLike[str],
         *,
-        decisions: Mapping[str, Decision | bool] | None = None,
+        decisions: Mapping[str, Decision | bool] | Mapping[Address, Decision | bool] | None = None,
         deps: object = None,
         settings: ChatSettings | None = None,
         limits: Limits | None = None,
@@ -505,7 +505,7 @@ def prompt_messages(prompt: Prompt) -> tuple[UserMessage, ...]:
 
 
 def _deciding(
-    decisions: Mapping[str, Decision | bool],
+    decisions: Mapping[str, Decision | bool] | Mapping[Address, Decision | bool],
     approver: Approver | None,
     waiting: Sequence[PendingCall],
 ) -> Approver:

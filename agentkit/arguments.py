@@ -42,8 +42,6 @@ def _load(text: str, repairs: tuple[str, ...]) -> tuple[JsonObject, tuple[str, .
         return {}, (*repairs, "nothing was sent where an object belongs")
     try:
         value = decode(stripped)
-    except _Ambiguous as error:
-        raise InvalidArguments(f"The arguments are ambiguous: {error}. Nothing was run.") from None
     except RecursionError:
         raise InvalidArguments("The arguments are nested too deeply. Nothing was run.") from None
     except ValueError as error:
@@ -59,16 +57,15 @@ def _load(text: str, repairs: tuple[str, ...]) -> tuple[JsonObject, tuple[str, .
     return value, repairs
 
 
-class _Ambiguous(ValueError):
-    """Valid JSON with two meanings."""
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> JsonObject:
     result = dict(pairs)
     if len(result) < len(pairs):
         for key, value in pairs:
             if result[key] != value or type(result[key]) is not type(value):
-                raise _Ambiguous(f"the key {key!r} stands there twice, with different values")
+                raise InvalidArguments(
+                    f"The arguments are ambiguous: the key {key!r} stands there twice, with "
+                    "different values. Nothing was run."
+                ) from None
     return result
 
 
@@ -90,7 +87,7 @@ _strictly = functools.partial(
     parse_float=_finite,
 )
 decode = _strictly().decode
-"""Reads JSON and nothing else: no NaN, and no key twice with different values."""
+"""Reads JSON and nothing else: no NaN (ValueError), no key with two values (InvalidArguments)."""
 _decode_lenient = _strictly(strict=False).decode  # line breaks inside strings
 
 _TOKEN = re.compile(
@@ -124,8 +121,6 @@ def _repair(text: str, error: ValueError) -> tuple[Any, tuple[str, ...]]:
         notes.add("text around it")
     try:
         value = _decode_lenient("".join(tokens))
-    except _Ambiguous as twice:
-        raise InvalidArguments(f"The arguments are ambiguous: {twice}. Nothing was run.") from None
     except (ValueError, RecursionError):
         raise _not_json(text, error) from None
     return value, tuple(sorted(notes)) or ("line breaks inside a string",)

@@ -171,7 +171,7 @@ async def run_call(
     *,
     emit: Emit,
     redact: Redactor,
-) -> ToolOutcome:
+) -> ToolOutcome | Interrupt:
     """Run one tool call to its outcome. Raises nothing but cancellation."""
     call = invocation.call
     tool = tools.get(call.name)
@@ -184,23 +184,40 @@ async def run_call(
     if arguments.repairs:
         text = "; ".join(arguments.repairs)
         emit(Warned(at=invocation.at, code="repaired_arguments", text=text))
+
+    def attempts() -> Awaitable[ToolOutcome]:
+        return _attempts(tool, arguments, invocation, context, emit=emit, redact=redact)
+
+    # Without a context a function cannot run agents.
+    alone = not _knows_run(arguments)
     gate = shared_gate(tool, tool.concurrency)
     async with nullcontext() if gate is None else inside.through(gate):
-        while True:
-            outcome = await _attempt(tool, arguments, invocation, context, redact)
-            failed = outcome.error is not None and outcome.error.exception
-            # A ToolError is an answer, not an accident: trying again would not change it.
-            accident = outcome.status == "timeout" or (failed and not isinstance(failed, ToolError))
-            if not accident:
-                return outcome
-            if context.attempt >= tool.retries:
-                break
-            text = f"{call.name} is tried again: {outcome.message.text}"
-            emit(Warned(at=invocation.at, code="tool_retried", text=text))
-            context = replace(context, attempt=context.attempt + 1)
-    if isinstance(failed, BaseException):
-        _report(invocation, failed, redact, emit)
-    return outcome
+        return await (attempts() if alone else inside.hold(attempts))
+
+
+async def _attempts(
+    tool: Tool[..., Any],
+    arguments: Arguments,
+    invocation: ToolInvocation,
+    context: RunContext[Any],
+    *,
+    emit: Emit,
+    redact: Redactor,
+) -> ToolOutcome:
+    """Try as often as the tool says; developers are told how it failed in the end."""
+    while True:
+        outcome = await _attempt(tool, arguments, invocation, context, redact)
+        failed = outcome.error.exception if outcome.error is not None else None
+        # A ToolError is an answer, not an accident: trying again would not change it.
+        if isinstance(failed, ToolError) or outcome.status == "ok":
+            return outcome
+        if context.attempt >= tool.retries:
+            if failed is not None:
+                _report(invocation, failed, redact, emit)
+            return outcome
+        text = f"{invocation.call.name} is tried again: {outcome.message.text}"
+        emit(Warned(at=invocation.at, code="tool_retried", text=text))
+        context = replace(context, attempt=context.attempt + 1)
 
 
 async def _attempt(
@@ -211,13 +228,13 @@ async def _attempt(
     redact: Redactor,
 ) -> ToolOutcome:
     try:
-        with anyio.move_on_after(tool.timeout):
+        with nullcontext() if tool.timeout is None else anyio.move_on_after(tool.timeout):
             value = await tool.invoke(arguments, context)
             return outcome_of(invocation, "ok", tool.render(value))
     except ToolError as error:
         return outcome_of(invocation, "error", error.message, error)
     except (Exception, SystemExit) as error:  # argparse, for one, ends programs
-        if INJECTED in (*arguments.args, *arguments.kwargs.values()):
+        if _knows_run(arguments):
             explain(error, context)
         text = redact(f"{type(error).__name__}: {said(error)}")
         return outcome_of(invocation, "error", text, error, fatal=tool.on_error == "raise")
@@ -225,6 +242,10 @@ async def _attempt(
     if not is_async(tool.function):
         text += " It may still be at work, but its result will not be seen."
     return outcome_of(invocation, "timeout", text)
+
+
+def _knows_run(arguments: Arguments) -> bool:
+    return INJECTED in (*arguments.args, *arguments.kwargs.values())
 
 
 def _report(invocation: ToolInvocation, error: BaseException, redact: Redactor, emit: Emit) -> None:

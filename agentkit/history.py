@@ -57,11 +57,13 @@ def check_history(messages: Sequence[Message]) -> None:
     for index, message in enumerate(messages):
         if isinstance(message, ToolMessage):
             if not waiting or waiting[-1].id != message.call_id:
-                raise _invalid(_misplaced(message, waiting), index)
+                expected = f"the answer to {waiting[-1].id!r}" if waiting else "no call is open"
+                answer = f"The tool message answers {message.call_id!r}"
+                raise _invalid(f"{answer} where {expected} is expected", index)
             waiting.pop()
             continue
         if waiting:
-            raise _invalid(_unanswered(waiting[-1]), asked_at)
+            raise _unanswered(waiting[-1], asked_at)
         if isinstance(message, AssistantMessage):
             if _says_nothing(message):
                 raise _invalid("The assistant message is empty", index)
@@ -70,7 +72,7 @@ def check_history(messages: Sequence[Message]) -> None:
                 ids = [call.id for call in message.tool_calls]
                 raise _invalid(f"Two calls of one message have one id: {ids!r}", index)
     if waiting:
-        raise _invalid(_unanswered(waiting[-1]), asked_at)
+        raise _unanswered(waiting[-1], asked_at)
 
 
 def repair_history(messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -115,13 +117,8 @@ def _invalid(problem: str, index: int) -> InvalidHistory:
     )
 
 
-def _unanswered(call: ToolCall) -> str:
-    return f"The call {call.id!r} of {call.name} is not answered right after it"
-
-
-def _misplaced(message: ToolMessage, waiting: Sequence[ToolCall]) -> str:
-    expected = f"the answer to {waiting[-1].id!r}" if waiting else "no call is open"
-    return f"The tool message answers {message.call_id!r} where {expected} is expected"
+def _unanswered(call: ToolCall, index: int) -> InvalidHistory:
+    return _invalid(f"The call {call.id!r} of {call.name} is not answered right after it", index)
 
 
 def _with_unique_ids(message: AssistantMessage) -> AssistantMessage:
@@ -229,19 +226,12 @@ def summarise(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Parts:
-    """A history, parted before its last messages.
+    """A history, parted before its last messages."""
 
-    Attributes:
-        system: The system messages before the tail.
-        old: What else stands before the tail, without the question.
-        question: The user message that the tail belongs to, if the tail begins without one.
-        tail: The last messages; it begins with no answer.
-    """
-
-    system: tuple[Message, ...]
-    old: tuple[Message, ...]
-    question: tuple[Message, ...]
-    tail: tuple[Message, ...]
+    system: tuple[Message, ...]  # all system messages before the tail
+    old: tuple[Message, ...]  # what else stands before the tail, without the question
+    question: tuple[Message, ...]  # the user message of a tail that begins without one
+    tail: tuple[Message, ...]  # the last messages; it begins with no answer
 
 
 def _parted(messages: Sequence[Message], n: int) -> _Parts:

@@ -9,14 +9,7 @@ from typing import Any
 
 from agentkit.messages import JsonObject, is_array, is_object
 
-__all__ = [
-    "at",
-    "definitions",
-    "mapped",
-    "ref_name",
-    "subschemas",
-    "tidied",
-]
+__all__ = ["at", "definitions", "mapped", "ref_name", "subschemas", "tidied"]
 
 _ONE = (
     *("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames"),

@@ -48,7 +48,6 @@ __all__ = [
     "message_from_json",
     "messages_from_json",
     "part_from_json",
-    "text_of",
 ]
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -156,13 +155,6 @@ def part_from_json(data: Mapping[str, Any]) -> Part:
             return OtherPart(data=dict(data))
 
 
-def text_of(content: Content | None) -> str:
-    """The text of a message's content: its text parts joined, other parts left out."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "".join(part.text for part in content if isinstance(part, TextPart))
-
-
 # Messages
 
 
@@ -185,16 +177,17 @@ class _Message(_Encoded):
 
     @property
     def text(self) -> str:
-        """The text parts joined; empty when there are none."""
-        return text_of(self.content)
+        """The text parts joined, other parts left out; empty when there are none."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content or () if isinstance(part, TextPart))
 
     def to_json(self) -> JsonObject:
         """The chat-completions form; `content` is always there, null when absent."""
-        content = self.content
-        if isinstance(content, tuple):
-            data: JsonObject = {"role": self._role, "content": [part.to_json() for part in content]}
-        else:
-            data = {"role": self._role, "content": content}
+        content: Any = self.content
+        if content is not None and not isinstance(content, str):
+            content = [part.to_json() for part in content]
+        data: JsonObject = {"role": self._role, "content": content}
         return data if self.name is None else data | {"name": self.name}
 
 

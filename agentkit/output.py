@@ -7,6 +7,7 @@ uses it directly.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
@@ -17,13 +18,7 @@ from pydantic.errors import PydanticUserError
 from agentkit.annotations import accepted
 from agentkit.arguments import load
 from agentkit.errors import ConfigurationError, InvalidArguments
-from agentkit.messages import (
-    AssistantMessage,
-    JsonObject,
-    OutputFormat,
-    ToolCall,
-    ToolDefinition,
-)
+from agentkit.messages import AssistantMessage, JsonObject, OutputFormat, ToolCall, ToolDefinition
 from agentkit.models.profiles import OutputMode, Profile
 from agentkit.partial import PartialOutput
 from agentkit.raw_schema import compiled, pointer
@@ -91,17 +86,14 @@ class OutputSpec(Generic[OutputT]):
 
     def read(self, message: AssistantMessage) -> Accepted[OutputT] | Rejected:
         """Look for the output in what the model said."""
-        if self.tool is not None:
-            return self._read_calls(message, self.tool.name)
-        if message.tool_calls or not message.text:
-            return Rejected()
-        return self._verdict(message.text, None)
-
-    def _read_calls(self, message: AssistantMessage, name: str) -> Accepted[OutputT] | Rejected:
+        if self.tool is None:
+            if message.tool_calls or not message.text:
+                return Rejected()
+            return self._verdict(message.text, None)
         for call in message.tool_calls:
-            if call.name == name:
+            if call.name == self.tool.name:
                 return self._verdict(call.arguments, call)
-        problem = f"Give your final answer by calling the tool {name}."
+        problem = f"Give your final answer by calling the tool {self.tool.name}."
         return Rejected(text=message.text, problem=problem)
 
     def _verdict(self, text: str, call: ToolCall | None) -> Accepted[OutputT] | Rejected:
@@ -237,5 +229,4 @@ def spec_of_schema(
 def _name(output: Any) -> str:
     """The schema's name on the wire: letters, digits, _ and -, at most 64 of them."""
     name = getattr(output, "__name__", "output")
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)
-    return kept[:64] or "output"
+    return re.sub("[^a-zA-Z0-9_-]", "_", name)[:64] or "output"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agentkit.errors import InvalidTool
@@ -21,7 +21,7 @@ __all__ = ["RawSchema", "compiled", "pointer"]
 
 
 class RawSchema:
-    """An `ArgumentSchema` from a JSON Schema; the function takes its properties by keyword.
+    """As `FunctionSchema`, from a JSON Schema; the function takes its properties by keyword.
 
     Drafts 2020-12 (default), 2019-09, 7, 6 and 4, told apart by `$schema`.
     References lead nowhere outside the schema: nothing is fetched.
@@ -29,8 +29,7 @@ class RawSchema:
     Args:
         name: The tool's, for errors.
         schema: A JSON Schema of an object.
-        function: What is called. Its annotations are not looked at, save for the context.
-        injected: The class whose annotation marks the parameter that a run fills in.
+        signature: Of what is called. Of its annotations only the context's is looked at.
 
     Raises:
         InvalidTool: The schema is not valid, or the function does not take its properties.
@@ -39,19 +38,12 @@ class RawSchema:
     description = ""
     warnings: tuple[str, ...] = ()
 
-    def __init__(
-        self,
-        name: str,
-        schema: JsonObject,
-        function: Callable[..., Any],
-        *,
-        injected: type,
-    ) -> None:
+    def __init__(self, name: str, schema: JsonObject, signature: Signature) -> None:
         schema = {"type": "object", "properties": {}, **schema}
         if schema["type"] != "object":
             raise _invalid(name, f"is of type {schema['type']!r}; arguments are an object")
-        self._signature = Signature(function, injected=injected, typed=False)
-        parameters = self._signature.parameters
+        self._signature = signature
+        parameters = signature.parameters
         takes_more = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
         shown, required = {*schema["properties"]}, {*schema.get("required", ())}
         plain = [p for p in parameters if p.kind not in STARS]
@@ -65,11 +57,8 @@ class RawSchema:
         }
         for how, names in wrong.items():
             if names:
-                raise InvalidTool(
-                    f"{describe(function)} {how} {', '.join(sorted(names))} of the schema of tool "
-                    f"{name!r}.",
-                    tool=name,
-                )
+                problem = f"{describe(signature.function)} {how} {', '.join(sorted(names))}"
+                raise InvalidTool(f"{problem} of the schema of tool {name!r}.", tool=name)
         validator = compiled(name, schema)
         self.checker: Checker = _Checker(validator, schema, closed=not takes_more)
 

@@ -40,32 +40,22 @@ PATTERNS: Mapping[str, str] = {
 PLACEHOLDER = re.compile(r"⟦([a-z_]+):[0-9a-f]{8}⟧")
 
 # What a text must have to hold a secret of a kind: looking for that costs a hundredth of
-# what the patterns cost, and few texts have it. Most kinds begin with a short word that
-# is joined to a long one.
-_JOINED = re.compile(r"[-_][A-Za-z0-9_-]{9}")
-_JOINED_MARKS: Mapping[str, str] = {
-    "api_key": "sk- sk_ pk- pk_ rk- rk_ xai- xai_ fw- fw_ r8- r8_ nvapi hf_",
-    "github_token": "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_",
-    "slack_token": "xox",
-    "private_key": "-----BEGIN",
-}
+# what the patterns cost, and few texts have it.
 _MARKS: Mapping[str, str] = {
-    "api_key": "AIza",
-    "url_password": "://",
-    "aws_key": "IA",
-    "bearer": "earer",
-    "jwt": "eyJ",
+    "AIza": "api_key",
+    "://": "url_password",
+    "IA": "aws_key",
+    "earer ": "bearer",
+    "eyJ": "jwt",
+    "-----BEGIN": "private_key",
 }
-
-
-def _flags(marks: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
-    kinds = [*PATTERNS]
-    return tuple(
-        (mark, 1 << kinds.index(kind)) for kind, words in marks.items() for mark in words.split()
-    )
-
-
-_FLAGS, _JOINED_FLAGS = _flags(_MARKS), _flags(_JOINED_MARKS)
+_JOINED = re.compile(
+    r"[-_](?<=(?:sk|pk|rk|ai|fw|r8|pi|hf|hp|ho|hu|hs|hr|at|x[abeoprs]).)[A-Za-z0-9_-]{9}"
+)
+"""How the other keys begin: the end of a short word, joined to a long one."""
+_FLAG = {kind: 1 << number for number, kind in enumerate(PATTERNS)}
+_FLAGS = tuple((mark, _FLAG[kind]) for mark, kind in _MARKS.items())
+_JOINED_FLAGS = _FLAG["api_key"] | _FLAG["github_token"] | _FLAG["slack_token"]
 _SHORTEST = 15
 """Characters of the shortest secret that the patterns know, but for those with an `@` after."""
 _BINARY = re.compile(r"(?:data:[\w.+-]+/[\w.+-]+;base64,)?[A-Za-z0-9+/=\r\n]+")
@@ -91,9 +81,22 @@ def _process_key() -> bytes:
 @functools.cache
 def _known(flags: int) -> re.Pattern[str]:
     """The kinds of these flags, and before them what is a placeholder already."""
-    kinds = [item for number, item in enumerate(PATTERNS.items()) if flags & 1 << number]
+    kinds = [(kind, pattern) for kind, pattern in PATTERNS.items() if flags & _FLAG[kind]]
     one_of = "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in kinds)
     return re.compile(f"⟦[a-z_]+:[0-9a-f]{{8}}⟧|{one_of}")
+
+
+def _suspected(text: str) -> int:
+    """The kinds of secrets that a text may hold, as flags."""
+    if len(text) < _SHORTEST and "@" not in text:
+        return 0
+    flags = 0
+    for mark, flag in _FLAGS:
+        if mark in text:
+            flags |= flag
+    if ("-" in text or "_" in text) and _JOINED.search(text):
+        flags |= _JOINED_FLAGS
+    return flags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -161,20 +164,14 @@ class Redactor:
             text = self._without_fields(text)
         for kind, pattern in self._own:
             text = pattern.sub(functools.partial(self._placed, kind), text)
-        size = len(text)
-        if size < _SHORTEST and "@" not in text:
-            return text
-        flags = 0
-        for mark, flag in _FLAGS:
-            if mark in text:
-                flags |= flag
-        if ("-" in text or "_" in text) and _JOINED.search(text):
-            for mark, flag in _JOINED_FLAGS:
-                if mark in text:
-                    flags |= flag
-        if not flags or (size > _LONG and _BINARY.fullmatch(text)):
+        flags = _suspected(text)
+        if not flags or (len(text) > _LONG and _BINARY.fullmatch(text)):
             return text
         return _known(flags).sub(self._placeholder, text)
+
+    def passes(self, text: str) -> bool:
+        """Whether there is certainly nothing to be replaced in a text, or in texts as JSON."""
+        return not (self._own or self.paths or _suspected(text))
 
     def secret(self, text: str, kind: str) -> str:
         """The placeholder of a text that is known to be a secret."""

@@ -10,20 +10,9 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from agentkit.errors import ToolError
-from agentkit.messages import (
-    AudioPart,
-    Content,
-    FilePart,
-    ImagePart,
-    OtherPart,
-    Part,
-    TextPart,
-    is_object,
-)
+from agentkit.messages import Content, Part, TextPart, is_object
 
 __all__ = ["cut", "render"]
-
-_PARTS = (TextPart, ImagePart, AudioPart, FilePart, OtherPart)
 
 
 def render(value: Any, max_output: int | None) -> Content:
@@ -64,12 +53,12 @@ def cut(text: str, size: int | None) -> str:
 
 def _parts(value: Any) -> tuple[Part, ...] | None:
     """The parts of a value that is one, or a sequence of parts and text with at least one part."""
-    if isinstance(value, _PARTS):
+    if isinstance(value, Part):
         return (value,)
     items = _sequence(value)
-    if not any(isinstance(item, _PARTS) for item in items):
+    if not any(isinstance(item, Part) for item in items):
         return None
-    if not all(isinstance(item, (str, *_PARTS)) for item in items):
+    if not all(isinstance(item, (str, Part)) for item in items):
         return None
     return tuple(TextPart(text=item) if isinstance(item, str) else item for item in items)
 

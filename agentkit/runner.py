@@ -319,15 +319,13 @@ class LiveHandler:
         scope.meter.tool_calls += 1
         context = self._context(invocation.at)
         with opened(scope.meter.open, invocation.at) as inside:
-            outcome = await inside.hold(
-                lambda: run_call(
-                    invocation,
-                    self.program.tools,
-                    context,
-                    inside,
-                    emit=scope.emit,
-                    redact=scope.redact,
-                )
+            outcome = await run_call(
+                invocation,
+                self.program.tools,
+                context,
+                inside,
+                emit=scope.emit,
+                redact=scope.redact,
             )
         if isinstance(outcome, Interrupt):
             return outcome

@@ -14,8 +14,7 @@ import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import pydantic
 from pydantic import AliasChoices, ConfigDict, GetCoreSchemaHandler, TypeAdapter
@@ -25,65 +24,23 @@ from pydantic_core import CoreSchema, core_schema, to_jsonable_python
 
 from agentkit.annotations import accepted, fields, unpacked
 from agentkit.docstrings import Docstring, parse
-from agentkit.errors import InvalidTool
 from agentkit.json_schema import subschemas, tidied
 from agentkit.messages import JsonObject
-from agentkit.signatures import EMPTY, STARS, Parameter, Signature, Unresolved, describe
-from agentkit.validation import Checker, TypeChecker
+from agentkit.signatures import EMPTY, STARS, Parameter, Signature, describe, refused
+from agentkit.validation import TypeChecker
 
-__all__ = ["ArgumentSchema", "FunctionSchema"]
+__all__ = ["FunctionSchema"]
 
-_VAR_POSITIONAL, _VAR_KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+_VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 _CLASSES_READ = 16  # Python before 3.13 parses a whole module for each class's docstrings
 _UNFIT = (pydantic.PydanticUserError, TypeError, ValueError, NameError, RecursionError)
 
 
-class ArgumentSchema(Protocol):
-    """What a tool has to know of its arguments, wherever that comes from."""
-
-    @property
-    def description(self) -> str:
-        """What the model is told of the tool, if nobody says otherwise."""
-        ...
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the author should know."""
-        ...
-
-    @property
-    def checker(self) -> Checker:
-        """Validates arguments, and holds their JSON Schema; its values are for `bind`."""
-        ...
-
-    def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Validated values as positional and keyword arguments; see `Signature.bind`."""
-        ...
-
-
 class FunctionSchema:
-    """An `ArgumentSchema` from a function's types and docstring.
+    """What a tool has to know of its arguments, from a function's types and docstring."""
 
-    Args:
-        function: Any callable.
-        injected: The class whose annotation marks the parameter that a run fills in.
-        method: Whether the first parameter is bound later.
-        scope: The frame that defines the function; its local names may be in annotations.
-
-    Raises:
-        InvalidTool: See `Signature`.
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        *,
-        injected: type,
-        method: bool = False,
-        scope: FrameType | None = None,
-    ) -> None:
-        self.function = function
-        self.signature = Signature(function, injected=injected, method=method, scope=scope)
+    def __init__(self, signature: Signature) -> None:
+        self._signature = signature
 
     @property
     def description(self) -> str:
@@ -96,7 +53,7 @@ class FunctionSchema:
         return self._built.warnings
 
     @property
-    def checker(self) -> Checker:
+    def checker(self) -> TypeChecker:
         """Validates arguments; its values are for `bind`.
 
         Raises:
@@ -108,15 +65,15 @@ class FunctionSchema:
         """Validated values as positional and keyword arguments; see `Signature.bind`."""
         built = self._built
         made = {key: make() for key, make in built.fallbacks.items() if key not in values}
-        return self.signature.bind({**made, **values}, built.keys)
+        return self._signature.bind({**made, **values}, built.keys)
 
     @functools.cached_property
     def _docstring(self) -> Docstring:
-        return parse(_doc(self.function))
+        return parse(_doc(self._signature.function))
 
     @functools.cached_property
     def _built(self) -> _Built:
-        shown = [p for p in self.signature.parameters if not p.injected]
+        shown = [p for p in self._signature.parameters if not p.injected]
         warnings: list[str] = []
         try:
             properties = [_property(p) for p in shown]
@@ -147,11 +104,12 @@ class FunctionSchema:
                 reason = re.split(r"\n|\. Set `arbitrary", str(error))[0].rstrip(".")
                 needed = one.default is EMPTY or isinstance(one.default, FieldInfo)
                 if needed and one.kind not in STARS:
-                    raise InvalidTool(
-                        f"Parameter {one.name!r} of {describe(self.function)} is nothing that a "
+                    function = self._signature.function
+                    raise refused(
+                        function,
+                        f"Parameter {one.name!r} of {describe(function)} is nothing that a "
                         f"model can send: {reason}. Give it a type with a JSON form, or a default "
                         "(then the model does not see it).",
-                        tool=getattr(self.function, "__name__", None),
                     ) from error
                 warnings.append(f"The model does not see parameter {one.name!r}: {reason}.")
             else:
@@ -176,25 +134,15 @@ def _doc(function: Any) -> str | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Property:
-    """A parameter as the model sees it.
-
-    Attributes:
-        parameter: The parameter.
-        key: Its name in the schema: the parameter's, or its alias.
-        type: What pydantic is given.
-        required: Whether it has to be sent.
-        default: What the model is told, EMPTY for nothing.
-        fallback: Makes the value when nothing was sent and Python's default will not do.
-        text: A description that goes before the docstring's.
-    """
+    """A parameter as the model sees it."""
 
     parameter: Parameter
-    key: str
-    type: Any
+    key: str  # the parameter's name, or its alias
+    type: Any  # what pydantic is given
     required: bool = False
-    default: Any = EMPTY
-    fallback: Callable[[], Any] | None = None
-    text: str | None = None
+    default: Any = EMPTY  # what the model is told
+    fallback: Callable[[], Any] | None = None  # where Python's default will not do
+    text: str | None = None  # a description that goes before the docstring's
 
     def describe(self, schema: JsonObject, docstring: Docstring) -> None:
         """Add description and default to the property's schema."""
@@ -217,13 +165,12 @@ class _Built:
 
 
 def _property(parameter: Parameter) -> _Property:
-    if isinstance(parameter.annotation, Unresolved):
-        raise TypeError(parameter.annotation.reason)
+    if isinstance(parameter.annotation, TypeError):
+        raise parameter.annotation
     name, hint, default = parameter.name, accepted(parameter.annotation), parameter.default
-    if parameter.kind is _VAR_POSITIONAL:
-        return _Property(parameter=parameter, key=name, type=unpacked(hint) or list[hint])
-    if parameter.kind is _VAR_KEYWORD:
-        return _Property(parameter=parameter, key=name, type=hint)
+    if parameter.kind in STARS:
+        taken = hint if parameter.kind is _VAR_KEYWORD else unpacked(hint) or list[hint]
+        return _Property(parameter=parameter, key=name, type=taken)
     metadata = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
     if isinstance(default, FieldInfo) or any(isinstance(one, FieldInfo) for one in metadata):
         return _with_field(parameter, hint, default)
@@ -258,20 +205,17 @@ def _with_field(parameter: Parameter, hint: Any, default: Any) -> _Property:
     metadata = (*field.metadata, *([pydantic.Field(**said)] if said else ()))
     required = field.is_required()
     made = field.default_factory is not None
-    own = default is EMPTY or isinstance(default, FieldInfo)
+    ours = not required and (default is EMPTY or isinstance(default, FieldInfo))
+    make = functools.partial(field.get_default, call_default_factory=True, validated_data={})
     return _Property(
         parameter=parameter,
         key=alias if isinstance(alias, str) else parameter.name,
         type=typing.Annotated[(field.annotation, *metadata)] if metadata else field.annotation,
         required=required,
         default=EMPTY if required or made else field.default,
-        fallback=_fallback(field) if own and not required else None,
+        fallback=make if ours else None,
         text=field.description,
     )
-
-
-def _fallback(field: FieldInfo) -> Callable[[], Any]:
-    return lambda: field.get_default(call_default_factory=True, validated_data={})
 
 
 def _json_default(value: Any) -> Any:

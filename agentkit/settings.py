@@ -2,14 +2,89 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Literal, Protocol, cast
 
 from agentkit.errors import InvalidSetting
 from agentkit.messages import ForcedTool, ToolChoice, Usage
 
 __all__ = ["ChatSettings", "Limits", "Timeouts", "asked_of", "limits_of", "settings_of"]
+
+
+# Fields with their ranges
+
+
+def _checked(allowed: str, check: Callable[[Any], bool], default: Any = None) -> Any:
+    """A field that is None or passes `check`; `allowed` says it in words."""
+    return field(default=default, metadata={"allowed": allowed, "check": check})
+
+
+def _check(settings: Any) -> None:
+    for one in fields(settings):
+        value, allowed = getattr(settings, one.name), one.metadata["allowed"]
+        if value is not None and not one.metadata["check"](value):
+            raise _invalid(settings, one.name, allowed, expected=f"None or {allowed}")
+
+
+def _invalid(settings: Any, name: str, allowed: str, *, expected: str = "") -> InvalidSetting:
+    value = repr(getattr(settings, name))
+    text = f"{type(settings).__name__}.{name} is {value}; expected {expected or allowed}."
+    return InvalidSetting(text, field=name, value=value, allowed=allowed)
+
+
+_TYPES = {bool: "True or False", str: "text", Mapping: "a mapping"}
+
+
+def _is(kind: type) -> Any:
+    return _checked(_TYPES[kind], lambda v: isinstance(v, kind))
+
+
+def _one_of(*words: str) -> Any:
+    return _checked(" | ".join(map(repr, words)), lambda v: v in words)
+
+
+def _between(least: float, most: float) -> Any:
+    return _checked(f"{least}…{most}", lambda v: _number(v) and least <= v <= most)
+
+
+def _at_least(least: float) -> Any:
+    return _checked(f"a number >= {least}", lambda v: _number(v) and v >= least)
+
+
+def _whole(least: int, most: float = math.inf, default: int | None = None) -> Any:
+    allowed = f"an integer >= {least}" if most == math.inf else f"an integer {least}…{most}"
+    return _checked(allowed, lambda v: _integer(v) and least <= v <= most, default)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _texts(value: Any) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and all(isinstance(one, str) for one in cast(Sequence[Any], value))
+    )
+
+
+def _biases(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        _number(one) and -100 <= one <= 100 for one in cast(Mapping[Any, Any], value).values()
+    )
+
+
+def _choice(value: Any) -> bool:
+    return isinstance(value, str) or isinstance(getattr(value, "name", None), str)
+
+
+# Settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,32 +111,20 @@ class Limits:
             embedded model. A large number never notices repetition.
     """
 
-    steps: int | None = 50
-    tool_calls: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    total_tokens: int | None = None
-    cost: float | None = None
-    output_bytes: int | None = None
-    seconds: float | None = None
-    parallel: int | None = None
-    repeats: int | None = None
+    steps: int | None = _whole(1, default=50)
+    tool_calls: int | None = _whole(0)
+    input_tokens: int | None = _whole(1)
+    output_tokens: int | None = _whole(1)
+    total_tokens: int | None = _whole(1)
+    cost: float | None = _at_least(0)
+    output_bytes: int | None = _whole(1)
+    seconds: float | None = _at_least(0)
+    parallel: int | None = _whole(1)
+    repeats: int | None = _whole(0)
 
     def __post_init__(self) -> None:
         """Check the values, before any I/O."""
-        for one in fields(self):
-            value: Any = getattr(self, one.name)
-            least = 0 if one.name in ("repeats", "tool_calls", "seconds", "cost") else 1
-            whole = one.name not in ("seconds", "cost")
-            kind = (_integer if whole else _number)(value)
-            if value is not None and not (kind and value >= least):
-                allowed = f"{'an integer' if whole else 'a number'} >= {least}"
-                raise InvalidSetting(
-                    f"Limits.{one.name} is {value!r}; expected None or {allowed}.",
-                    field=one.name,
-                    value=repr(value),
-                    allowed=allowed,
-                )
+        _check(self)
 
     def reached(self, used: Usage) -> tuple[str, float, float] | None:
         """The first limit that forbids another model call: its name, what is used, the maximum."""
@@ -104,66 +167,6 @@ class _Named(Protocol):
 
     @property
     def name(self) -> str: ...
-
-
-_Check: TypeAlias = Callable[[Any], bool]
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _checked(allowed: str, check: _Check) -> Any:
-    """A field that is None or passes `check`; `allowed` says it in words."""
-    return field(default=None, metadata={"allowed": allowed, "check": check})
-
-
-def _between(least: float, most: float) -> Any:
-    return _checked(f"{least}…{most}", lambda v: _number(v) and least <= v <= most)
-
-
-def _whole(least: int, most: int | None = None) -> Any:
-    allowed = f"an integer >= {least}" if most is None else f"an integer {least}…{most}"
-    top = float("inf") if most is None else most
-    return _checked(allowed, lambda v: _integer(v) and least <= v <= top)
-
-
-def _flag() -> Any:
-    return _checked("True or False", lambda v: isinstance(v, bool))
-
-
-def _text() -> Any:
-    return _checked("text", lambda v: isinstance(v, str))
-
-
-def _object() -> Any:
-    return _checked("a mapping", lambda v: isinstance(v, Mapping))
-
-
-def _one_of(*words: str) -> Any:
-    return _checked(" | ".join(map(repr, words)), lambda v: v in words)
-
-
-def _texts(value: Any) -> bool:
-    return (
-        isinstance(value, Sequence)
-        and not isinstance(value, str)
-        and all(isinstance(one, str) for one in cast(Sequence[Any], value))
-    )
-
-
-def _biases(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        _number(one) and -100 <= one <= 100 for one in cast(Mapping[Any, Any], value).values()
-    )
-
-
-def _is_choice(value: Any) -> bool:
-    return isinstance(value, str) or isinstance(getattr(value, "name", None), str)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -238,35 +241,35 @@ class ChatSettings:
         "a text or up to 4 texts", lambda v: isinstance(v, str) or (_texts(v) and len(v) <= 4)
     )
     seed: int | None = _checked("an integer", _integer)
-    logprobs: bool | None = _flag()
+    logprobs: bool | None = _is(bool)
     top_logprobs: int | None = _whole(0, 20)
     logit_bias: Mapping[str, float] | None = _checked("token id: -100…100", _biases)
     tool_choice: str | ForcedTool | _Named | None = _checked(  # noqa: RUF009 # makes a field
-        "'auto' | 'none' | 'required', a tool or its name", _is_choice
+        "'auto' | 'none' | 'required', a tool or its name", _choice
     )
-    keep_tool_choice: bool | None = _flag()
-    parallel_tool_calls: bool | None = _flag()
+    keep_tool_choice: bool | None = _is(bool)
+    parallel_tool_calls: bool | None = _is(bool)
     modalities: Sequence[Literal["text", "audio"]] | None = _checked(
         "'text' and 'audio'", lambda v: _texts(v) and set(v) <= {"text", "audio"}
     )
-    audio: Mapping[str, Any] | None = _object()
-    prediction: Mapping[str, Any] | None = _object()
+    audio: Mapping[str, Any] | None = _is(Mapping)
+    prediction: Mapping[str, Any] | None = _is(Mapping)
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = _one_of(
         "none", "minimal", "low", "medium", "high"
     )
-    metadata: Mapping[str, str] | None = _object()
-    store: bool | None = _flag()
-    user: str | None = _text()
-    safety_identifier: str | None = _text()
-    prompt_cache_key: str | None = _text()
-    service_tier: str | None = _text()
-    web_search_options: Mapping[str, Any] | None = _object()
-    structured_outputs: bool | None = _flag()
+    metadata: Mapping[str, str] | None = _is(Mapping)
+    store: bool | None = _is(bool)
+    user: str | None = _is(str)
+    safety_identifier: str | None = _is(str)
+    prompt_cache_key: str | None = _is(str)
+    service_tier: str | None = _is(str)
+    web_search_options: Mapping[str, Any] | None = _is(Mapping)
+    structured_outputs: bool | None = _is(bool)
     models: Sequence[str] | None = _checked("names of models", _texts)
-    route: str | None = _text()
-    provider: Mapping[str, Any] | None = _object()
+    route: str | None = _is(str)
+    provider: Mapping[str, Any] | None = _is(Mapping)
     transforms: Sequence[str] | None = _checked("names of transforms", _texts)
-    usage: Mapping[str, Any] | None = _object()
+    usage: Mapping[str, Any] | None = _is(Mapping)
     context_length_exceeded_behavior: Literal["truncate", "error"] | None = _one_of(
         "truncate", "error"
     )
@@ -274,20 +277,17 @@ class ChatSettings:
         "a mapping without 'messages' and 'stream'",
         lambda v: isinstance(v, Mapping) and not {"messages", "stream"} & {*cast(Any, v)},
     )
-    extra_headers: Mapping[str, str] | None = _object()
-    extra_query: Mapping[str, Any] | None = _object()
+    extra_headers: Mapping[str, str] | None = _is(Mapping)
+    extra_query: Mapping[str, Any] | None = _is(Mapping)
 
     def __post_init__(self) -> None:
         """Check every value, and translate the deprecated name."""
-        for one in fields(self):
-            value: Any = getattr(self, one.name)
-            if value is not None and not one.metadata["check"](value):
-                raise _invalid(one.name, value, one.metadata["allowed"])
+        _check(self)
         if self.top_logprobs is not None and not self.logprobs:
-            raise _invalid("top_logprobs", self.top_logprobs, "only together with logprobs=True")
+            raise _invalid(self, "top_logprobs", "only together with logprobs=True")
         if self.max_tokens is not None:
             if self.max_completion_tokens not in (None, self.max_tokens):
-                raise _invalid("max_tokens", self.max_tokens, "not beside max_completion_tokens")
+                raise _invalid(self, "max_tokens", "not beside max_completion_tokens")
             object.__setattr__(self, "max_completion_tokens", self.max_tokens)
             object.__setattr__(self, "max_tokens", None)
 
@@ -326,15 +326,6 @@ class ChatSettings:
                 return ForcedTool(name=name)
             case tool:
                 return ForcedTool(name=tool.name)
-
-
-def _invalid(name: str, value: Any, allowed: str) -> InvalidSetting:
-    return InvalidSetting(
-        f"ChatSettings.{name} is {value!r}; expected {allowed}.",
-        field=name,
-        value=repr(value),
-        allowed=allowed,
-    )
 
 
 def asked_of(settings: ChatSettings | None, limits: Limits | None) -> dict[str, Any]:

@@ -31,11 +31,11 @@ __all__ = [
     "STARS",
     "Parameter",
     "Signature",
-    "Unresolved",
     "defining_scope",
     "describe",
     "is_method",
     "name_of",
+    "refused",
 ]
 
 EMPTY: Any = inspect.Parameter.empty
@@ -56,20 +56,16 @@ INJECTED = _Injected()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parameter:
-    """One parameter. `annotation` is evaluated; `default` is EMPTY where there is none."""
+    """One parameter. `default` is EMPTY where there is none.
+
+    `annotation` is evaluated, or is the TypeError that says why it cannot be.
+    """
 
     name: str
     kind: Any
     annotation: Any
     default: Any
     injected: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unresolved:
-    """Stands for an annotation that cannot be evaluated."""
-
-    reason: str
 
 
 def describe(function: Any) -> str:
@@ -81,6 +77,11 @@ def describe(function: Any) -> str:
     if code is None:
         return f"{name} of {getattr(inner, '__module__', None) or 'an unknown module'}"
     return f"{name} ({os.path.basename(code.co_filename)}:{code.co_firstlineno})"
+
+
+def refused(function: Any, text: str) -> InvalidTool:
+    """The error for a callable that cannot be a tool."""
+    return InvalidTool(text, tool=getattr(function, "__name__", None))
 
 
 class Signature:
@@ -119,57 +120,46 @@ class Signature:
         self._scope: FrameType | None = scope
         self._hints: dict[str, Any] = {}
         self._evaluate()
-        contexts = [p.name for p in raw if self._is_injected(p)]
+        contexts = [name for name, hint in self._hints.items() if _mentions(hint, injected)]
         if len(contexts) > 1:
-            raise InvalidTool(
-                f"{describe(function)} takes {injected.__name__} twice, as "
-                f"{' and '.join(contexts)}. Keep one.",
-                tool=getattr(function, "__name__", None),
-            )
+            twice = f"takes {injected.__name__} twice, as {' and '.join(contexts)}"
+            raise refused(function, f"{describe(function)} {twice}. Keep one.")
 
     @functools.cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         """The parameters, with every type evaluated that can be by now."""
         failed = self._evaluate()
         self._scope = None
+        hints = {**self._hints, **failed}
         return tuple(
             Parameter(
                 name=p.name,
                 kind=p.kind,
-                annotation=failed.get(p.name) or self._hints[p.name],
+                annotation=hints[p.name],
                 default=p.default,
-                injected=self._is_injected(p),
+                injected=_mentions(hints[p.name], self._injected),
             )
             for p in self._raw
         )
 
-    def _is_injected(self, parameter: inspect.Parameter) -> bool:
-        hint = self._hints.get(parameter.name, EMPTY)
-        if hint is not EMPTY:
-            return _mentions(hint, self._injected)
-        # The class, or what is in its brackets, may be imported for type checkers only.
-        name = rf"(\w+\.)*{self._injected.__name__}(\[.*\])?"
-        pattern = rf"{name}|{name} *\| *None|None *\| *{name}|(\w+\.)*Optional\[{name}\]"
-        return re.fullmatch(pattern, str(parameter.annotation).strip("'\" ")) is not None
-
-    def _evaluate(self) -> dict[str, Unresolved]:
+    def _evaluate(self) -> dict[str, TypeError]:
         """Evaluate what is not evaluated yet; returns what still cannot be."""
         names = _namespace(self.function, self._scope)
-        failed: dict[str, Unresolved] = {}
+        failed: dict[str, TypeError] = {}
         for p in self._raw:
             if p.name in self._hints:
                 continue
             try:
                 self._hints[p.name] = _evaluated(p.annotation, names)
             except Exception as error:  # an annotation is arbitrary code
-                if self._is_injected(p):
+                if _names(p.annotation, self._injected):
                     self._hints[p.name] = self._injected
                     continue
                 reason = (
                     f"its type {p.annotation!r} cannot be evaluated ({error}); define or import it "
                     "where the function is defined, not only under TYPE_CHECKING"
                 )
-                failed[p.name] = Unresolved(reason=reason)
+                failed[p.name] = TypeError(reason)
         if not failed:
             self._scope = None  # a frame keeps everything in it alive
         return failed
@@ -239,10 +229,10 @@ def _missing(function: Any, parameter: inspect.Parameter) -> InvalidTool:
         )
     elif getattr(function, "__name__", None) == "<lambda>":
         how = "A lambda cannot have annotations: make it a def."
-    return InvalidTool(
+    return refused(
+        function,
         f"Parameter {name!r} of {describe(function)} has no annotation, so the model cannot be "
         f"told what to send. {how}",
-        tool=getattr(function, "__name__", None),
     )
 
 
@@ -299,10 +289,10 @@ def _raw_parameters(function: Any) -> list[inspect.Parameter]:
     try:
         parameters = _own_parameters(function)
     except (ValueError, TypeError) as error:
-        raise InvalidTool(
+        raise refused(
+            function,
             f"The signature of {describe(function)} cannot be read: {error}. Wrap it in a "
             "function with annotated parameters.",
-            tool=getattr(function, "__name__", None),
         ) from error
     if isinstance(function, functools.partial):
         # What a partial holds is its author's, often a secret, and never the model's.
@@ -356,6 +346,13 @@ def _evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
     carrier.__annotations__ = {"it": annotation}
     hints = typing.get_type_hints(carrier, {}, names, include_extras=True)  # type: ignore[arg-type]
     return hints["it"]
+
+
+def _names(annotation: Any, cls: type) -> bool:
+    """As `_mentions`, of text: `cls`, or what is in its brackets, may not exist at run time."""
+    name = rf"(\w+\.)*{cls.__name__}(\[.*\])?"
+    pattern = rf"{name}|{name} *\| *None|None *\| *{name}|(\w+\.)*Optional\[{name}\]"
+    return re.fullmatch(pattern, str(annotation).strip("'\" ")) is not None
 
 
 def _mentions(hint: Any, cls: type) -> bool:

@@ -32,6 +32,8 @@ _NOTED = frozenset(
 _DROPPED = frozenset(
     "title $schema $id $comment $anchor discriminator deprecated readOnly writeOnly".split()
 )
+_KNOWN = _KEPT | _TRANSLATED | _NOTED | _DROPPED
+_ONLY_SAID = _NOTED | _DROPPED | {"description"}
 _FORMATS = frozenset("date-time time date duration email hostname ipv4 ipv6 uuid".split())
 _TYPES = frozenset("string number boolean integer object array null".split())
 _NULL: JsonObject = {"type": "null"}
@@ -125,10 +127,9 @@ class _Strict:
 
     def _schema(self, schema: Any, where: str) -> JsonObject:
         shown = where or "the root"
-        if not is_object(schema) or not schema.keys() - _DROPPED - _NOTED - {"description"}:
+        if not is_object(schema) or not schema.keys() - _ONLY_SAID:
             raise NotStrict(f"{shown} may be anything")
-        known = _KEPT | _TRANSLATED | _NOTED | _DROPPED
-        if unknown := {key for key in schema if key not in known and not key.startswith("x-")}:
+        if unknown := {key for key in schema.keys() - _KNOWN if not key.startswith("x-")}:
             raise NotStrict(f"{shown} uses {', '.join(sorted(unknown))}")
         schema = _merged(schema, shown)
         notes = _notes(schema)
@@ -180,8 +181,7 @@ def _merged(schema: JsonObject, where: str) -> JsonObject:
     if "allOf" not in schema:
         return schema
     parts, rest = schema["allOf"], {key: schema[key] for key in schema if key != "allOf"}
-    notes = _NOTED | _DROPPED | {"description"}
-    if len(parts) != 1 or not is_object(parts[0]) or parts[0].keys() & rest.keys() - notes:
+    if len(parts) != 1 or not is_object(parts[0]) or parts[0].keys() & rest.keys() - _ONLY_SAID:
         raise NotStrict(f"{where} combines schemas with allOf")
     return parts[0] | rest
 

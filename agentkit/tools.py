@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MethodType
@@ -22,7 +21,6 @@ from typing import (
     Literal,
     ParamSpec,
     TypeAlias,
-    TypedDict,
     TypeVar,
     cast,
     overload,
@@ -38,9 +36,10 @@ from agentkit.errors import InvalidTool, ToolError
 from agentkit.messages import Content, JsonObject, ToolDefinition
 from agentkit.raw_schema import RawSchema
 from agentkit.results import render
-from agentkit.schema import ArgumentSchema, FunctionSchema
-from agentkit.signatures import INJECTED, defining_scope, describe, is_method, name_of
+from agentkit.schema import FunctionSchema
+from agentkit.signatures import INJECTED, Signature, defining_scope, describe, is_method, name_of
 from agentkit.strict import NotStrict, strict_form
+from agentkit.tool_options import KEPT_AS, Approval, BehaviourOptions, ToolOptions, check_tool
 from agentkit.validation import fit
 
 __all__ = [
@@ -63,15 +62,7 @@ SelfT = TypeVar("SelfT")
 MethodP = ParamSpec("MethodP")
 MethodR = TypeVar("MethodR")
 
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MAX_OUTPUT = 65_536
-_PRIVATE = {"description": "_description", "strict": "_asked"}
-"""Where a tool keeps options as it was given them: its properties say what came of them."""
-
-
-Approval: TypeAlias = bool | Callable[..., Any]
-"""Whether a person has to agree to a call: always, never, or as the function says, sync or
-async, of the `RunContext` and the arguments (a dict, as the model sent them)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,27 +78,6 @@ class Arguments:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any]
     repairs: tuple[str, ...] = ()
-
-
-class BehaviourOptions(TypedDict, total=False):
-    """The options of a `Tool`, described there, that a raw schema leaves open."""
-
-    strict: bool | None
-    timeout: float | None
-    concurrency: int | None
-    sequential: bool
-    effect: Literal["read", "write"]
-    max_output: int | None
-    on_error: Literal["tell", "raise"]
-    retries: int
-    approval: Approval
-
-
-class ToolOptions(BehaviourOptions, total=False):
-    """The options of a `Tool`, described there."""
-
-    name: str | None
-    description: str | None
 
 
 class Tool(Generic[P, R]):
@@ -149,7 +119,7 @@ class Tool(Generic[P, R]):
     approval: Approval
     deferred: bool
 
-    _schema: ArgumentSchema
+    _schema: FunctionSchema | RawSchema
     _method: bool
     _description: str | None
     _asked: bool | None
@@ -172,12 +142,10 @@ class Tool(Generic[P, R]):
     ) -> None:
         function = _inner(function)
         method = is_method(function)
-        schema = FunctionSchema(
-            function, injected=RunContext, method=method, scope=defining_scope()
-        )
+        signature = Signature(function, injected=RunContext, method=method, scope=defining_scope())
         self._set(
             function=function,
-            _schema=schema,
+            _schema=FunctionSchema(signature),
             _method=method,
             name=name or name_of(function),
             _description=description,
@@ -216,12 +184,13 @@ class Tool(Generic[P, R]):
             InvalidTool: The schema is not valid, or `fn` does not take its properties.
         """
         function = _elsewhere if fn is None else fn
-        schema = RawSchema(name, parameters, function, injected=RunContext)
+        signature = Signature(function, injected=RunContext, typed=False)
+        schema = RawSchema(name, parameters, signature)
         made = Tool(_nothing, name=name, description=description, **options)
         return made._copy(function=function, _schema=schema, deferred=fn is None)
 
     def _set(self, **attributes: Any) -> None:
-        _check_options(attributes)
+        check_tool(attributes)
         if (function := attributes.get("function")) is not None:
             for name in functools.WRAPPER_ASSIGNMENTS:
                 if hasattr(function, name):
@@ -275,7 +244,7 @@ class Tool(Generic[P, R]):
         Raises:
             InvalidTool: An option is out of its range.
         """
-        changed = {_PRIVATE.get(option, option): value for option, value in options.items()}
+        changed = {KEPT_AS.get(option, option): value for option, value in options.items()}
         if options.get("name", "") is None:
             changed["name"] = name_of(self.function)
         return self._copy(**changed)
@@ -325,7 +294,7 @@ class Tool(Generic[P, R]):
         return self.definition.tokens
 
     @property
-    def _bound(self) -> ArgumentSchema:
+    def _bound(self) -> FunctionSchema | RawSchema:
         """The schema of a function that can be called as it is."""
         if self._method:
             raise InvalidTool(
@@ -438,55 +407,6 @@ def _inner(function: Any) -> Any:
     if isinstance(below, Tool):  # so far only from Python 3.13 on: a tool below @classmethod
         return MethodType(cast("AnyTool", below).function, cast("Any", function).__self__)
     return cast("AnyTool", function).function if isinstance(function, Tool) else function
-
-
-def _number(least: float, kinds: tuple[type, ...], *, none: bool = False) -> Callable[[Any], bool]:
-    def check(value: Any) -> bool:
-        if value is None:
-            return none
-        return isinstance(value, kinds) and not isinstance(value, bool) and value >= least
-
-    return check
-
-
-def _one_of(*values: Any) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, (str, bool, type(None))) and value in values
-
-
-_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "description": (lambda text: text is None or isinstance(text, str), "text"),
-    "strict": (_one_of(None, True, False), "True, False or None"),
-    "timeout": (
-        lambda value: _number(0, (int, float), none=True)(value) and value != 0,
-        "seconds > 0, or None",
-    ),
-    "concurrency": (_number(1, (int,), none=True), "an integer >= 1, or None"),
-    "sequential": (_one_of(True, False), "True or False"),
-    "effect": (_one_of("read", "write"), "'read' or 'write'"),
-    "max_output": (_number(0, (int,), none=True), "bytes >= 0, or None"),
-    "on_error": (_one_of("tell", "raise"), "'tell' or 'raise'"),
-    "retries": (_number(0, (int,)), "an integer >= 0"),
-    "approval": (
-        lambda value: isinstance(value, bool) or callable(value),
-        "True, False, or a function of the context and the arguments",
-    ),
-}
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    name = options.get("name", "x")
-    if not (isinstance(name, str) and _NAME.fullmatch(name)):
-        advice = "A lambda needs one" if name == "<lambda>" else "Give it another"
-        raise InvalidTool(
-            f"{name!r} cannot be the name of a tool: that takes 1 to 64 letters, digits, '_' and "
-            f"'-'. {advice}, with name=….",
-            tool=str(name),
-        )
-    for option, (fits, allowed) in _ALLOWED.items():
-        kept = _PRIVATE.get(option, option)
-        if kept in options and not fits(options[kept]):
-            tool = options.get("name")
-            raise InvalidTool(f"{option}={options[kept]!r}: expected {allowed}.", tool=tool)
 
 
 # Toolsets

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,15 +23,7 @@ from agentkit.errors import InvalidArguments
 from agentkit.json_schema import at
 from agentkit.messages import JsonObject, is_array, is_object
 
-__all__ = [
-    "RAW_TYPE",
-    "Checker",
-    "Path",
-    "Problem",
-    "TypeChecker",
-    "fit",
-    "unknown_name",
-]
+__all__ = ["RAW_TYPE", "Checker", "Problem", "TypeChecker", "fit", "unknown_name"]
 
 Path = tuple[int | str, ...]
 RAW_TYPE = "raw_type"
@@ -41,21 +33,13 @@ _SHOWN = 10  # places told at once
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """One thing that is wrong with the arguments.
-
-    Attributes:
-        path: Keys and indexes down to the value.
-        where: The path as the model is shown it.
-        text: What was expected there. Never holds what was sent.
-        value: What was sent.
-        kind: What the checker calls it, such as `int_type`.
-    """
+    """One thing that is wrong with the arguments."""
 
     path: Path
-    where: str
-    text: str
-    value: Any = None
-    kind: str = ""
+    where: str  # the path as the model is shown it
+    text: str  # what was expected there; never holds what was sent
+    value: Any = None  # what was sent
+    kind: str = ""  # what the checker calls it, such as `int_type`
 
 
 class Checker(Protocol):
@@ -91,11 +75,11 @@ def fit(checker: Checker, data: JsonObject, text: str) -> tuple[JsonObject, tupl
     """
     notes: list[str] = []
     while isinstance(result := checker.check(data, text, strict=True), list):
-        data, done = _mended(data, result, checker.schema)
-        if not done:
+        mended, done = _mended(data, result, checker.schema)
+        if mended is data:
             break
-        notes += filter(None, done)
-        text = json.dumps(data)
+        notes += done
+        data, text = mended, json.dumps(mended)
     else:
         return result, tuple(notes)
     lax = checker.check(data, text, strict=False)
@@ -128,10 +112,9 @@ def _mended(
         if not one.path:
             continue
         if one.value is None and _left_out(schema, one.path):
-            data = _edited(data, one.path, None)
-            done.append("")
+            data = _edited(data, one.path, ...)
         elif isinstance(one.value, str) and (value := _decoded(one)) is not None:
-            data = _edited(data, one.path, lambda value=value: value)
+            data = _edited(data, one.path, value)
             done.append(f"a value sent as text: {one.where}")
     return data, done
 
@@ -156,21 +139,21 @@ def _decoded(problem: Problem) -> Any:
         return None
     try:
         value = decode(problem.value.strip())
-    except (ValueError, RecursionError):
+    except (InvalidArguments, ValueError, RecursionError):
         return None
     return None if isinstance(value, str) else value
 
 
-def _edited(data: Any, path: Path, new: Callable[[], Any] | None) -> Any:
-    """A copy of `data` with the value at `path` replaced, or left out without `new`."""
+def _edited(data: Any, path: Path, new: Any) -> Any:
+    """A copy of `data` with the value at `path` replaced, or left out if `new` is `...`."""
     copy: Any = dict(data) if is_object(data) else list(data)
     step = path[0]
     if len(path) > 1:
         copy[step] = _edited(copy[step], path[1:], new)
-    elif new is not None:
-        copy[step] = new()
-    else:
+    elif new is ...:
         copy.pop(step, None)
+    else:
+        copy[step] = new
     return copy
 
 

@@ -596,9 +596,9 @@ async def test_concurrency_of_an_agents_tool_bounds_the_agent() -> None:
     inner = Agent(FunctionModel(answer), name="inner", tools=[work])
     calls: list[Any] = [("inner", {"prompt": str(index)}) for index in range(3)]
     with anyio.fail_after(20):
-        await boss(
-            *calls, tools=[inner.as_tool(concurrency=1)], limits=Limits(parallel=1)
-        ).run("go")
+        await boss(*calls, tools=[inner.as_tool(concurrency=1)], limits=Limits(parallel=1)).run(
+            "go"
+        )
     assert counter.most == 1
 
 

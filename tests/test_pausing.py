@@ -200,9 +200,7 @@ async def test_deeper_inside(tmp_path: Path) -> None:
 
     def team(outer: list[Any], middle: list[Any], lowest: list[Any]) -> Agent[str]:
         below = inner(*lowest).as_tool()
-        return boss(
-            outer, Agent(ScriptedModel(middle), name="middle", tools=[below]).as_tool()
-        )
+        return boss(outer, Agent(ScriptedModel(middle), name="middle", tools=[below]).as_tool())
 
     paused = await team([[("middle", {"prompt": "x"})]], [ASK_INNER], [asks("a")]).run(
         "go", trace=path
@@ -339,9 +337,8 @@ def delete(path: str) -> str:
     return f"deleted {path}"
 
 first = sys.argv[1] == "run"
-inner = Agent(
-    ScriptedModel([[("delete", {"path": "a"})]] if first else ["gone"]), name="inner", tools=[delete]
-)
+script = [[("delete", {"path": "a"})]] if first else ["gone"]
+inner = Agent(ScriptedModel(script), name="inner", tools=[delete])
 ask = [[("inner", {"prompt": "x"})]]
 boss = Agent(ScriptedModel(ask if first else ["done"]), name="boss", tools=[inner.as_tool()])
 if first:

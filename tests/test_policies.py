@@ -215,20 +215,26 @@ async def test_events_come_in_recorded_order() -> None:
 
 async def test_live_tools_end_in_recorded_order() -> None:
     """A live tool that is faster now waits for its turn; order='free' lets it go."""
-    pace = {"a": 0.001, "b": 0.02}
+    first = "a"
+    done = anyio.Event()
 
     @tool(effect="read")
     async def wait(name: str) -> str:
-        """Wait."""
-        await anyio.sleep(pace[name])
+        """Be done first, or wait for the other one."""
+        if name == first:
+            done.set()
+        else:
+            await done.wait()
         return name
 
     script: list[Any] = [[("wait", {"name": "a"}), ("wait", {"name": "b"})], "done"]
     trace = (await Agent(ScriptedModel(script), tools=[wait]).run("go")).trace
     assert trace is not None
-    pace |= {"a": 0.02, "b": 0.001}
+    first = "b"
 
     async def ends(order: Any) -> list[str]:
+        nonlocal done
+        done = anyio.Event()
         told: list[str] = []
 
         def listen(event: Event) -> None:

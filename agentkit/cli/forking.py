@@ -179,7 +179,9 @@ def _print_difference(original: Trace, made: Trace) -> None:
     """What the change has changed, and where to see all of it."""
     compared = diff(original, made)
     told(f"\n{compared.short()}")
-    if made.path is not None:
+    if made.path is None:
+        told("The trace was not kept: it cannot be written where it was to go.")
+    else:
         told(f"The trace is in {made.path}")
     if original.path is not None and made.path is not None and not compared.same:
         paths = f"{shlex.quote(str(original.path))} {shlex.quote(str(made.path))}"

@@ -156,9 +156,8 @@ def replay_command(
     for number, one in enumerate(result.divergences):
         OUT.print(Text(shown(f"\n{number + 1}. {one.message}")))
     if result.divergences:
-        OUT.print(
-            f"\nThe replay differs: {_counted(len(result.divergences), 'cause')}.", style="red"
-        )
+        places = _counted(len(result.divergences), "place")
+        OUT.print(f"\nThe replay differs in {places}.", style="red")
         sys.exit(1)
     OUT.print(_done(recorded, chosen, result), style="green")
 

@@ -30,11 +30,7 @@ _errors = partial(as_ours, (aiohttp.InvalidURL,), (aiohttp.ClientError, TimeoutE
 
 
 class AiohttpWire:
-    """Sends requests through aiohttp, as `HttpWire` does through httpx2. Only for asyncio.
-
-    Args:
-        timeouts: In seconds.
-    """
+    """Sends requests through aiohttp, as `HttpWire` does through httpx2. Only for asyncio."""
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = aiohttp.ClientTimeout(

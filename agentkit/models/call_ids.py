@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import Any
 
-from agentkit.messages import AssistantMessage, Message
+from agentkit.messages import AssistantMessage, Message, ToolCall
 
-__all__ = ["CallIds", "ids_in", "short_id"]
+__all__ = ["CallIds", "calls_in", "ids_in", "short_id"]
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -39,12 +39,16 @@ class CallIds:
         return candidate
 
 
-def ids_in(messages: Iterable[Message]) -> Iterator[str]:
-    """The ids of a conversation's tool calls."""
+def calls_in(messages: Iterable[Message]) -> Iterator[ToolCall]:
+    """The tool calls of a conversation, or of a part of one."""
     for message in messages:
         if isinstance(message, AssistantMessage):
-            for call in message.tool_calls:
-                yield call.id
+            yield from message.tool_calls
+
+
+def ids_in(messages: Iterable[Message]) -> Iterator[str]:
+    """The ids of a conversation's tool calls."""
+    return (call.id for call in calls_in(messages))
 
 
 def short_id(seed: str) -> str:

@@ -17,13 +17,7 @@ __all__ = ["call_schema"]
 def call_schema(
     tools: Sequence[ToolDefinition], answer: JsonObject | None, most: int
 ) -> JsonObject:
-    """Describe an object with calls of any of the tools or, unless it is None, an answer.
-
-    Args:
-        tools: At least one.
-        answer: The schema of the answer.
-        most: Calls in one response.
-    """
+    """Describe an object with up to `most` calls of the tools or, unless it is None, an answer."""
     defs: JsonObject = {}
     calls = [
         _closed(

@@ -21,6 +21,7 @@ from agentkit.errors import (
     AgentKitError,
     InvalidResponse,
     InvalidSetting,
+    ModelError,
     ModelHTTPError,
     ModelUnreachable,
 )
@@ -130,11 +131,11 @@ class ChatModel:
         self._profile = choose_profile(profile, base_url, model)
         own = {"openai-organization": organization, "openai-project": project}
         self._endpoint = Endpoint(
-            model,
-            self._profile,
+            model=model,
+            profile=self._profile,
             base_url=base_url,
             api_key=api_key,
-            headers={name: v for name, v in own.items() if v is not None} | {**(headers or {})},
+            own_headers={name: v for name, v in own.items() if v is not None} | dict(headers or {}),
             # A client of the caller may add the key itself.
             needs_key=http_client in (None, "aiohttp"),
         )
@@ -222,11 +223,9 @@ class ChatModel:
         """
         url = self._endpoint.url({}, "/models")
         async with self._wire().send("GET", url, self._endpoint.headers({})) as reply:
-            body = b"".join([piece async for piece in reply.chunks])
-        if reply.status >= 300:
-            raise error_from_http(
-                reply.status, reply.headers, body, model=self.name, now=time.time()
-            )
+            if reply.status >= 300:
+                raise await self._failed(reply, url)
+            body = await _whole(reply.chunks)
         with suppress(ValueError, KeyError, TypeError):
             if names := [str(one["id"]) for one in parse_json(body)["data"]]:
                 return names
@@ -246,15 +245,16 @@ class ChatModel:
     # What is sent
 
     def _prepare(self, request: ModelRequest, at: Address, emit: Emit, stream: bool) -> _Call:
-        def warn(note: Note) -> None:
-            emit(Warned(at=at, code=note.code, text=note.text, data=note.data))
-
         profile = self._profile
         streamed = stream and (request.output is None or profile.stream_output)
         url = self._endpoint.url(request.settings.get("extra_query") or {})
         headers = self._endpoint.headers(request.settings.get("extra_headers") or {})
         if profile.idempotency_header is not None:
             headers[profile.idempotency_header.lower()] = uuid4().hex
+
+        def warn(note: Note) -> None:
+            emit(Warned(at=at, code=note.code, text=note.text, data=note.data))
+
         body = encode_request(
             request, self._model, profile, stream=streamed, strict=self._strict, note=warn
         )
@@ -313,15 +313,7 @@ class ChatModel:
     async def _read(self, reply: Reply, call: _Call) -> ModelResponse:
         async with aclosing(reply.chunks) as chunks:
             if reply.status >= 300:
-                body = b"".join([piece async for piece in chunks])
-                raise error_from_http(
-                    reply.status,
-                    reply.headers,
-                    body,
-                    model=self.name,
-                    now=time.time(),
-                    url=shown(call.url),
-                )
+                raise await self._failed(reply, call.url)
             first = b""
             async for piece in chunks:
                 first += piece
@@ -331,13 +323,20 @@ class ChatModel:
             start = first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
             if call.streamed and start not in (b"{", b"[", b"<"):
                 return await self._fold(first, chunks, call)
-            body = first + b"".join([piece async for piece in chunks])
+            body = first + await _whole(chunks)
         response = decode_response(
             body, model=self.name, seed=call.at, taken=ids_in(call.request.messages)
         )
         if call.show:
             show_whole(response.message, call.at, call.emit)
         return response
+
+    async def _failed(self, reply: Reply, url: str) -> ModelError:
+        body = await _whole(reply.chunks)
+        now = time.time()
+        return error_from_http(
+            reply.status, reply.headers, body, model=self.name, now=now, url=shown(url)
+        )
 
     async def _fold(self, first: bytes, chunks: AsyncIterator[bytes], call: _Call) -> ModelResponse:
         decoder, fold = EventDecoder(), StreamFold(at=call.at, model=self.name)
@@ -394,6 +393,10 @@ class ChatModel:
                 own = None if isinstance(self._client, str) else self._client
                 self._wire_made = HttpWire(self._timeouts, own)
         return self._wire_made
+
+
+async def _whole(chunks: AsyncIterator[bytes]) -> bytes:
+    return b"".join([piece async for piece in chunks])
 
 
 async def _drain(chunks: AsyncIterator[bytes], seconds: float) -> None:

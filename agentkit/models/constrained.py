@@ -17,16 +17,14 @@ and kept in the memo of its first message, so that a step costs what is new in i
 
 from __future__ import annotations
 
-import json
-import operator
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar, cast
 
 from pydantic_core import from_json
 
 from agentkit.effects import Address
-from agentkit.errors import InvalidResponse, InvalidSetting
+from agentkit.errors import InvalidResponse
 from agentkit.messages import (
     AssistantMessage,
     ForcedTool,
@@ -44,16 +42,17 @@ from agentkit.messages import (
     UserMessage,
     is_object,
 )
-from agentkit.models.call_ids import short_id
+from agentkit.models.call_ids import CallIds, calls_in, ids_in
 from agentkit.models.call_schema import call_schema
+from agentkit.models.encode import forced_tool
+from agentkit.models.loose_json import json_or, json_text
 from agentkit.models.shapes import fields_of, shape_of
 
 __all__ = ["constrain", "release"]
 
 MOST_CALLS = 8
 """Calls in one response. A weak model goes on for as long as the schema lets it."""
-_KEY = "constrained"
-_KNOWN_KEY = "constrained known"
+MadeT = TypeVar("MadeT")
 
 
 def constrain(request: ModelRequest) -> ModelRequest:
@@ -68,13 +67,13 @@ def constrain(request: ModelRequest) -> ModelRequest:
     if _no_calls(request):
         told = _as_known if request.output is None else _without_calls
         return replace(request, messages=told(request.messages), tools=(), tool_choice=None)
-    form = _form(request)
+    guide, output = _form(request)
     return replace(
         request,
-        messages=_guided(_without_calls(request.messages), form.guide),
+        messages=_guided(_without_calls(request.messages), guide),
         tools=(),
         tool_choice=None,
-        output=form.output,
+        output=output,
     )
 
 
@@ -97,24 +96,21 @@ def release(request: ModelRequest, response: ModelResponse, *, at: Address) -> M
     if not complete or not text.strip():
         return response
     if _no_calls(request):
-        if request.output is None and _had_calls(request) and _only_calls(text):
+        # Only from calls that it was shown does a model know how they are written.
+        shown = bool(request.tools) or any(calls_in(request.messages))
+        if request.output is None and shown and _only_calls(text):
             return replace(response, message=replace(message, content=None))
         return response
     try:
-        reply = from_json(text)
-        match reply:
+        match from_json(text):
             case {"calls": [_, *_] as calls}:
-                named = [(_name(call), _arguments(call)) for call in cast("list[Any]", calls)]
-                ids = _new_ids(request, at, len(named))
-                made = tuple(
-                    ToolCall(id=id_, name=name, arguments=arguments)
-                    for id_, (name, arguments) in zip(ids, named, strict=True)
-                )
+                ids = CallIds(at, ids_in(request.messages))
+                made = tuple(_released(call, ids) for call in cast("list[Any]", calls))
                 changed = replace(message, content=None, tool_calls=made)
                 return replace(response, message=changed, finish="tool_calls")
             case {"answer": answer}:
                 plain = isinstance(answer, str) and request.output is None
-                content = cast("str", answer) if plain else _json(answer)
+                content = cast("str", answer) if plain else json_text(answer)
                 return replace(response, message=replace(message, content=content))
             case _:
                 raise ValueError("neither calls nor an answer")
@@ -130,102 +126,53 @@ def _no_calls(request: ModelRequest) -> bool:
     return not request.tools or request.tool_choice == "none"
 
 
-def _had_calls(request: ModelRequest) -> bool:
-    """Whether the model may have seen how calls are written; otherwise they are its own text."""
-    return bool(request.tools) or any(
-        isinstance(message, AssistantMessage) and message.tool_calls for message in request.messages
-    )
-
-
 def _only_calls(text: str) -> bool:
-    try:
-        reply = from_json(text)
-    except ValueError:
-        return False
-    match reply:
+    match json_or(None, text):
         case {"calls": [*calls], **rest} if not rest:
             return all(is_object(call) and "tool" in call for call in calls)
         case _:
             return False
 
 
-def _name(call: Any) -> str:
+def _released(call: Any, ids: CallIds) -> ToolCall:
     match call:
         case {"tool": str(name)}:
-            return name
+            arguments = json_text(call.get("arguments", {}))
+            return ToolCall(id=ids.of(), name=name, arguments=arguments)
         case _:
             raise ValueError("a call names no tool")
 
 
-def _arguments(call: JsonObject) -> str:
-    return _json(call.get("arguments", {}))
-
-
-def _new_ids(request: ModelRequest, at: Address, count: int) -> list[str]:
-    """Ids that no other call of the conversation has, and that a replay makes again."""
-    taken = {
-        call.id
-        for message in request.messages
-        if isinstance(message, AssistantMessage)
-        for call in message.tool_calls
-    }
-    ids: list[str] = []
-    index = 0
-    while len(ids) < count:
-        candidate = short_id(f"{at}/{index}")
-        index += 1
-        if candidate not in taken:
-            ids.append(candidate)
-    return ids
+def _once(
+    holder: Message | ToolDefinition, what: str, key: tuple[Any, ...], make: Callable[[], MadeT]
+) -> MadeT:
+    """What `make` returns, kept in the holder's memo until it is asked for with another key."""
+    memo: dict[Any, Any] = holder._memo  # pyright: ignore[reportPrivateUsage] # made for codecs
+    kept: tuple[tuple[Any, ...], MadeT] | None = memo.get(what)
+    if kept is None or kept[0] != key:
+        kept = memo[what] = (key, make())
+    return kept[1]
 
 
 # How the tools are asked for
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Form:
-    """How one combination of tools, tool choice and output is asked for."""
-
-    guide: SystemMessage
-    output: OutputFormat
-
-
-def _form(request: ModelRequest) -> _Form:
+def _form(request: ModelRequest) -> tuple[SystemMessage, OutputFormat]:
+    """How a combination of tools, tool choice and output is explained, and its schema."""
+    choice, output = request.tool_choice, request.output
     most = 1 if request.settings.get("parallel_tool_calls") is False else MOST_CALLS
-    key = (request.tools, request.tool_choice, request.output, most)
-    memo: dict[Any, Any] = request.tools[0]._memo  # pyright: ignore[reportPrivateUsage] # made for codecs
-    kept = memo.get(_KEY)
-    if kept is None or kept[0] != key:
-        tools = _offered(request)
-        may_answer = request.tool_choice in (None, "auto")
-        answer = _answer_schema(request.output) if may_answer else None
+
+    def make() -> tuple[SystemMessage, OutputFormat]:
+        tools, answer = request.tools, None
+        if isinstance(choice, ForcedTool):
+            tools = (forced_tool(tools, choice.name),)
+        elif choice != "required":
+            answer = {"type": "string"} if output is None else output.schema or {"type": "object"}
         guide = SystemMessage(content=_guide(tools, answer, most))
         schema = call_schema(tools, answer, most)
-        form = _Form(guide=guide, output=OutputFormat(kind="json_schema", schema=schema))
-        kept = memo[_KEY] = (key, form)
-    return kept[1]
+        return guide, OutputFormat(kind="json_schema", schema=schema)
 
-
-def _offered(request: ModelRequest) -> Sequence[ToolDefinition]:
-    choice = request.tool_choice
-    if not isinstance(choice, ForcedTool):
-        return request.tools
-    offered = [tool for tool in request.tools if tool.name == choice.name]
-    if not offered:
-        names = ", ".join(tool.name for tool in request.tools)
-        raise InvalidSetting(
-            f"tool_choice names {choice.name!r}, and the request has only {names}.",
-            field="tool_choice",
-            value=choice.name,
-            allowed=names,
-        )
-    return offered
-
-
-def _answer_schema(output: OutputFormat | None) -> JsonObject:
-    if output is None:
-        return {"type": "string"}
-    return output.schema or {"type": "object"}
+    return _once(request.tools[0], "constrained", (request.tools, choice, output, most), make)
 
 
 def _guide(tools: Sequence[ToolDefinition], answer: JsonObject | None, most: int) -> str:
@@ -251,17 +198,16 @@ def _guided(messages: tuple[Message, ...], guide: SystemMessage) -> tuple[Messag
     """The messages with the guide in front, in one system message with what stands there."""
     if not messages or not isinstance(messages[0], SystemMessage):
         return (guide, *messages)
-    first = messages[0]
-    memo: dict[Any, Any] = first._memo  # pyright: ignore[reportPrivateUsage] # made for codecs
-    kept = memo.get(_KEY)
-    if kept is None or kept[0] is not guide:
-        text = cast("str", guide.content)
+    first, text = messages[0], cast("str", guide.content)
+
+    def make() -> SystemMessage:
         own = first.content
-        content = (
+        joined = (
             f"{own}\n\n{text}" if isinstance(own, str) else (*own, TextPart(text=f"\n\n{text}"))
         )
-        kept = memo[_KEY] = (guide, replace(first, content=content))
-    return (kept[1], *messages[1:])
+        return replace(first, content=joined)
+
+    return (_once(first, "constrained", (guide,), make), *messages[1:])
 
 
 # The history
@@ -317,16 +263,10 @@ def _of_turn(message: Message) -> bool:
 
 def _known(first: Message, rest: tuple[Message, ...]) -> UserMessage:
     """A turn as one message of the user. Made once."""
-    memo: dict[Any, Any] = first._memo  # pyright: ignore[reportPrivateUsage] # made for codecs
-    kept: tuple[tuple[Message, ...], UserMessage] | None = memo.get(_KNOWN_KEY)
-    if kept is None or not _same(kept[0], rest):
+
+    def make() -> UserMessage:
         turn = (first, *rest)
-        calls = {
-            call.id: call
-            for message in turn
-            if isinstance(message, AssistantMessage)
-            for call in message.tool_calls
-        }
+        calls = {call.id: call for call in calls_in(turn)}
         known: list[Part] = []
         for message in turn:
             if isinstance(message, ToolMessage):
@@ -338,63 +278,54 @@ def _known(first: Message, rest: tuple[Message, ...]) -> UserMessage:
         for message in turn:
             if isinstance(message, UserMessage):
                 known += (TextPart(text="\n"), *_parts(message))
-        kept = memo[_KNOWN_KEY] = (rest, _said_by_user(known))
-    return kept[1]
+        return _said_by_user(known)
+
+    return _once(first, "constrained known", rest, make)
 
 
 def _label(message: ToolMessage, call: ToolCall | None) -> str:
     """What was called, as code, which a model does not take for the form of an answer."""
-    name = message.name or (call.name if call else message.call_id)
     arguments: Any = _value(call) if call else {}
     if is_object(arguments):
-        shown = ", ".join(f"{key}={_json(value)}" for key, value in arguments.items())
+        shown = ", ".join(f"{key}={json_text(value)}" for key, value in arguments.items())
     else:
-        shown = _json(arguments)
-    return f"`{name}({shown})`"
+        shown = json_text(arguments)
+    return f"`{_name(message, call)}({shown})`"
+
+
+def _name(message: ToolMessage, call: ToolCall | None) -> str:
+    return message.name or (call.name if call else message.call_id)
 
 
 def _exchange(first: Message, rest: tuple[Message, ...]) -> tuple[Message, ...]:
     """An assistant message with calls and what answers it, as text. Made once."""
-    memo: dict[Any, Any] = first._memo  # pyright: ignore[reportPrivateUsage] # made for codecs
-    kept: tuple[tuple[Message, ...], tuple[Message, ...]] | None = memo.get(_KEY)
-    if kept is None or not _same(kept[0], rest):
-        if isinstance(first, AssistantMessage):
-            said = (_told_calls(first),)
-            results = _told_results(first.tool_calls, rest)
-        else:  # Results whose calls are gone, as after a cut.
-            said, results = (), _told_results((), (first, *rest))
-        kept = memo[_KEY] = (rest, (*said, *results))
-    return kept[1]
 
+    def make() -> tuple[Message, ...]:
+        calls = {call.id: call for call in calls_in((first,))}
+        told: list[Message] = []
+        parts: list[Part] = []
+        for message in (first, *rest):
+            if isinstance(message, AssistantMessage):
+                told.append(_told_calls(message))
+                continue
+            if parts:
+                parts.append(TextPart(text="\n"))
+            if isinstance(message, ToolMessage):
+                call = calls.get(message.call_id)
+                arguments = json_text(_value(call)) if call else ""
+                parts.append(TextPart(text=f"{_name(message, call)}({arguments}) returned: "))
+            parts += _parts(message)
+        return (*told, _said_by_user(parts)) if parts else tuple(told)
 
-def _same(some: Sequence[Message], others: Sequence[Message]) -> bool:
-    """Whether they are the same objects: comparing their values would read all of them."""
-    return len(some) == len(others) and all(map(operator.is_, some, others))
+    return _once(first, "constrained", rest, make)
 
 
 def _told_calls(message: AssistantMessage) -> AssistantMessage:
     """The calls as the model would have written them, after whatever else it said."""
     calls = [{"tool": call.name, "arguments": _value(call)} for call in message.tool_calls]
-    text = _json({"calls": calls})
+    text = json_text({"calls": calls})
     content = f"{message.text}\n{text}" if message.text else text
     return replace(message, content=content, tool_calls=())
-
-
-def _told_results(
-    calls: Iterable[ToolCall], messages: Sequence[Message]
-) -> tuple[UserMessage, ...]:
-    made = {call.id: call for call in calls}
-    parts: list[Part] = []
-    for message in messages:
-        if parts:
-            parts.append(TextPart(text="\n"))
-        if isinstance(message, ToolMessage):
-            call = made.get(message.call_id)
-            name = message.name or (call.name if call else message.call_id)
-            arguments = _json(_value(call)) if call else ""
-            parts.append(TextPart(text=f"{name}({arguments}) returned: "))
-        parts += _parts(message)
-    return (_said_by_user(parts),) if parts else ()
 
 
 def _said_by_user(parts: Sequence[Part]) -> UserMessage:
@@ -411,11 +342,4 @@ def _parts(message: Message) -> tuple[Part, ...]:
 
 def _value(call: ToolCall) -> Any:
     """A call's arguments as JSON; text that is not JSON stays text."""
-    try:
-        return from_json(call.arguments or "{}")
-    except ValueError:
-        return call.arguments
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json_or(call.arguments, call.arguments or "{}")

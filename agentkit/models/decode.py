@@ -8,7 +8,7 @@ of an answer give the same response.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, cast
 
 from agentkit.errors import InvalidResponse
@@ -42,24 +42,13 @@ _FINISH: Mapping[str, FinishReason] = {
 }
 _BODY_KEYS = {"id", "object", "created", "model", "choices", "usage", "error", "obfuscation"}
 _CHOICE_KEYS = {"index", "message", "delta", "finish_reason", "logprobs", "text"}
-_MESSAGE_KEYS = {
-    "role",
-    "content",
-    "refusal",
-    "name",
-    "tool_calls",
-    "function_call",
-    "reasoning",
-    "reasoning_content",
-}
-_USAGE_KEYS = {
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "prompt_tokens_details",
-    "completion_tokens_details",
-    "cost",
-}
+_MESSAGE_KEYS = frozenset(
+    "role content refusal name tool_calls function_call reasoning reasoning_content".split()
+)
+_USAGE_KEYS = frozenset(
+    "prompt_tokens completion_tokens total_tokens prompt_tokens_details completion_tokens_details "
+    "cost".split()
+)
 
 
 def decode_response(
@@ -234,5 +223,5 @@ def _text(value: Any) -> str | None:
     return clean(value) if isinstance(value, str) else None
 
 
-def _unknown(data: JsonObject, known: set[str]) -> JsonObject:
+def _unknown(data: JsonObject, known: Set[str]) -> JsonObject:
     return {key: v for key, v in data.items() if key not in known and v is not None and v != []}

@@ -8,9 +8,10 @@ body of step n+1 begins with the body of step n, and prompt caches hit.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, assert_never, cast
+from typing import Any, assert_never
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
@@ -29,26 +30,19 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models.call_ids import short_id
+from agentkit.models.loose_json import clean, json_text
 from agentkit.models.parameters import Note, adapt_settings
 from agentkit.models.profiles import Profile
 
-__all__ = ["encode_request"]
+__all__ = ["encode_request", "forced_tool"]
 
 _SAY_JSON = SystemMessage(content="Answer with one JSON object and nothing else.")
 _BRIDGE = AssistantMessage(content="OK.")
 _RULES = (
-    "tool_calling",
-    "system_role",
-    "names",
-    "text_parts",
-    "null_content",
-    "refusals",
-    "call_ids",
-    "raw_arguments",
-    "reasoning_field",
-    "echo",
-    "echo_calls",
+    "tool_calling system_role names text_parts null_content refusals call_ids raw_arguments "
+    "reasoning_field echo echo_calls".split()
 )
+"""What of a profile the encoding of a message depends on."""
 
 
 def encode_request(
@@ -119,22 +113,14 @@ def _choose_tools(
         )
     if choice == "none" and profile.none_omits_tools:
         return ()
-    key = "tool_choice"
-    if profile.tool_calling == "functions":
-        key = "function_call"
-        if choice == "required":
-            choice = ForcedTool(name=tools[0].name) if len(tools) == 1 else "auto"
-    match choice:
-        case None:
-            pass
-        case "required":
-            fields[key] = profile.required
-        case "auto" | "none":
-            fields[key] = choice
-        case ForcedTool():
-            return _force(choice.name, tools, profile, fields, notes)
-        case _:
-            assert_never(choice)
+    functions = profile.tool_calling == "functions"
+    if functions and choice == "required":
+        choice = ForcedTool(name=tools[0].name) if len(tools) == 1 else "auto"
+    if isinstance(choice, ForcedTool):
+        return _force(choice.name, tools, profile, fields, notes)
+    if choice is not None:
+        word = profile.required if choice == "required" else choice
+        fields["function_call" if functions else "tool_choice"] = word
     return tools
 
 
@@ -145,30 +131,35 @@ def _force(
     fields: dict[str, Any],
     notes: list[Note],
 ) -> Sequence[ToolDefinition]:
-    if all(tool.name != name for tool in tools):
-        raise InvalidSetting(
-            f"tool_choice names {name!r}, and the request has only "
-            f"{', '.join(repr(tool.name) for tool in tools)}.",
-            field="tool_choice",
-            value=name,
-            allowed=", ".join(tool.name for tool in tools),
-        )
+    tool = forced_tool(tools, name)
     if profile.tool_calling == "functions":
         fields["function_call"] = {"name": name}
-        return tools
-    match profile.forced_tool:
-        case "named":
-            fields["tool_choice"] = {"type": "function", "function": {"name": name}}
-            return tools
-        case "alone":
-            fields["tool_choice"] = profile.required
-            return [tool for tool in tools if tool.name == name]
-        case "auto":
-            text = f"{profile.name} cannot be made to call {name!r}; it may choose freely."
-            notes.append(Note(code="dropped_parameter", text=text, data={"field": "tool_choice"}))
-            return tools
-        case _:
-            assert_never(profile.forced_tool)
+    elif profile.forced_tool == "named":
+        fields["tool_choice"] = {"type": "function", "function": {"name": name}}
+    elif profile.forced_tool == "alone":
+        fields["tool_choice"] = profile.required
+        return [tool]
+    else:
+        text = f"{profile.name} cannot be made to call {name!r}; it may choose freely."
+        notes.append(Note(code="dropped_parameter", text=text, data={"field": "tool_choice"}))
+    return tools
+
+
+def forced_tool(tools: Iterable[ToolDefinition], name: str) -> ToolDefinition:
+    """The tool that `tool_choice` names.
+
+    Raises:
+        InvalidSetting: The request does not have it.
+    """
+    found = {tool.name: tool for tool in tools}
+    if name not in found:
+        raise InvalidSetting(
+            f"tool_choice names {name!r}, and the request has only {', '.join(found)}.",
+            field="tool_choice",
+            value=name,
+            allowed=", ".join(found),
+        )
+    return found[name]
 
 
 def _tool(tool: ToolDefinition, profile: Profile) -> bytes:
@@ -231,16 +222,13 @@ def _bridged(messages: Sequence[Message]) -> list[Message]:
 
 
 def _encoded(messages: Iterable[Message], profile: Profile) -> list[bytes]:
+    rules = [getattr(profile, rule) for rule in _RULES]
     # A string: its hash is kept, so that looking up a thousand memos stays cheap.
-    variant = repr([_stable(getattr(profile, rule)) for rule in _RULES])
+    variant = repr([sorted(one) if isinstance(one, frozenset) else one for one in rules])  # pyright: ignore[reportUnknownArgumentType] # of str
     return [
         message._memo.get(variant) or _remember(message, profile, variant)  # pyright: ignore[reportPrivateUsage] # made for codecs
         for message in messages
     ]
-
-
-def _stable(value: Any) -> Any:
-    return sorted(cast(frozenset[str], value)) if isinstance(value, frozenset) else value
 
 
 def _remember(message: Message, profile: Profile, variant: str) -> bytes:
@@ -350,19 +338,4 @@ def _dump(data: Any) -> bytes:
         return to_json(data, inf_nan_mode="null")
     except PydanticSerializationError:
         # A lone surrogate, as file names may hold: no server takes it.
-        return to_json(_without_surrogates(data), inf_nan_mode="null")
-
-
-def _without_surrogates(data: Any) -> Any:
-    match data:
-        case str():
-            return data.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        case dict():
-            return {
-                _without_surrogates(key): _without_surrogates(value)
-                for key, value in data.items()  # pyright: ignore[reportUnknownVariableType] # JSON
-            }
-        case list():
-            return [_without_surrogates(item) for item in data]  # pyright: ignore[reportUnknownVariableType] # JSON
-        case _:
-            return data
+        return to_json(json.loads(clean(json_text(data))), inf_nan_mode="null")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -39,48 +40,30 @@ def choose_profile(given: Profile | str | None, base_url: str | None, model: str
         raise ConfigurationError(f"The base URL {base_url!r} is none: {error}") from None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
-    """One model of one server.
+    """One model of one server. What is not given comes from the profile and the environment."""
 
-    Args:
-        model: The model by the server's name.
-        profile: The server.
-        base_url: Where it is, if not where the profile says.
-        api_key: The key, if not from the environment.
-        headers: Further headers.
-        needs_key: Whether a missing key is an error.
-    """
+    model: str
+    profile: Profile
+    base_url: str | None
+    api_key: str | None = field(repr=False)
+    own_headers: Mapping[str, str] = field(repr=False)  # A key may be in them.
+    needs_key: bool
 
-    def __init__(
-        self,
-        model: str,
-        profile: Profile,
-        *,
-        base_url: str | None,
-        api_key: str | None,
-        headers: Mapping[str, str],
-        needs_key: bool,
-    ) -> None:
-        self.name = f"{profile.name}:{model}"
-        self._model = model
-        self._profile = profile
-        self._base_url = base_url
-        self._key = api_key.strip() if api_key else None
-        self._headers = {name.lower(): value for name, value in headers.items()}
-        self._needs_key = needs_key
+    @property
+    def name(self) -> str:
+        """`provider:model`."""
+        return f"{self.profile.name}:{self.model}"
 
     def url(self, extra: Mapping[str, Any], path: str | None = None) -> str:
-        """The URL of a request.
-
-        Args:
-            extra: Further query parameters.
-            path: Under the base URL. Default: the profile's path for chat completions.
+        """The URL of a request, for chat completions or another path, with `extra` in its query.
 
         Raises:
             ConfigurationError: There is no base URL.
         """
-        profile = self._profile
-        base = self._base_url or os.environ.get(profile.url_variable or "") or profile.base_url
+        profile = self.profile
+        base = self.base_url or os.environ.get(profile.url_variable or "") or profile.base_url
         if not base:
             wanted = f" or set {profile.url_variable}" if profile.url_variable else ""
             raise ConfigurationError(
@@ -91,24 +74,22 @@ class Endpoint:
         query = profile.query
         if address.endswith("/v1"):  # Azure's newer form looks like everybody's.
             path, query = path or "/chat/completions", {}
-        path = path or profile.path.format(model=quote(self._model, safe=""))
+        path = path or profile.path.format(model=quote(self.model, safe=""))
         query = "&".join(filter(None, (own, urlencode({**query, **extra}))))
         return f"{address}{path}?{query}" if query else address + path
 
     def headers(self, extra: Mapping[str, str]) -> dict[str, str]:
-        """The headers of a request, names in lower case.
-
-        Args:
-            extra: Further headers; they win.
+        """The headers of a request, names in lower case; those in `extra` win.
 
         Raises:
             MissingKey: The server needs a key and there is none.
             ConfigurationError: A value cannot be sent in a header.
         """
         headers = {"content-type": "application/json", "user-agent": "agentkit"}
-        headers |= self._headers | {name.lower(): value for name, value in extra.items()}
-        bearer = self._profile.auth == "bearer"
-        where = "authorization" if bearer else self._profile.auth
+        for more in (self.own_headers, extra):
+            headers |= {name.lower(): value for name, value in more.items()}
+        bearer = self.profile.auth == "bearer"
+        where = "authorization" if bearer else self.profile.auth
         if where not in headers and (key := self._find_key()):
             headers[where] = f"Bearer {key}" if bearer else key
         for name, value in headers.items():
@@ -121,9 +102,9 @@ class Endpoint:
         return headers
 
     def _find_key(self) -> str | None:
-        variable = self._profile.key_variable
-        key = self._key or os.environ.get(variable or "", "").strip()
-        if not key and variable is not None and self._needs_key:
+        variable = self.profile.key_variable
+        key = (self.api_key or "").strip() or os.environ.get(variable or "", "").strip()
+        if not key and variable is not None and self.needs_key:
             raise MissingKey(
                 f"{self.name} needs an API key: set {variable}, or pass api_key to ChatModel.",
                 variable=variable,

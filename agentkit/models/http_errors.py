@@ -237,11 +237,11 @@ def _phrase(status: int) -> str:
 
 
 def _kind(status: int, clue: str) -> type[ModelHTTPError]:
-    checks: tuple[tuple[bool, type[ModelHTTPError]], ...] = (
-        (status not in (401, 402, 403) and bool(_CONTEXT.search(clue)), ContextLengthExceeded),
-        (status == 402 or bool(_QUOTA.search(clue)), QuotaExceeded),
-        (status in (401, 403) or bool(_KEY.search(clue)), AuthenticationFailed),
-        (status == 404 or bool(_NO_MODEL.search(clue)), ModelNotFound),
-        (status == 429 or (status == 200 and bool(_RATE.search(clue))), RateLimited),
+    checks = (
+        (status not in (401, 402, 403) and _CONTEXT.search(clue), ContextLengthExceeded),
+        (status == 402 or _QUOTA.search(clue), QuotaExceeded),
+        (status in (401, 403) or _KEY.search(clue), AuthenticationFailed),
+        (status == 404 or _NO_MODEL.search(clue), ModelNotFound),
+        (status == 429 or (status == 200 and _RATE.search(clue)), RateLimited),
     )
     return next((cls for hit, cls in checks if hit), ModelHTTPError)

@@ -62,7 +62,7 @@ class ConcurrencyLimit(_Wrapper):
 
     def __init__(self, model: Model, limit: int) -> None:
         super().__init__(model)
-        _check_at_least_one("limit", limit)
+        _check("limit", limit, 1 <= limit < math.inf, ">= 1")
         self._limit = limit
         self._slots: WeakKeyDictionary[Any, anyio.CapacityLimiter] = WeakKeyDictionary()
 
@@ -79,13 +79,11 @@ class ConcurrencyLimit(_Wrapper):
         slots = self._slots.setdefault(loop, anyio.CapacityLimiter(self._limit))
         # A borrower of its own: one task may ask several questions.
         borrower = object()
-        if slots.available_tokens == 0:
-            started = anyio.current_time()
-            await slots.acquire_on_behalf_of(borrower)
+        busy, started = slots.available_tokens == 0, anyio.current_time()
+        await slots.acquire_on_behalf_of(borrower)
+        if busy:
             waited = anyio.current_time() - started
             _tell(emit, at, "concurrency_limit", f"{self.name}: waited for a free slot.", waited)
-        else:
-            await slots.acquire_on_behalf_of(borrower)
         try:
             return await self._model.request(request, at=at, emit=emit, stream=stream)
         finally:
@@ -119,21 +117,9 @@ class RateLimit(_Wrapper):
         super().__init__(model)
         for name, value in (("requests", requests), ("tokens", tokens)):
             if value is not None:
-                _check_at_least_one(name, value)
-        if requests is None and tokens is None:
-            raise InvalidSetting(
-                "RateLimit limits nothing; give requests, tokens or both.",
-                field="requests",
-                value="None",
-                allowed=">= 1",
-            )
-        if not seconds > 0:
-            raise InvalidSetting(
-                f"RateLimit.seconds is {seconds!r}; expected a number above 0.",
-                field="seconds",
-                value=repr(seconds),
-                allowed="> 0",
-            )
+                _check(name, value, 1 <= value < math.inf, ">= 1")
+        _check("requests", None, bool(requests or tokens), ">= 1, or tokens instead")
+        _check("seconds", seconds, seconds > 0, "> 0")
         self._requests = None if requests is None else Bucket(requests, seconds)
         self._tokens = None if tokens is None else Bucket(tokens, seconds)
 
@@ -150,7 +136,7 @@ class RateLimit(_Wrapper):
         if self._requests is not None:
             delay = self._requests.book(1)
         if self._tokens is not None:
-            delay = max(delay, self._tokens.debt())
+            delay = max(delay, self._tokens.book(0))
         if delay:
             _tell(emit, at, "rate_limit", f"{self.name}: waits for the rate limit.", delay)
             await anyio.sleep(delay)
@@ -174,32 +160,16 @@ class Bucket:
 
     def book(self, amount: float) -> float:
         """Take `amount`; returns the seconds after which it will have been there."""
-        self._fill()
-        self._level -= amount
-        return self._wait()
-
-    def debt(self) -> float:
-        """Seconds until nothing is owed."""
-        self._fill()
-        return self._wait()
-
-    def _fill(self) -> None:
         now = time.monotonic()
-        self._level = min(self._size, self._level + (now - self._filled) * self._speed)
+        self._level = min(self._size, self._level + (now - self._filled) * self._speed) - amount
         self._filled = now
-
-    def _wait(self) -> float:
         return max(0.0, -self._level / self._speed)
 
 
-def _check_at_least_one(name: str, value: float) -> None:
-    if not 1 <= value < math.inf:
-        raise InvalidSetting(
-            f"{name} is {value!r}; expected a number of at least 1.",
-            field=name,
-            value=repr(value),
-            allowed=">= 1",
-        )
+def _check(name: str, value: float | None, right: bool, allowed: str) -> None:
+    if not right:
+        text = f"{name}: {value!r} was given; expected {allowed}."
+        raise InvalidSetting(text, field=name, value=repr(value), allowed=allowed)
 
 
 def _tell(emit: Emit, at: Address, code: str, text: str, seconds: float) -> None:

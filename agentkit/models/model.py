@@ -63,14 +63,7 @@ class Model(Protocol):
 def show_whole(
     message: AssistantMessage, at: Address, emit: Emit, texts: Iterable[str] | None = None
 ) -> None:
-    """Emit the deltas of an answer that came in one piece.
-
-    Args:
-        message: The answer.
-        at: The address of the model call.
-        emit: Where they go.
-        texts: The answer's text cut into pieces. Default: in one.
-    """
+    """Emit the deltas of an answer that came in one piece, or whose text is cut into `texts`."""
     if message.reasoning:
         emit(ReasoningDelta(at=at, text=message.reasoning))
     for text in texts if texts is not None else [message.text]:

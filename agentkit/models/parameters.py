@@ -7,7 +7,7 @@ makes of them, and every change is told as a `Note`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from agentkit.errors import InvalidSetting
@@ -25,18 +25,13 @@ class Note:
 
     code: str
     text: str
-    data: JsonObject = field(default_factory=dict[str, Any])
+    data: JsonObject
 
 
 def adapt_settings(
     settings: Mapping[str, Any], profile: Profile, *, strict: bool = False
 ) -> tuple[dict[str, Any], list[Note]]:
-    """Translate parameters for a server.
-
-    Args:
-        settings: Parameters under the reference's names, `extra_…` among them.
-        profile: The server.
-        strict: Refuse what the server does not take instead of changing it.
+    """Translate parameters, `extra_…` among them, for a server.
 
     Returns:
         The fields of the request body in stable order, and what was changed.
@@ -61,34 +56,27 @@ def adapt_settings(
             value = _clamped(name, value, profile, notes)
         fields[profile.renames.get(name, name)] = value
     if strict and notes:
+        first = notes[0].data
         raise InvalidSetting(
             f"strict_settings: {notes[0].text}",
-            field=str(notes[0].data.get("field")),
-            value=repr(notes[0].data.get("value")),
-            allowed=str(notes[0].data.get("allowed", "not supported")),
+            field=first["field"],
+            value=repr(first["value"]),
+            allowed=first.get("allowed", "not supported"),
         )
     return fields | dict(settings.get("extra_body") or {}), notes
 
 
 def _dropped(name: str, value: Any, profile: Profile) -> Note:
-    return Note(
-        code="dropped_parameter",
-        text=f"{name}={value!r} is not supported by {profile.name} here and was left out.",
-        data={"field": name, "value": value},
-    )
+    text = f"{name}={value!r} is not supported by {profile.name} here and was left out."
+    return Note(code="dropped_parameter", text=text, data={"field": name, "value": value})
 
 
 def _clamped(name: str, value: Any, profile: Profile, notes: list[Note]) -> Any:
     least, most = profile.ranges[name]
     if not isinstance(value, (int, float)) or least <= value <= most:
         return value
-    nearest = min(max(value, least), most)
-    notes.append(
-        Note(
-            code="clamped_parameter",
-            text=f"{name}={value!r} is out of {profile.name}'s range {least}…{most}; "
-            f"{nearest!r} was sent.",
-            data={"field": name, "value": value, "allowed": f"{least}…{most}"},
-        )
-    )
+    nearest, allowed = min(max(value, least), most), f"{least}…{most}"
+    text = f"{name}={value!r} is out of {profile.name}'s range {allowed}; {nearest!r} was sent."
+    data = {"field": name, "value": value, "allowed": allowed}
+    notes.append(Note(code="clamped_parameter", text=text, data=data))
     return nearest

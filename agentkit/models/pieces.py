@@ -134,12 +134,7 @@ class _Call:
         self._extra: JsonObject = {}
 
     def goes_on(self, new: _Fragment, *, moved: bool = False) -> bool:
-        """Whether a fragment that seems to belong here continues this call.
-
-        Args:
-            new: The fragment.
-            moved: Whether it comes under another index than this call's.
-        """
+        """Whether a fragment continues this call, or one that has `moved` to another index."""
         if not new.name or not self.name:
             return True
         if new.name != self.name:

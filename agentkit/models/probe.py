@@ -7,11 +7,10 @@ table and a `Profile` made from it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from agentkit.errors import (
     AgentKitError,
@@ -34,6 +33,7 @@ from agentkit.messages import (
 )
 from agentkit.models.chat_model import ChatModel
 from agentkit.models.endpoint import choose_profile
+from agentkit.models.loose_json import json_or
 from agentkit.models.profiles import COMPATIBLE, OutputMode, Profile
 
 __all__ = ["Check", "Diagnosis", "probe"]
@@ -100,10 +100,9 @@ async def probe(
         ModelError: Not even "Say hello" is answered.
         ConfigurationError: No model was named, and the server does not list just one.
     """
+    server: dict[str, Any] = {"base_url": base_url, "api_key": api_key, "headers": headers}
     if model is None:
-        async with ChatModel(
-            "", base_url=base_url, api_key=api_key, headers=headers, profile=profile
-        ) as lister:
+        async with ChatModel("", profile=profile, **server) as lister:
             model = await _only_model(lister, base_url)
     known = choose_profile(profile, base_url, model)
     # Asked as if it could do everything: nothing is dropped or rewritten on the way.
@@ -119,15 +118,7 @@ async def probe(
         stream_output=True,
         variants=(),
     )
-    async with ChatModel(
-        model,
-        base_url=base_url,
-        api_key=api_key,
-        headers=headers,
-        profile=bare,
-        timeout=seconds,
-        retries=1,
-    ) as chat:
+    async with ChatModel(model, profile=bare, timeout=seconds, retries=1, **server) as chat:
         patient = _Patient(chat, told)
         await patient.examine()
     name = known.name if known.name != COMPATIBLE.name else "custom"
@@ -239,13 +230,13 @@ class _Patient:
 
     async def _schema(self) -> tuple[bool, str]:
         answer = await self._ask(_HELLO, output=_FORM)
-        return _parsed(answer) == {"code": "zx-81"}, _said(answer)
+        return json_or(None, answer.message.text) == {"code": "zx-81"}, _said(answer)
 
     async def _object(self) -> tuple[bool, str]:
         answer = await self._ask(
             "Describe a cat as a JSON object.", output=OutputFormat(kind="json_object")
         )
-        return isinstance(_parsed(answer), dict), _said(answer)
+        return isinstance(json_or(None, answer.message.text), dict), _said(answer)
 
     async def _both(self) -> tuple[bool, str]:
         answer = await self._ask(
@@ -301,13 +292,6 @@ def _said(answer: ModelResponse) -> str:
     return f"{text}, cut off" if answer.finish == "length" else text
 
 
-def _parsed(answer: ModelResponse) -> Any:
-    try:
-        return json.loads(answer.message.text)
-    except ValueError:
-        return None
-
-
 # From answers to a profile
 
 
@@ -327,33 +311,26 @@ def _profile(known: Profile, checks: Mapping[str, Check]) -> Profile:
         ("json", can("json_object", "json" in known.output_modes)),
         ("prompt", True),
     ]
-    logprobs = frozenset({"logprobs", "top_logprobs"})
-    drops = known.drops
+    drops, logprobs = known.drops, {"logprobs", "top_logprobs"}
     if checks["logprobs"].ok is not None:
         drops = drops - logprobs if checks["logprobs"].ok else drops | logprobs
+    # The deprecated form is not asked for: it stays where it is known.
+    tool_calling = known.tool_calling
+    if tools or (schema and tool_calling == "native"):
+        tool_calling = "native" if tools else "constrained"
+    newer, older = "max_completion_tokens", "max_tokens"
+    renames = known.renames
+    if checks[newer].ok:
+        renames = {key: name for key, name in renames.items() if name != older}
+    elif checks[older].ok:
+        renames = {**renames, newer: older}
     return replace(
         known,
-        tool_calling=_tool_calling(known, tools=tools, schema=schema),
+        tool_calling=tool_calling,
         output_modes=tuple(mode for mode, works in modes if works),
         native_with_tools=can("json_schema with tools", known.native_with_tools),
         forced_tool="named" if named else "alone" if required else "auto",
-        renames=_renames(known, checks),
+        renames=renames,
         drops=drops,
         stream_usage=can("usage in streams", known.stream_usage),
     )
-
-
-def _tool_calling(
-    known: Profile, *, tools: bool, schema: bool
-) -> Literal["native", "functions", "constrained"]:
-    if tools:
-        return "native"
-    # The deprecated form is not asked for: it stays where it is known.
-    return "constrained" if schema and known.tool_calling == "native" else known.tool_calling
-
-
-def _renames(known: Profile, checks: Mapping[str, Check]) -> Mapping[str, str]:
-    newer, older = "max_completion_tokens", "max_tokens"
-    if checks[newer].ok:
-        return {key: name for key, name in known.renames.items() if name != older}
-    return {**known.renames, newer: older} if checks[older].ok else known.renames

@@ -8,12 +8,12 @@ patterns) is left to whoever enforces the schema.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
 from agentkit.json_schema import definitions, ref_name
 from agentkit.messages import JsonObject
+from agentkit.models.loose_json import json_text
 
 __all__ = ["fields_of", "shape_of"]
 
@@ -22,11 +22,7 @@ _DEEPEST = 4
 
 
 def shape_of(schema: Any) -> str:
-    """The whole schema in one line, in the manner of TypeScript.
-
-    Args:
-        schema: A JSON Schema. References into it (`#/$defs/…`) are followed.
-    """
+    """The whole schema in one line, in the manner of TypeScript; its references are followed."""
     return _shape(schema, schema, 0)
 
 
@@ -42,9 +38,9 @@ def _shape(schema: Any, root: Any, depth: int) -> str:
             body = definitions(root).get(name) if name else None
             return "any" if body is None or depth > _DEEPEST else _shape(body, root, depth + 1)
         case {"const": value}:
-            return _json(value)
+            return json_text(value)
         case {"enum": [*values]}:
-            return _union(_json(value) for value in values)
+            return _union(json_text(value) for value in values)
         case {"anyOf": [*options]} | {"oneOf": [*options]}:
             return _union(_shape(option, root, depth) for option in options)
         case {"type": [*types]}:
@@ -74,7 +70,3 @@ def _fields(schema: JsonObject, root: Any, depth: int) -> str:
 
 def _union(shapes: Iterable[str]) -> str:
     return " | ".join(dict.fromkeys(shapes))
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -105,10 +105,7 @@ class StreamFold:
         return self.done or bool(ended)
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take the data of one event.
-
-        Returns:
-            The deltas to show.
+        """Take the data of one event; returns the deltas to show.
 
         Raises:
             ModelError: The server reports an error, or sends something that is not a chunk.
@@ -135,10 +132,7 @@ class StreamFold:
         ]
 
     def finish(self, *, taken: Iterable[str] = ()) -> ModelResponse:
-        """The complete response.
-
-        Args:
-            taken: Ids of the conversation so far, which no call may have again.
+        """The complete response, no call of which has an id that is `taken`.
 
         Raises:
             InvalidResponse: The stream ended before the answer did.
@@ -150,12 +144,8 @@ class StreamFold:
                 model=self._model,
             )
         choices = [self._choices[index].body() for index in sorted(self._choices)]
-        return response_from_body(
-            {**self._body, "choices": choices},
-            model=self._model,
-            seed=self._at,
-            taken=taken,
-        )
+        body = {**self._body, "choices": choices}
+        return response_from_body(body, model=self._model, seed=self._at, taken=taken)
 
     def _add(self, choice: JsonObject) -> list[Event]:
         """Add one choice; the deltas are those of the first."""
@@ -173,6 +163,10 @@ class StreamFold:
                 text=fold.text.rstrip(),
             )
         return shown if index == min(self._choices) else []
+
+
+_CHOICE_KEYS = frozenset({"index", "delta", "message", "finish_reason"})
+_DELTA_KEYS = frozenset({"role", "content", "tool_calls", "function_call"})
 
 
 class _Choice:
@@ -201,22 +195,22 @@ class _Choice:
         delta = as_object(choice.get("delta"))
         if not delta and self._content is None and not self._calls:
             delta = as_object(choice.get("message"))
-        merge_into(self._extra, choice, skipped=("index", "delta", "message", "finish_reason"))
+        merge_into(self._extra, choice, skipped=_CHOICE_KEYS)
         if delta:
             self._add_delta(delta, shown)
         return shown
 
     def _add_delta(self, delta: JsonObject, shown: list[Event]) -> None:
         self._add_content(delta.get("content"), shown)
-        if delta.get("function_call"):
-            self._add_calls([{"index": 0, "function": delta["function_call"]}], shown)
-        self._add_calls([as_object(one) for one in as_list(delta.get("tool_calls"))], shown)
-        skipped = ["role", "content", "tool_calls", "function_call"]
+        if function := delta.get("function_call"):
+            self._add_calls([{"index": 0, "function": function}], shown)
+        if calls := delta.get("tool_calls"):
+            self._add_calls([as_object(one) for one in as_list(calls)], shown)
         thought = delta.get("reasoning_content") or delta.get("reasoning")
         if isinstance(thought, str):
-            skipped += ["reasoning_content", "reasoning"]
             self._think(thought, shown)
-        merge_into(self._message, delta, skipped=skipped)
+            delta = {**delta, "reasoning_content": None, "reasoning": None}
+        merge_into(self._message, delta, skipped=_DELTA_KEYS)
 
     def _add_content(self, content: Any, shown: list[Event]) -> None:
         if content is None:

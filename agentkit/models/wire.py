@@ -49,12 +49,7 @@ class Reply:
 
 @contextmanager
 def as_ours(misused: Errors, broken: Errors) -> Generator[None]:
-    """Map a client library's exceptions onto the error tree.
-
-    Raises:
-        ConfigurationError: For `misused`: the URL is not one.
-        ModelUnreachable: For `broken`.
-    """
+    """Raise a client library's `misused` as ConfigurationError, `broken` as ModelUnreachable."""
     try:
         yield
     except misused as error:

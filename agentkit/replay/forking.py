@@ -122,7 +122,8 @@ async def fork(
         patch: What is different.
         tools: What becomes of tool calls that were not recorded so: they run; those that only
             read run (`by_effect`); or none does. One that may not run is answered with what
-            was recorded of the same call, and refused if there is no such call.
+            was recorded of the same call, and refused if there is no such call. What the patch
+            names runs in any case: a tool, a call that it approves, and the tool around `at`.
         deps: Given to tools.
         approver: Decides about calls that were not decided about then.
         record: Where the fork is recorded, as `RunOptions.trace`. Its trace names this one.
@@ -141,7 +142,7 @@ async def fork(
     patch = patch or Patch()
     recording = trace if isinstance(trace, Trace) else Trace.load(trace)
     check_replayable(recording)
-    recorded = RecordedHandler(recording)
+    recorded = RecordedHandler(recording, agent.redact)
     plan = _Plan(recorded, agent, at, patch, tools)
     then = recording.asked()
     settings, limits = settings_of(then), limits_of(then)
@@ -382,6 +383,9 @@ class _ForkHandler:
     def _runs(self, call: ToolInvocation) -> bool:
         plan = self._plan
         if call.call.name in plan.renewed or plan.tools == "live":
+            return True
+        decided = plan.decided.get(call.at)
+        if decided is not None and decided.kind in ("approve", "edit"):
             return True
         on_the_way = plan.at is not None and plan.at.startswith(f"{call.at}/")
         return on_the_way or (plan.tools == "by_effect" and call.effect == "read")

@@ -1,9 +1,14 @@
 """Lets the effects of a replay begin and end in the order of the recording.
 
 The order is that of the trace's lines. An effect that comes early waits until
-those before it have passed. What the recording expects and the replay never does
-would make the others wait for ever: so when everything stands still, the first
-of those that wait is let through, and the place is remembered.
+those before it have passed. That must never be a deadlock, whatever has changed:
+
+- Where everything stands still, what the recording expects is not coming. The first
+  of those that wait is let through.
+- Where a tool runs for real and everything stands still, it may wait for the network,
+  or for something that another tool would do. Whatever such code could wait for is
+  let through: beginnings, and all that happens inside of what runs for real. What is
+  held are only the ends of the outermost effects, for which nobody waits but the loop.
 """
 
 from __future__ import annotations
@@ -21,7 +26,8 @@ __all__ = ["Gate"]
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     at: str
-    pass_: anyio.Event
+    ends: bool
+    let: anyio.Event
 
 
 class Gate:
@@ -39,28 +45,27 @@ class Gate:
         self._real: list[str] = []
         self._changed = anyio.Event()
 
-    async def turn(self, number: int | None, at: str) -> None:
+    async def turn(self, number: int, at: str, *, ends: bool) -> None:
         """Wait until everything that stands before this line has passed.
 
         Nothing is awaited after that, so what the caller does next happens before the next
         one's turn. A line that the order does not have passes at once.
         """
-        if number is None or number not in self._known:
+        if number not in self._known:
             return
         self._known.discard(number)
-        if self._order[0] != number:
-            waiting = self._waiting[number] = _Waiting(at, anyio.Event())
+        if self._order[0] == number:
+            self._order.popleft()
+            self._next()
+        else:
+            waiting = self._waiting[number] = _Waiting(at, ends, anyio.Event())
             self._changed.set()
             try:
-                await waiting.pass_.wait()
-            except BaseException:
-                self._order.remove(number)  # cancelled: it will not come
-                self._next()
-                raise
-            finally:
+                await waiting.let.wait()
+            finally:  # cancelled, too: it will not come
                 del self._waiting[number]
-        self._order.popleft()
-        self._next()
+                self._order.remove(number)
+                self._next()
 
     @contextmanager
     def real(self, at: str) -> Generator[None, None, None]:
@@ -75,13 +80,23 @@ class Gate:
     async def watch(self) -> None:
         """Let somebody through whenever everything stands still. Runs beside the replay."""
         while True:
-            while not self._waiting or self._busy():
+            while not self._stuck():
                 self._changed = anyio.Event()
                 await self._changed.wait()
             before = len(self._order)
             await anyio.wait_all_tasks_blocked()
-            if self._waiting and len(self._order) == before and not self._busy():
-                self._skip()
+            if len(self._order) == before and (stuck := self._stuck()):
+                self._skip_to(min(stuck, key=self._order.index))
+
+    def _stuck(self) -> list[int]:
+        """Those that wait and would be let through if everything stood still."""
+        if not self._busy():
+            return [*self._waiting]
+        return [
+            number
+            for number, one in self._waiting.items()
+            if not one.ends or any(one.at.startswith(f"{at}/") for at in self._real)
+        ]
 
     def _busy(self) -> bool:
         """Whether something real is going on that does not itself wait here."""
@@ -90,15 +105,14 @@ class Gate:
             for at in self._real
         )
 
-    def _skip(self) -> None:
-        """Those before the first that waits are not coming, or not in time."""
-        first = min(self._waiting, key=self._order.index)
+    def _skip_to(self, number: int) -> None:
         if self.out_of_order is None:
-            self.out_of_order = self._waiting[first].at
-        while self._order[0] != first:
-            self._known.discard(self._order.popleft())
-        self._next()
+            self.out_of_order = self._waiting[number].at
+        if not self._busy():
+            while self._order[0] != number:  # these are not coming, or not in time
+                self._known.discard(self._order.popleft())
+        self._waiting[number].let.set()
 
     def _next(self) -> None:
         if self._order and self._order[0] in self._waiting:
-            self._waiting[self._order[0]].pass_.set()
+            self._waiting[self._order[0]].let.set()

@@ -68,7 +68,8 @@ class Player:
         for played in _recorded(trace, owner):
             self._owned.setdefault(played.owner, []).append(played)
         for events in self._owned.values():
-            events.sort(key=lambda one: one.time, reverse=True)
+            events.sort(key=lambda one: one.time)
+            events.reverse()  # taken from the end
         self._begun: dict[str, list[Played]] = {}
 
     def begin(self, at: str) -> None:
@@ -110,7 +111,8 @@ def _recorded(trace: Trace, owner: Callable[[str], str | None]) -> Iterator[Play
             continue
         if name == "model.chunks":
             for microseconds, item in line["d"]:
-                shown[at] = shown.get(at, line["t"]) + microseconds
+                # Not later than its line, whatever was measured.
+                shown[at] = min(shown.get(at, line["t"]) + microseconds, line["t"])
                 yield Played((shown[at], line["seq"]), inside, _delta(Address(at), item))
             continue
         if name == "gate.ask":
@@ -185,8 +187,8 @@ def _delta(at: Address, item: Any) -> Event:
             return ReasoningDelta(at=at, text=text)
         case {"restarted": reason}:
             return Restarted(at=at, reason=reason)
-        case {"tool": name, "arguments": arguments}:
-            return ToolCallDelta(at=at, name=name, arguments=arguments)
+        case {"tool": name, "arguments": arguments, "index": index}:
+            return ToolCallDelta(at=at.call(index), name=name, arguments=arguments)
         case text:
             return TextDelta(at=at, text=text)
 

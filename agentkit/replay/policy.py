@@ -56,6 +56,12 @@ class Policy:
             elif value not in allowed:
                 raise ConfigurationError(f"{name}={value!r}: expected one of {allowed}.")
 
+    @property
+    def acts(self) -> bool:
+        """Whether anything may be done for real, and take its own time."""
+        recorded = self.model == self.tools == self.compute == "recorded"
+        return not recorded or bool(self.live_tools) or self.on_divergence == "go_live"
+
     def runs(self, tool: str, effect: str) -> bool:
         """Whether calls of this tool run for real."""
         if self.live_tools:

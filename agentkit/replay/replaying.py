@@ -6,20 +6,15 @@ the effects for real and the rest from the recording, by address.
 
 from __future__ import annotations
 
-import inspect
 import os
-import sys
-import sysconfig
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar, Unpack
 
 import anyio
 
-from agentkit.agent import Agent
+from agentkit.agent import Agent, program_hash
 from agentkit.driver import Driver, Program
 from agentkit.effects import (
     Address,
@@ -35,23 +30,24 @@ from agentkit.effects import (
     ToolOutcome,
     Value,
 )
-from agentkit.errors import ConfigurationError, ReplayDivergence
+from agentkit.errors import AgentKitError, ConfigurationError, ReplayDivergence
 from agentkit.events import Emit, ignore
 from agentkit.messages import JsonObject, Message
 from agentkit.redaction import Redactor
+from agentkit.replay.explaining import explained
 from agentkit.replay.gate import Gate
 from agentkit.replay.playing import Player
 from agentkit.replay.policy import Policy, PolicyName, PolicyOptions, policy_of
 from agentkit.run import Origin, RunResult, conclude
-from agentkit.runner import Approver, LiveHandler, Scope, careful
+from agentkit.runner import Approver, LiveHandler, Scope, careful, new_run_id
 from agentkit.settings import limits_of, settings_of
 from agentkit.spec import Finish
 from agentkit.trace.blobs import Namer, packed, without_ids
-from agentkit.trace.divergence import divergence, explained, value_difference
-from agentkit.trace.opening import check_replayable
+from agentkit.trace.divergence import divergence, value_difference
+from agentkit.trace.opening import TraceTo, check_replayable, open_recorder
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorded import RecordedHandler, stopped
-from agentkit.trace.recording import call_fingerprint
+from agentkit.trace.recording import Recorder, call_fingerprint
 
 __all__ = ["SameCalls", "check_live_tools", "check_replayable", "prepared", "replay"]
 
@@ -65,6 +61,8 @@ async def replay(
     policy: PolicyName | Policy = "exact",
     deps: object = None,
     approver: Approver | None = None,
+    record: TraceTo = False,
+    redact: Redactor | None = None,
     on_event: Emit = ignore,
     **options: Unpack[PolicyOptions],
 ) -> RunResult[OutputT]:
@@ -79,6 +77,8 @@ async def replay(
             refused, not run. Or a `Policy`.
         deps: Given to tools that run.
         approver: Decides about calls that were not decided about then.
+        record: Where the replay itself is recorded, as `RunOptions.trace`; by default nowhere.
+        redact: What the recorded run was given instead of its agent's.
         on_event: Called with each event, as in `Agent.run`.
         **options: Over those of the policy; see `Policy`.
 
@@ -99,20 +99,33 @@ async def replay(
     then = recording.asked()
     program = agent.program(settings_of(then), limits_of(then))
     check_live_tools(chosen, program)
+    if chosen.model == "live":
+        program.model.check()
+    redact, run = redact or agent.redact, new_run_id()
+    recorder, to = open_recorder(
+        record, run=run, program=program_hash(program, redact), redact=redact
+    )
     driver, going = prepared(
         recording,
         program,
         messages,
         earlier,
         chosen,
-        redact=agent.redact,
+        redact=redact,
+        recorder=recorder,
         deps=deps,
         approver=approver,
         emit=on_event,
     )
     finish = await _driven_to_the_end(driver, going.gate)
-    origin = Origin(run=recording.run, prompt=messages[earlier:], recorded=recording)
-    return replace(conclude(going.checked(finish), origin), divergences=tuple(going.found))
+    origin = Origin(run=recording.run, prompt=messages[earlier:], recorded=to or recording)
+    finish, found = going.checked(finish), tuple(going.found)
+    try:
+        return replace(conclude(finish, origin), divergences=found)
+    except AgentKitError as error:
+        if error.result is not None:
+            error.result = replace(error.result, divergences=found)
+        raise
 
 
 def prepared(
@@ -122,7 +135,8 @@ def prepared(
     earlier: int,
     policy: Policy,
     *,
-    redact: Redactor | None = None,
+    redact: Redactor,
+    recorder: Recorder | None = None,
     deps: object = None,
     approver: Approver | None = None,
     emit: Emit = ignore,
@@ -138,10 +152,12 @@ def prepared(
         deps=deps,
         limits=program.spec.limits,
         listener=careful(emit),
+        recorder=recorder,
+        redact=redact,
         approver=approver,
         recorded=recorded,
         around=going.around,
-        bounded=policy.order == "free",
+        bounded=policy.order == "free" or policy.acts,
     )
     return scope.driver(program, messages, earlier=earlier), going
 
@@ -183,12 +199,11 @@ class _Replay:
         self.policy = policy
         self.found: list[ReplayDivergence] = []
         self.live_from_here = False
-        self.namer = Namer(Redactor())
+        self.namer = Namer(recorded.redact)
         self._driven = _driven(recorded, policy)
         self.gate = Gate(self._order() if policy.order == "recorded" else ())
         told = emit is not ignore
         self.player = Player(recorded.trace, self._owner, emit) if told else None
-        self._causes: set[str] = set()
         self.calls = SameCalls(recorded)
 
     def around(self, scope: Scope, performing: Handler, live: LiveHandler) -> Handler:
@@ -201,13 +216,12 @@ class _Replay:
         policy = self.policy.on_divergence
         if policy == "raise":
             return stopped(found)
-        if self._causes and found.cause in self._causes:
+        first = next((one for one in self.found if found.cause in (one.at, one.cause)), None)
+        if first is not None and found.cause is not None:
             # It follows from one that was said already.
-            first = next(one for one in self.found if str(one.at) == found.cause)
             first.suppressed = (first.suppressed or 0) + 1 + (found.suppressed or 0)
         else:
             self.found.append(found)
-        self._causes.add(str(found.at))
         self.live_from_here = policy == "go_live"
         return None
 
@@ -224,7 +238,7 @@ class _Replay:
 
     def _reordered(self) -> ReplayDivergence | None:
         at = self.gate.out_of_order
-        if at is None or self.policy.strictness != "exact":
+        if at is None or self.policy.strictness != "exact" or self.policy.acts:
             return None
         return divergence(
             "order_changed",
@@ -269,7 +283,7 @@ class SameCalls:
 
     def __init__(self, recorded: RecordedHandler) -> None:
         self._recorded = recorded
-        self._redact = Redactor()
+        self._redact = recorded.redact
         self._unused = defaultdict[str, deque[str]](deque)
         for at, start in recorded.starts.items():
             end = recorded.end(at)
@@ -336,7 +350,7 @@ class _Ordered:
             return recorded.outcome(effect)
         start = recorded.start(effect.at)
         if start is not None and not isinstance(effect, Pause):
-            await self._replay.gate.turn(start["seq"], effect.at)
+            await self._replay.gate.turn(start["seq"], effect.at, ends=False)
             if (player := self._replay.player) is not None:
                 player.until((start["t"], start["seq"]))
                 player.begin(effect.at)
@@ -361,7 +375,7 @@ class _ReplayHandler:
         if replay.policy.model == "live" and isinstance(effect, ToolInvocation):
             return replay.calls.answer(effect)
         if found := replay.recorded.compare(effect, replay.policy.strictness):
-            ended = replay.note(self._explained(found, effect))
+            ended = replay.note(explained(found, effect, replay.recorded, self._live.program.tools))
             if replay.live_from_here:
                 return await self._really(effect)
             if ended is not None or replay.recorded.start(effect.at) is None:
@@ -421,7 +435,7 @@ class _ReplayHandler:
         replay, end = self._replay, self._replay.recorded.first_end(effect.at)
         if end is None or replay.live_from_here:
             return
-        await replay.gate.turn(end["seq"], effect.at)
+        await replay.gate.turn(end["seq"], effect.at, ends=True)
         if replay.player is not None:
             ordered = replay.policy.order == "recorded"
             replay.player.until((end["t"], end["seq"]), None if ordered else effect.at)
@@ -435,7 +449,10 @@ class _ReplayHandler:
         await self._ended(effect)
         same_question = replay.policy.model == "recorded" and not replay.live_from_here
         if same_question and (found := self._other_result(effect, outcome)):
-            return replay.note(self._explained(found, effect)) or outcome
+            return (
+                replay.note(explained(found, effect, replay.recorded, self._live.program.tools))
+                or outcome
+            )
         return outcome
 
     def _other_result(self, effect: Effect, outcome: Outcome) -> ReplayDivergence | None:
@@ -456,61 +473,6 @@ class _ReplayHandler:
             return await self._performing.perform(pause)
         return recorded.decisions(pause)
 
-    def _explained(self, found: ReplayDivergence, effect: Effect) -> ReplayDivergence:
-        """The divergence with its first cause and the line of code that it comes from."""
-        cause = self._cause(found, effect)
-        source = self._source(found, effect)
-        return explained(found, cause=cause, source=source)
-
-    def _cause(self, found: ReplayDivergence, effect: Effect) -> str | None:
-        """Where the first difference comes from: an effect further up, or a part of the agent."""
-        parts = (found.pointer or "").split("/")
-        match parts:
-            case ["", "messages", index, *_] if index.isdigit() and isinstance(effect, ModelCall):
-                return self._origin(effect, int(index))
-            case ["", "tools", index, *_] if index.isdigit() and isinstance(effect, ModelCall):
-                tools = effect.request.tools
-                return f"the tool {tools[int(index)].name}" if int(index) < len(tools) else None
-            case ["", "params", "output", *_]:
-                return "the agent's output type"
-            case ["", "params", name, *_]:
-                return f"the setting {name}"
-            case ["", "model", *_]:
-                return "the agent's model"
-            case _:
-                return None
-
-    def _origin(self, call: ModelCall, index: int) -> str | None:
-        """Where a request's message comes from."""
-        recorded, agent = self._replay.recorded, call.at.parent
-        start = recorded.start(call.at)
-        names: list[str] = start["messages"] if start is not None else []
-        if index < len(names) and (at := recorded.origin(names[index])) is not None:
-            return at
-        role = call.request.messages[index].to_json()["role"] if self._has(call, index) else ""
-        if role == "system":
-            computed = recorded.start(agent.child("instructions"))
-            return agent.child("instructions") if computed else f"the instructions of {agent}"
-        return "the prompt or the history that the run began with" if role == "user" else None
-
-    def _has(self, call: ModelCall, index: int) -> bool:
-        return index < len(call.request.messages)
-
-    def _source(self, found: ReplayDivergence, effect: Effect) -> str | None:
-        """The user's line: of the tool that it is about, or from which the run was called."""
-        tools = self._live.program.tools
-        name = None
-        if isinstance(effect, ToolInvocation):
-            name = effect.call.name
-        elif found.kind == "tool_schema_changed" and isinstance(effect, ModelCall):
-            index = (found.pointer or "").split("/")[2:3]
-            offered = effect.request.tools
-            if index and index[0].isdigit() and int(index[0]) < len(offered):
-                name = offered[int(index[0])].name
-        if name in tools:
-            return _defined(tools[name].function)
-        return _called_from(sys._getframe())  # pyright: ignore[reportPrivateUsage]  # cheap
-
 
 def _result(outcome: Outcome) -> Any:
     """What an outcome says, without what differs each time."""
@@ -523,23 +485,3 @@ def _result(outcome: Outcome) -> Any:
             return {"error": kind, "message": text}
         case _:
             return None
-
-
-_OURS = Path(__file__).parent.parent
-
-
-def _called_from(frame: FrameType | None) -> str | None:
-    """The innermost line on the stack that belongs neither to us nor to a library of ours."""
-    libraries = [sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")]
-    while frame is not None:
-        file = frame.f_code.co_filename
-        ours = Path(file).is_relative_to(_OURS) or not file.endswith(".py")
-        if not ours and not any(file.startswith(library) for library in libraries):
-            return f"{file}:{frame.f_lineno}"
-        frame = frame.f_back
-    return None
-
-
-def _defined(function: Any) -> str | None:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else None

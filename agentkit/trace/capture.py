@@ -53,7 +53,7 @@ def kept(capture: Literal["metadata", "none"]) -> Callable[..., MutableMapping[s
     from structlog import DropEvent  # here: as in trace.writer
 
     fields = {
-        event: {"event", "at", *names.split()}
+        event: {"event", "seq", "t", "at", *names.split()}
         for event, names in (_METADATA if capture == "metadata" else _NONE).items()
     }
 

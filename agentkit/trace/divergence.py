@@ -31,11 +31,11 @@ __all__ = [
     "differences",
     "divergence",
     "excerpt",
-    "explained",
     "first_difference",
     "request_difference",
     "tool_difference",
     "value_difference",
+    "with_cause",
     "without_digests",
 ]
 
@@ -267,7 +267,7 @@ def divergence(
     )
 
 
-def explained(
+def with_cause(
     found: ReplayDivergence, *, cause: str | None, source: str | None
 ) -> ReplayDivergence:
     """A divergence that also says where it comes from.

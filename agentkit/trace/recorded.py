@@ -58,7 +58,8 @@ class RecordedHandler:
 
     def __init__(self, trace: Trace, redact: Redactor | None = None) -> None:
         self.trace = trace
-        self._namer = Namer(redact or Redactor())
+        self.redact = redact or Redactor()
+        self._namer = Namer(self.redact)
         self._starts: dict[str, JsonObject] = {}
         self._ends: dict[str, JsonObject] = {}
         self._first_ends: dict[str, JsonObject] = {}

@@ -194,27 +194,8 @@ class Recorder:
     def started(self, effect: Effect) -> None:
         """An effect begins."""
         match effect:
-            case ModelCall(at=at, model=model, request=request):
-                if self._stream:
-                    self._streams[at] = Chunks(self.redact)
-                named = self.namer.request(effect)
-                for message in named.new:
-                    self._message(message)
-                if named.tools not in self._written:
-                    self._write_blob("tools", *self.namer.tools_blob(request.tools))
-                params = named.params
-                if request.output is not None:
-                    params = params | {"output": self._output(params["output"])}
-                self._writer.write(
-                    "model.start",
-                    at=at,
-                    model=model,
-                    messages=named.messages,
-                    tools=named.tools,
-                    params=params,
-                    stream=self._stream,
-                    fp=named.fingerprint,
-                )
+            case ModelCall():
+                self._model_start(effect)
             case ToolInvocation(at=at, call=call):
                 arguments = packed(call.arguments, self.redact)
                 self._writer.write(
@@ -244,6 +225,29 @@ class Recorder:
                     )
             case ToolBatch():
                 pass  # taken apart into its calls before any handler sees it
+
+    def _model_start(self, call: ModelCall) -> None:
+        request = call.request
+        if self._stream:
+            self._streams[call.at] = Chunks(self.redact)
+        named = self.namer.request(call)
+        for message in named.new:
+            self._message(message)
+        if named.tools not in self._written:
+            self._write_blob("tools", *self.namer.tools_blob(request.tools))
+        params = named.params
+        if request.output is not None:
+            params = params | {"output": self._output(params["output"])}
+        self._writer.write(
+            "model.start",
+            at=call.at,
+            model=call.model,
+            messages=named.messages,
+            tools=named.tools,
+            params=params,
+            stream=self._stream,
+            fp=named.fingerprint,
+        )
 
     def ended(self, effect: Effect, outcome: Outcome | None) -> None:
         """An effect has ended; None means that it was cancelled."""

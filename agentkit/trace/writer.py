@@ -55,7 +55,7 @@ class TraceWriter:
         self._taps = taps
         self._start = time.monotonic_ns() - t * 1000
         less = () if capture == "full" else (kept(capture),)
-        self._log = _logger_type()(self, [*less, self._stamp, _line], {}).log
+        self._log = _logger_type()(self, [*less, _line], {}).log
         # Tools in worker threads write too, also such as were abandoned by their run; and what
         # is said of a failing sink may come back here, as a line of the application's log.
         self._lock = threading.RLock()
@@ -68,10 +68,13 @@ class TraceWriter:
         with self._lock:
             if self.closed or (self.failure is not None and not self._taps):
                 return
-            line = self._log(event, fields)
-        if line is not None:
-            for tap in self._taps:
-                tap(line)
+            t = (time.monotonic_ns() - self._start) // 1000
+            line = self._log({"event": event, "seq": self.lines, "t": t, **fields})
+            if line is None:
+                return
+            self.lines += 1
+        for tap in self._taps:
+            tap(line)
 
     def emit(self, line: bytes) -> bytes:
         """What the logger does with a line."""
@@ -110,14 +113,6 @@ class TraceWriter:
         self.failure = error
         _diagnostics.warning("The trace ends here, the run goes on: %s", error)
 
-    def _stamp(
-        self, logger: Any, method: str, event: MutableMapping[str, Any]
-    ) -> MutableMapping[str, Any]:
-        elapsed = (time.monotonic_ns() - self._start) // 1000
-        number = self.lines
-        self.lines += 1
-        return {"event": event.pop("event"), "seq": number, "t": elapsed, **event}
-
 
 def _line(logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:
     content = event.get("data")
@@ -137,10 +132,11 @@ def _logger_type() -> Callable[..., Any]:
     import structlog
 
     class Logger(structlog.BoundLoggerBase):
-        def log(self, event: str, fields: dict[str, Any]) -> bytes | None:
-            # As `_proxy_to_logger` does, without unpacking the fields twice more.
+        def log(self, event: dict[str, Any]) -> bytes | None:
+            # As `_proxy_to_logger` does. The event's name is among its fields, because a line
+            # begins with it.
             try:
-                (line,), _ = self._process_event("emit", event, fields)
+                (line,), _ = self._process_event("emit", None, event)
             except structlog.DropEvent:
                 return None
             return self._logger.emit(line)

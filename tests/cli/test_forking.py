@@ -195,12 +195,12 @@ def test_forks_are_kept_in_the_state_folder(travel: Path) -> None:
         (["--at", "m1", "--message", "x"], "expected --message N=TEXT"),
         (["--at", "m0/t0", "--message", "1=x"], "Messages belong to a model call"),
         (["--set", "temprature=1"], "no setting 'temprature'; there is temperature"),
-        (["--set", "temperature=hot"], "temperature is 'hot'; expected 0…2"),
+        (["--set", "temperature=hot"], "ChatSettings.temperature is 'hot'"),
         (["--set", "temperature"], "expected --set NAME=VALUE"),
         (["--model", "opnai:x"], "opnai"),
         (["--prompt", "x", "--trace", "run.jsonl"], "exists already"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_input(travel: Path, arguments: list[str], says: str) -> None:
     """One clear message, and nothing is written or run."""

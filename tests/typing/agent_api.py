@@ -27,7 +27,6 @@ typed = Agent("openai:gpt-4o", output=Trip, name="trips")
 numbers = Agent("openai:gpt-4o", output=list[int])
 
 
-
 def book(city: str, days: int) -> Trip:
     """A function that gets the output."""
     return Trip(city=city)

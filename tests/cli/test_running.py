@@ -1,0 +1,91 @@
+"""`agentkit replay` with some of it done for real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentkit import Limits
+from agentkit.cli.apps import load_agent
+from agentkit.cli.commands import app
+from agentkit.errors import ConfigurationError, LimitExceeded, ReplayDivergence
+from tests.cli.test_cli import agentkit
+from tests.cli.test_forking import APP, ran, travel
+
+__all__ = ["travel"]  # a fixture
+
+
+def replay(*arguments: str) -> None:
+    """Replay the run in this process."""
+    app(["replay", "run.jsonl", "--app", "app.py:agent", *arguments], result_action="return_value")
+
+
+def test_tools_that_only_read_run(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said what was made, and what was answered from the recording."""
+    replay("--policy", "tools_live")
+    assert sorted(ran(travel)) == ["look Paris", "look Rome"]
+    assert (
+        "Replayed with strictness structural: 4 model calls and 1 tool call answered from the "
+        "recording, 2 tool calls made."
+    ) in capsys.readouterr().out
+
+
+def test_named_tools_run(travel: Path) -> None:
+    """And no others; the policy follows from it."""
+    replay("--live-tool", "book")
+    assert ran(travel) == ["book Rome"]
+    with pytest.raises(ConfigurationError, match="live_tools names 'boook'"):
+        replay("--live-tool", "boook")
+
+
+def test_the_model_is_asked(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tools answer what was recorded of the same call."""
+    replay("--policy", "model_live")
+    assert ran(travel) == []
+    assert "4 model calls made; tool calls answered from the recording" in capsys.readouterr().out
+
+
+def test_differences_are_printed_at_the_end(travel: Path) -> None:
+    """All of them, in full, and the status is 1."""
+    (travel / "app.py").write_text(APP.replace("is sunny", "is rainy"))
+    arguments = ("replay", "run.jsonl", "--app", "app.py:agent", "--policy", "tools_live")
+    done = agentkit(*arguments, cwd=travel)
+    assert (done.returncode, done.stderr) == (1, "")
+    told = done.stdout[done.stdout.index("\n1. ") :]
+    assert told.startswith(
+        "\n1. result_changed at /agent/m0/t0, /content:\n"
+        "  recorded: 'Paris is sunny'\n"
+        "  now:      'Paris is rainy'\n"
+    )
+    assert "\n2. result_changed at /agent/m0/t1, /content:\n" in told
+    assert told.endswith("\nThe replay differs in 2 places.\n")
+
+
+def test_strictness_and_what_a_difference_does(
+    travel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another prompt is a difference or not; the replay ends or goes on."""
+    (travel / "app.py").write_text(APP.replace("Kindly", "Rudely"))
+    with pytest.raises(ReplayDivergence, match="request_changed at /agent/m0"):
+        replay()
+    with pytest.raises(SystemExit):
+        replay("--on-divergence", "warn")
+    assert "request_changed at /agent/m0, /messages/0/content" in capsys.readouterr().out
+    replay("--strictness", "structural", "--order", "free", "--timing", "0.5")
+    assert "Replayed with strictness structural" in capsys.readouterr().out
+
+
+def test_a_run_that_failed_fails_again(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the recorded error: that is an exact replay. Another error is none."""
+    agent = load_agent("app.py:agent")
+    with pytest.raises(LimitExceeded):
+        agent.run_sync("go", limits=Limits(steps=1), trace="failed.jsonl")
+    command = ["replay", "failed.jsonl", "--app", "app.py:agent"]
+    app(command, result_action="return_value")
+    told = capsys.readouterr().out
+    assert "The recorded run ended with LimitExceeded:" in told
+    assert "Replayed exactly: 1 model call and 2 tool calls answered" in told
+    (travel / "app.py").write_text(APP.replace("said = [", "raise ValueError('broken'); said = ["))
+    with pytest.raises(Exception, match="broken"):
+        app([*command, "--policy", "model_live"], result_action="return_value")
