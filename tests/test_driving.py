@@ -484,7 +484,7 @@ async def wait() -> None:
     finally:
         print("cleaned up", flush=True)
 
-agent = Agent(ScriptedModel([[("quick", {}), ("wait", {})]]), tools=[quick, wait])
+agent = Agent(ScriptedModel([[("quick", {})], [("wait", {})]]), tools=[quick, wait])
 try:
     anyio.run(lambda: agent.run("go", trace=sys.argv[1]), backend=sys.argv[2])
 except KeyboardInterrupt:
@@ -513,4 +513,4 @@ def test_ctrl_c(backend: str, tmp_path: Path) -> None:
     recorded = Trace.load(trace)
     assert recorded.status == "cancelled"
     ends = {e["at"]: e["status"] for e in recorded.events if e["event"] == "tool.end"}
-    assert ends == {"/agent/m0/t0": "ok", "/agent/m0/t1": "cancelled"}
+    assert ends == {"/agent/m0/t0": "ok", "/agent/m1/t0": "cancelled"}

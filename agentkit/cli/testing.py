@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -36,7 +37,12 @@ _WORDS, _LONGEST = 6, 40
 
 
 def from_trace(
-    trace: Path, /, *, app: Annotated[str, Parameter(name="--app")], to: Path | None = None
+    trace: Path,
+    /,
+    *,
+    app: Annotated[str, Parameter(name="--app")],
+    to: Path | None = None,
+    live_tool: Annotated[list[str] | None, Parameter(negative="")] = None,
 ) -> None:
     """Make a pytest test of a recorded run: it replays the run, and expects what came out.
 
@@ -46,6 +52,7 @@ def from_trace(
         trace: The trace file, or the end of a run's id.
         app: The agent, as FILE.py:NAME or MODULE:NAME.
         to: The new test file; by default test_PROMPT.py beside the agent's file.
+        live_tool: A tool that the test runs for real: its results have to be the recorded ones.
     """
     if find_spec("pytest") is None:
         raise ConfigurationError("The test is run with pytest: pip install pytest")
@@ -62,7 +69,7 @@ def from_trace(
     name = _slug(messages, recorded)
     test = (to or source.folder / f"test_{name}.py").absolute()
     fixture = _fixture(test, recorded)
-    ended = _replayed(recorded, agent)
+    ended = _replayed(recorded, agent, live_tool or ())
     case = Case(
         name=name,
         fixture=fixture.relative_to(test.parent).as_posix(),
@@ -72,6 +79,7 @@ def from_trace(
         earlier=earlier,
         asked=recorded.asked(),
         ended=ended,
+        live_tools=live_tool or (),
     )
     # Whether pytest finds the application depends on its settings: tried, not guessed.
     further = replace(case, path=source.path_from(test))
@@ -142,11 +150,13 @@ def _fixture(test: Path, trace: Trace) -> Path:
     return fixture
 
 
-def _replayed(trace: Trace, agent: Agent[Any]) -> RunResult[Any] | AgentKitError:
+def _replayed(
+    trace: Trace, agent: Agent[Any], live_tools: Sequence[str]
+) -> RunResult[Any] | AgentKitError:
     """How a replay of the run ends, now."""
 
     async def main() -> RunResult[Any]:
-        return await replay(trace, agent)
+        return await replay(trace, agent, live_tools=live_tools)
 
     try:
         return anyio.run(main)

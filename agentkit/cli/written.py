@@ -38,6 +38,7 @@ class Case:
         messages: What the run began with; the first `earlier` are history.
         asked: What the run was given instead of its agent's settings and limits.
         ended: How a replay of it ends.
+        live_tools: The tools that the test runs for real.
         path: The folder that has to be on `sys.path` to import the module, as an expression.
     """
 
@@ -49,12 +50,14 @@ class Case:
     earlier: int
     asked: Mapping[str, Any]
     ended: RunResult[Any] | AgentKitError
+    live_tools: Sequence[str] = ()
     path: str | None = None
 
 
 def source_of(case: Case) -> str:
     """The test file."""
     call, before = _call(case)
+    live = f", live_tools={literal([*case.live_tools])}" if case.live_tools else ""
     body = [*before, *_expected(case, call)]
     text = "\n".join(f"    {line}" if line else "" for part in body for line in part.split("\n"))
     return "\n".join(
@@ -64,7 +67,7 @@ def source_of(case: Case) -> str:
             *_imports(case, text),
             "",
             "",
-            f"@pytest.mark.agentkit_replay({literal(case.fixture)})",
+            f"@pytest.mark.agentkit_replay({literal(case.fixture)}{live})",
             f"def test_{case.name}() -> None:",
             text,
             "",

@@ -223,6 +223,11 @@ def _params(trace: Trace, start: JsonObject) -> JsonObject:
     return params
 
 
+_ADVICE = {
+    "result_changed": "If that is meant, a fork from here shows what the model makes of it.",
+}
+
+
 def divergence(
     kind: str,
     at: str,
@@ -242,8 +247,9 @@ def divergence(
         advice: What to do.
         more: How many further differences there are that are not shown.
     """
-    advice = advice or (
-        "Undo the change to replay this recording, or record a new one if the change is meant."
+    advice = advice or _ADVICE.get(
+        kind,
+        "Undo the change to replay this recording, or record a new one if the change is meant.",
     )
     place = (found.pointer or "/") if found is not None else ""
     lines = [f"{kind} at {at}: {text}" if found is None else f"{kind} at {at}, {place}:"]

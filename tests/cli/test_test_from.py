@@ -114,6 +114,21 @@ def test_it_passes_at_once(project: Path) -> None:
     assert fixture.stat().st_mode == (project / "app.py").stat().st_mode
 
 
+def test_it_may_run_tools(project: Path) -> None:
+    """With --live-tool the test guards the tool, too."""
+    record(project)
+    made = make(project, "--app", "app.py:agent", "--live-tool", "get_weather")
+    assert made.returncode == 0, made.stderr
+    written = (project / "test_umbrella_in_paris.py").read_text()
+    assert '.jsonl", live_tools=["get_weather"])' in written
+    app = project / "app.py"
+    app.write_text(app.read_text().replace("rain in", "sun in"))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "agentkit_pytest"]
+    failed = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert "result_changed at /agent/m0/t0" in failed.stdout
+
+
 def test_it_is_found_from_another_folder(project: Path) -> None:
     """In tests/, where pytest does not find the application by itself; and a typed output."""
     record(project, "planner", "Plan", settings=ChatSettings(temperature=0.5))

@@ -163,22 +163,21 @@ def test_the_quick_way_names_messages_as_the_careful_one(parts: list[str], data:
         assert known[2] == digest(canonical(without_ids(value)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     secret=SECRETS,
-    pin=st.text(ALNUM, min_size=8, max_size=12),
-    hidden=st.text(ALNUM, min_size=12, max_size=20),
-    cut=st.integers(1, 9),
+    pin=st.text(ALNUM, min_size=8, max_size=12).map("p1n{}".format),
+    hidden=st.text(ALNUM, min_size=12, max_size=20).map("h1d{}".format),
 )
 def test_secrets_never_reach_a_byte(
-    secret: str, pin: str, hidden: str, cut: int, tmp_path_factory: pytest.TempPathFactory
+    secret: str, pin: str, hidden: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Not from prompts, arguments, results, exceptions, headers, progress, logs or URLs."""
     folder = tmp_path_factory.mktemp("trace")
     field = json.dumps({"login": {"pin": pin, "password": pin}})
     url = f"https://user:{hidden}@example.org/"
 
-    @tool
+    @tool(max_output=None)
     def use(text: str, pin: str, context: RunContext) -> dict[str, Any]:
         context.progress({"login": {"pin": pin}, "at": secret})
         to_trace(None, "info", {"event": f"with {secret}", "login": {"pin": pin}, "url": url})
