@@ -23,6 +23,7 @@ from anyio import CancelScope, CapacityLimiter
 from anyio.lowlevel import RunVar, checkpoint
 
 from agentkit.effects import Address, Interrupt
+from agentkit.errors import ConfigurationError
 from agentkit.messages import Usage
 
 __all__ = ["Gate", "Inside", "Open", "merged", "opened", "shared_gate"]
@@ -151,14 +152,23 @@ class Inside:
         return replace(merged(self._stops), usage=self.used)
 
     async def stop(self, interrupt: Interrupt) -> None:
-        """End the effect, once no agent works in it any more. Does not return."""
+        """End the effect, once no agent works in it any more. Does not return.
+
+        Raises:
+            ConfigurationError: The effect has no end that could be brought about here.
+        """
+        if self._scope is None:
+            raise ConfigurationError(
+                f"An agent that was run with the context of {self.at} has to wait, and that "
+                "call is over, or is another tool's. Use the context of the call that runs it."
+            )
         self._stops.append(interrupt)
         try:
             await checkpoint()  # agents that were started beside this one begin
             self._settle()
             await anyio.sleep_forever()
         finally:
-            if self._scope is None or not self._scope.cancel_called:
+            if not self._scope.cancel_called:
                 self._stops.remove(interrupt)  # whoever asked the agent goes on without it
 
     def _settle(self) -> None:

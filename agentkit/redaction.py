@@ -22,14 +22,15 @@ from agentkit.errors import ConfigurationError
 
 __all__ = ["PATTERNS", "PLACEHOLDER", "Paths", "Redactor", "below"]
 
+# A key begins where no ASCII word goes on: `\b` would not see one after a Chinese character.
 PATTERNS: Mapping[str, str] = {
     # What keys of these kinds look like is documented by their issuers.
-    "api_key": r"\b(?:sk|pk|rk|gsk|xai|fw|csk|r8|nvapi)[-_][A-Za-z0-9_-]{16,}"
-    r"|\bAIza[0-9A-Za-z_-]{35}|\bhf_[A-Za-z0-9]{20,}",
+    "api_key": r"(?<![A-Za-z0-9_])(?:(?:sk|pk|rk|gsk|xai|fw|csk|r8|nvapi)[-_][A-Za-z0-9_-]{16,}"
+    r"|AIza[0-9A-Za-z_-]{35}|hf_[A-Za-z0-9]{20,})",
     "url_password": r"(?<=://)[^\s/:@]{0,256}:[^\s/@]{1,256}(?=@)",
-    "aws_key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
-    "github_token": r"\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}",
-    "slack_token": r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
+    "aws_key": r"(?<![A-Za-z0-9_])(?:AKIA|ASIA)[0-9A-Z]{16}(?![A-Za-z0-9_])",
+    "github_token": r"(?<![A-Za-z0-9_])(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})",
+    "slack_token": r"(?<![A-Za-z0-9_])xox[abeoprs]-[A-Za-z0-9-]{10,}",
     "bearer": r"(?<=[Bb]earer )[A-Za-z0-9._~+/=-]{12,}",
     # Bounded, and begun only where a word begins: text from tools may be hostile.
     "jwt": r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,2048}\.[A-Za-z0-9_-]{8,8192}"
@@ -195,7 +196,7 @@ class Redactor:
         if self._own or self.paths:
             return 0  # what these match may begin anywhere
         begun = text.rfind("-----BEGIN")
-        if begun >= 0 and "-----END" not in text[begun:]:
+        if begun >= 0 and text.count("-----", begun) < 4:  # around BEGIN …, and around END …
             return begun
         words = text.rsplit(None, 1)
         last = words[-1] if words and not text[-1].isspace() else ""

@@ -143,7 +143,7 @@ async def test_usage_of_sub_agents_that_were_cut_short_counts(end: str, tmp_path
         return Agent(ScriptedModel(list(script)), name="boss", tools=[inner.as_tool()])
 
     path = tmp_path / "run.jsonl"
-    limits = Limits(seconds=0.1 if end == "deadline" else None)
+    limits = Limits(seconds=0.5 if end == "deadline" else None)
     async with team([("inner", {"prompt": "x"})]).stream("go", trace=path, limits=limits) as run:
         if end == "cancel":
             await begun.wait()

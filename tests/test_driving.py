@@ -508,7 +508,10 @@ def test_ctrl_c(backend: str, tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    try:
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert (out, err, process.returncode) == ("cleaned up\ninterrupted\n", "", 0)
     recorded = Trace.load(trace)
     assert recorded.status == "cancelled"

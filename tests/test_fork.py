@@ -61,9 +61,7 @@ async def recorded(**options: Any) -> Trace:
 async def test_a_tool_result_is_patched() -> None:
     """Its siblings stay recorded, what follows from it is live."""
     trace = await recorded()
-    result = await fork(
-        trace, agent(), at="/agent/m0/t1", patch=Patch(result="Rome is flooded")
-    )
+    result = await fork(trace, agent(), at="/agent/m0/t1", patch=Patch(result="Rome is flooded"))
     assert result.output == "Heard: Paris is sunny, Rome is flooded, Paris is booked. "
     assert ran == ["book Paris"]
     assert len(asked) == 2

@@ -325,6 +325,23 @@ async def test_an_approver_that_fails_ends_the_run() -> None:
         await replay(reached.trace, boss([], inner().as_tool()))
 
 
+async def test_an_agent_of_a_call_that_is_over_cannot_wait() -> None:
+    """There is nothing left to be resumed, and nobody waits for ever."""
+    kept: list[RunContext[None]] = []
+
+    @tool
+    async def keep(context: RunContext[None]) -> str:
+        kept.append(context)
+        return "kept"
+
+    @tool
+    async def use() -> str:
+        return (await kept[0].run(inner(asks("a")), "x")).output
+
+    result = await boss([[("keep", {})], [("use", {})], "done"], keep, use).run("go")
+    assert told(result)[1].startswith("ConfigurationError: An agent that was run with the context")
+
+
 PROGRAM = """
 import sys, anyio
 from agentkit import Agent, tool

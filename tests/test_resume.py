@@ -30,7 +30,6 @@ from agentkit import (
 )
 from agentkit.errors import (
     ConfigurationError,
-    LimitExceeded,
     ModelUnreachable,
     ReplayDivergence,
     TraceError,
@@ -395,17 +394,20 @@ async def test_a_run_that_waits_for_a_call_in_flight_replays(tmp_path: Path) -> 
     assert told(paused) == ["Not finished: the run is paused.", "content of b"]
     assert await replay(path, agent()) == paused
 
+    begun = anyio.Event()
+
     @tool
     async def wait() -> None:
+        begun.set()
         await anyio.sleep_forever()
 
     def waiting(*script: Any) -> Agent[str]:
         return Agent(ScriptedModel(list(script)), tools=[wait])
 
-    with pytest.raises(LimitExceeded) as ended:
-        await waiting([("wait", {})]).run("go", limits=Limits(seconds=0.05))
-    assert ended.value.trace is not None
-    paused = await waiting().resume(ended.value.trace, limits=Limits())
+    async with waiting([("wait", {})]).stream("go") as run:
+        await begun.wait()
+    assert run.result.trace is not None
+    paused = await waiting().resume(run.result.trace)
     assert paused.status == "paused"
     assert paused.trace is not None
     assert await replay(paused.trace, waiting()) == paused

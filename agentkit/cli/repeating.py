@@ -77,9 +77,7 @@ async def _twice(
     """Run live, then again with the model's answers: the trace, and what was different."""
     trace = await _record(agent, prompt)
     messages, earlier = trace.input()
-    driver, going = prepared(
-        trace, agent.program(), messages, earlier, policy, redact=agent.redact
-    )
+    driver, going = prepared(trace, agent.program(), messages, earlier, policy, redact=agent.redact)
     going.checked(await driver.execute())
     return trace, going.found
 

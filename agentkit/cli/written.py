@@ -58,6 +58,8 @@ def source_of(case: Case) -> str:
     """The test file."""
     call, before = _call(case)
     live = f", live_tools={literal([*case.live_tools])}" if case.live_tools else ""
+    marked = f"{literal(case.fixture)}{live}"
+    marker = f"@pytest.mark.agentkit_replay({marked})"
     body = [*before, *_expected(case, call)]
     text = "\n".join(f"    {line}" if line else "" for part in body for line in part.split("\n"))
     return "\n".join(
@@ -67,7 +69,7 @@ def source_of(case: Case) -> str:
             *_imports(case, text),
             "",
             "",
-            f"@pytest.mark.agentkit_replay({literal(case.fixture)}{live})",
+            marker if len(marker) <= 88 else f"@pytest.mark.agentkit_replay(\n    {marked}\n)",
             f"def test_{case.name}() -> None:",
             text,
             "",

@@ -99,14 +99,15 @@ class FileSink:
             if not resume:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(path, flags, 0o600)
-        except FileExistsError as error:
+        except OSError as error:
+            # The parent may be the file that exists: then this one can never be written.
+            if not (isinstance(error, FileExistsError) and path.parent.is_dir()):
+                raise TraceError(
+                    f"The trace {str(path)!r} cannot be written: {error.strerror}.", path=str(path)
+                ) from error
             raise ConfigurationError(
                 f"The trace {str(path)!r} exists already, and a trace holds one run. Give "
                 "another name, or a folder: then each run gets a file of its own."
-            ) from error
-        except OSError as error:
-            raise TraceError(
-                f"The trace {str(path)!r} cannot be written: {error.strerror}.", path=str(path)
             ) from error
         if not _locked(self._descriptor):
             os.close(self._descriptor)

@@ -120,7 +120,7 @@ def test_it_may_run_tools(project: Path) -> None:
     made = make(project, "--app", "app.py:agent", "--live-tool", "get_weather")
     assert made.returncode == 0, made.stderr
     written = (project / "test_umbrella_in_paris.py").read_text()
-    assert '.jsonl", live_tools=["get_weather"])' in written
+    assert '.jsonl", live_tools=["get_weather"]' in written
     app = project / "app.py"
     app.write_text(app.read_text().replace("rain in", "sun in"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "agentkit_pytest"]

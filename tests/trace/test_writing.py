@@ -15,8 +15,8 @@ import anyio
 import pytest
 import structlog
 
-from agentkit import Agent, AssistantMessage, ImagePart, Trace, UserMessage, tool
-from agentkit.errors import ConfigurationError, TraceError
+from agentkit import Agent, AssistantMessage, ImagePart, Limits, Trace, UserMessage, tool
+from agentkit.errors import ConfigurationError, TraceError, result_of
 from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
 from agentkit.trace import sinks
@@ -80,18 +80,19 @@ async def test_metadata_has_names_and_numbers_and_nothing_that_was_said(tmp_path
         "seq": 4,
         "at": "/agent/m0/t0",
         "tool": "write",
-        "call": "call_0_0",
+        "call": "call_agent_m0_t0",
         "effect": "write",
     }
 
 
 async def test_metadata_of_an_error_is_its_type() -> None:
     """What an error says may be anything."""
-    model = ScriptedModel([LookupError("the secret plan")])
-    with pytest.raises(LookupError) as caught:
-        await Agent(model).run("go", capture="metadata")
-    from agentkit.errors import result_of
 
+    def instructions() -> str:
+        raise LookupError("the secret plan")
+
+    with pytest.raises(LookupError) as caught:
+        await Agent(ScriptedModel([]), instructions=instructions).run("go", capture="metadata")
     result = result_of(caught.value)
     assert result is not None
     assert result.trace is not None
@@ -305,6 +306,7 @@ async def test_when_lines_are_brought_to_the_disk(
     assert synced == moments
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 async def test_a_run_that_lost_its_trace_can_be_told_from_its_error(tmp_path: Path) -> None:
     """With durable effects, what was done before stays done and answered."""
     path = tmp_path / "run.jsonl"
@@ -328,10 +330,6 @@ async def test_a_run_that_lost_its_trace_can_be_told_from_its_error(tmp_path: Pa
     assert done == []
     assert caught.value.result is not None
     assert caught.value.result.messages[-1].text == "lost"
-
-
-if not Path("/dev/full").exists():
-    del test_a_run_that_lost_its_trace_can_be_told_from_its_error
 
 
 async def test_durable_runs_resume(tmp_path: Path) -> None:
@@ -395,8 +393,6 @@ async def test_two_hundred_steps_take_two_megabytes(tmp_path: Path) -> None:
     text = "All work and no play makes Jack a dull boy. " * 20
     script = [[("write", {"text": f"{step} {text}"})] for step in range(199)]
     path = tmp_path / "run.jsonl"
-    from agentkit import Limits
-
     model = ScriptedModel([*script, "done"])
     await Agent(model, tools=[write], limits=Limits(steps=200)).run("go", trace=path)
     assert path.stat().st_size < 2.5e6
