@@ -9,7 +9,9 @@ the budget is spent.
 
 Errors: failures are outcomes. What fails or is blocked here is returned as a
 `Failure`, which ends the run, or as a `ToolOutcome`, which the model reads. An
-exception out of a handler is a bug in it: it ends the run and is raised as it is.
+exception out of a handler is a bug in it: it ends the run and is raised as it is; if
+several calls of one batch fail so at the same time, as one `ExceptionGroup`. A call in
+which a sub-agent waits for a person is answered by an `Interrupt`: pass it on.
 
 Recording stands outside all middleware: a trace holds what the loop was told, so
 a replay gives the same answers and runs no middleware.
@@ -43,6 +45,7 @@ from agentkit.effects import (
     Effect,
     Failure,
     Handler,
+    Interrupt,
     ModelCall,
     Outcome,
     Pause,
@@ -146,6 +149,8 @@ def _status(outcome: Outcome) -> str:
             return status
         case ModelResponse(finish=finish):
             return finish
+        case Interrupt(status=status):
+            return status
         case _:
             return "ok"
 

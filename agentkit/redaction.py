@@ -109,7 +109,7 @@ class Redactor:
         >>> redact("C-123456 called")
         '⟦customer:7c23254b⟧ called'
         >>> redact('{"ada": {"ssn": "078-05-1120"}}')
-        '{"ada":{"ssn":"⟦field:00000000⟧"}}'
+        '{"ada":{"ssn":"⟦field:d681a947⟧"}}'
 
     Args:
         patterns: Regular expressions of your own secrets by kind; those of `PATTERNS` are

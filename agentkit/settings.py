@@ -104,7 +104,7 @@ class Limits:
         cost: USD. Needs a known price: the extra `prices`, or a server that says.
         output_bytes: Bytes of tool results that are told to the model.
         seconds: Wall-clock time of the run.
-        parallel: Tool calls of one agent running at the same time; sub-agents have their own.
+        parallel: Tool calls running at the same time, those of sub-agents included.
         repeats: How often in a row the very same batch of calls may come again.
             Past it the batch is not executed, and the model is asked once more
             without tools. None takes the model's default: 3, or 0 for the

@@ -15,7 +15,10 @@ from agentkit import (
     Agent,
     AssistantMessage,
     Limits,
+    ModelRequest,
+    ModelResponse,
     RunContext,
+    ToolCall,
     ToolError,
     ToolMessage,
     UserMessage,
@@ -30,6 +33,9 @@ from agentkit.errors import (
     OutputInvalid,
 )
 from agentkit.events import Event, Finished, StepStarted, ToolCallFinished, Warned
+from agentkit.history import check_history
+from agentkit.messages import ImagePart, TextPart, Usage
+from agentkit.replay import replay
 from agentkit.testing import FunctionModel, ScriptedModel
 
 pytestmark = pytest.mark.anyio
@@ -325,3 +331,51 @@ async def test_repaired_arguments_are_one_warning() -> None:
     result = await Agent(model, tools=[double]).run("go", on_event=events.append)
     assert result.messages[2].text == "6"
     assert [event.code for event in events if isinstance(event, Warned)] == ["repaired_arguments"]
+
+
+@pytest.mark.parametrize(
+    ("name", "maximum", "value", "asked"),
+    [
+        ("steps", 2, 2, 2),
+        ("input_tokens", 15, 20, 2),
+        ("output_tokens", 1, 5, 1),
+        ("total_tokens", 30, 30, 2),
+        ("output_bytes", 7, 8, 2),
+        ("tool_calls", 1, 2, 2),
+    ],
+)
+async def test_each_limit_ends_a_run_before_the_next_dispatch(
+    name: str, maximum: int, value: int, asked: int
+) -> None:
+    """The error names it, and carries what was reached with a valid history."""
+
+    @tool
+    def look(place: int) -> str:
+        return "seen"
+
+    def answer(request: ModelRequest) -> ModelResponse:
+        number = len(request.messages)
+        call = ToolCall(id=f"c{number}", name="look", arguments=f'{{"place": {number}}}')
+        usage = Usage(requests=1, input_tokens=10, output_tokens=5)
+        return ModelResponse(message=AssistantMessage(tool_calls=(call,)), usage=usage)
+
+    model = FunctionModel(answer)
+    agent = Agent(model, tools=[look], limits=Limits(**{name: maximum}))
+    with pytest.raises(LimitExceeded, match=rf"Limits\.{name} = {maximum}") as caught:
+        await agent.run("go")
+    error = caught.value
+    assert (error.limit, error.value, error.maximum) == (name, value, maximum)
+    assert len(model.requests) == asked
+    assert error.result is not None
+    assert (error.result.status, error.result.usage.requests) == ("limit", asked)
+    check_history(error.result.messages)
+
+
+async def test_a_prompt_of_parts(tmp_path: Path) -> None:
+    """An image goes to the model as it was given, and stands in the history and the trace."""
+    path, model = tmp_path / "run.jsonl", ScriptedModel(["A cat."])
+    prompt = [TextPart(text="What is this?"), ImagePart(url="https://example.org/cat.png")]
+    result = await Agent(model).run(prompt, trace=path)
+    assert model.requests[0].messages[-1].content == tuple(prompt)
+    assert result.messages[0].content == tuple(prompt)
+    assert await replay(path, Agent(ScriptedModel([]))) == result

@@ -95,6 +95,9 @@ class ChatServer:
 
     def __enter__(self) -> Self:
         listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        # Such a socket has no protocol number, and asyncio sets this for those of TCP alone:
+        # the body of an answer would wait 40 ms for the acknowledgement of its head.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = listener.getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._released = asyncio.Event()
