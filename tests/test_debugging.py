@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from agentkit.cli.testing import plugin_arguments
+
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/tutorial/debugging.md").read_text(encoding="utf-8")
 
@@ -89,6 +91,6 @@ def test_the_fork_becomes_a_test(folder: Path) -> None:
     [shown] = [b for b in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "pytest" in b]
     assert shown in test
     shutil.copy(ROOT / "examples/weather.py", folder)  # the mistake is back
-    failed = run(folder, "-m", "pytest", "-q", "-p", "agentkit_pytest")
+    failed = run(folder, "-m", "pytest", "-q", *plugin_arguments())
     assert failed.returncode == 1
     assert "result_changed at /agent/m0/t0" in failed.stdout

@@ -31,7 +31,7 @@ from agentkit.replay import replay
 from agentkit.run import RunResult
 from agentkit.trace.reader import Trace
 
-__all__ = ["from_trace"]
+__all__ = ["from_trace", "plugin_arguments"]
 
 _WORDS, _LONGEST = 6, 40
 
@@ -201,11 +201,15 @@ def _copy(trace: Trace, fixture: Path) -> None:
 
 def _failure(test: Path) -> str:
     """What pytest says of the test, if it fails: run as `pytest` is, not as `python -m pytest`."""
-    installed = any(one.name == "agentkit" for one in entry_points(group="pytest11"))
-    plugin = [] if installed else ["-p", "agentkit_pytest"]
-    command = [sys.executable, "-P", "-m", "pytest", "-q", *plugin, str(test)]
+    command = [sys.executable, "-P", "-m", "pytest", "-q", *plugin_arguments(), str(test)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else f"{done.stdout}{done.stderr}"
+
+
+def plugin_arguments() -> list[str]:
+    """What pytest has to be told of the plugin: nothing where agentkit is installed."""
+    installed = any(one.name == "agentkit" for one in entry_points(group="pytest11"))
+    return [] if installed else ["-p", "agentkit_pytest"]
 
 
 def _tell(test: Path, fixture: Path) -> None:

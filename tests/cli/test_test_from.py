@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit import ChatSettings, Trace
+from agentkit.cli.testing import plugin_arguments
 from agentkit.cli.written import literal
 from agentkit.errors import AgentKitError
 
@@ -123,7 +124,7 @@ def test_it_may_run_tools(project: Path) -> None:
     assert '.jsonl", live_tools=["get_weather"]' in written
     app = project / "app.py"
     app.write_text(app.read_text().replace("rain in", "sun in"))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "agentkit_pytest"]
+    command = [sys.executable, "-m", "pytest", "-q", *plugin_arguments()]
     failed = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     assert failed.returncode == 1
     assert "result_changed at /agent/m0/t0" in failed.stdout
