@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from agentkit.effects import Address
@@ -19,6 +18,8 @@ from agentkit.trace.blobs import packed, whole_text
 __all__ = ["Chunks", "Delta", "model_of"]
 
 Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta | Restarted
+_Piece: TypeAlias = tuple[int, str, str, Delta]
+"""Microseconds since the delta before; which text it goes on with, and how; the delta."""
 _PIECES, _MICROSECONDS = 25, 50_000
 
 
@@ -33,7 +34,7 @@ class Chunks:
         self.first: int | None = None
         self._redact = redact
         self._last = time.monotonic_ns() // 1000
-        self._kept: list[tuple[int, Delta]] = []
+        self._kept: list[_Piece] = []
         self._since = 0
         self._enough = _PIECES
 
@@ -46,9 +47,9 @@ class Chunks:
         kept = self._kept
         if not kept:
             self._since = now
-        kept.append((after, delta))
-        late = now - self._since >= _MICROSECONDS and len(kept) <= _PIECES
-        if len(kept) < self._enough and not late:
+        kept.append((after, *_told(delta), delta))
+        count = len(kept)
+        if count < self._enough and (count > _PIECES or now - self._since < _MICROSECONDS):
             return []
         whole = self._whole()
         # What waits for the end of a long word is not looked at again with each letter.
@@ -62,18 +63,17 @@ class Chunks:
 
     def _whole(self) -> int:
         """How many of the kept pieces end where no secret can be going on."""
-        pieces = [_piece(delta) for _, delta in self._kept]
-        count = len(pieces)
+        count, texts = len(self._kept), {of for _, of, _, _ in self._kept}
         while count:
-            cut = min(self._cut(of, pieces, count) for of in {of for of, _ in pieces[:count]})
+            cut = min(self._cut(of, count) for of in texts)
             if cut == count:
                 break
             count = cut
         return count
 
-    def _cut(self, of: str, pieces: Sequence[tuple[str, str]], count: int) -> int:
+    def _cut(self, of: str, count: int) -> int:
         """The piece, of the first `count`, in which what may be a secret of this text begins."""
-        texts = [text if other == of else "" for other, text in pieces]
+        texts = [text if other == of else "" for _, other, text, _ in self._kept]
         text = "".join(texts[:count])
         follows = next((one for one in texts[count:] if one), "")
         begins = self._redact.open_end(text + follows[:1])
@@ -83,20 +83,19 @@ class Chunks:
         return next(number for number, end in enumerate(ends) if end > begins)
 
     def _written(self, count: int) -> list[list[Any]]:
-        kept, self._kept = self._kept[:count], self._kept[count:]
+        pieces, self._kept = self._kept[:count], self._kept[count:]
         texts: dict[str, list[str]] = {}
-        for _, delta in kept:
-            of, text = _piece(delta)
+        for _, of, text, _ in pieces:
             texts.setdefault(of, []).append(text)
-        for of, pieces in texts.items():
-            text = "".join(pieces)
+        for of, parts in texts.items():
+            text = "".join(parts)
             if (hidden := self._redact(text)) != text:
                 # A secret may be spread over pieces: the first gets the text, the others none.
-                texts[of] = [hidden, *[""] * (len(pieces) - 1)]
-        rest = {of: iter(pieces) for of, pieces in texts.items()}
+                texts[of] = [hidden, *[""] * (len(parts) - 1)]
+        rest = {of: iter(parts) for of, parts in texts.items()}
         return [
-            [after, _item(delta, next(rest[_piece(delta)[0]]), self._redact)]
-            for after, delta in kept
+            [after, _item(delta, whole_text(next(rest[of])), self._redact)]
+            for after, of, _, delta in pieces
         ]
 
 
@@ -105,8 +104,8 @@ def model_of(delta: Delta) -> Address:
     return delta.at.parent if isinstance(delta, ToolCallDelta) else delta.at
 
 
-def _piece(delta: Delta) -> tuple[str, str]:
-    """Whose text a delta goes on with, and its own."""
+def _told(delta: Delta) -> tuple[str, str]:
+    """Which text a delta goes on with, and how."""
     if isinstance(delta, TextDelta):
         return "text", delta.text
     if isinstance(delta, ReasoningDelta):
@@ -116,14 +115,13 @@ def _piece(delta: Delta) -> tuple[str, str]:
     return "restarted", delta.reason
 
 
-def _item(delta: Delta, text: str, redact: Redactor) -> Any:
+def _item(delta: Delta, text: Any, redact: Redactor) -> Any:
     """What stands for a delta in a line; `text` is redacted."""
-    packed_text = whole_text(text)
     if isinstance(delta, TextDelta):
-        return packed_text
+        return text
     if isinstance(delta, ReasoningDelta):
-        return {"reasoning": packed_text}
+        return {"reasoning": text}
     if isinstance(delta, ToolCallDelta):
         index = int(delta.at.rpartition("/t")[2])
-        return {"tool": packed(delta.name, redact), "arguments": packed_text, "index": index}
-    return {"restarted": packed_text}
+        return {"tool": packed(delta.name, redact), "arguments": text, "index": index}
+    return {"restarted": text}

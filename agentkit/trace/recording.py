@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import anyio
 import anyio.to_thread
+from pydantic_core import to_json
 
 from agentkit.effects import (
     Address,
@@ -49,7 +50,7 @@ from agentkit.messages import JsonObject, Message, ModelResponse, Usage
 from agentkit.redaction import Redactor
 from agentkit.trace.blobs import Namer, canonical, digest, hidden_settings, packed
 from agentkit.trace.capture import Capture
-from agentkit.trace.chunks import Chunks, Delta, model_of
+from agentkit.trace.chunks import Chunks, model_of
 from agentkit.trace.reader import Trace
 from agentkit.trace.sinks import Sink
 from agentkit.trace.teeing import inside
@@ -205,7 +206,7 @@ class Recorder:
                     call=packed(call.id, self.redact),
                     arguments=arguments,
                     effect=effect.effect,
-                    fp=digest(canonical([call.name, arguments])),
+                    fp=_fingerprint(call.name, arguments),
                 )
             case Compute(at=at, name=name, input=value):
                 data = packed(value, self.redact)
@@ -231,8 +232,9 @@ class Recorder:
         if self._stream:
             self._streams[call.at] = Chunks(self.redact)
         named = self.namer.request(call)
-        for message in named.new:
-            self._message(message)
+        for name, message in zip(named.messages[::-1], named.new[::-1], strict=False):
+            if name not in self._written:
+                self._message(message)
         if named.tools not in self._written:
             self._write_blob("tools", *self.namer.tools_blob(request.tools))
         params = named.params
@@ -256,7 +258,8 @@ class Recorder:
             case ModelCall():
                 fields = self._model_end(outcome)
                 if (stream := self._streams.pop(at, None)) is not None:
-                    self._chunks(at, stream.rest())
+                    if ready := stream.rest():
+                        self._writer.write("model.chunks", at=at, d=ready)
                     fields |= _given({"first_chunk": stream.first})
                 self._writer.write("model.end", at=at, **fields)
             case ToolInvocation():
@@ -278,20 +281,24 @@ class Recorder:
 
     def event(self, event: Event) -> None:
         """Something that happened inside an effect."""
+        if isinstance(event, (TextDelta, ReasoningDelta, ToolCallDelta, Restarted)):
+            at = model_of(event)
+            if (stream := self._streams.get(at)) is not None and (ready := stream.take(event)):
+                self._writer.write("model.chunks", at=at, d=ready)
+            return
         match event:
-            case TextDelta() | ReasoningDelta() | ToolCallDelta() | Restarted():
-                self._delta(event)
             case HttpStarted(at=at, attempt=attempt, host=host):
                 self._writer.write("http.start", at=at, attempt=attempt, host=host)
             case HttpFinished():
-                fields = {
+                told = {
                     "status": event.status,
                     "retry_after": event.retry_after,
                     "delay": None if event.delay is None else round(event.delay * 1e6),
-                    "request_id": packed(event.request_id, self.redact),
-                    "error": packed(event.error, self.redact),
+                    "request_id": event.request_id,
+                    "error": event.error,
                 }
-                self._writer.write("http.end", at=event.at, **_given(fields))
+                fields = packed(_given(told), self.redact, own=True)
+                self._writer.write("http.end", at=event.at, **fields)
             case ToolProgress(at=at, value=value):
                 self._writer.write("tool.chunks", at=at, d=[packed(value, self.redact)])
             case Warned(at=at, code=code, text=text, data=data):
@@ -309,15 +316,6 @@ class Recorder:
         """A line that the application has logged inside an effect; see `to_trace`."""
         told = {"text": packed(text, self.redact), "data": packed(data, self.redact)}
         self._writer.write("log", at=at, level=level, **told)
-
-    def _delta(self, delta: Delta) -> None:
-        at = model_of(delta)
-        if (stream := self._streams.get(at)) is not None:
-            self._chunks(at, stream.take(delta))
-
-    def _chunks(self, at: Address, ready: list[list[Any]]) -> None:
-        if ready:
-            self._writer.write("model.chunks", at=at, d=ready)
 
     def _asked(self, asked: Mapping[str, Any]) -> JsonObject:
         told = dict(asked)
@@ -452,8 +450,14 @@ def _acts(effect: Effect) -> bool:
 
 def call_fingerprint(invocation: ToolInvocation, redact: Redactor) -> str:
     """The hash that decides whether a replay makes the same tool call."""
-    call = invocation.call
-    return digest(canonical([call.name, packed(call.arguments, redact)]))
+    return _fingerprint(invocation.call.name, packed(invocation.call.arguments, redact))
+
+
+def _fingerprint(tool: str, arguments: Any) -> str:
+    try:
+        return digest(to_json([tool, arguments]))
+    except ValueError:  # lone surrogates
+        return digest(canonical([tool, arguments]))
 
 
 def _unfinished(outcome: Outcome | None) -> JsonObject:

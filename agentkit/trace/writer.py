@@ -18,8 +18,9 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from agentkit.messages import JsonObject
 from agentkit.trace.capture import Capture, kept
-from agentkit.trace.sinks import Sink
+from agentkit.trace.sinks import NoSink, Sink
 
 __all__ = ["Tap", "TraceWriter"]
 
@@ -53,9 +54,10 @@ class TraceWriter:
         self.closed = False
         self.lines = lines
         self._taps = taps
-        self._start = time.monotonic_ns() - t * 1000
         less = () if capture == "full" else (kept(capture),)
-        self._log = _logger_type()(self, [*less, _line], {}).log
+        self._processors = [*less, _line]
+        self._log = self._logger(sink)
+        self._start = time.monotonic_ns() - t * 1000  # after structlog was imported
         # Tools in worker threads write too, also such as were abandoned by their run; and what
         # is said of a failing sink may come back here, as a line of the application's log.
         self._lock = threading.RLock()
@@ -66,24 +68,19 @@ class TraceWriter:
         A blob's `data` is its canonical JSON, as bytes.
         """
         with self._lock:
-            if self.closed or (self.failure is not None and not self._taps):
+            if self.closed:
                 return
             t = (time.monotonic_ns() - self._start) // 1000
-            line = self._log({"event": event, "seq": self.lines, "t": t, **fields})
+            try:
+                line = self._log({"event": event, "seq": self.lines, "t": t, **fields})
+            except Exception as error:  # whatever it is: a recorder never kills a run
+                self._fail(error)
+                return
             if line is None:
                 return
             self.lines += 1
         for tap in self._taps:
             tap(line)
-
-    def emit(self, line: bytes) -> bytes:
-        """What the logger does with a line."""
-        if self.failure is None:
-            try:
-                self.sink.emit(line)
-            except Exception as error:  # whatever it is: a recorder never kills a run
-                self._fail(error)
-        return line
 
     def keep(self, name: str, data: bytes) -> str | None:
         """Put a large blob beside the lines; None: it has to stand in its line."""
@@ -109,8 +106,12 @@ class TraceWriter:
                 self.closed = True
                 self.sink.close()
 
+    def _logger(self, sink: Sink) -> Callable[[JsonObject], bytes | None]:
+        return _logger_type()(sink, self._processors, {}).log
+
     def _fail(self, error: Exception) -> None:
         self.failure = error
+        self._log = self._logger(NoSink())  # whoever taps still gets the lines
         _diagnostics.warning("The trace ends here, the run goes on: %s", error)
 
 
@@ -127,18 +128,19 @@ def _line(logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:
 
 @cache
 def _logger_type() -> Callable[..., Any]:
-    """The smallest structlog logger: every event through the processors to the writer."""
+    """The smallest structlog logger: every event through the processors to the sink."""
     # Here: structlog takes 60 ms to import and loads rich where that is installed.
     import structlog
 
     class Logger(structlog.BoundLoggerBase):
-        def log(self, event: dict[str, Any]) -> bytes | None:
+        def log(self, event: JsonObject) -> bytes | None:
             # As `_proxy_to_logger` does. The event's name is among its fields, because a line
             # begins with it.
             try:
                 (line,), _ = self._process_event("emit", None, event)
             except structlog.DropEvent:
                 return None
-            return self._logger.emit(line)
+            self._logger.emit(line)
+            return line
 
     return Logger
