@@ -289,7 +289,7 @@ class Agent(Generic[OutputT]):
             recorded = Trace(sink.lines) if memory else Trace.load(sink.path)
             check_replayable(recorded)
             messages, earlier = recorded.input()
-            then = _without_placeholders(recorded.asked(), settings)
+            then = without_placeholders(recorded.asked(), settings)
             program = self.program(settings or settings_of(then), limits or limits_of(then))
             program.model.check()
             answers = RecordedHandler(recorded, redact)
@@ -473,7 +473,7 @@ def program_hash(program: Program[Any], redact: Redactor) -> str:
     return digest(PLACEHOLDER.sub(r"⟦\1⟧", told).encode())
 
 
-def _without_placeholders(
+def without_placeholders(
     asked: Mapping[str, Any], settings: ChatSettings | None
 ) -> Mapping[str, Any]:
     """What a run was given, if it can be sent again.

@@ -62,6 +62,7 @@ __all__ = [
     "new_run_id",
     "recording",
     "resuming",
+    "without_secrets",
 ]
 
 OutputT = TypeVar("OutputT")
@@ -394,6 +395,17 @@ def _broken(error: Exception) -> Interrupt:
     return Interrupt(status="error", error=Failure.of(error))
 
 
+def without_secrets(effect: Effect) -> Interrupt | None:
+    """The end of a run that would call a tool with what stands for a secret in its trace."""
+    if not isinstance(effect, ToolInvocation) or not PLACEHOLDER.search(effect.call.arguments):
+        return None
+    text = (
+        f"The arguments of {effect.call.name} at {effect.at} held a secret, which a "
+        "trace does not have. Start the run anew."
+    )
+    return Interrupt(status="error", error=Failure.of(ConfigurationError(text)))
+
+
 class ResumingHandler:
     """Answers from the recording of an interrupted run, and live from where that ends.
 
@@ -424,12 +436,8 @@ class ResumingHandler:
             outcome = await self._recorded.perform(effect)
             self._count(outcome)
             return outcome
-        if isinstance(effect, ToolInvocation) and PLACEHOLDER.search(effect.call.arguments):
-            text = (
-                f"The arguments of {effect.call.name} at {effect.at} held a secret, which a "
-                "trace does not have. Start the run anew."
-            )
-            return Interrupt(status="error", error=Failure.of(ConfigurationError(text)))
+        if (stop := without_secrets(effect)) is not None:
+            return stop
         if not self._recorded.begun(effect):
             return await self._live.perform(effect)
         if not isinstance(effect, ToolInvocation) or effect.effect == "read":

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
-from agentkit.agent import Agent, program_hash, prompt_messages
+from agentkit.agent import Agent, program_hash, prompt_messages, without_placeholders
 from agentkit.assembly import Instructions
 from agentkit.effects import (
     Address,
@@ -45,7 +45,7 @@ from agentkit.models import Model
 from agentkit.options import Prompt, TraceTo
 from agentkit.replay.replaying import SameCalls
 from agentkit.run import Origin, RunResult, conclude
-from agentkit.runner import Approver, LiveHandler, Scope, careful, new_run_id
+from agentkit.runner import Approver, LiveHandler, Scope, careful, new_run_id, without_secrets
 from agentkit.settings import ChatSettings, asked_of, limits_of, settings_of
 from agentkit.tools import Tool
 from agentkit.trace.blobs import packed
@@ -144,7 +144,7 @@ async def fork(
     check_replayable(recording)
     recorded = RecordedHandler(recording, agent.redact)
     plan = _Plan(recorded, agent, at, patch, tools)
-    then = recording.asked()
+    then = without_placeholders(recording.asked(), patch.settings)
     settings, limits = settings_of(then), limits_of(then)
     if patch.settings is not None:
         settings = settings.merge(patch.settings) if settings is not None else patch.settings
@@ -158,6 +158,7 @@ async def fork(
         run=run,
         program=program_hash(program, redact),
         redact=redact,
+        capture=agent.capture,
         fork={"run": recording.run, "at": at, "patch": packed(patch.to_json(), redact)},
     )
     scope = Scope(
@@ -376,6 +377,8 @@ class _ForkHandler:
         return outcome
 
     async def _do(self, effect: Effect) -> Outcome:
+        if (stop := without_secrets(effect)) is not None:
+            return stop
         if not isinstance(effect, ToolInvocation) or self._runs(effect):
             return await self._performing.perform(effect)
         return self._plan.calls.answer(effect)
