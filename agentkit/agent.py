@@ -293,6 +293,7 @@ class Agent(Generic[OutputT]):
             program = self.program(settings or settings_of(then), limits or limits_of(then))
             program.model.check()
             answers = RecordedHandler(recorded, redact)
+            answers.check_agent(program.spec.at)
             decide = _deciding(decisions or {}, approver, answers.waiting())
             recorder = Recorder(
                 sink,
@@ -516,6 +517,10 @@ def _deciding(
     """
     known: dict[str, Decision | bool] = {}
     for key, decision in decisions.items():
+        if not isinstance(decision, (bool, Decision)):  # pyright: ignore[reportUnnecessaryIsInstance]  # not everybody checks types
+            raise ConfigurationError(
+                f"decisions[{str(key)!r}]={decision!r}: expected a Decision, True or False."
+            )
         found = [one.at for one in waiting if key in (one.at, one.call.id)]
         if len(found) != 1:
             waits = ", ".join(f"{one.at} ({one.call.name})" for one in waiting) or "none"

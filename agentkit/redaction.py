@@ -142,6 +142,10 @@ class Redactor:
             raise ConfigurationError("Redactor(key=…): expected bytes or text, not empty.")
         if isinstance(self.fields, str):
             raise ConfigurationError(f"Redactor(fields={self.fields!r}): expected a list of paths.")
+        if not isinstance(self.patterns, Mapping):
+            raise ConfigurationError(
+                f"Redactor(patterns={self.patterns!r}): expected {{kind: regular expression}}."
+            )
         own = tuple((kind, _compiled(kind, given)) for kind, given in self.patterns.items())
         paths = tuple(_path(one) for one in self.fields)
         told = repr((key, [(kind, one.pattern, one.flags) for kind, one in own], paths))

@@ -239,9 +239,44 @@ def answer_nothing() -> None:
     """Do nothing."""
 
 
-async def test_an_edited_agent_is_refused_before_the_place() -> None:
-    """Where the recording is to hold, the agent has to be the one that was recorded."""
+async def test_the_inside_of_recorded_tools_is_taken_over() -> None:
+    """The trace of a fork has the steps of sub-agents too, so it can be forked again in there."""
+    inner = agent(name="inner")
+    script: list[Any] = [[("inner", {"prompt": "go"}), ("look", {"city": "Bern"})], "done"]
+    outer = Agent(ScriptedModel(script), tools=[inner.as_tool(), look])
+    trace = (await outer.run("go")).trace
+    assert trace is not None
+    ran.clear()
+    place = "/agent/m0/t0/inner/m1"
+    forked = await fork(trace, outer.with_(model=ScriptedModel(["again"])), at="/agent/m1")
+    assert forked.output == "again"
+    assert forked.trace is not None
+    assert ran == []
+    assert sorted(what(forked.trace)) == sorted(what(trace))
+    assert await replay(forked.trace, outer) == forked
+    twice = await fork(
+        forked.trace,
+        outer.with_(model=ScriptedModel(["twice"])),
+        at=place,
+        patch=Patch(result="Enough."),
+    )
+    assert twice.messages[2].text == "Enough."  # type: ignore[union-attr]
+    assert twice.output == "twice"
+
+
+def what(trace: Trace) -> list[tuple[str, str]]:
+    """What happened where."""
+    return [(event["event"], event.get("at", "")) for event in trace.events]
+
+
+async def test_another_agent_is_refused() -> None:
+    """An agent of another name has other addresses: nothing of the recording would hold."""
     trace = await recorded()
-    smaller = Agent(FunctionModel(answer), tools=[look, book], limits=None, name="other")
-    with pytest.raises(ConfigurationError, match="other"):
-        await fork(trace, smaller, at="/other/m1")
+    for run in (
+        lambda: fork(trace, agent(name="other"), at="/agent/m1"),
+        lambda: replay(trace, agent(name="other")),
+        lambda: agent(name="other").resume(trace),
+    ):
+        with pytest.raises(ReplayDivergence, match="a run of the agent 'agent', and this one is"):
+            await run()
+    assert ran == []

@@ -25,7 +25,7 @@ from agentkit.interception import Beginning, OpenLive
 from agentkit.messages import Message
 from agentkit.redaction import PLACEHOLDER, Redactor
 from agentkit.replay.policy import Policy
-from agentkit.replay.replaying import check_live_tools, check_replayable, prepared
+from agentkit.replay.replaying import check_replayable, prepared
 from agentkit.run import OpenDriver, Origin
 from agentkit.trace.blobs import Namer, canonical, without_ids
 from agentkit.trace.reader import Trace
@@ -224,7 +224,6 @@ def _answered(
     beginning: Beginning, recording: Trace, policy: Policy, listener: Emit
 ) -> tuple[Driver[Any], Callable[[], ReplayDivergence | None]]:
     """The run, answered from a recording as `replay` does; and what to say at its end."""
-    check_live_tools(policy, beginning.program)
     driver, going = prepared(
         recording,
         beginning.program,

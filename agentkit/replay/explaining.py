@@ -76,15 +76,12 @@ def _origin(call: ModelCall, index: int, recorded: RecordedHandler) -> str | Non
     names: list[str] = start["messages"] if start is not None else []
     if index < len(names) and (at := recorded.origin(names[index])) is not None:
         return at
-    messages = call.request.messages
-    match messages[index].to_json()["role"] if index < len(messages) else None:
-        case "system":
-            computed = agent.child("instructions")
-            return computed if recorded.start(computed) else f"the instructions of {agent}"
-        case "user":
-            return "the prompt or the history that the run began with"
-        case _:
-            return None
+    now = [message.to_json()["role"] for message in call.request.messages[index : index + 1]]
+    then = [recorded.trace.blob(name)["role"] for name in names[index : index + 1]]
+    if "system" in (*now, *then):
+        computed = agent.child("instructions")
+        return computed if recorded.start(computed) else f"the instructions of {agent}"
+    return "the prompt or the history that the run began with" if "user" in now else None
 
 
 def _called_from(frame: FrameType | None) -> str | None:

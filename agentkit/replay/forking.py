@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
@@ -123,7 +123,8 @@ async def fork(
         tools: What becomes of tool calls that were not recorded so: they run; those that only
             read run (`by_effect`); or none does. One that may not run is answered with what
             was recorded of the same call, and refused if there is no such call. What the patch
-            names runs in any case: a tool, a call that it approves, and the tool around `at`.
+            names runs in any case: a tool of `Patch.tools`, and the tool around `at`. A call that
+            the patch approves runs too, but not with "recorded".
         deps: Given to tools.
         approver: Decides about calls that were not decided about then.
         record: Where the fork is recorded, as `RunOptions.trace`. Its trace names this one.
@@ -143,6 +144,7 @@ async def fork(
     recording = trace if isinstance(trace, Trace) else Trace.load(trace)
     check_replayable(recording)
     recorded = RecordedHandler(recording, agent.redact)
+    recorded.check_agent(f"/{agent.name}")
     plan = _Plan(recorded, agent, at, patch, tools)
     then = without_placeholders(recording.asked(), patch.settings)
     settings, limits = settings_of(then), limits_of(then)
@@ -213,6 +215,7 @@ class _Plan:
             )
         self.results: dict[str, Any] = {}
         self.decided: dict[str, Decision] = {}
+        self._inside: defaultdict[str, list[JsonObject]] | None = None
         if at is not None and patch.result is not None:
             self._answer(at, patch.result)
         for index, message in patch.messages.items():
@@ -255,6 +258,25 @@ class _Plan:
         if not self.recorded.finished(effect):
             return False
         return self.early(effect) or self.recorded.compare(effect) is None
+
+    def inside(self, at: Address) -> Sequence[JsonObject]:
+        """What the recording has inside an effect that is answered from it: its agents' steps."""
+        if self._inside is None:
+            self._inside = defaultdict(list)
+            for event in self.recorded.trace.events:
+                for up in self._insides(event):
+                    self._inside[up].append(event)
+        return self._inside.get(at, ())
+
+    def _insides(self, event: JsonObject) -> Iterator[str]:
+        """The effects inside which something happened."""
+        at, kind = event.get("at", ""), event["event"]
+        if kind in _DETAILS and self.recorded.start(at) is not None:
+            yield at
+        for up in _above(at):
+            start = self.recorded.start(up)
+            if start is not None and (start["event"] != "model.start" or kind in _ATTEMPTS):
+                yield up
 
     def early(self, effect: Effect) -> bool:
         """Whether it stands before the place of the fork, so that nothing of it may change."""
@@ -335,6 +357,16 @@ class _Plan:
         return places[number - 1] if number <= len(places) else None
 
 
+_DETAILS = ("model.chunks", "tool.chunks", "det", "warning", "log")
+_ATTEMPTS = ("http.start", "http.end")
+
+
+def _above(at: str) -> list[str]:
+    """The addresses above one, from the outermost."""
+    parts = at.split("/")
+    return ["/".join(parts[:length]) for length in range(2, len(parts))]
+
+
 _PART = re.compile(r"([mt])([0-9]+)")
 
 
@@ -371,6 +403,8 @@ class _ForkHandler:
             return await self._do(effect)
         if found := recorded.compare(effect, "structural"):
             return stopped(found)
+        if self._scope.recorder is not None:
+            self._scope.recorder.copy(recorded.trace, plan.inside(effect.at))
         outcome = recorded.outcome(effect)
         if isinstance(outcome, ModelResponse):
             self._scope.meter.used += outcome.usage
@@ -389,7 +423,7 @@ class _ForkHandler:
             return True
         decided = plan.decided.get(call.at)
         if decided is not None and decided.kind in ("approve", "edit"):
-            return True
+            return plan.tools != "recorded"
         on_the_way = plan.at is not None and plan.at.startswith(f"{call.at}/")
         return on_the_way or (plan.tools == "by_effect" and call.effect == "read")
 

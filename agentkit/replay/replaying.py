@@ -49,7 +49,7 @@ from agentkit.trace.reader import Trace
 from agentkit.trace.recorded import RecordedHandler, stopped
 from agentkit.trace.recording import Recorder, call_fingerprint
 
-__all__ = ["SameCalls", "check_live_tools", "check_replayable", "prepared", "replay"]
+__all__ = ["SameCalls", "check_replayable", "prepared", "replay"]
 
 OutputT = TypeVar("OutputT")
 
@@ -98,7 +98,6 @@ async def replay(
     messages, earlier = recording.input()
     then = recording.asked()
     program = agent.program(settings_of(then), limits_of(then))
-    check_live_tools(chosen, program)
     if chosen.model == "live":
         program.model.check()
     redact, run = redact or agent.redact, new_run_id()
@@ -146,6 +145,8 @@ def prepared(
     Where the policy orders effects, the replay's gate has to be watched beside the driver.
     """
     recorded = RecordedHandler(recording, redact)
+    recorded.check_agent(program.spec.at)
+    _check_live_tools(policy, program, recorded)
     going = _Replay(recorded, policy, careful(emit))
     scope = Scope(
         run=recording.run,
@@ -177,17 +178,20 @@ async def _driven_to_the_end(driver: Driver[OutputT], gate: Gate) -> Finish[Outp
     return driver.finish
 
 
-def check_live_tools(policy: Policy, program: Program[Any]) -> None:
-    """Refuse names of tools that the agent cannot have.
+def _check_live_tools(policy: Policy, program: Program[Any], recorded: RecordedHandler) -> None:
+    """Refuse names of tools that neither the agent has nor the run has called.
 
     Raises:
-        ConfigurationError: It has no tool of a name in `live_tools`, and no toolset that might.
+        ConfigurationError: There is no such tool, and no toolset that might have it.
     """
-    unknown = sorted({*policy.live_tools} - program.tools.keys())
+    starts = recorded.starts.values()
+    called = (start["tool"] for start in starts if start["event"] == "tool.start")
+    known = dict.fromkeys((*program.tools, *called))  # those of sub-agents, too
+    unknown = sorted({*policy.live_tools} - known.keys())
     if unknown and not program.spec.toolsets:
-        known = ", ".join(program.tools) or "none"
         raise ConfigurationError(
-            f"live_tools names {unknown[0]!r}, which the agent does not have; its tools: {known}."
+            f"live_tools names {unknown[0]!r}, which the agent does not have; "
+            f"its tools: {', '.join(known) or 'none'}."
         )
 
 

@@ -105,6 +105,21 @@ class RecordedHandler:
         elif self._in_flight.pop(at, None) is None:
             self._decided[at] = event
 
+    def check_agent(self, at: str) -> None:
+        """Refuse an agent that is not the one of the recording.
+
+        Raises:
+            ReplayDivergence: It has another name, so all its addresses are others.
+        """
+        then = next((one["at"] for one in self.trace.events if one["event"] == "agent.start"), at)
+        if then != at:
+            raise divergence(
+                "unexpected_call",
+                at,
+                text=f"the trace is a run of the agent {then[1:]!r}, and this one is {at[1:]!r}.",
+                advice="Take the agent that made it; a name is part of every address.",
+            )
+
     async def perform(self, effect: Effect) -> Outcome:
         """Answer from the recording, or end the run with a `ReplayDivergence`."""
         if isinstance(effect, Pause):
@@ -367,8 +382,8 @@ def _ended(at: Any) -> ReplayDivergence:
     return divergence(
         "recording_ended",
         at,
-        text="the recorded run was interrupted here, by a crash or a kill.",
-        advice="`await agent.resume(trace)` goes on with it.",
+        text="the recording ends here: its run was interrupted, or is still going on.",
+        advice="`await agent.resume(trace)` goes on with a run that was interrupted.",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, TypeAlias, cast
@@ -312,6 +312,18 @@ class Recorder:
             case _:
                 pass  # told by the effects themselves
 
+    def copy(self, trace: Trace, events: Sequence[JsonObject]) -> None:
+        """Take over what another trace has inside of an effect that is answered from there."""
+        for event in events:
+            for kind, name in _blobs_of(event):
+                data = trace.blob(name)
+                if kind == "input":
+                    for message in data["messages"]:
+                        self._write_blob("message", message, canonical(trace.blob(message)))
+                self._write_blob(kind, name, canonical(data))
+            fields = {key: value for key, value in event.items() if key not in ("seq", "t")}
+            self._writer.write(fields.pop("event"), **fields)
+
     def log(self, at: Address, level: str, text: Any, data: Mapping[str, Any]) -> None:
         """A line that the application has logged inside an effect; see `to_trace`."""
         told = {"text": packed(text, self.redact), "data": packed(data, self.redact)}
@@ -435,6 +447,16 @@ class RecordingHandler:
             await self._recorder.on_disk()
         error = self._recorder.failure
         return None if error is None else Interrupt(status="error", error=Failure.of(error))
+
+
+def _blobs_of(event: JsonObject) -> Iterator[tuple[str, str]]:
+    """The blobs that an event refers to, with their kinds."""
+    yield from (("message", name) for name in event.get("messages", ()))
+    for kind in ("message", "tools", "input"):
+        if kind in event:
+            yield kind, event[kind]
+    if isinstance(output := event.get("params", {}).get("output"), str):
+        yield "output", output
 
 
 def _acts(effect: Effect) -> bool:
