@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, TypeAlias
 
@@ -59,6 +59,7 @@ __all__ = [
     "ToolOutcome",
     "ToolStatus",
     "Value",
+    "decided",
 ]
 
 
@@ -320,7 +321,22 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """Nobody is there to decide now: the run pauses, and is resumed with the decisions."""
+    """Not all could be decided now: the run pauses, and is resumed with the other decisions.
+
+    Attributes:
+        made: What was decided about each call, or None; in the order of the pause. Empty if
+            nothing was.
+    """
+
+    made: tuple[Decision | None, ...] = ()
+
+
+def decided(decisions: Sequence[Decision | None]) -> tuple[Decision, ...] | Suspended:
+    """What a pause comes to: every decision, or that some are missing."""
+    made = tuple(decision for decision in decisions if decision is not None)
+    if len(made) == len(decisions):
+        return made
+    return Suspended(tuple(decisions) if made else ())
 
 
 Outcome: TypeAlias = (

@@ -365,11 +365,13 @@ class _Conversation(Generic[OutputT]):
             return {}
         outcome = yield Pause(at=at, pending=tuple(pending))
         if isinstance(outcome, Suspended):
-            raise _Stop(pending=tuple(pending))
+            made = outcome.made or (None,) * len(pending)
+            waiting = (one for one, done in zip(pending, made, strict=True) if done is None)
+            raise _Stop(pending=tuple(waiting))
         if isinstance(outcome, (Failure, Interrupt)):
             raise _Stop(outcome)
-        made = cast("tuple[Decision, ...]", outcome)
-        return {one.at: decision for one, decision in zip(pending, made, strict=True)}
+        decided = cast("tuple[Decision, ...]", outcome)
+        return {one.at: decision for one, decision in zip(pending, decided, strict=True)}
 
     def needs_approval(self, tool: OfferedTool, one: ToolInvocation) -> Steps[bool]:
         if tool.approval != "ask":

@@ -38,6 +38,7 @@ from agentkit.effects import (
     ToolInvocation,
     ToolOutcome,
     Value,
+    decided,
 )
 from agentkit.errors import AgentKitError, ConfigurationError, RunCancelled
 from agentkit.events import Emit, Event, ignore
@@ -286,9 +287,10 @@ class LiveHandler:
     def det(self, at: Address, kind: str, use: int, make: Callable[[], Any]) -> Any:
         """Make a value that is not deterministic, and record it."""
         recorded = self._scope.recorded
-        if recorded is not None and (known := recorded.det(at, kind, use)) is not None:
-            return known
-        value = make()
+        value = recorded.det(at, kind, use) if recorded is not None else None
+        if value is not None and self._scope.resumed:
+            return value  # it is in the trace that goes on
+        value = make() if value is None else value
         if self._scope.recorder is not None:
             self._scope.recorder.det(at, kind, use, value)
         return value
@@ -350,21 +352,19 @@ class LiveHandler:
 
     async def _decide(self, pause: Pause) -> tuple[Decision, ...] | Suspended | Interrupt:
         approver = self._scope.approver
-        decisions: list[Decision] = []
+        decisions: list[Decision | None] = []
         for pending in pause.pending:
             try:
                 made = await awaited(approver(pending)) if approver is not None else None
             except Exception as error:
                 return _broken(error)
-            if made is None:
-                return Suspended()
             if isinstance(made, bool):
                 made = Decision.approve() if made else Decision.deny()
-            if not isinstance(made, Decision):
+            if made is not None and not isinstance(made, Decision):
                 text = f"The approver returned {made!r}; expected a Decision, True or False."
                 return _broken(ConfigurationError(text))
             decisions.append(made)
-        return tuple(decisions)
+        return decided(decisions)
 
     def _context(self, at: Address) -> RunContext[Any]:
         return RunContext(
@@ -424,9 +424,7 @@ class ResumingHandler:
     async def perform(self, effect: Effect) -> Outcome:
         """Perform what has no end yet."""
         if isinstance(effect, Pause):
-            known = [self._recorded.decision(pending.at) for pending in effect.pending]
-            made = tuple(decision for decision in known if decision is not None)
-            return made if len(made) == len(effect.pending) else await self._live.perform(effect)
+            return await self._decide(effect)
         if self._recorded.finished(effect):
             if isinstance(effect, Compute) and effect.name == "toolsets":
                 # Its answer is recorded, but not the tools: they have to be there again.
@@ -456,6 +454,20 @@ class ResumingHandler:
             size = len(outcome.message.text.encode("utf-8", "replace"))
             meter.used += outcome.usage + Usage(tool_bytes=size)
             meter.tool_calls += 1 + outcome.usage.tool_calls
+
+    async def _decide(self, pause: Pause) -> Outcome:
+        """Ask about what was not decided yet."""
+        known = {one.at: self._recorded.decision(one.at) for one in pause.pending}
+        open_ = tuple(one for one in pause.pending if known[one.at] is None)
+        if open_:
+            outcome = await self._live.perform(replace(pause, pending=open_))
+            if isinstance(outcome, Suspended):
+                outcome = outcome.made or (None,) * len(open_)
+            elif not isinstance(outcome, tuple):
+                return outcome
+            made = cast("tuple[Decision | None, ...]", outcome)
+            known |= {one.at: decision for one, decision in zip(open_, made, strict=True)}
+        return decided(list(known.values()))
 
     async def _asked(self, effect: ToolInvocation) -> Outcome:
         """A call with an effect on the world may have had it: somebody has to look."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentkit import Agent, Decision, RunContext, Tool, ToolMessage, tool
+from agentkit import Agent, Decision, RunContext, Tool, ToolMessage, Trace, tool
 from agentkit.effects import PendingCall
 from agentkit.errors import ConfigurationError
 from agentkit.replay import replay
@@ -163,3 +164,28 @@ async def test_paused_run_replays_as_paused() -> None:
     assert recorded.trace is not None
     silent = Agent(ScriptedModel([]), tools=[delete, read])
     assert await replay(recorded.trace, silent) == recorded
+
+
+async def test_decisions_may_come_one_at_a_time(tmp_path: Path) -> None:
+    """What was decided stays so, and only the rest is asked about."""
+    done: list[str] = []
+
+    @tool(approval=True)
+    async def act(name: str) -> str:
+        """Act."""
+        done.append(name)
+        return name
+
+    script: list[Any] = [[("act", {"name": "a"}), ("act", {"name": "b"})], "done"]
+    made = Agent(ScriptedModel(script), tools=[act])
+    path = tmp_path / "run.jsonl"
+    paused = await made.run("go", trace=path)
+    assert [one.call.arguments for one in paused.pending] == ['{"name":"a"}', '{"name":"b"}']
+    first = await made.resume(path, decisions={paused.pending[0].at: False})
+    assert [one.at for one in first.pending] == ["/agent/m0/t1"]
+    assert [one.at for one in Trace.load(path).pending] == ["/agent/m0/t1"]
+    assert await replay(path, made) == first
+    second = await made.resume(path, decisions={first.pending[0].at: True})
+    assert second.output == "done"
+    assert done == ["b"]
+    assert second.messages[2].text == "Denied."  # type: ignore[union-attr]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentkit import Agent, ChatSettings, Decision, RunContext, Trace, tool
+from agentkit import Agent, ChatSettings, Decision, RunContext, Toolset, Trace, tool
 from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.messages import AssistantMessage, ModelRequest, ToolCall
 from agentkit.replay import Patch, fork, replay
@@ -280,3 +280,102 @@ async def test_another_agent_is_refused() -> None:
         with pytest.raises(ReplayDivergence, match="a run of the agent 'agent', and this one is"):
             await run()
     assert ran == []
+
+
+async def test_functions_of_the_agent_hold_for_the_same_input_only() -> None:
+    """A validator, an output function or new instructions see what is new."""
+
+    async def total(amount: int) -> int:
+        """Give the total."""
+        return amount * 2
+
+    script: list[Any] = [[("look", {"city": "Rome"})], '{"amount": 10}']
+    made = Agent(ScriptedModel(script), tools=[look], output=total, output_mode="json")
+    result = await made.run("go")
+    assert result.output == 20
+    assert result.trace is not None
+    other = made.with_(model=ScriptedModel(['{"amount": 500}']))
+    forked = await fork(result.trace, other, at="/agent/m0/t0", patch=Patch(result="500"))
+    assert forked.output == 1000
+
+    told: list[str] = []
+
+    def answer_told(request: ModelRequest) -> str:
+        told.append(request.messages[0].text)
+        return "done"
+
+    computed = Agent(FunctionModel(answer_told), instructions=lambda: "old")
+    trace = (await computed.run("go")).trace
+    assert trace is not None
+    await fork(trace, computed, patch=Patch(instructions=lambda: "new"))
+    assert told == ["old", "new"]
+
+
+async def test_agents_of_one_tool_are_ordered_by_what_they_get() -> None:
+    """The second agent is asked anew about the first one's patched answer, whatever its name."""
+
+    def echo(request: ModelRequest) -> str:
+        return f"verdict on {request.messages[-1].text}"
+
+    @tool
+    async def translate(context: RunContext, text: str) -> str:
+        """Translate, and have it judged."""
+        said = await context.run(Agent(ScriptedModel(["Bonjour"]), name="translator"), text)
+        judged = await context.run(Agent(FunctionModel(echo), name="critic"), said.output)
+        return judged.output
+
+    script: list[Any] = [[("translate", {"text": "Hello"})], "done"]
+    trace = (await Agent(ScriptedModel(script), tools=[translate]).run("go")).trace
+    assert trace is not None
+    forked = await fork(
+        trace,
+        Agent(ScriptedModel(["done"]), tools=[translate]),
+        at="/agent/m0/t0/translator/m0",
+        patch=Patch(result="Salut"),
+    )
+    assert forked.messages[2].text == "verdict on Salut"  # type: ignore[union-attr]
+
+
+async def test_tools_of_a_toolset_are_there_after_the_fork() -> None:
+    """A toolset is asked again, though its answer is recorded."""
+
+    class Late(Toolset):
+        async def tools(self, context: RunContext[Any]) -> Any:
+            return [look]
+
+    made = Agent(FunctionModel(answer), tools=[Late(), book])
+    trace = (await made.run("go")).trace
+    assert trace is not None
+    ran.clear()
+    await fork(trace, made, at="/agent/m0/t0")
+    assert ran == ["look Paris"]
+
+
+async def test_a_fork_draws_what_it_records() -> None:
+    """Values that are not deterministic are in the fork's trace, too; a changed call draws anew."""
+
+    @tool(effect="read")
+    async def draw(context: RunContext, name: str) -> float:
+        """Draw."""
+        return context.random()
+
+    made = Agent(ScriptedModel([[("draw", {"name": "a"})], "done"]), tools=[draw])
+    trace = (await made.run("go")).trace
+    assert trace is not None
+    again = await fork(trace, made.with_(model=ScriptedModel(["done"])), at="/agent/m0/t0")
+    assert again.trace is not None
+    assert drawn(again.trace) == drawn(trace)
+    call = AssistantMessage(tool_calls=(ToolCall(id="x", name="draw", arguments='{"name": "b"}'),))
+    other = await fork(
+        trace,
+        made.with_(model=ScriptedModel(["done"])),
+        at="/agent/m0",
+        patch=Patch(result=call),
+    )
+    assert other.trace is not None
+    assert drawn(other.trace) != drawn(trace)
+
+
+def drawn(trace: Trace) -> list[Any]:
+    """The values that were drawn."""
+    return [event["value"] for event in trace.events if event["event"] == "det"]

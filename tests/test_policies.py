@@ -8,7 +8,7 @@ import anyio
 import pytest
 from pydantic import BaseModel
 
-from agentkit import Agent, ChatSettings, RunContext, Tool, ToolError, Trace, tool
+from agentkit import Agent, ChatSettings, Limits, RunContext, Tool, ToolError, Trace, tool
 from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.events import Event, ToolCallFinished, ToolProgress
 from agentkit.replay import Policy, replay
@@ -361,3 +361,68 @@ async def test_a_failing_live_tool_is_a_result() -> None:
     changed = Agent(ScriptedModel([]), tools=[broken, book])
     (found,) = (await replay(trace, changed, policy="tools_live")).divergences
     assert (found.pointer, found.expected, found.actual) == ("/status", "ok", "error")
+
+
+async def test_an_approval_is_for_the_call_that_was_approved() -> None:
+    """Another call at the same place is asked about anew, and not run because of the old word."""
+
+    @tool(approval=True)
+    async def delete(path: str) -> str:
+        """Delete."""
+        ran.append(f"delete {path}")
+        return "gone"
+
+    def deleting(path: str) -> Agent[str]:
+        return Agent(ScriptedModel([[("delete", {"path": path})], "done"]), tools=[delete])
+
+    trace = (await deleting("tmp").run("go", approver=lambda _: True)).trace
+    assert trace is not None
+    ran.clear()
+    denied: Any = {"approver": lambda _: False, "live_tools": ["delete"]}
+    result = await replay(trace, deleting("/"), policy="model_live", **denied)
+    assert result.messages[2].text == "Denied."  # type: ignore[union-attr]
+    assert ran == []
+
+
+async def test_what_was_cancelled_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A tool that does not give up any more what it gave up then has nothing to go on with."""
+    monkeypatch.setattr("agentkit.replay.replaying._PATIENCE", 0.1)
+    patience = 0.01
+
+    async def hang(request: Any) -> str:
+        await anyio.sleep_forever()
+        return "never"
+
+    @tool(effect="read")
+    async def ask(context: RunContext) -> str:
+        """Ask, for a while."""
+        with anyio.move_on_after(patience):
+            await context.run(Agent(FunctionModel(hang), name="inner"), "go")
+        return "gave up"
+
+    made = Agent(ScriptedModel([[("ask", {})], "done"]), tools=[ask])
+    trace = (await made.run("go")).trace
+    assert trace is not None
+    patience = 1000
+    with pytest.raises(ReplayDivergence, match="cancelled then by the code around it"):
+        await replay(trace, made.with_(model=ScriptedModel([])), policy="tools_live")
+
+
+async def test_timing_keeps_the_order_of_bounded_calls() -> None:
+    """With parallel=1 the second call begins when the first one's time is over."""
+
+    @tool(effect="read")
+    async def nap(seconds: float) -> str:
+        """Sleep."""
+        await anyio.sleep(seconds)
+        return "woke"
+
+    script: list[Any] = [[("nap", {"seconds": 0.02}), ("nap", {"seconds": 0.01})], "done"]
+    limits = Limits(parallel=1, seconds=0.5)
+    made = Agent(ScriptedModel(script), tools=[nap], limits=limits)
+    trace = (await made.run("go")).trace
+    assert trace is not None
+    silent = made.with_(model=ScriptedModel([]))
+    assert (await replay(trace, silent, timing=20)).output == "done"

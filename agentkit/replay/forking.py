@@ -20,9 +20,12 @@ from agentkit.agent import Agent, program_hash, prompt_messages, without_placeho
 from agentkit.assembly import Instructions
 from agentkit.effects import (
     Address,
+    Compute,
     Decision,
     Effect,
+    Failure,
     Handler,
+    Interrupt,
     ModelCall,
     Outcome,
     Pause,
@@ -197,6 +200,7 @@ class _Plan:
         self.tools = tools
         self.calls = SameCalls(recorded)
         self.renewed = {tool.name for tool in patch.tools}
+        self.root = f"/{agent.name}"
         self._messages = list(recorded.trace.input()[0])
         if at is None and patch == Patch():
             raise ConfigurationError("The fork changes nothing: give at=, patch=, or both.")
@@ -223,7 +227,7 @@ class _Plan:
 
     def around(self, scope: Scope, performing: Handler, live: LiveHandler) -> Handler:
         """The handlers of one agent of the fork."""
-        return scope.observed(scope.recording(_ForkHandler(self, performing, scope)))
+        return scope.observed(scope.recording(_ForkHandler(self, performing, live, scope)))
 
     def changed(self, agent: Agent[OutputT]) -> Agent[OutputT]:
         """The agent of the fork."""
@@ -248,6 +252,8 @@ class _Plan:
 
     def holds(self, effect: Effect) -> bool:
         """Whether what was recorded is still the answer to this effect."""
+        if isinstance(effect, Compute) and self._is_patched(effect):
+            return False
         if self.at is not None and (f"{effect.at}/").startswith(f"{self.at}/"):
             return False  # it is to be done again, or stands below what is
         if self.at is not None and self.at.startswith(f"{effect.at}/"):
@@ -278,9 +284,27 @@ class _Plan:
             if start is not None and (start["event"] != "model.start" or kind in _ATTEMPTS):
                 yield up
 
+    def _is_patched(self, effect: Compute) -> bool:
+        """Whether a function of the agent gives what the patch has something else for."""
+        root = self.root
+        if effect.at == f"{root}/instructions":
+            return self.patch.instructions is not None
+        ours = effect.at.parent.parent == root and effect.name == "settings"
+        return ours and self.patch.settings is not None and not self.early(effect)
+
     def early(self, effect: Effect) -> bool:
-        """Whether it stands before the place of the fork, so that nothing of it may change."""
-        return self.at is not None and place(effect.at) < place(self.at)
+        """Whether it stands before the place of the fork, so that nothing of it may change.
+
+        Of two agents that a tool asks, nobody knows which needs the other's answer: what
+        they do is compared.
+        """
+        if self.at is None:
+            return False
+        ours, theirs = place(effect.at), place(self.at)
+        for one, other in zip(ours, theirs, strict=False):
+            if one != other:
+                return one < other and not (one[2] and other[2])
+        return len(ours) < len(theirs)
 
     def _replace(self, index: int, message: str | Message | JsonObject) -> None:
         """Change what a message of the request comes from, so that the history has it, too."""
@@ -387,8 +411,9 @@ def place(at: str) -> list[tuple[int, int, str]]:
 class _ForkHandler:
     """Answers from the recording what still holds, and has the rest done."""
 
-    def __init__(self, plan: _Plan, performing: Handler, scope: Scope) -> None:
+    def __init__(self, plan: _Plan, performing: Handler, live: LiveHandler, scope: Scope) -> None:
         self._plan = plan
+        self._live = live
         self._performing = performing
         self._scope = scope
 
@@ -400,7 +425,14 @@ class _ForkHandler:
         if effect.at in plan.results:
             return _patched(effect, plan.results[effect.at])
         if not plan.holds(effect):
+            if recorded.compare(effect) is not None:
+                recorded.forget(effect.at)
             return await self._do(effect)
+        if isinstance(effect, Compute) and effect.name == "toolsets":
+            # Its answer holds, but not the tools: they have to be there to be called.
+            gathered = await self._live.perform(effect)
+            if isinstance(gathered, (Failure, Interrupt)):
+                return gathered
         if found := recorded.compare(effect, "structural"):
             return stopped(found)
         if self._scope.recorder is not None:
@@ -431,14 +463,11 @@ class _ForkHandler:
         """What was decided then, if the same was asked; somebody has to decide about the rest."""
         made: list[Decision] = []
         for pending in pause.pending:
-            asked = self._plan.recorded.asked(pending.at)
             given = self._plan.decided.get(pending.at)
             known = self._plan.recorded.decision(pending.at)
-            same = asked is not None and asked["call"] == pending.call.name
-            same = same and asked is not None and asked["arguments"] == pending.call.arguments
             if given is not None:
                 made.append(given)
-            elif known is not None and same:
+            elif known is not None and self._plan.recorded.asks_again(pending):
                 made.append(known)
             else:
                 return await self._performing.perform(pause)

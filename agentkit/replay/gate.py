@@ -43,6 +43,7 @@ class Gate:
         self._known = set(self._order)
         self._waiting: dict[int, _Waiting] = {}
         self._real: list[str] = []
+        self._asleep = 0
         self._changed = anyio.Event()
 
     async def turn(self, number: int, at: str, *, ends: bool) -> None:
@@ -69,12 +70,22 @@ class Gate:
 
     @contextmanager
     def real(self, at: str) -> Generator[None, None, None]:
-        """Something is done for real meanwhile, or takes its time: the others wait for it."""
+        """Something is done for real meanwhile: the others wait for it."""
         self._real.append(at)
         try:
             yield
         finally:
             self._real.remove(at)
+            self._changed.set()
+
+    @contextmanager
+    def asleep(self) -> Generator[None, None, None]:
+        """Something takes the time that it took then: it will come by itself."""
+        self._asleep += 1
+        try:
+            yield
+        finally:
+            self._asleep -= 1
             self._changed.set()
 
     async def watch(self) -> None:
@@ -90,6 +101,8 @@ class Gate:
 
     def _stuck(self) -> list[int]:
         """Those that wait and would be let through if everything stood still."""
+        if self._asleep:
+            return []
         if not self._busy():
             return [*self._waiting]
         return [

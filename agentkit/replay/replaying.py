@@ -42,16 +42,18 @@ from agentkit.run import Origin, RunResult, conclude
 from agentkit.runner import Approver, LiveHandler, Scope, careful, new_run_id
 from agentkit.settings import limits_of, settings_of
 from agentkit.spec import Finish
-from agentkit.trace.blobs import Namer, packed, without_ids
-from agentkit.trace.divergence import divergence, value_difference
+from agentkit.trace.blobs import Namer, canonical, packed, without_ids
+from agentkit.trace.divergence import divergence, value_difference, without_digests
 from agentkit.trace.opening import TraceTo, check_replayable, open_recorder
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorded import RecordedHandler, stopped
-from agentkit.trace.recording import Recorder, call_fingerprint
+from agentkit.trace.recording import Recorder
 
 __all__ = ["SameCalls", "check_replayable", "prepared", "replay"]
 
 OutputT = TypeVar("OutputT")
+_PATIENCE = 5.0
+"""Seconds after which code that gave something up is expected to have given it up again."""
 
 
 async def replay(
@@ -117,7 +119,8 @@ async def replay(
         emit=on_event,
     )
     finish = await _driven_to_the_end(driver, going.gate)
-    origin = Origin(run=recording.run, prompt=messages[earlier:], recorded=to or recording)
+    run = recording.run if recorder is None else run
+    origin = Origin(run=run, prompt=messages[earlier:], recorded=to or recording)
     finish, found = going.checked(finish), tuple(going.found)
     try:
         return replace(conclude(finish, origin), divergences=found)
@@ -144,6 +147,10 @@ def prepared(
 
     Where the policy orders effects, the replay's gate has to be watched beside the driver.
     """
+    if not policy.acts:
+        # Nothing takes its own time here: where a deadline ended the run, the recording says so.
+        limits = replace(program.spec.limits, seconds=None)
+        program = replace(program, spec=replace(program.spec, limits=limits))
     recorded = RecordedHandler(recording, redact)
     recorded.check_agent(program.spec.at)
     _check_live_tools(policy, program, recorded)
@@ -287,22 +294,24 @@ class SameCalls:
 
     def __init__(self, recorded: RecordedHandler) -> None:
         self._recorded = recorded
+        self._other_key = recorded.other_key
         self._redact = recorded.redact
-        self._unused = defaultdict[str, deque[str]](deque)
+        self._unused = defaultdict[bytes, deque[str]](deque)
         for at, start in recorded.starts.items():
             end = recorded.end(at)
             if start["event"] == "tool.start" and end is not None and "message" in end:
-                self._unused[start["fp"]].append(at)
+                self._unused[self._name(start["tool"], start["arguments"])].append(at)
 
     def answer(self, call: ToolInvocation) -> Outcome:
         """The recorded outcome, or the end of the run."""
-        known = self._unused[call_fingerprint(call, self._redact)]
+        arguments = packed(call.call.arguments, self._redact)
+        known = self._unused[self._name(call.call.name, arguments)]
         if not known:
             found = divergence(
                 "unexpected_call",
                 call.at,
                 text=f"{call.call.name} was not called so when this was recorded, and is not "
-                f"run: {packed(call.call.arguments, self._redact)}",
+                f"run: {arguments}",
                 advice="Let the tool run for real, or record a new run.",
             )
             return stopped(found)
@@ -314,6 +323,10 @@ class SameCalls:
         assert isinstance(outcome, ToolOutcome)
         message = replace(outcome.message, call_id=call.call.id)
         return replace(outcome, at=call.at, message=message)
+
+    def _name(self, tool: str, arguments: Any) -> bytes:
+        # Of secrets under another key only the kinds can be compared.
+        return canonical([tool, without_digests(arguments) if self._other_key else arguments])
 
 
 def _is_live(start: JsonObject, policy: Policy) -> bool:
@@ -408,16 +421,28 @@ class _ReplayHandler:
             # Something around it cancelled it then, and will now.
             replay.recorded.made(effect)
             await self._ended(effect)
-            await anyio.sleep_forever()
-        some_run = replay.policy.tools != "recorded" or replay.policy.live_tools
-        if isinstance(effect, Compute) and effect.name == "toolsets" and some_run:
+            return await self._given_up(effect, end)
+        if isinstance(effect, Compute) and effect.name == "toolsets" and replay.policy.acts:
             # Its answer is recorded, but not the tools: those that run have to be there.
             await self._live.perform(effect)
         if replay.policy.timing and end is not None:
-            with replay.gate.real(effect.at):
+            with replay.gate.asleep():
                 await self._take_time(effect.at, end)
         await self._ended(effect)
         return replay.recorded.outcome(effect)
+
+    async def _given_up(self, effect: Effect, end: JsonObject) -> Outcome:
+        """Stay pending, as then, until the code around gives up again; but not for ever."""
+        start = self._replay.recorded.start(effect.at) or end
+        with anyio.move_on_after(max(_PATIENCE, 3 * (end["t"] - start["t"]) / 1e6)):
+            await anyio.sleep_forever()
+        found = divergence(
+            "result_changed",
+            effect.at,
+            text="it was cancelled then by the code around it, which waits for it now.",
+            advice="There is no outcome to go on with: let it be done for real, or record anew.",
+        )
+        return stopped(found)
 
     async def _take_time(self, at: Address, end: JsonObject) -> None:
         """Wait as long as it took then, and tell on the way what happened in it."""
@@ -470,12 +495,18 @@ class _ReplayHandler:
         return value_difference(trace, effect.at, expected, actual, namer, kind="result_changed")
 
     async def _decide(self, pause: Pause) -> Outcome:
-        recorded = self._replay.recorded
-        known = [recorded.decision(pending.at) for pending in pause.pending]
-        live = self._replay.live_from_here or self._replay.policy.model == "live"
-        if live and not all(known):
-            return await self._performing.perform(pause)
-        return recorded.decisions(pause)
+        """What was decided then about the same calls; about others somebody has to decide."""
+        replay, recorded = self._replay, self._replay.recorded
+        same = all(recorded.asks_again(pending) for pending in pause.pending)
+        known = all(recorded.decision(pending.at) for pending in pause.pending)
+        if replay.live_from_here or replay.policy.model == "live":
+            return recorded.decisions(pause) if same and known else await self._ask(pause)
+        if same or recorded.never_came_to(pause):
+            return recorded.decisions(pause)
+        return replay.note(recorded.unexpected(pause)) or await self._ask(pause)
+
+    async def _ask(self, pause: Pause) -> Outcome:
+        return await self._performing.perform(pause)
 
 
 def _result(outcome: Outcome) -> Any:

@@ -73,10 +73,12 @@ def _packed(value: Any, redact: Redactor, paths: Paths) -> Any:
     if value is None or kind is bool:
         return value
     if kind is dict or isinstance(value, Mapping):
-        return {
+        fields = {
             _key(name, redact): _part(str(name), item, redact, paths)
             for name, item in cast("Mapping[Any, Any]", value).items()
         }
+        # Somebody's own value may look like one of our marks.
+        return {"$nonjson": "object", "value": fields} if "$nonjson" in fields else fields
     if isinstance(value, (list, tuple, set, frozenset)):
         items = enumerate(cast("Iterable[Any]", value))
         return [_part(index, item, redact, paths) for index, item in items]

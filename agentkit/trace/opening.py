@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from agentkit.errors import ConfigurationError, TraceError
+from agentkit.errors import ConfigurationError, TraceCorrupt, TraceError
 from agentkit.redaction import Redactor
 from agentkit.trace.capture import Capture
 from agentkit.trace.reader import Trace
@@ -26,6 +26,20 @@ __all__ = [
     "reopened",
 ]
 
+_NEEDED = {
+    "agent.start": ("agent", "input"),
+    "model.start": ("seq", "model", "messages", "tools", "params", "fp"),
+    "tool.start": ("seq", "tool", "call", "arguments", "effect", "fp"),
+    "compute.start": ("seq", "name", "fp"),
+    "det": ("kind", "use", "value"),
+    "gate.ask": ("kind", "call", "id", "arguments"),
+    "gate.answer": ("decision", "reason", "by"),
+    "model.chunks": ("d",),
+    "tool.chunks": ("d",),
+    "http.start": ("attempt",),
+    "warning": ("code", "text"),
+}
+"""What an event has to have to be replayed."""
 TraceTo: TypeAlias = bool | str | os.PathLike[str] | Sequence[Processor]
 Recorded: TypeAlias = Trace | Path | list[bytes] | None
 _diagnostics = logging.getLogger("agentkit")
@@ -149,6 +163,7 @@ def check_replayable(trace: Trace) -> None:
 
     Raises:
         TraceError: It was recorded without contents.
+        TraceCorrupt: An event lacks what it has to say.
     """
     capture = trace.header.get("capture", "full")
     if capture != "full":
@@ -158,3 +173,11 @@ def check_replayable(trace: Trace) -> None:
             "capture='full'.",
             path=str(trace.path) if trace.path else None,
         )
+    for event in trace.events:
+        name = event["event"]
+        if missing := next((one for one in _NEEDED.get(name, ()) if one not in event), None):
+            raise TraceCorrupt(
+                f"Event {event.get('seq')} of the trace of {trace.run} is a {name} without "
+                f"{missing!r}.",
+                path=str(trace.path) if trace.path else None,
+            )

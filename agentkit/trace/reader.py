@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -273,13 +273,20 @@ def unpacked(value: Any) -> Any:
     if not is_object(value):
         return value
     match value:
-        case {"$nonjson": "float", "value": str(text)}:
-            return float(text)
-        case {"$nonjson": "int", "value": str(text)}:
-            return int(text)
-        case {"$nonjson": "bytes", "value": str(text)}:
-            return base64.b64decode(text)
-        case {"$nonjson": "surrogates", "value": str(text)}:
-            return text.encode("ascii").decode("unicode_escape")
+        case {"$nonjson": "object", "value": fields} if is_object(fields):
+            return {key: unpacked(item) for key, item in fields.items()}
+        case {"$nonjson": str(kind), "value": str(text)} if kind in _MARKED:
+            try:
+                return _MARKED[kind](text)
+            except ValueError as error:
+                raise TraceCorrupt(f"The trace holds {text!r} where a {kind} is due.") from error
         case _:
             return {key: unpacked(item) for key, item in value.items()}
+
+
+_MARKED: Mapping[str, Callable[[str], Any]] = {
+    "float": float,
+    "int": int,
+    "bytes": base64.b64decode,
+    "surrogates": lambda text: text.encode("ascii").decode("unicode_escape"),
+}

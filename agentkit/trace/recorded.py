@@ -25,6 +25,7 @@ from agentkit.effects import (
     ToolInvocation,
     ToolOutcome,
     Value,
+    decided,
 )
 from agentkit.errors import ReplayDivergence, RunCancelled
 from agentkit.messages import (
@@ -35,13 +36,14 @@ from agentkit.messages import (
     Usage,
     message_from_json,
 )
-from agentkit.redaction import Redactor
-from agentkit.trace.blobs import Namer
+from agentkit.redaction import PLACEHOLDER, Redactor
+from agentkit.trace.blobs import Namer, canonical, digest, packed
 from agentkit.trace.divergence import (
     Strictness,
     divergence,
     request_difference,
     tool_difference,
+    without_digests,
 )
 from agentkit.trace.reader import Trace, unpacked
 from agentkit.trace.recording import call_fingerprint
@@ -59,6 +61,7 @@ class RecordedHandler:
     def __init__(self, trace: Trace, redact: Redactor | None = None) -> None:
         self.trace = trace
         self.redact = redact or Redactor()
+        self.other_key = trace.header.get("redaction", {}).get("key_id") != self.redact.key_id
         self._namer = Namer(self.redact)
         self._starts: dict[str, JsonObject] = {}
         self._ends: dict[str, JsonObject] = {}
@@ -165,10 +168,35 @@ class RecordedHandler:
                 if strictness == "outcome" or same:
                     return None
                 return tool_difference(self.trace, start, effect, self._namer, strictness)
-            case Compute(name=name) if start.get("name") == name:
-                return None
+            case Compute(name=name, input=value) if start.get("name") == name:
+                given = canonical([name, packed(value, self.redact)])
+                if strictness in ("structural", "outcome") or start["fp"] == digest(given):
+                    return None
+                return self._of_compute(effect, given)
             case _:
                 return self.unexpected(effect)
+
+    def _of_compute(self, effect: Compute, given: bytes) -> ReplayDivergence | None:
+        if self.other_key and PLACEHOLDER.search(given.decode(errors="replace")):
+            return None  # of secrets under another key nothing is known
+        return divergence(
+            "request_changed",
+            effect.at,
+            text=f"{effect.name} is called for something else than when this was recorded.",
+        )
+
+    def asks_again(self, pending: PendingCall) -> bool:
+        """Whether it was asked then about the same call."""
+        asked = self._asked.get(pending.at)
+        if asked is None or asked["call"] != pending.call.name:
+            return False
+        then, now = asked["arguments"], packed(pending.call.arguments, self.redact)
+        return then == now or (self.other_key and without_digests(then) == without_digests(now))
+
+    def forget(self, at: str) -> None:
+        """What is done at this address is another thing: it draws its own times and numbers."""
+        for drawn in [one for one in self._dets if one[0] == at]:
+            del self._dets[drawn]
 
     def outcome(self, effect: Effect) -> Outcome:
         """What was recorded of an effect that was compared."""
@@ -229,17 +257,15 @@ class RecordedHandler:
     def decisions(self, pause: Pause) -> Outcome:
         """What was decided then; a run that paused there pauses here."""
         for pending in pause.pending:
-            asked = self._asked.pop(pending.at, None)
-            if asked is None and self.ended_from_outside:
+            if pending.at not in self._asked and self.ended_from_outside:
                 return self._interrupted()
-            if asked is None or asked["call"] != pending.call.name:
+            if not self.asks_again(pending):
                 return stopped(self.unexpected(pause))
+            del self._asked[pending.at]
         decisions = [self.decision(pending.at) for pending in pause.pending]
-        made = tuple(decision for decision in decisions if decision is not None)
-        if len(made) == len(pause.pending):
+        made = decided(decisions)
+        if not isinstance(made, Suspended) or self._agent_end.get("status") == "paused":
             return made
-        if self._agent_end.get("status") == "paused":
-            return Suspended()
         # An approver that fails ends the run, and leaves no other trace.
         return self._interrupted() if "error" in self._agent_end else stopped(_ended(pause.at))
 

@@ -29,6 +29,8 @@ from agentkit.effects import (
     ModelCall,
     Outcome,
     Pause,
+    PendingCall,
+    Suspended,
     ToolBatch,
     ToolInvocation,
     ToolOutcome,
@@ -267,17 +269,24 @@ class Recorder:
             case Compute():
                 self._writer.write("compute.end", at=at, **self._compute_end(outcome))
             case Pause(pending=pending) if isinstance(outcome, tuple):
-                decisions = cast("tuple[Decision, ...]", outcome)
-                for one, decision in zip(pending, decisions, strict=True):
-                    self._writer.write(
-                        "gate.answer",
-                        at=one.at,
-                        decision=decision.kind,
-                        reason=packed(decision.text, self.redact),
-                        by=packed(decision.by, self.redact),
-                    )
+                self._decided(pending, cast("tuple[Decision, ...]", outcome))
+            case Pause(pending=pending) if isinstance(outcome, Suspended):
+                self._decided(pending, outcome.made)
             case ToolBatch() | Pause():
                 pass
+
+    def _decided(
+        self, pending: Sequence[PendingCall], decisions: Sequence[Decision | None]
+    ) -> None:
+        for one, decision in zip(pending, decisions, strict=False):  # none, if nobody is there
+            if decision is not None:
+                self._writer.write(
+                    "gate.answer",
+                    at=one.at,
+                    decision=decision.kind,
+                    reason=packed(decision.text, self.redact),
+                    by=packed(decision.by, self.redact),
+                )
 
     def event(self, event: Event) -> None:
         """Something that happened inside an effect."""
