@@ -231,6 +231,9 @@ async def test_mistakes_are_said_before_anything_runs() -> None:
     ):
         with pytest.raises(ConfigurationError, match=text):
             await fork(trace, agent(), **options)  # type: ignore[arg-type]
+    for wrong in ({"settings": {}}, {"messages": {"1": "x"}}, {"tools": [answer_nothing]}):
+        with pytest.raises(ConfigurationError, match=f"Patch.{next(iter(wrong))}="):
+            Patch(**wrong)  # type: ignore[arg-type]
     assert ran == []
     assert asked == []
 

@@ -71,8 +71,8 @@ class Patch:
         messages: Other messages by their index in the recorded request at the fork's address,
             as `agentkit show --at` numbers them: text, a message, or its JSON.
         result: What the effect at the fork's address comes to, instead of doing it: the text a
-            tool answers; the text, the message or the calls of a model; the value of a
-            function; a `Decision` about a call.
+            tool answers; the text or the message of a model; the value of a function; a
+            `Decision` about a call.
         settings: Sampling parameters over those of the agent and the run.
         model: Another model.
         tools: Other implementations of tools that the agent has, by their names.
@@ -85,6 +85,20 @@ class Patch:
     settings: ChatSettings | None = None
     model: str | Model | None = None
     tools: Sequence[Tool[..., Any]] = ()
+
+    def __post_init__(self) -> None:
+        """Check the values before anything is read."""
+        settings: Any = self.settings
+        tools: Sequence[Any] = self.tools
+        for name, fits, expected in (
+            ("settings", isinstance(settings, ChatSettings | None), "ChatSettings(…)"),
+            ("messages", all(type(one) is int for one in self.messages), "{index: message}"),
+            ("tools", all(isinstance(one, Tool) for one in tools), "a list of tools"),
+        ):
+            if not fits:
+                raise ConfigurationError(
+                    f"Patch({name}={getattr(self, name)!r}): expected {expected}."
+                )
 
     def to_json(self) -> JsonObject:
         """What the fork's trace says of it."""
