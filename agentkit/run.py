@@ -33,6 +33,7 @@ from agentkit.execution import bare
 from agentkit.messages import Message, Usage
 from agentkit.partial import PartialOutput
 from agentkit.spec import Finish, RunStatus
+from agentkit.trace.opening import Recorded
 from agentkit.trace.reader import Trace
 
 __all__ = [
@@ -73,7 +74,14 @@ class RunResult(Generic[OutputT]):
     run: str
     pending: tuple[PendingCall, ...] = ()
     divergences: tuple[ReplayDivergence, ...] = field(default=(), compare=False)
-    _recorded: Trace | Path | list[bytes] | None = field(default=None, repr=False, compare=False)
+    _recorded: Recorded = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, and for other processes: the trace goes along as its lines."""
+        state = {name: value for name, value in self.__dict__.items() if name != "trace"}
+        if callable(self._recorded):
+            state["_recorded"] = self._recorded()
+        return state
 
     @property
     def cost(self) -> float | None:
@@ -88,8 +96,10 @@ class RunResult(Generic[OutputT]):
                 return self._recorded
             case Path() as path:
                 return Trace.load(path)
-            case lines:
+            case list() as lines:
                 return Trace(lines)
+            case written:
+                return Trace(written())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +108,7 @@ class Origin:
 
     run: str
     prompt: tuple[Message, ...]
-    recorded: Trace | Path | list[bytes] | None
+    recorded: Recorded
 
 
 OpenDriver: TypeAlias = Callable[[Emit], tuple[Driver[OutputT], Origin]]

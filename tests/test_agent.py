@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -379,3 +380,29 @@ async def test_a_prompt_of_parts(tmp_path: Path) -> None:
     assert model.requests[0].messages[-1].content == tuple(prompt)
     assert result.messages[0].content == tuple(prompt)
     assert await replay(path, Agent(ScriptedModel([]))) == result
+
+
+async def test_a_result_can_be_sent_to_another_process() -> None:
+    """It is pickled with its trace, which is written then."""
+    result = await Agent(ScriptedModel(["hi"])).run("go")
+    again = pickle.loads(pickle.dumps(result))
+    assert again == result
+    assert again.trace is not None
+    assert result.trace is not None
+    assert [*again.trace.events] == [*result.trace.events]
+
+
+async def test_a_trace_in_memory_is_of_then() -> None:
+    """What the application does with its values later is not in the trace."""
+    kept: list[int] = [1]
+
+    @tool
+    def progress(context: RunContext) -> str:
+        """Report."""
+        context.progress(kept)
+        return "done"
+
+    result = await Agent(ScriptedModel([[("progress", {})], "hi"]), tools=[progress]).run("go")
+    kept.append(2)
+    assert result.trace is not None
+    assert [e["d"] for e in result.trace.events if e["event"] == "tool.chunks"] == [[[1]]]

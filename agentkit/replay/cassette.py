@@ -68,7 +68,7 @@ class _Recorded:
     """A recording that is made, and the lines of its run, once that has begun."""
 
     path: Path
-    lines: list[bytes] | None = None
+    lines: Callable[[], list[bytes]] | None = None
 
     def whole(self) -> list[bytes]:
         """The lines of a run that has ended."""
@@ -77,14 +77,15 @@ class _Recorded:
                 f"The test makes no run for {str(self.path)!r}: its marker names too many files.",
                 path=str(self.path),
             )
-        trace = Trace([*self.lines])
+        lines = self.lines()
+        trace = Trace([*lines])
         check_replayable(trace)
         if trace.status == "interrupted":
             raise TraceError(
                 f"The test ends before the run of {str(self.path)!r} does: nothing was recorded.",
                 path=str(self.path),
             )
-        return self.lines
+        return lines
 
 
 class Cassette:
@@ -156,7 +157,7 @@ class Cassette:
                     to=True,
                     redact=self._numbers.redactor(beginning.redact),
                 )
-                assert isinstance(origin.recorded, list)
+                assert callable(origin.recorded)
                 taken.lines = origin.recorded
                 return driver, origin
 

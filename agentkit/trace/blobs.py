@@ -36,6 +36,7 @@ from agentkit.redaction import Paths, Redactor, below
 __all__ = [
     "NamedRequest",
     "Namer",
+    "Packed",
     "canonical",
     "digest",
     "hidden_settings",
@@ -45,6 +46,13 @@ __all__ = [
 
 _WIDEST = 2**63
 """Integers beyond this are text in a trace: many readers of JSON cannot hold them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A value that was packed before."""
+
+    value: Any
 
 
 def packed(value: Any, redact: Redactor, *, own: bool = False) -> Any:
@@ -60,6 +68,8 @@ def packed(value: Any, redact: Redactor, *, own: bool = False) -> Any:
     """
     if type(value) is str:
         return whole_text(redact(value))
+    if isinstance(value, Packed):
+        return value.value
     try:
         return _packed(value, redact, () if own else redact.paths)
     except (Exception, RecursionError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from agentkit.effects import Address
@@ -30,17 +31,18 @@ class Chunks:
         first: Microseconds from the call to its first delta; None before that.
     """
 
-    def __init__(self, redact: Redactor) -> None:
+    def __init__(self, redact: Redactor, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._clock = clock
         self.first: int | None = None
         self._redact = redact
-        self._last = time.monotonic_ns() // 1000
+        self._last = clock() // 1000
         self._kept: list[_Piece] = []
         self._since = 0
         self._enough = _PIECES
 
     def take(self, delta: Delta) -> list[list[Any]]:
         """Take one delta; returns what is to be written now."""
-        now = time.monotonic_ns() // 1000
+        now = self._clock() // 1000
         after, self._last = now - self._last, now
         if self.first is None:
             self.first = after

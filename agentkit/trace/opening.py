@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 from agentkit.errors import ConfigurationError, TraceCorrupt, TraceError
 from agentkit.redaction import Redactor
 from agentkit.trace.capture import Capture
+from agentkit.trace.noting import NotingRecorder
 from agentkit.trace.reader import Trace
-from agentkit.trace.recording import Durability, Recorder
+from agentkit.trace.recording import Durability, Opened, Recorder
 from agentkit.trace.sinks import FileSink, MemorySink, NoSink, Sink
 from agentkit.trace.teeing import Processor, processing, teeing
 
@@ -41,7 +42,7 @@ _NEEDED = {
 }
 """What an event has to have to be replayed."""
 TraceTo: TypeAlias = bool | str | os.PathLike[str] | Sequence[Processor]
-Recorded: TypeAlias = Trace | Path | list[bytes] | None
+Recorded: TypeAlias = Trace | Path | list[bytes] | Callable[[], list[bytes]] | None
 _diagnostics = logging.getLogger("agentkit")
 
 
@@ -86,7 +87,7 @@ def open_recorder(
     tapped = [processing(to)] if isinstance(to, Sequence) and not isinstance(to, str) else []
     taps = [*tapped, *teeing(run)]
 
-    def record(sink: Sink) -> Recorder:
+    def record(sink: Sink, opened: Opened | None = None) -> Recorder:
         return Recorder(
             sink,
             run=run,
@@ -97,12 +98,16 @@ def open_recorder(
             durability=durability,
             taps=taps,
             fork=fork,
+            opened=opened,
         )
 
     if path is not None and (recorder := _in_file(path, record, durability)) is not None:
         return recorder, path
     if to is False:
         return (record(NoSink()) if taps else None), None
+    if not taps and capture == "full":
+        noting = NotingRecorder(run, redact, record)
+        return noting, noting.lines
     memory = MemorySink()
     return record(memory), memory.lines
 

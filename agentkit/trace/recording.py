@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, TypeAlias, cast
@@ -61,6 +63,7 @@ from agentkit.trace.writer import Tap, TraceWriter
 __all__ = [
     "SCHEMA",
     "Durability",
+    "Opened",
     "Recorder",
     "RecordingHandler",
     "call_fingerprint",
@@ -71,6 +74,14 @@ SCHEMA = "agentkit.trace/1"
 Durability: TypeAlias = Literal["none", "close", "effects"]
 LARGE = 64 * 1024
 """Bytes of canonical JSON from which on a blob stands in a file of its own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opened:
+    """When a trace was opened, and what gives the time in it, in monotonic nanoseconds."""
+
+    wall: datetime
+    clock: Callable[[], int]
 
 
 class Recorder:
@@ -89,6 +100,7 @@ class Recorder:
         taps: Sequence[Tap] = (),
         resumes: Trace | None = None,
         fork: Mapping[str, Any] | None = None,
+        opened: Opened | None = None,
     ) -> None:
         """Open the trace of a run, or go on with that of an interrupted one.
 
@@ -104,6 +116,7 @@ class Recorder:
             taps: Get each line too.
             resumes: The trace so far; `sink` appends to it.
             fork: The run, the address and the patch that it was forked with, if it was.
+            opened: When it was opened, if that was not now, and what gives the time.
         """
         self.run = run
         self.redact = redact
@@ -115,7 +128,9 @@ class Recorder:
         self._depth = 0
         self._written: set[str] = set()
         self._format: tuple[JsonObject, str] | None = None
-        wall = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        opened = opened or Opened(wall=datetime.now(UTC), clock=time.monotonic_ns)
+        self._clock = opened.clock
+        wall = opened.wall.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if resumes is not None:
             t = resumes.events[-1]["t"]
             self._writer = TraceWriter(sink, lines=resumes.lines, t=t, capture=capture, taps=taps)
@@ -123,7 +138,7 @@ class Recorder:
             self._depth = 1  # the outermost agent has started already
             self._writer.write("trace.resume", wall=wall, program=program)
             return
-        self._writer = TraceWriter(sink, capture=capture, taps=taps)
+        self._writer = TraceWriter(sink, capture=capture, taps=taps, clock=self._clock)
         self._writer.write(
             "trace.open",
             schema=SCHEMA,
@@ -232,7 +247,7 @@ class Recorder:
     def _model_start(self, call: ModelCall) -> None:
         request = call.request
         if self._stream:
-            self._streams[call.at] = Chunks(self.redact)
+            self._streams[call.at] = Chunks(self.redact, self._clock)
         named = self.namer.request(call)
         for name, message in zip(named.messages[::-1], named.new[::-1], strict=False):
             if name not in self._written:

@@ -47,8 +47,12 @@ class TraceWriter:
         t: int = 0,
         capture: Capture = "full",
         taps: Sequence[Tap] = (),
+        clock: Callable[[], int] | None = None,
     ) -> None:
-        """Write to `sink`, which has `lines` lines of this run already, the last at `t` µs."""
+        """Write to `sink`, which has `lines` lines of this run already, the last at `t` µs.
+
+        `clock` gives monotonic nanoseconds, for a trace that is written later.
+        """
         self.sink = sink
         self.failure: Exception | None = None
         self.closed = False
@@ -57,7 +61,8 @@ class TraceWriter:
         less = () if capture == "full" else (kept(capture),)
         self._processors = [*less, _line]
         self._log = self._logger(sink)
-        self._start = time.monotonic_ns() - t * 1000  # after structlog was imported
+        self._clock = clock or time.monotonic_ns
+        self._start = self._clock() - t * 1000  # after structlog was imported
         # Tools in worker threads write too, also such as were abandoned by their run; and what
         # is said of a failing sink may come back here, as a line of the application's log.
         self._lock = threading.RLock()
@@ -70,7 +75,7 @@ class TraceWriter:
         with self._lock:
             if self.closed:
                 return
-            t = (time.monotonic_ns() - self._start) // 1000
+            t = (self._clock() - self._start) // 1000
             if "at" in fields:
                 fields["at"] = str(fields["at"])  # a plain text is rendered three times as fast
             try:
