@@ -142,7 +142,8 @@ class Redactor:
             raise ConfigurationError("Redactor(key=…): expected bytes or text, not empty.")
         if isinstance(self.fields, str):
             raise ConfigurationError(f"Redactor(fields={self.fields!r}): expected a list of paths.")
-        if not isinstance(self.patterns, Mapping):
+        patterns: Any = self.patterns
+        if not isinstance(patterns, Mapping):
             raise ConfigurationError(
                 f"Redactor(patterns={self.patterns!r}): expected {{kind: regular expression}}."
             )

@@ -1,4 +1,4 @@
-"""The command line: `agentkit demo`, `show`, `replay`, `tools`, `models`, `doctor`.
+"""The command line, `agentkit`; its commands are listed in `agentkit.cli.commands`.
 
 It needs the extra `cli`; the library never imports it.
 """
@@ -6,6 +6,7 @@ It needs the extra `cli`; the library never imports it.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 
 __all__ = ["main"]
@@ -13,6 +14,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """The console script."""
+    _open_streams()
     missing = [name for name in ("cyclopts", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(
@@ -21,3 +23,10 @@ def main() -> None:
     from agentkit.cli.commands import run  # the extra is there only from here on
 
     run()
+
+
+def _open_streams() -> None:
+    """Give a program whose caller has closed a stream an empty one: everything expects three."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # to the end

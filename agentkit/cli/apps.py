@@ -5,35 +5,76 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
 from agentkit.agent import Agent
 from agentkit.errors import ConfigurationError
+from agentkit.models import resolve_model
+from agentkit.trace.reader import Trace
 
-__all__ = ["agent_named", "load_agent", "load_module", "split_name"]
+__all__ = ["agent_named", "load_agent", "load_module", "split_name", "with_model"]
+
+_OURS = Path(__file__).resolve().parents[1]
+"""agentkit itself: what its lines say is no help to whoever wrote an application."""
 
 
-def load_agent(app: str) -> Agent[Any]:
+def load_agent(app: str, trace: Trace | None = None, model: str | None = None) -> Agent[Any]:
     """Import `path/to/file.py:name` or `package.module:name` and return the agent of that name.
 
-    Without a name the module's only agent is taken.
+    Without a name the module's only agent is taken, or the one that a trace names.
+
+    Args:
+        app: The file or module, and the agent's name in it.
+        trace: The run that the agent has made.
+        model: A model string, instead of the agent's own model.
 
     Raises:
-        ConfigurationError: There is no such file, module or agent.
+        ConfigurationError: There is no such file, module, agent or model.
     """
     place, name = split_name(app)
     module = load_module(place)
     if not name:
-        agents = _agents(module)
-        if len(agents) != 1:
+        agents, root = _agents(module), _root(trace)
+        named = [one for one in agents if len(agents) == 1 or vars(module)[one].name == root]
+        if len({id(vars(module)[one]) for one in named}) != 1:
+            known = f", and the run's agent is {root!r}" if root and agents else ""
             raise ConfigurationError(
-                f"--app {app!r} names no agent, and {place} has {_listed(agents)}. "
+                f"--app {app!r} names no agent, and {place} has {_listed(agents)}{known}. "
                 f"Write --app {place}:NAME."
             )
-        name = agents[0]
-    return agent_named(module, name, place)
+        name = named[0]
+    return with_model(agent_named(module, name, place), model, trace)
+
+
+def _root(trace: Trace | None) -> str | None:
+    """The name of the agent that the run was of."""
+    starts = (one for one in trace.events if one["event"] == "agent.start") if trace else ()
+    return next((one.get("agent") for one in starts), None)
+
+
+def with_model(agent: Agent[Any], model: str | None, trace: Trace | None) -> Agent[Any]:
+    """The agent with the model of this name, if one is given.
+
+    Raises:
+        ConfigurationError: There is no such model, or none that a name alone makes.
+    """
+    if model is None:
+        return agent
+    try:
+        resolve_model(model)
+    except ConfigurationError as error:
+        asked = (one for one in (trace.events if trace else ()) if one["event"] == "model.start")
+        if model not in {one.get("model") for one in asked}:
+            raise
+        raise ConfigurationError(
+            f"The run was made with a model that calls itself {model!r}, and which cannot be made "
+            "from that name alone. Give --app an agent that has it, as the program that was run, "
+            "and no --model; or, for a replay, --strictness request, which does not compare models."
+        ) from error
+    return agent.with_(model=model)
 
 
 def split_name(app: str) -> tuple[str, str]:
@@ -74,7 +115,7 @@ def load_module(place: str) -> ModuleType:
             return importlib.import_module(place)
         except (Exception, SystemExit) as error:
             raise ConfigurationError(
-                f"The module {place!r} cannot be imported: {type(error).__name__}: {error}"
+                f"The module {place!r} cannot be imported: {_where(error, Path.cwd())}"
             ) from error
         finally:
             sys.path.pop(0)
@@ -90,9 +131,24 @@ def load_module(place: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise ConfigurationError(
-            f"{place} fails while it is imported: {type(error).__name__}: {error}"
+            f"{place} fails while it is imported: {_where(error, path.parent)}"
         ) from error
     return module
+
+
+def _where(error: BaseException, folder: Path) -> str:
+    """The error, and the innermost line in this folder that it came through."""
+    said = f"{type(error).__name__}: {error}"
+    lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        said = f"{type(error).__name__}: {error.msg}"  # its text names the line once more
+        lines.append((error.filename or "", error.lineno))
+    for file, line in reversed(lines):
+        path, here = Path(file).resolve(), Path.cwd()
+        theirs = "site-packages" in path.parts or path.is_relative_to(_OURS)
+        if path.is_file() and path.is_relative_to(folder.resolve()) and not theirs:
+            return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{line}: {said}"
+    return said
 
 
 def _agents(module: ModuleType) -> list[str]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
-from cyclopts import App
+from cyclopts import App, CycloptsError
+from rich.text import Text
 
 from agentkit.cli import (
     comparing,
@@ -15,12 +19,14 @@ from agentkit.cli import (
     forking,
     inspecting,
     repeating,
+    resuming,
     running,
     showing,
     stepping,
     testing,
 )
 from agentkit.cli.console import ERR, PipedConsole
+from agentkit.cli.tree import shown
 from agentkit.cli.watching import print_error
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError, result_of
 from agentkit.trace.recording import installed_version
@@ -33,6 +39,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "runs": finding.runs,
     "grep": finding.grep,
     "replay": running.replay_command,
+    "resume": resuming.resume_command,
     "fork": forking.fork_command,
     "step": stepping.step,
     "diff": comparing.diff_command,
@@ -48,6 +55,7 @@ app = App(
     help="Agents that call tools, and traces that run again.",
     version=installed_version("agentkit-replay") or "unknown",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # it is told of below
     console=PipedConsole(),
     error_console=PipedConsole(stderr=True),
 )
@@ -68,18 +76,38 @@ def run() -> None:
         # Names of files may be no Unicode, and a terminal may know few characters.
         stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # of TextIO it is not known
     try:
-        app(result_action="return_value")
+        app(result_action="return_value", exit_on_error=False)
         sys.stdout.flush()
+    except CycloptsError as error:  # which it has printed
+        _hint(str(error))
+        sys.exit(2)
     except KeyboardInterrupt:
         ERR.print("Interrupted.", style="yellow")
         sys.exit(130)
     except BrokenPipeError:
-        # Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         sys.exit(141)
+    except OSError as error:
+        if result_of(error) is None:
+            _forget_output()
+        print_error(error)
+        sys.exit(1)
     except Exception as error:
         # What the application's own code raises ends a run, too.
         if not isinstance(error, AgentKitError) and result_of(error) is None:
             raise
         print_error(error)
         sys.exit(2 if isinstance(error, (ConfigurationError, TraceError)) else 1)
+
+
+def _forget_output() -> None:
+    """What cannot be written is dropped: Python would complain of it once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _hint(said: str) -> None:
+    """A value that looks like an option is not taken for one where it is written with `=`."""
+    for option, value in pairwise(sys.argv[1:]):
+        if option.startswith("--") and option in said and re.match("-[^-]", value):
+            line = f"A value that begins with - is written so: {option}={shlex.quote(value)}"
+            ERR.print(Text(shown(line)), soft_wrap=True)

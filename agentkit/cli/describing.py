@@ -14,11 +14,11 @@ from typing import Any
 from pydantic_core import from_json
 
 from agentkit.cli.places import state_of
-from agentkit.errors import AgentKitError, TraceCorrupt, TraceError
+from agentkit.errors import AgentKitError, ConfigurationError, TraceCorrupt, TraceError
 from agentkit.messages import JsonObject, Usage
 from agentkit.trace.reader import Trace
 
-__all__ = ["address_in", "careful", "describe", "describe_run", "lines_at", "summary"]
+__all__ = ["address_in", "asked_at", "careful", "describe", "describe_run", "lines_at", "summary"]
 
 _FRAME = ("event", "seq", "t", "at")
 
@@ -65,6 +65,7 @@ def summary(trace: Trace) -> JsonObject:
         "run": trace.run,
         "wall": trace.header.get("wall"),
         "status": state_of(trace),
+        "fork": trace.header.get("fork"),
         "agent": first.get("agent"),
         "prompt": _prompt(trace),
         "steps": steps,
@@ -134,8 +135,9 @@ def describe(trace: Trace, at: str) -> JsonObject:
         else:
             parts.setdefault(kind, []).append(_rest(event) | {"event": event["event"]})
     if found["kind"] is None and "gate" in parts:  # a call that never began
-        asked = parts["gate"][0]
-        found |= {"kind": "tool", "status": "paused", "tool": asked["call"]}
+        asked, last = parts["gate"][0], parts["gate"][-1]
+        status = last.get("decision", "paused")
+        found |= {"kind": "tool", "status": status, "tool": asked["call"]}
         found["arguments"] = asked.get("arguments", "")
     if "messages" in found:
         found["messages"] = [_blob(trace, name) for name in found["messages"]]
@@ -183,16 +185,38 @@ def lines_at(trace: Trace, at: str) -> Generator[bytes]:
 def address_in(trace: Trace, given: str) -> str:
     """The address that somebody means: a whole one, or the end of one.
 
+    Of several that end so, the one that the root agent's name alone makes whole is meant.
+
     Raises:
         TraceError: There is none, or more than one.
     """
     known = dict.fromkeys(event["at"] for event in trace.events if event.get("at"))
     ends = [at for at in known if at == given or at.endswith(f"/{given.strip('/')}")]
-    if given in known or len(ends) == 1:
-        return given if given in known else ends[0]
-    near = ends or get_close_matches(given, known, n=5, cutoff=0.3) or [*known]
+    root = next((event["at"] for event in trace.events if event["event"] == "agent.start"), "")
+    for whole in (given, f"{root}/{given.strip('/')}"):
+        if whole in known:
+            return whole
+    if len(ends) == 1:
+        return ends[0]
+    near = ends or get_close_matches(given, known, n=5, cutoff=0.3)
+    has = "more than one address that ends with" if ends else "no address"
+    listed = ", ".join((near or [*known])[:5]) + " …" * (len(near or known) > 5)
     raise TraceError(
-        f"The run has {'more than one' if ends else 'no'} address {given!r}; it has "
-        f"{', '.join(near[:5])}{' …' * (len(near) > 5)}. `agentkit show` without --at shows all.",
+        f"The run has {has} {given!r}; {'nearest' if near and not ends else 'it has'}: {listed}. "
+        "`agentkit show` without --at shows all.",
         path=str(trace.path),
     )
+
+
+def asked_at(trace: Trace, at: str) -> None:
+    """Check that somebody was asked to decide about the call at this address.
+
+    Raises:
+        ConfigurationError: Nobody was.
+    """
+    asked = dict.fromkeys(one["at"] for one in trace.events if one["event"] == "gate.ask")
+    if at not in asked:
+        raise ConfigurationError(
+            f"Nothing was asked at {at}, so there is nothing to approve or deny; "
+            f"asked were: {', '.join(asked) or 'none'}."
+        )

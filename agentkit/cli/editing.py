@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeAlias
 
+from agentkit.cli.tree import as_text
 from agentkit.effects import Decision
 from agentkit.errors import ConfigurationError
 from agentkit.replay import Patch
@@ -46,11 +47,11 @@ class Change:
         if isinstance(value, Decision):
             return f"the decision about {self.at} is {value.kind}: {value.text}".removesuffix(": ")
         if self.what == "result":
-            return f"{self.at} comes to {value!r}"
+            return f"result of {self.at}: {as_text(value)}"
         if isinstance(value, ChatSettings):
             value = value.to_params()
         what = self.what if self.number is None else f"message {self.number}"
-        return f"{what}: {value!r}, {_from(self.at)}"
+        return f"{what}, {_from(self.at)}: {as_text(value)}"
 
 
 def joined(changes: tuple[Change, ...], new: Change) -> tuple[Change, ...]:

@@ -16,7 +16,7 @@ from rich.text import Text
 from agentkit.cli.console import ERR, OUT, AsJson, print_json, print_table
 from agentkit.cli.describing import careful, summary
 from agentkit.cli.places import traces_folder, traces_in
-from agentkit.cli.tree import MARKS, as_text, money, shown
+from agentkit.cli.tree import MARKS, as_text, forked_from, money, shown
 from agentkit.errors import ConfigurationError, TraceError
 from agentkit.messages import JsonObject, is_object
 from agentkit.trace.reader import Trace, unpacked
@@ -101,6 +101,8 @@ def _cells(run: JsonObject) -> list[Text]:
         file = Text(shown(Path(run["file"]).name), "cyan")
         return [Text(""), file, Text(""), Text(word, "red"), *unknown[:4], _cut(run["error"])]
     usage = run["usage"]
+    said = [forked_from(run["fork"])] if run["fork"] else []
+    said += [] if run["prompt"] is None else [as_text(run["prompt"])]
     return [
         Text(_local(run["wall"])),
         Text(shown(name[-8:] if re.fullmatch("[0-9a-f]{32}", name) else name, 24), "cyan"),
@@ -110,7 +112,7 @@ def _cells(run: JsonObject) -> list[Text]:
         Text(f"{usage.get('input_tokens', 0)} → {usage.get('output_tokens', 0)}"),
         Text("" if run["cost"] is None else money(run["cost"])),
         Text(f"{run['seconds']:.2f}"),
-        _cut(as_text(run["prompt"]) if run["prompt"] is not None else ""),
+        _cut("; ".join(said)),
     ]
 
 

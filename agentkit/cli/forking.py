@@ -13,18 +13,17 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import anyio
 from cyclopts import Parameter
-from rich.text import Text
 
 from agentkit.agent import Agent
 from agentkit.cli.apps import load_agent
-from agentkit.cli.console import OUT
-from agentkit.cli.describing import address_in, describe
-from agentkit.cli.places import found, traces_folder
-from agentkit.cli.tree import RunTree, shown
-from agentkit.cli.watching import print_result, told, watched
+from agentkit.cli.describing import address_in, asked_at, describe
+from agentkit.cli.places import found, header_of, traces_folder, traces_in
+from agentkit.cli.tallying import effects_of
+from agentkit.cli.tree import RunTree
+from agentkit.cli.watching import not_run, print_result, print_waiting, told, watched
 from agentkit.effects import Decision
 from agentkit.errors import ConfigurationError, ReplayDivergence, result_of
-from agentkit.messages import is_object
+from agentkit.messages import JsonObject, is_object
 from agentkit.replay import Patch, diff, fork
 from agentkit.run import RunResult
 from agentkit.settings import ChatSettings
@@ -68,14 +67,14 @@ def fork_command(
         trace: The trace file, or the end of a run's id. It stays as it is.
         app: The agent, as FILE.py:NAME or MODULE:NAME.
         at: The address, or its end, of the effect from which things are different; everything
-            before it stays as recorded.
+            before it stays as recorded. Alone: the effect is done again.
         prompt: Another prompt.
         instructions: Other instructions.
         message: N=TEXT: another message in the request at --at, as `agentkit show --at` numbers it.
         result: What the effect at --at comes to: a tool's result, or the model's answer.
-        approve: Let the call at --at run.
+        approve: Let the call at --at run: it then really runs, though it may write.
         deny: Do not let the call at --at run; the reason is told to the model.
-        model: Another model, such as openai:gpt-4o.
+        model: Another model, such as openai:gpt-4o; also the run's own, if the agent has another.
         settings: NAME=VALUE: another sampling parameter, such as temperature=0.2.
         tools: Tools whose call was not recorded so: those that only read run (by_effect), all run
             (live), or none does (recorded).
@@ -101,7 +100,28 @@ def fork_command(
             "The fork changes nothing: give --at ADDRESS to do an effect again, or say what is "
             "different, such as --prompt TEXT."
         )
-    forked(original, load_agent(app), at=where, patch=patch, tools=tools, to=to)
+    forked(original, load_agent(app, original), at=where, patch=patch, tools=tools, to=to)
+
+
+def _check_runs(
+    trace: Trace, agent: Agent[Any], at: str | None, tools: LiveTools, allow: str
+) -> None:
+    """Refuse to do a call again that would be answered from the recording.
+
+    Raises:
+        ConfigurationError: The tool would not run.
+    """
+    started = (one for one in trace.events if one["event"] == "tool.start" and one["at"] == at)
+    name = next((one["tool"] for one in started), None)
+    if name is None or tools == "live":
+        return
+    writes = effects_of(trace, agent)[name] != "read"
+    if writes or tools == "recorded":
+        why = "it may write" if writes else "--tools recorded runs none"
+        raise ConfigurationError(
+            f"{name} at {at} would not be run: {why}, and nothing else is changed. "
+            f"`{allow}` lets it run; or say what it comes to."
+        )
 
 
 def _outcome(
@@ -116,6 +136,8 @@ def _outcome(
         raise ConfigurationError(f"{chosen[0]} needs --at ADDRESS.")
     if result is not None:
         return outcome_at(trace, at or "", result)
+    if chosen:
+        asked_at(trace, at or "")
     return Decision.approve() if approve else None if deny is None else Decision.deny(deny)
 
 
@@ -141,11 +163,15 @@ def forked(
         allow: How to let every tool run, for whoever reads that one was not.
 
     Raises:
+        ConfigurationError: Nothing would be done.
         Exception: The fork ended with it; it was shown as far as it went, and
             `errors.result_of` has its trace.
     """
+    if patch == Patch():
+        _check_runs(original, agent, at, tools, allow)
     tree = RunTree(f"fork of {original.run}{f' at {at}' if at else ''}")
     record = to or f"{traces_folder()}{os.sep}"
+    before = _files(to)
     failed: Exception | None = None
 
     async def again() -> RunResult[Any]:
@@ -155,6 +181,9 @@ def forked(
 
     try:
         result = watched(tree, lambda: anyio.run(again))
+    except KeyboardInterrupt:
+        _say_where(original, _files(to) - before)
+        raise
     except Exception as error:
         reached = result_of(error)
         if reached is None:
@@ -162,17 +191,53 @@ def forked(
         failed, result = error, reached
     else:
         print_result(result)
-    for one in result.pending:
-        line = f"{one.at} waits ({one.kind}): {one.call.name} {one.call.arguments}"
-        OUT.print(Text(shown(line), style="yellow"))
+        if tools == "by_effect" and result.trace is not None:
+            not_run(_held_back(original, result.trace, at, patch), allow)
     assert result.trace is not None
+    print_waiting(result.pending, result.trace.path)
     _print_difference(original, result.trace)
+    if failed is not None:
+        raise _allowing(failed, allow) if tools != "live" else failed
+    return result.trace
+
+
+def _allowing(failed: Exception, allow: str) -> Exception:
+    """The error, with how to let a tool run that was not."""
     if isinstance(failed, ReplayDivergence) and failed.kind == "unexpected_call":
         text = f"{failed.message}\n`{allow}` lets it run, and every other tool."
-        raise ReplayDivergence(text if tools != "live" else failed.message, **failed.data())
-    if failed is not None:
-        raise failed
-    return result.trace
+        return ReplayDivergence(text, **failed.data())
+    return failed
+
+
+def _held_back(original: Trace, made: Trace, at: str | None, patch: Patch) -> set[str]:
+    """The writing tools that were answered from the recording where the fork does things again."""
+    then = {one["at"]: _call(one) for one in original.events if one["event"] == "tool.start"}
+    left_out: set[str] = set()
+    for call in made.events:
+        if call["event"] != "tool.start" or call["effect"] == "read":
+            continue
+        again = at is not None and f"{call['at']}/".startswith(f"{at}/")
+        said = call["at"] == at and patch.result is not None
+        if (again or then.get(call["at"]) != _call(call)) and not said:
+            left_out.add(call["tool"])
+    return left_out
+
+
+def _call(start: JsonObject) -> tuple[Any, Any]:
+    return start["tool"], start.get("arguments")
+
+
+def _files(to: Path | None) -> set[Path]:
+    """The traces where forks are recorded."""
+    place = to or traces_folder()
+    return {*traces_in([place])} if place.exists() else set()
+
+
+def _say_where(original: Trace, new: set[Path]) -> None:
+    """Where the trace of a fork is that was interrupted."""
+    for path in sorted(new):
+        if original.run in str(header_of(path).get("fork")):  # else it is of another process
+            told(f"The trace of the fork, as far as it came, is in {path}")
 
 
 def _print_difference(original: Trace, made: Trace) -> None:
@@ -248,8 +313,9 @@ def settings_from(pairs: Iterable[tuple[str, str]]) -> ChatSettings:
     values: dict[str, Any] = {}
     for name, text in pairs:
         if name not in known:
-            near = get_close_matches(name, known, n=3, cutoff=0.4) or known
-            raise ConfigurationError(f"There is no setting {name!r}; there is {', '.join(near)}.")
+            near = get_close_matches(name, known, n=3, cutoff=0.4)
+            has = f"nearest: {', '.join(near)}" if near else f"there is {', '.join(known)}"
+            raise ConfigurationError(f"There is no setting {name!r}; {has}.")
         value = _json(text)
         values[name] = text if value is None else value
     return ChatSettings(**values)

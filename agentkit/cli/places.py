@@ -8,11 +8,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pydantic_core import from_json
+
 from agentkit.errors import TraceError
 from agentkit.folders import state_folder
+from agentkit.messages import JsonObject, is_object
 from agentkit.trace.reader import Trace
 
-__all__ = ["found", "state_of", "traces_folder", "traces_in"]
+__all__ = ["found", "header_of", "state_of", "traces_folder", "traces_in"]
+
+_FIRST = 1 << 16
+"""More bytes than the first line of a trace has."""
 
 
 def traces_folder() -> Path:
@@ -22,26 +28,45 @@ def traces_folder() -> Path:
 
 
 def found(trace: Path) -> Path:
-    """The file that somebody names: by its path, or by the end of a run's id.
+    """The file that somebody names: by its path, its name without `.jsonl`, or the end of its run.
+
+    Looked for in the current folder, in `AGENTKIT_TRACE_DIR` and in the state folder.
 
     Raises:
         TraceError: There is none, or more than one.
     """
-    text, folder = str(trace), traces_folder()
+    text = str(trace)
     if trace.is_dir():
         raise TraceError(
             f"{text!r} is a folder. `agentkit runs {text}` lists the runs in it.", path=text
         )
-    if not trace.exists() and re.fullmatch("[0-9a-f]{4,32}", text):
-        runs = [*folder.glob(f"*{text}.jsonl")]
-        if len(runs) == 1:
-            return runs[0]
-        raise TraceError(
-            f"There is no file {text!r}, and {len(runs) or 'no'} run{'s' * (len(runs) != 1)} in "
-            f"{str(folder)!r} end{'s' * (len(runs) == 1)} so. `agentkit runs` lists them.",
-            path=text,
-        )
-    return trace
+    if trace.exists() or trace.name != text or trace.suffix == ".jsonl":
+        return trace
+    folders = dict.fromkeys([Path(), traces_folder(), state_folder() / "traces"])
+    files = [file for folder in folders for file in sorted(folder.glob("*.jsonl"))]
+    runs = [file for file in files if file.stem == text]
+    if not runs and re.fullmatch("[0-9a-f]{4,32}", text):
+        ids = {file: str(header_of(file).get("run", "")) for file in files}
+        runs = [file for file in files if file.stem.endswith(text) or ids[file].endswith(text)]
+    if len({file.resolve() for file in runs}) == 1:
+        return runs[0]
+    where = ", ".join(str(folder.absolute()) for folder in folders)
+    if runs:
+        said = f"{len(runs)} runs are called {text!r}: {', '.join(map(str, runs[:5]))}"
+        said += " …" * (len(runs) > 5)
+    else:
+        said = f"There is no file {text!r}, and no run is called so or ends so in {where}"
+    raise TraceError(f"{said}. `agentkit runs FOLDER` lists the runs in a folder.", path=text)
+
+
+def header_of(file: Path) -> JsonObject:
+    """The first event of a trace, read without the rest; empty if the file is none."""
+    try:
+        with file.open("rb") as lines:
+            header = from_json(lines.readline(_FIRST))
+    except (OSError, ValueError):
+        return {}
+    return header if is_object(header) else {}
 
 
 def traces_in(places: Sequence[Path]) -> Iterator[Path]:

@@ -19,6 +19,7 @@ from agentkit.agent import Agent
 from agentkit.cli.apps import load_agent, split_name
 from agentkit.cli.console import ERR, OUT
 from agentkit.cli.tree import shown
+from agentkit.cli.watching import not_run
 from agentkit.errors import ConfigurationError, ReplayDivergence, result_of
 from agentkit.messages import JsonObject
 from agentkit.replay.differences import excerpt
@@ -62,10 +63,8 @@ def trace_doctor(
         _say("When the file is imported again:", "bold")
         _both(one.pointer, one.position, one.expected, one.actual)
     calls = [event for event in trace.events if event["event"] == "tool.start"]
-    left_out = {one["tool"] for one in calls if not policy.runs(one["tool"], one["effect"])}
-    if left_out:
-        names = ", ".join(sorted(left_out))
-        _say(f"Not run again, because they may write: {names}. With --all-tools they are.")
+    left_out = (one["tool"] for one in calls if not policy.runs(one["tool"], one["effect"]))
+    not_run(left_out, "--all-tools")
     if found or again:
         sys.exit(1)
     _say("Nothing differed: given the same answers of the model, the run repeats.", "green")

@@ -15,8 +15,9 @@ from rich.text import Text
 from agentkit.cli.apps import load_agent
 from agentkit.cli.console import OUT
 from agentkit.cli.places import found, traces_folder
+from agentkit.cli.tallying import Tally, counted
 from agentkit.cli.tree import RunTree, shown
-from agentkit.cli.watching import print_result, told, watched
+from agentkit.cli.watching import not_run, print_result, told, watched
 from agentkit.effects import Failure
 from agentkit.errors import (
     AgentKitError,
@@ -25,9 +26,10 @@ from agentkit.errors import (
     result_of,
     said,
 )
+from agentkit.events import Event
 from agentkit.models import ChatModel, resolve_model
 from agentkit.models.local import LocalModel
-from agentkit.replay import Policy, replay
+from agentkit.replay import replay
 from agentkit.replay.policy import PolicyName, policy_of
 from agentkit.run import RunResult
 from agentkit.trace.divergence import Strictness
@@ -134,13 +136,16 @@ def replay_command(
     }
     name = policy or ("tools_live" if live_tool else "exact")
     chosen = policy_of(name, {key: value for key, value in given.items() if value is not None})
-    recorded, agent = Trace.load(found(trace)), load_agent(app)
-    if model is not None:
-        agent = agent.with_(model=model)
-    tree = RunTree(f"replay of {recorded.run}")
+    recorded = Trace.load(found(trace))
+    agent = load_agent(app, recorded, model)
+    tree, tally = RunTree(f"replay of {recorded.run}"), Tally(recorded, agent, chosen)
+
+    def happened(event: Event) -> None:
+        tree.event(event)
+        tally.event(event)
 
     async def again() -> RunResult[Any]:
-        return await replay(recorded, agent, policy=chosen, on_event=tree.event)
+        return await replay(recorded, agent, policy=chosen, on_event=happened)
 
     try:
         result = watched(tree, lambda: anyio.run(again))
@@ -153,37 +158,17 @@ def replay_command(
             raise
         OUT.print(f"The recorded run ended with {type(error).__name__}:", style="yellow")
         OUT.print(Text(shown(said(error))))
+    not_run(tally.held_back, "--live-tool NAME")
     for number, one in enumerate(result.divergences):
         OUT.print(Text(shown(f"\n{number + 1}. {one.message}")))
     if result.divergences:
-        places = _counted(len(result.divergences), "place")
+        places = counted(len(result.divergences), "place")
         OUT.print(f"\nThe replay differs in {places}.", style="red")
         sys.exit(1)
-    OUT.print(_done(recorded, chosen, result), style="green")
+    OUT.print(tally.said(), style="green")
 
 
 def _ended_so(recorded: Trace, error: Exception) -> bool:
     """Whether the recorded run ended with this error, too."""
     ends = [event for event in recorded.events if event["event"] == "agent.end"]
     return bool(ends) and ends[-1].get("error", {}).get("type") == Failure.of(error).type
-
-
-def _done(recorded: Trace, policy: Policy, result: RunResult[Any]) -> str:
-    """What was made, and what was answered from the recording."""
-    models = sum(event["event"] == "model.start" for event in recorded.events)
-    tools = [event for event in recorded.events if event["event"] == "tool.start"]
-    if policy.model == "live":
-        made = _counted(result.usage.requests, "model call")
-        return f"{made} made; tool calls answered from the recording, none made."
-    ran = sum(policy.runs(call["tool"], call["effect"]) for call in tools)
-    answered = f"{_counted(models, 'model call')} and {_counted(len(tools) - ran, 'tool call')}"
-    made = _counted(ran, "tool call") if ran else "none"
-    return f"Replayed {_how(policy)}: {answered} answered from the recording, {made} made."
-
-
-def _how(policy: Policy) -> str:
-    return "exactly" if policy.strictness == "exact" else f"with strictness {policy.strictness}"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

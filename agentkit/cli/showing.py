@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,7 +24,8 @@ from agentkit.cli.describing import (
     summary,
 )
 from agentkit.cli.places import found
-from agentkit.cli.tree import MARKS, as_text, decided, pretty, shown, tree_of, used
+from agentkit.cli.tree import MARKS, as_text, decided, forked_from, pretty, shown, tree_of, used
+from agentkit.cli.watching import print_waiting, told
 from agentkit.errors import ConfigurationError
 from agentkit.messages import JsonObject, Usage, is_array, is_object
 from agentkit.trace.reader import Trace
@@ -82,6 +84,8 @@ def _print_run(trace: Trace) -> None:
     OUT.print(
         Text(shown(f"run {run['run']}  {run['wall']}  {run['status']}"), style="bold"),
     )
+    if run["fork"]:
+        OUT.print(Text(shown(forked_from(run["fork"]))))
     capture = trace.header.get("capture", "full")
     if capture != "full":
         OUT.print(Text(shown(f"Recorded without contents: capture={capture!r}."), "yellow"))
@@ -90,9 +94,10 @@ def _print_run(trace: Trace) -> None:
         OUT.print("The run is going on; this is what there is so far.", style="yellow")
     elif run["status"] == "interrupted":
         OUT.print("The run was interrupted; what is recorded ends here.", style="yellow")
-    for one in trace.pending if run["status"] in ("paused", "interrupted") else ():
-        line = f"{one.at} waits ({one.kind}): {one.call.name} {one.call.arguments}"
-        OUT.print(Text(shown(line), style="yellow"))
+        if not trace.pending:
+            told(f"Go on: agentkit resume {shlex.quote(str(trace.path))} --app FILE.py:NAME")
+    if run["status"] in ("paused", "interrupted"):
+        print_waiting(trace.pending, trace.path)
     if run["error"] is not None:
         OUT.print(Text(shown(_said(run["error"])), "red"))
     elif run["output"] is not None:

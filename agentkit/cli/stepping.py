@@ -18,7 +18,7 @@ from rich.text import Text
 from agentkit.agent import Agent
 from agentkit.cli.apps import load_agent
 from agentkit.cli.console import ERR, OUT
-from agentkit.cli.describing import address_in, careful, describe, describe_run
+from agentkit.cli.describing import address_in, asked_at, careful, describe, describe_run
 from agentkit.cli.editing import Change, What, joined, patch_of, written
 from agentkit.cli.forking import LiveTools, forked, message_number, outcome_at, settings_from
 from agentkit.cli.places import found, state_of
@@ -45,14 +45,15 @@ list, l             all effects; > is where you are, * is changed
 show, s             everything about this effect
 messages, m         the conversation up to here
 
-edit TEXT, e        what this effect comes to: a tool's result, the model's answer
+edit TEXT, e        the result of this effect: what a tool or the model answers
+edit result TEXT    the same, also where TEXT begins with one of the words below
 edit approve        decide about this call; or `edit deny REASON`
 edit message N TEXT another message in this request
 edit prompt TEXT    another prompt
 edit instructions TEXT
 edit setting NAME VALUE
 edit model NAME     another model, from here on
-                    Without TEXT your $EDITOR opens; `edit result TEXT` takes any text.
+                    The first word says what is changed. Without TEXT your $EDITOR opens.
 changes, c          what was changed so far
 undo, u             take the last change back
 
@@ -62,7 +63,13 @@ help, h             this
 quit, q             the end; also Ctrl-D"""
 
 
-def step(trace: Path, /, *, app: Annotated[str | None, Parameter(name="--app")] = None) -> None:
+def step(
+    trace: Path,
+    /,
+    *,
+    app: Annotated[str | None, Parameter(name="--app")] = None,
+    model: str | None = None,
+) -> None:
     """Walk through a recorded run, change something, and go on from there.
 
     Type `help` for the commands. They may be piped in; then the status is 1 if one fails.
@@ -70,9 +77,12 @@ def step(trace: Path, /, *, app: Annotated[str | None, Parameter(name="--app")] 
     Args:
         trace: The trace file, or the end of a run's id. It stays as it is.
         app: The agent, as FILE.py:NAME or MODULE:NAME; only `go` needs it.
+        model: The model of the run, if it was not the agent's own.
     """
     recorded = Trace.load(found(trace))
-    agent = None if app is None else load_agent(app)
+    if app is None and model is not None:
+        raise ConfigurationError("--model is for the agent of --app FILE.py:NAME: give that, too.")
+    agent = None if app is None else load_agent(app, recorded, model)
     person = sys.stdin.isatty() and sys.stdout.isatty()
     failed = False
     with careful(recorded):
@@ -99,13 +109,23 @@ def _lines(person: bool) -> Iterator[str]:
             __import__("readline")  # gives `input` a history and line editing
     else:
         sys.stdin.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # of TextIO it is not known
+    interrupted = False
     while True:
         if person:
             try:
-                yield input(_PROMPT)
+                line = input(_PROMPT)
             except EOFError:
                 print()
                 return
+            except KeyboardInterrupt:
+                print()
+                if interrupted:
+                    raise
+                interrupted = True  # the line is cleared; what was changed is not lost
+                ERR.print("Ctrl-C once more, or `quit`, leaves.", style="yellow")
+                continue
+            interrupted = False
+            yield line
         else:
             print(_PROMPT, end="", file=sys.stderr, flush=True)
             line = sys.stdin.readline()
@@ -250,7 +270,8 @@ class _Walk:
         word, _, text = rest.partition(" ")
         effect = describe(self._trace, self._here)
         match word:
-            case "approve" | "deny" if "gate" in effect:
+            case "approve" | "deny":
+                asked_at(self._trace, self._here)
                 decision = Decision.approve() if word == "approve" else Decision.deny(text.strip())
                 self._add("result", decision)
             case "message":
@@ -258,11 +279,10 @@ class _Walk:
                 index = message_number(self._trace, self._here, number)
                 now = as_text(effect["messages"][index]["content"])
                 self._add("message", written(said, now), number=index)
-            case "prompt":
-                prompt = self._trace.input()[0][-1].to_json()["content"]
-                self._add("prompt", written(text, as_text(prompt)))
-            case "instructions":
-                self._add("instructions", written(text, self._instructions()))
+            case "prompt" | "instructions":
+                now = self._prompt() if word == "prompt" else self._instructions()
+                self._add(word, written(text, now))
+                told(f"If the result of {self._here} was meant: `undo`, and `edit result {rest}`.")
             case "setting":
                 name, _, value = text.strip().partition(" ")
                 if not value:
@@ -274,6 +294,9 @@ class _Walk:
             case _:
                 said = written(text if word == "result" else rest, _now(effect))
                 self._add("result", outcome_at(self._trace, self._here, said))
+
+    def _prompt(self) -> str:
+        return as_text(self._trace.input()[0][-1].to_json()["content"])
 
     def _instructions(self) -> str:
         first = next(event for event in self._trace.events if event["event"] == "model.start")

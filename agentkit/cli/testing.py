@@ -9,6 +9,7 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from agentkit.agent import Agent
-from agentkit.cli.apps import load_agent, split_name
+from agentkit.cli.apps import load_agent, split_name, with_model
 from agentkit.cli.console import OUT
 from agentkit.cli.places import found, state_of
 from agentkit.cli.tree import shown
@@ -29,6 +30,7 @@ from agentkit.errors import AgentKitError, ConfigurationError, TraceError
 from agentkit.messages import Message
 from agentkit.replay import replay
 from agentkit.run import RunResult
+from agentkit.trace.opening import check_replayable
 from agentkit.trace.reader import Trace
 
 __all__ = ["from_trace", "plugin_arguments"]
@@ -43,6 +45,7 @@ def from_trace(
     app: Annotated[str, Parameter(name="--app")],
     to: Path | None = None,
     live_tool: Annotated[list[str] | None, Parameter(negative="")] = None,
+    model: str | None = None,
 ) -> None:
     """Make a pytest test of a recorded run: it replays the run, and expects what came out.
 
@@ -53,27 +56,30 @@ def from_trace(
         app: The agent, as FILE.py:NAME or MODULE:NAME.
         to: The new test file; by default test_PROMPT.py beside the agent's file.
         live_tool: A tool that the test runs for real: its results have to be the recorded ones.
+        model: The model of the recorded run, if it was not the agent's own.
     """
     if find_spec("pytest") is None:
         raise ConfigurationError("The test is run with pytest: pip install pytest")
     recorded = Trace.load(found(trace))
+    check_replayable(recorded)
     if recorded.status == "interrupted":
         raise TraceError(
             f"The run of {str(recorded.path)!r} is {state_of(recorded)}: it has no end that a test "
-            "could expect. Go on with it (agent.resume), or take another one.",
+            "could expect. Go on with it (`agentkit resume`), or take another one.",
             path=str(recorded.path),
         )
-    agent = load_agent(app)
+    agent = load_agent(app, recorded)
     source = _source_of(app, agent)
     messages, earlier = recorded.input()
     name = _slug(messages, recorded)
     test = (to or source.folder / f"test_{name}.py").absolute()
     fixture = _fixture(test, recorded)
-    ended = _replayed(recorded, agent, live_tool or ())
+    ended = _replayed(recorded, with_model(agent, model, recorded), live_tool or ())
     case = Case(
         name=name,
         fixture=fixture.relative_to(test.parent).as_posix(),
         agent=source.name,
+        model=model,
         module=source.module,
         messages=messages,
         earlier=earlier,
@@ -170,6 +176,7 @@ def _write(test: Path, fixture: Path, trace: Trace, sources: list[str]) -> None:
     """Write the test and its fixture: the first of these texts that passes, or nothing."""
     copied = trace.path is None or fixture != trace.path.absolute()
     made = [test, *([fixture, fixture.with_suffix(".blobs")] if copied else [])]
+    folders = [one for one in fixture.parents if not one.exists()]
     said = ""
     try:
         test.parent.mkdir(parents=True, exist_ok=True)
@@ -184,6 +191,10 @@ def _write(test: Path, fixture: Path, trace: Trace, sources: list[str]) -> None:
         said = f"{error.strerror}: {error.filename}"
     for path in made:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for folder in folders:
+        shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+        with suppress(OSError):
+            folder.rmdir()
     raise AgentKitError(f"The test fails, so it was not kept. pytest says:\n\n{said}")
 
 

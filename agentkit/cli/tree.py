@@ -27,10 +27,21 @@ from agentkit.events import (
     ToolCallStarted,
     Warned,
 )
-from agentkit.messages import JsonObject, Usage
+from agentkit.messages import JsonObject, Usage, is_object
 from agentkit.trace.reader import Trace
 
-__all__ = ["MARKS", "RunTree", "as_text", "decided", "money", "pretty", "shown", "tree_of", "used"]
+__all__ = [
+    "MARKS",
+    "RunTree",
+    "as_text",
+    "decided",
+    "forked_from",
+    "money",
+    "pretty",
+    "shown",
+    "tree_of",
+    "used",
+]
 
 MARKS = {
     "ok": ("✓", "green"),
@@ -39,6 +50,9 @@ MARKS = {
     "limit": ("✗ limit", "red"),
     "cancelled": ("⊘", "yellow"),
     "paused": ("?", "yellow"),
+    "deny": ("⊘ denied", "yellow"),
+    "answer": ("✓ answered", "green"),
+    "decided": ("⊘ not run", "yellow"),
 }
 """How a status is shown, and in which colour."""
 
@@ -103,12 +117,27 @@ class RunTree:
             case Warned(at=at, text=text):
                 self.note(at, text)
             case Finished(status=status):
-                self.status = status
+                self._finished(status, now)
             case _:
                 pass
 
+    def _decided_before(self, step: str) -> None:
+        """A step follows: the calls before it that waited were decided about, and not run."""
+        agent = step.rpartition("/")[0]
+        for at, node in self._nodes.items():
+            if node.status == "paused" and at.rsplit("/", 2)[0] == agent:
+                node.status, node.result = "decided", ""
+
+    def _finished(self, status: str, now: float) -> None:
+        self.status = status
+        for node in self._nodes.values():
+            if status == "paused" and node.status is None:
+                node.status, node.ended = status, now  # what waits is inside
+
     def start(self, at: str, label: str, detail: str, time: float) -> None:
         """Something begins."""
+        if label == "step":
+            self._decided_before(at)
         notes = self._nodes[at].notes if at in self._nodes else []
         self._nodes[at] = _Node(label=label, detail=detail, started=time, notes=notes)
 
@@ -136,6 +165,15 @@ class RunTree:
         if delay is not None:
             said = error or f"HTTP status {status}"
             self.note(at.rpartition("/")[0], f"{said}; asked again after {delay:.2g} s")
+
+    def answered(self, at: str, answer: JsonObject) -> None:
+        """Somebody has decided about a call that waited."""
+        node, kind = self._nodes.get(at), answer["decision"]
+        if node is not None and kind in ("deny", "answer"):
+            node.status, node.result = kind, decided(answer)
+        elif node is not None:
+            node.result = ""
+            node.notes.append(decided(answer))
 
     def note(self, at: str, text: str) -> None:
         """Something worth a line was said at this address."""
@@ -210,7 +248,7 @@ def tree_of(trace: Trace, *, title: str) -> RunTree:
             case "gate.ask":
                 tree.waits(at, as_text(event["call"]), as_text(event.get("arguments", "")), time)
             case "gate.answer":
-                tree.note(at, decided(event))
+                tree.answered(at, event)
             case _:
                 pass
     tree.status = trace.status
@@ -234,6 +272,19 @@ def decided(answer: JsonObject) -> str:
     by = f" by {as_text(answer['by'])}" if answer.get("by") else ""
     reason = f": {as_text(answer['reason'])}" if answer.get("reason") else ""
     return f"{as_text(answer['decision'])}{by}{reason}"
+
+
+def forked_from(fork: JsonObject) -> str:
+    """What a run is a fork of, in words, as its trace's header has it."""
+    patch = fork.get("patch") or {"done again": ""}
+    changes = ", ".join(
+        f"{value['kind']} {as_text(value.get('text', ''))}".strip()
+        if is_object(value) and "kind" in value  # a decision
+        else f"{name} {as_text(value)}".strip()
+        for name, value in patch.items()
+    )
+    place = f" at {as_text(fork['at'])}" if fork.get("at") else ""
+    return f"fork of {as_text(fork.get('run'))[-8:]}{place}: {changes}"
 
 
 def pretty(output: Any) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_jsonable_python
@@ -11,10 +13,11 @@ from rich.text import Text
 
 from agentkit.cli.console import ERR, OUT
 from agentkit.cli.tree import RunTree, pretty, shown, used
+from agentkit.effects import PendingCall
 from agentkit.errors import AgentKitError, said
 from agentkit.run import RunResult
 
-__all__ = ["print_error", "print_result", "told", "watched"]
+__all__ = ["not_run", "print_error", "print_result", "print_waiting", "told", "watched"]
 
 
 def watched(tree: RunTree, work: Callable[[], RunResult[Any]]) -> RunResult[Any]:
@@ -45,3 +48,29 @@ def print_error(error: Exception) -> None:
 def told(line: str) -> None:
     """A line for people that is not wrapped: a command, a path."""
     OUT.print(Text(shown(line)), soft_wrap=True)
+
+
+def print_waiting(
+    pending: Sequence[PendingCall], trace: Path | None, app: str = "FILE.py:NAME"
+) -> None:
+    """The calls that wait for a decision, and the command that makes it."""
+    for one in pending:
+        line = f"{one.at} waits ({one.kind}): {one.call.name} {one.call.arguments}"
+        OUT.print(Text(shown(line), style="yellow"))
+    if not pending or trace is None:
+        return
+    options = " ".join(
+        f"--answer {shlex.quote(one.at)}=TEXT"
+        if one.kind == "deferred"
+        else f"--approve {shlex.quote(one.at)}"
+        for one in pending
+    )
+    told(f"Decide, for example:\n  agentkit resume {shlex.quote(str(trace))} --app {app} {options}")
+    told("  or --deny ADDRESS=REASON, --edit ADDRESS=JSON, --answer ADDRESS=TEXT")
+
+
+def not_run(tools: Iterable[str], allow: str) -> None:
+    """Say which tools were left out because they may write, and what would let each run."""
+    for name in sorted({*tools}):
+        line = f"{name} was not run: it may write ({allow.replace('NAME', name)})"
+        OUT.print(Text(shown(line), style="yellow"), soft_wrap=True)

@@ -34,6 +34,7 @@ class Case:
         name: The function's, without `test_`.
         fixture: The recording, relative to the test.
         agent: The name of the agent in its module.
+        model: The name of the model that it runs with, if not with its own.
         module: The module's dotted name.
         messages: What the run began with; the first `earlier` are history.
         asked: What the run was given instead of its agent's settings and limits.
@@ -51,6 +52,7 @@ class Case:
     asked: Mapping[str, Any]
     ended: RunResult[Any] | AgentKitError
     live_tools: Sequence[str] = ()
+    model: str | None = None
     path: str | None = None
 
 
@@ -119,13 +121,16 @@ def _call(case: Case) -> tuple[str, list[str]]:
         arguments.append(f"settings={_constructed(settings)}")
     if (limits := limits_of(case.asked)) is not None:
         arguments.append(f"limits={_constructed(limits)}")
+    agent = case.agent
+    if case.model is not None:
+        agent += f".with_(model={literal(case.model)})"
     flat = ", ".join(arguments)
     if len(flat) < _WIDTH - 32 and "\n" not in flat:
-        return f"{case.agent}.run_sync({flat})", before
+        return f"{agent}.run_sync({flat})", before
     if len(arguments) == 1 and flat.startswith("(\n"):
-        return f"{case.agent}.run_sync{literal(case.messages[-1].text)}", before
+        return f"{agent}.run_sync{literal(case.messages[-1].text)}", before
     lines = "".join(f"    {argument},\n" for argument in arguments)
-    return f"{case.agent}.run_sync(\n{lines})", before
+    return f"{agent}.run_sync(\n{lines})", before
 
 
 def _constructed(value: Any) -> str:

@@ -105,7 +105,7 @@ def test_replay_of_an_edited_agent_names_the_first_difference(recorded: Path) ->
         (["replay", "run.jsonl", "--app", "none.py:agent"], "There is no file 'none.py'"),
         (["replay", "run.jsonl", "--app", "nothing_here:agent"], "'nothing_here'"),
         (["replay", "run.jsonl", "--app", "app.py:agnt"], "it has the agents agent, other"),
-        (["replay", "run.jsonl", "--app", "app.py"], "names no agent"),
+        (["trace", "doctor", "--app", "app.py", "go"], "names no agent"),
         (["replay", "run.jsonl", "--app", "app.py:count"], "is a int, not an Agent"),
         (["replay", "none.jsonl", "--app", "app.py:agent"], "No such file"),
         (["show", "app.py"], "does not begin with"),
@@ -128,3 +128,55 @@ def test_trace_of_another_schema_is_refused(recorded: Path) -> None:
     done = agentkit("show", "run.jsonl", cwd=recorded)
     assert done.returncode == 2
     assert "agentkit.trace/7" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (
+            "import os\n\n\ndef read():\n    raise ValueError('no env')\n\n\nread()\n",
+            "5: ValueError: no env",
+        ),
+        ("import json\nagent = json.loads('{')\n", "2: JSONDecodeError: "),
+        ("agent = (\n", "1: SyntaxError: '(' was never closed"),
+    ],
+    ids=["raises", "library", "syntax"],
+)
+def test_an_application_that_cannot_be_imported(recorded: Path, source: str, says: str) -> None:
+    """The innermost line of its own is named."""
+    (recorded / "x.py").write_text(source)
+    done = agentkit("replay", "run.jsonl", "--app", "x.py", cwd=recorded)
+    assert done.returncode == 2
+    assert f"x.py fails while it is imported: x.py:{says}" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and a shell")
+@pytest.mark.parametrize(
+    ("command", "status", "says"),
+    [
+        ("show run.jsonl > /dev/full", 1, "No space left on device"),
+        ("show run.jsonl --raw > /dev/full", 1, "No space left on device"),
+        ("show run.jsonl --json > /dev/full", 1, "No space left on device"),
+        ("show run.jsonl >&-", 0, ""),
+        ("show none.jsonl >&-", 2, "No such file"),
+        ("show run.jsonl 2>&- >&-", 0, ""),
+        ("show none.jsonl 2>&-", 2, ""),
+        ("step run.jsonl <&- > /dev/null", 0, "step> "),
+    ],
+)
+def test_streams_that_are_closed_or_full(
+    recorded: Path, command: str, status: int, says: str
+) -> None:
+    """At most one message, no traceback, and a status that says how it went."""
+    done = subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "from agentkit.cli import main; main()" {command}'],
+        cwd=recorded,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status
+    assert says in done.stderr
+    assert done.stderr.count("\n") == bool(says)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -194,7 +195,7 @@ def test_forks_are_kept_in_the_state_folder(travel: Path) -> None:
         (["--at", "m1", "--message", "9=x"], "no message '9': the request at /agent/m1 has 5"),
         (["--at", "m1", "--message", "x"], "expected --message N=TEXT"),
         (["--at", "m0/t0", "--message", "1=x"], "Messages belong to a model call"),
-        (["--set", "temprature=1"], "no setting 'temprature'; there is temperature"),
+        (["--set", "temprature=1"], "no setting 'temprature'; nearest: temperature"),
         (["--set", "temperature=hot"], "ChatSettings.temperature is 'hot'"),
         (["--set", "temperature"], "expected --set NAME=VALUE"),
         (["--model", "opnai:x"], "opnai"),
@@ -220,3 +221,67 @@ def test_what_the_application_raises(travel: Path) -> None:
     assert "KeyError: 'a bug'" in done.stderr
     assert "Traceback" not in done.stderr
     assert "The trace is in fork.jsonl" in done.stdout
+
+
+@pytest.mark.parametrize("tools", ["by_effect", "recorded"])
+def test_a_call_that_would_not_be_done_again(travel: Path, tools: str) -> None:
+    """A fork of nothing but that is refused before anything is done."""
+    with pytest.raises(ConfigurationError, match="book at /agent/m1/t0 would not be run: it may"):
+        fork_here("--at", "m1/t0", "--tools", tools)
+    assert not (travel / "fork.jsonl").exists()
+    if tools == "recorded":
+        with pytest.raises(ConfigurationError, match="--tools recorded runs none"):
+            fork_here("--at", "m0/t0", "--tools", tools)
+
+
+def test_what_was_not_run_is_said(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A writing tool below the place, that was called as before."""
+    fork_here("--at", "m1")
+    assert "book was not run: it may write (--tools live)\n" in capsys.readouterr().out
+    assert ran(travel) == []
+    fork_here("--at", "m3", "--trace", "second.jsonl")
+    assert "was not run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("decision", [["--approve"], ["--deny", "no"]])
+def test_decisions_where_nothing_was_asked(travel: Path, decision: list[str]) -> None:
+    """The places where something was are named."""
+    with pytest.raises(ConfigurationError) as caught:
+        fork_here("--at", "m1/t0", *decision)
+    assert "Nothing was asked at /agent/m1/t0" in caught.value.message
+    assert "asked were: /agent/m2/t0." in caught.value.message
+
+
+def test_runs_and_show_say_what_a_fork_is(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of which run, where, and what is different; a decision in words."""
+    run = Trace.load(travel / "run.jsonl").run[-8:]
+    fork_here("--at", "m2/t0", "--deny", "too much")
+    fork_here("--prompt", "stay", "--trace", "second.jsonl")
+    capsys.readouterr()
+    app(["show", "fork.jsonl"], result_action="return_value")
+    assert capsys.readouterr().out.splitlines()[1] == (
+        f"fork of {run} at /agent/m2/t0: deny too much"
+    )
+    app(["runs", "."], result_action="return_value")
+    assert f"fork of {run}: prompt stay; stay" in capsys.readouterr().out
+
+
+def test_a_value_that_looks_like_an_option(travel: Path) -> None:
+    """How to write it is said."""
+    done = fork(travel, "--at", "m0/t0", "--result", "-3 C")
+    assert done.returncode == 2
+    assert done.stderr.endswith("A value that begins with - is written so: --result='-3 C'\n")
+    done = fork(travel, "--at", "m0/t0", "--result=-3 C")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals")
+def test_a_fork_that_is_interrupted(travel: Path) -> None:
+    """Its trace is kept, and it is said where."""
+    source = (travel / "app.py").read_text()
+    stop = 'import os, signal\n    os.kill(os.getpid(), signal.SIGINT)\n    ran(f"look'
+    (travel / "app.py").write_text(source.replace('ran(f"look', stop))
+    done = fork(travel, "--at", "m0/t0")
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+    assert "The trace of the fork, as far as it came, is in fork.jsonl" in done.stdout
+    assert Trace.load(travel / "fork.jsonl").status == "cancelled"

@@ -400,7 +400,10 @@ def test_doctor_of_the_embedded_server(folder: Path) -> None:
         (["tools", "app.py:agnt"], "app.py has no 'agnt'; it has the agents agent, other"),
         (["tools", "app.py:look_up"], "'look_up' in app.py is a Tool, not an Agent"),
         (["tools", "empty.py"], "empty.py has no tools"),
-        (["tools", "leaves.py"], "leaves.py fails while it is imported: SystemExit: bye"),
+        (
+            ["tools", "leaves.py"],
+            "leaves.py fails while it is imported: leaves.py:1: SystemExit: bye",
+        ),
         (["models", "--profile", "opnai"], "There is no profile 'opnai'; there are openai"),
         (["doctor"], "--base-url"),
         (["doctor", "--base-url", "localhost:8000", "--model", "m"], "'http://' or 'https://'"),

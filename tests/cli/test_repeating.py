@@ -92,7 +92,7 @@ def test_tools(folder: Path) -> None:
         "    second: 'drawn 3'",
         "  also at /agent/m1/t0",
     ]
-    assert lines[6].startswith("Not run again, because they may write: send.")
+    assert lines[6] == "send was not run: it may write (--all-tools)"
     assert "clock" not in done.stdout
 
 
@@ -101,7 +101,7 @@ def test_all_tools(folder: Path) -> None:
     done = agentkit("trace", "doctor", "--app", "app.py:tools", "go", "--all-tools", cwd=folder)
     assert done.stdout.count("sent\n") == 2
     assert "/agent/m0/t2  send" in done.stdout
-    assert "Not run again" not in done.stdout
+    assert "was not run" not in done.stdout
 
 
 def test_computed_instructions(folder: Path) -> None:

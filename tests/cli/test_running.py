@@ -43,7 +43,9 @@ def test_the_model_is_asked(travel: Path, capsys: pytest.CaptureFixture[str]) ->
     """Tools answer what was recorded of the same call."""
     replay("--policy", "model_live")
     assert ran(travel) == []
-    assert "4 model calls made; tool calls answered from the recording" in capsys.readouterr().out
+    assert (
+        "3 tool calls answered from the recording, 4 model calls made." in capsys.readouterr().out
+    )
 
 
 def test_differences_are_printed_at_the_end(travel: Path) -> None:
@@ -89,3 +91,92 @@ def test_a_run_that_failed_fails_again(travel: Path, capsys: pytest.CaptureFixtu
     (travel / "app.py").write_text(APP.replace("said = [", "raise ValueError('broken'); said = ["))
     with pytest.raises(Exception, match="broken"):
         app([*command, "--policy", "model_live"], result_action="return_value")
+
+
+def test_a_writing_tool_that_did_not_run(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said of a policy that lets some tools run, with how to let this one."""
+    replay("--policy", "tools_live")
+    assert "book was not run: it may write (--live-tool book)\n" in capsys.readouterr().out
+    replay()
+    replay("--live-tool", "look")
+    assert "was not run" not in capsys.readouterr().out
+
+
+def test_tools_that_run_beside_a_live_model(
+    travel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What really ran is counted, whatever the policy."""
+    replay("--policy", "model_live", "--live-tool", "look")
+    assert sorted(ran(travel)) == ["look Paris", "look Rome"]
+    assert (
+        "1 tool call answered from the recording, 4 model calls and 2 tool calls made."
+    ) in capsys.readouterr().out
+
+
+def test_a_call_that_was_in_flight_counts_once(
+    travel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A resumed trace has two beginnings of it."""
+    lines = (travel / "run.jsonl").read_bytes().splitlines(keepends=True)
+    begun = next(n for n, line in enumerate(lines) if b'"model.end","seq":' in line)
+    (travel / "killed.jsonl").write_bytes(b"".join(lines[:begun]))
+    resume = ["resume", "killed.jsonl", "--app", "app.py:agent"]
+    app(resume, result_action="return_value")
+    app([*resume, "--deny", "t0=no"], result_action="return_value")
+    app(["replay", "killed.jsonl", *resume[2:]], result_action="return_value")
+    assert (
+        "Replayed exactly: 4 model calls and 3 tool calls answered from the recording, none made."
+    ) in capsys.readouterr().out
+
+
+def test_a_model_that_no_name_makes(travel: Path) -> None:
+    """The name is in the trace, and names no provider: what helps is said."""
+    with pytest.raises(ConfigurationError, match="a model that calls itself 'function'"):
+        replay("--model", "function")
+    with pytest.raises(ConfigurationError, match="Unknown model 'functoin'"):
+        replay("--model", "functoin")
+
+
+INSIDE = '''
+from agentkit import Agent, tool
+from agentkit.testing import FunctionModel
+
+
+@tool(approval=True)
+def delete() -> str:
+    """Delete."""
+    return "gone"
+
+
+def call(name, **arguments):
+    def answer(request):
+        told = [one.text for one in request.messages if one.to_json()["role"] == "tool"]
+        return told[0] if told else [(name, arguments)]
+
+    return FunctionModel(answer)
+
+
+cleaner = Agent(call("delete"), name="cleaner", tools=[delete])
+agent = Agent(call("cleaner", prompt="Clean"), tools=[cleaner.as_tool()])
+
+if __name__ == "__main__":
+    agent.run_sync("go", trace="inside.jsonl")
+'''
+
+
+def test_a_sub_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's agent is taken of several; what waits inside a call is marked up to the root.
+
+    An address that could be several is the one below the root.
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inside.py").write_text(INSIDE)
+    exec(compile(INSIDE, "inside.py", "exec"), {"__name__": "__main__"})
+    app(["replay", "inside.jsonl", "--app", "inside.py"], result_action="return_value")
+    told = capsys.readouterr().out
+    assert 't0 cleaner {"prompt":"Clean"} ?' in told
+    assert "…" not in told
+    app(["show", "inside.jsonl", "--at", "m0/t0"], result_action="return_value")
+    assert capsys.readouterr().out.startswith("/agent/m0/t0  tool cleaner ?")

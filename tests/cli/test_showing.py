@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agentkit import Agent, ChatModel, tool
+from agentkit import Agent, ChatModel, Decision, Trace, tool
 from agentkit.errors import AgentKitError
 from agentkit.testing import ChatServer, ScriptedModel, raw, reply
 
@@ -133,7 +133,7 @@ def test_show_of_an_address_that_is_not_there(folder: Path) -> None:
     """The addresses that are, closest first."""
     done = agentkit("show", "count.jsonl", "--at", "/agent/m7", cwd=folder)
     assert done.returncode == 2
-    assert "no address '/agent/m7'; it has /agent/m" in done.stderr
+    assert "no address '/agent/m7'; nearest: /agent/m" in done.stderr
 
 
 def test_show_as_json(folder: Path) -> None:
@@ -258,7 +258,7 @@ def test_runs_and_show_know_where_traces_go(folder: Path, tmp_path: Path) -> Non
     assert "Double these" in agentkit("show", "abcd1234", cwd=tmp_path, **place).stdout
     done = agentkit("show", "dead", cwd=tmp_path, **place)
     assert done.returncode == 2
-    assert "There is no file 'dead', and no runs in" in done.stderr
+    assert "There is no file 'dead', and no run is called so" in done.stderr
 
 
 # grep
@@ -420,3 +420,36 @@ def test_help_names_the_arguments(tmp_path: Path) -> None:
     text = agentkit("show", "--help", cwd=tmp_path).stdout
     assert "agentkit show [OPTIONS] TRACE" in text
     assert "--trace" not in text
+
+
+# decisions
+
+
+def test_show_says_what_was_decided(folder: Path, tmp_path: Path) -> None:
+    """A call that was denied or answered does not wait any more."""
+    for decision, mark, said in (
+        (Decision.deny("no", by="Ada"), "⊘ denied", "deny by Ada: no"),
+        (Decision.answer("gone"), "✓ answered", "answer: gone"),
+    ):
+        cleaner = Agent(
+            ScriptedModel([[("delete", {"path": "/a"})], "Done."]), tools=[delete], name="cleaner"
+        )
+        path = tmp_path / f"{decision.kind}.jsonl"
+        cleaner.run_sync("Clean up", trace=path, approver=lambda _, made=decision: made)
+        told = agentkit("show", path.name, cwd=tmp_path).stdout
+        assert f't0 delete {{"path":"/a"}} {mark}' in told
+        assert f"└── {said}" in told
+        assert "waits" not in told
+
+
+def test_a_run_by_its_name_or_the_end_of_its_id(folder: Path, tmp_path: Path) -> None:
+    """What `runs` lists is what `show` takes: here, and where traces go."""
+    run = Trace.load(folder / "count.jsonl").run
+    for name in ("count", run[-8:]):
+        assert "Double these" in agentkit("show", name, cwd=folder).stdout
+    place = {"AGENTKIT_TRACE_DIR": str(folder)}
+    assert "Double these" in agentkit("show", "count", cwd=tmp_path, **place).stdout
+    (tmp_path / "count.jsonl").write_bytes((folder / "hello.jsonl").read_bytes())
+    done = agentkit("show", "count", cwd=tmp_path, **place)
+    assert done.returncode == 2
+    assert "2 runs are called 'count': count.jsonl, " in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,7 +75,7 @@ def test_list_marks_where_one_is_and_what_is_changed(walk: Walk) -> None:
         "    7 /agent",
         "    8 /agent",
     ]
-    assert told[-2].endswith("/agent/m2/t0  pay {} ? deny: no")
+    assert told[-2].endswith("/agent/m2/t0  pay {} ⊘ denied deny: no")
 
 
 def test_show_and_messages(walk: Walk) -> None:
@@ -93,7 +94,7 @@ def test_show_and_messages(walk: Walk) -> None:
 def test_going_on_with_a_change(walk: Walk, travel: Path) -> None:
     """The fork is shown and kept, and the walk goes on in it."""
     told, _ = walk("g m0/t1", "edit Rome is flooded", "changes", "go on live", "list", "changes")
-    assert "/agent/m0/t1 comes to 'Rome is flooded'" in told
+    assert "result of /agent/m0/t1: Rome is flooded" in told
     assert "Kindly: Paris is booked, Denied: no, no degrees." in told
     assert "    b: 'Rome is flooded'" in told
     begin = told.index("You are in the new run now.")
@@ -118,7 +119,7 @@ def test_a_fork_that_fails_leaves_everything_as_it_was(walk: Walk, travel: Path)
     told, said = walk("g m0/t1", "edit Rome is flooded", "go", "changes", "go live")
     assert "book was not called so" in said
     assert "`go live` lets it run" in said
-    assert told.count("/agent/m0/t1 comes to 'Rome is flooded'") == 1
+    assert told.count("result of /agent/m0/t1: Rome is flooded") == 1
     assert told.count("You are in the new run now.") == 1
     assert ran(travel) == ["book Paris"]
 
@@ -183,15 +184,15 @@ def test_one_place_at_a_time(walk: Walk) -> None:
     told, said = walk("g m0/t0", "edit A", "n", "edit B", "edit prompt C", "changes")
     assert "hold from /agent/m0/t0 on" in said
     assert told[-2:] == [
-        "/agent/m0/t0 comes to 'A'",
-        "prompt: 'C', from /agent/m0/t0 on",
+        "result of /agent/m0/t0: A",
+        "prompt, from /agent/m0/t0 on: C",
     ]
 
 
 def test_without_an_agent(walk: Walk) -> None:
     """Everything works but `go`, which says what is missing."""
     told, said = walk("edit Bye.", "changes", "go", agent=False)
-    assert told[-1] == "/agent/m0 comes to 'Bye.'"
+    assert told[-1] == "result of /agent/m0: Bye."
     assert "start with --app FILE.py:NAME" in said
 
 
@@ -229,27 +230,30 @@ def test_in_a_process(travel: Path) -> None:
     assert "/agent/m0/t0" in done.stdout
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
-def test_on_a_terminal(travel: Path) -> None:
-    """The editor opens with what is there now; Ctrl-D ends; mistakes do not count."""
+def on_terminal(folder: Path, typed: list[bytes], **more: str) -> tuple[int, str]:
+    """Step with somebody at a terminal: the status, and what it showed."""
+    import fcntl
     import pty
+    import termios
 
     ours, theirs = pty.openpty()
-    environment = os.environ | {"EDITOR": "sed -i s/sunny/flooded/", "TERM": "dumb"}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    environment = os.environ | {"TERM": "dumb", "PYTHONPATH": os.pathsep.join(sys.path)} | more
     command = "from agentkit.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", command, "step", "run.jsonl"],
-        cwd=travel,
+        cwd=folder,
         env=environment,
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(theirs)
     told = b""
-    typed = [b"goto m0/t1\n", b"edit\n", b"oops\n", b"\x04"]
     while True:
+        if not select.select([ours], [], [], 60)[0]:
+            process.kill()  # it waits for what nobody will type
         try:
             told += os.read(ours, 65536)
         except OSError:  # the terminal has gone
@@ -258,7 +262,57 @@ def test_on_a_terminal(travel: Path) -> None:
             os.write(ours, typed.pop(0))
             told += b"|"
     os.close(ours)
-    assert process.wait(timeout=60) == 0
-    text = told.decode()
-    assert "/agent/m0/t1 comes to 'Rome is flooded'" in text
+    return process.wait(timeout=60), told.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_on_a_terminal(travel: Path) -> None:
+    """The editor opens with what is there now; Ctrl-D ends; mistakes do not count."""
+    typed = [b"goto m0/t1\n", b"edit\n", b"oops\n", b"\x04"]
+    status, text = on_terminal(travel, typed, EDITOR="sed -i s/sunny/flooded/")
+    assert status == 0
+    assert "result of /agent/m0/t1: Rome is flooded" in text
     assert "There is no command 'oops'" in text
+
+
+@pytest.mark.parametrize("typed", ["edit approve", "edit deny no"])
+def test_decisions_where_nothing_was_asked(walk: Walk, typed: str) -> None:
+    """They are refused, and no result; `edit result` takes any words."""
+    told, said = walk("g m1/t0", typed, "changes", "edit result approve", agent=False)
+    assert "Nothing was asked at /agent/m1/t0" in said
+    assert told[-2] == "Nothing is changed."
+    assert told[-1] == "result of /agent/m1/t0: approve. `go` runs on with that."
+
+
+def test_a_prompt_is_not_changed_by_accident(walk: Walk) -> None:
+    """What was understood is said, and how to say the other."""
+    told, _ = walk("g m0/t0", "edit prompt was wrong", agent=False)
+    assert told[-2:] == [
+        "prompt, from the start: was wrong. `go` runs on with that.",
+        "If the result of /agent/m0/t0 was meant: `undo`, and `edit result prompt was wrong`.",
+    ]
+
+
+def test_going_on_from_a_writing_tool(walk: Walk, travel: Path) -> None:
+    """It does not look as if it had run."""
+    told, said = walk("g m1/t0", "go")
+    assert "book at /agent/m1/t0 would not be run: it may write" in said
+    assert "`go live` lets it run" in said
+    told, _ = walk("g m1", "go")
+    assert "book was not run: it may write (go live)" in told
+    assert ran(travel) == []
+
+
+def test_another_model(walk: Walk) -> None:
+    """It is the agent's, so there has to be one."""
+    with pytest.raises(ConfigurationError, match="--model is for the agent of --app"):
+        app(["step", "run.jsonl", "--model", "openai:x"], result_action="return_value")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_interrupting_the_prompt(travel: Path) -> None:
+    """Ctrl-C clears the line and keeps what was changed; twice in a row leaves."""
+    status, text = on_terminal(travel, [b"edit A\n", b"gar\x03", b"changes\n", b"\x03", b"\x03"])
+    assert status == 130
+    assert text.count("result of /agent/m0: A") == 2
+    assert "gar" not in text.rpartition("changes")[2]

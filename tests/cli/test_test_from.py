@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentkit import ChatSettings, Trace
+from agentkit import ChatModel, ChatSettings, Trace
 from agentkit.cli.testing import plugin_arguments
 from agentkit.cli.written import literal
 from agentkit.errors import AgentKitError
+from agentkit.testing import ChatServer, reply
 
 ROOT = Path(__file__).parents[2]
 APP = """
@@ -224,6 +225,43 @@ def test_a_test_that_pytest_cannot_run_is_taken_back(project: Path) -> None:
     assert "--no-such-option" in done.stderr
     assert not (project / "test_umbrella_in_paris.py").exists()
     assert not (project / "traces" / "umbrella_in_paris.jsonl").exists()
+
+
+def test_a_failure_leaves_no_folders(project: Path) -> None:
+    """Those that were made for the test go with it."""
+    record(project)
+    source = (project / "app.py").read_text()
+    broken = "import sys\nif 'pytest' in sys.modules:\n    raise ValueError('no env')\n"
+    (project / "app.py").write_text(broken + source)
+    done = make(project, "--app", "app.py:agent", "--to", "tests/deep/test_x.py")
+    assert done.returncode == 1
+    assert not (project / "tests").exists()
+
+
+def test_a_trace_without_contents_is_refused(project: Path) -> None:
+    """As a replay refuses it."""
+    record(project, capture="metadata")
+    done = make(project, "--app", "app.py:agent")
+    assert done.returncode == 2
+    assert "was recorded with capture='metadata'" in done.stderr
+    assert "TraceCorrupt" not in done.stderr
+
+
+def test_another_model(project: Path) -> None:
+    """The run was made with a model that is not the agent's own: the test names it."""
+    with ChatServer([reply("Yes.")]) as server:
+        model = ChatModel("gpt-4o", base_url=server.base_url, profile="openai", api_key="k")
+        agent = runpy.run_path(str(project / "app.py"))["agent"].with_(model=model)
+        agent.run_sync("Umbrella?", trace=project / "run.jsonl")
+    name = next(
+        event["model"]
+        for event in Trace.load(project / "run.jsonl").events
+        if event["event"] == "model.start"
+    )
+    done = make(project, "--app", "app.py:agent", "--model", name)
+    assert done.returncode == 0, done.stderr
+    written = (project / "test_umbrella.py").read_text()
+    assert f'agent.with_(model="{name}").run_sync("Umbrella?")' in written
 
 
 @pytest.mark.parametrize(
