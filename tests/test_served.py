@@ -119,7 +119,6 @@ async def test_cancelled_while_the_server_writes() -> None:
 )
 async def test_limits_are_checked_before_the_server_is_asked(limits: Limits, name: str) -> None:
     """The error names the limit and carries a valid history."""
-
     slow = reply("late", delay=HOLD) if name == "seconds" else reply("never")
     async with served([LOOK, slow]) as (_, model):
         with pytest.raises(LimitExceeded) as caught:
