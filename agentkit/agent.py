@@ -432,7 +432,7 @@ class Agent(Generic[OutputT]):
             recorder, recorded = open_recorder(
                 to,
                 run=run,
-                program=program_hash(program, redact),
+                program=lambda: program_hash(program, redact),
                 redact=redact,
                 stream=stream,
                 capture=options.get("capture") or self.capture,

@@ -59,6 +59,7 @@ __all__ = [
     "ToolOutcome",
     "ToolStatus",
     "Value",
+    "ancestors",
     "decided",
 ]
 
@@ -99,6 +100,12 @@ class Address(str):
     def child(self, name: str, use: int = 0) -> Address:
         """Something named under this address; `use` counts its repeated uses from 0."""
         return Address(f"{self}/{name}~{use}" if use else f"{self}/{name}")
+
+
+def ancestors(at: str) -> list[str]:
+    """The addresses above one, the outermost first."""
+    parts = at.split("/")
+    return ["/".join(parts[:length]) for length in range(2, len(parts))]
 
 
 # Effects

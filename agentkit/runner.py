@@ -267,6 +267,13 @@ class LiveHandler:
             case ToolBatch():
                 raise TypeError("a batch is taken apart before it reaches a handler")
 
+    async def gather(self, effect: Effect) -> Failure | Interrupt | None:
+        """Have the tools of toolsets there. A recorded answer says what was offered, no more."""
+        if not isinstance(effect, Compute) or effect.name != "toolsets":
+            return None
+        gathered = await self.perform(effect)
+        return gathered if isinstance(gathered, (Failure, Interrupt)) else None
+
     async def run_agent(self, agent: SubAgent, prompt: str, at: Address) -> Any:
         """Run another agent below a tool call; see `RunContext.run`."""
         program = agent.program()
@@ -426,11 +433,8 @@ class ResumingHandler:
         if isinstance(effect, Pause):
             return await self._decide(effect)
         if self._recorded.finished(effect):
-            if isinstance(effect, Compute) and effect.name == "toolsets":
-                # Its answer is recorded, but not the tools: they have to be there again.
-                gathered = await self._bare.perform(effect)
-                if isinstance(gathered, Failure):
-                    return gathered
+            if (failed := await self._bare.gather(effect)) is not None:
+                return failed
             outcome = await self._recorded.perform(effect)
             self._count(outcome)
             return outcome

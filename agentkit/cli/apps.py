@@ -51,8 +51,7 @@ def load_agent(app: str, trace: Trace | None = None, model: str | None = None) -
 
 def _root(trace: Trace | None) -> str | None:
     """The name of the agent that the run was of."""
-    starts = (one for one in trace.events if one["event"] == "agent.start") if trace else ()
-    return next((one.get("agent") for one in starts), None)
+    return trace.agent_start.get("agent") if trace is not None else None
 
 
 def with_model(agent: Agent[Any], model: str | None, trace: Trace | None) -> Agent[Any]:

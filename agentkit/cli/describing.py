@@ -192,7 +192,7 @@ def address_in(trace: Trace, given: str) -> str:
     """
     known = dict.fromkeys(event["at"] for event in trace.events if event.get("at"))
     ends = [at for at in known if at == given or at.endswith(f"/{given.strip('/')}")]
-    root = next((event["at"] for event in trace.events if event["event"] == "agent.start"), "")
+    root = trace.agent_start.get("at", "")
     for whole in (given, f"{root}/{given.strip('/')}"):
         if whole in known:
             return whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentkit.agent import Agent
+from agentkit.effects import ancestors
 from agentkit.events import Event, StepStarted, ToolCallStarted
 from agentkit.replay import Policy
 from agentkit.trace.reader import Trace
@@ -74,9 +75,7 @@ class Tally:
 
     def _inside(self, at: str) -> bool:
         """Whether everything above this address ran, so that this is not played back."""
-        parts = at.split("/")
-        above = ("/".join(parts[:length]) for length in range(2, len(parts)))
-        return all(self._ran(one) for one in above if one in self._tools)
+        return all(self._ran(one) for one in ancestors(at) if one in self._tools)
 
 
 def effects_of(trace: Trace, agent: Agent[Any]) -> dict[str, str]:

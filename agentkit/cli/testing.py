@@ -134,7 +134,7 @@ def _slug(messages: tuple[Message, ...], trace: Trace) -> str:
     """A name for the test: the first words of the prompt, or of the agent and its run."""
     text = unicodedata.normalize("NFKD", messages[-1].text).encode("ascii", "ignore").decode()
     words = re.findall("[a-z0-9]+", text.lower())[:_WORDS]
-    at = next(event["at"] for event in trace.events if event["event"] == "agent.start")
+    at = trace.agent_start["at"]
     return "_".join(words)[:_LONGEST] or re.sub(r"\W", "_", f"{at[1:]}_{trace.run[-6:]}".lower())
 
 

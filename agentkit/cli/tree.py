@@ -16,6 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from rich.tree import Tree
 
+from agentkit.effects import ancestors
 from agentkit.events import (
     Event,
     Finished,
@@ -185,7 +186,7 @@ class RunTree:
         tree = Tree(Text(shown(self.title, options.max_width - 4), style="bold"))
         branches: dict[str, Tree] = {}
         for at, node in self._nodes.items():
-            above = [branches[up] for up in _ancestors(at) if up in branches]
+            above = [branches[up] for up in reversed(ancestors(at)) if up in branches]
             width = max(20, options.max_width - 4 * len(above) - 4)
             branch = (above or [tree])[0].add(self._line(at, node, width, console.is_terminal))
             branches[at] = branch
@@ -217,12 +218,6 @@ class RunTree:
 
 def _working(live: bool) -> str:
     return "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int(monotonic() * 12) % 10] if live else "…"
-
-
-def _ancestors(at: str) -> list[str]:
-    """The addresses above, nearest first."""
-    parts = at.split("/")
-    return ["/".join(parts[:length]) for length in range(len(parts) - 1, 1, -1)]
 
 
 def tree_of(trace: Trace, *, title: str) -> RunTree:

@@ -25,9 +25,10 @@ from agentkit.interception import Beginning, OpenLive
 from agentkit.messages import Message
 from agentkit.redaction import PLACEHOLDER, Redactor
 from agentkit.replay.policy import Policy
-from agentkit.replay.replaying import check_replayable, prepared
+from agentkit.replay.replaying import prepared
 from agentkit.run import OpenDriver, Origin
 from agentkit.trace.blobs import Namer, canonical, without_ids
+from agentkit.trace.opening import check_replayable
 from agentkit.trace.reader import Trace
 
 __all__ = ["Cassette", "Record"]
@@ -50,7 +51,7 @@ class _Replayed:
     @property
     def at(self) -> str:
         """The address of its agent."""
-        return next(one["at"] for one in self.trace.events if one["event"] == "agent.start")
+        return self.trace.agent_start["at"]
 
     def told(self) -> str:
         """Its agent and prompt, in words."""

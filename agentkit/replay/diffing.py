@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, zip_longest
 from typing import Any, Literal, TypeAlias
 
+from agentkit.effects import ancestors
 from agentkit.errors import TraceCorrupt
 from agentkit.messages import JsonObject, Usage, is_object
 from agentkit.replay.differences import (
@@ -192,8 +193,7 @@ class _Comparison:
 
     def __init__(self, a: _Side, b: _Side) -> None:
         self.a, self.b = a, b
-        keys = [side.trace.header.get("redaction", {}).get("key_id") for side in (a, b)]
-        self._other_key = keys[0] != keys[1]
+        self._other_key = a.trace.key_id != b.trace.key_id
         self._partial = any(_capture(side.trace) != "full" for side in (a, b))
         self._alone = a.order.keys() ^ b.order.keys()
         self._equal: dict[tuple[str, str], bool] = {}
@@ -218,7 +218,7 @@ class _Comparison:
 
     def _differing(self, at: str, phase: _Phase) -> list[Difference]:
         """What differs at one address in one phase; from then on it is known to differ."""
-        if self._alone and any(above in self._alone for above in _above(at)):
+        if self._alone and any(above in self._alone for above in ancestors(at)):
             return []
         compared = self._compare(at, phase)
         made = [
@@ -236,7 +236,7 @@ class _Comparison:
             if found
         ]
         if made:
-            self._dirty |= {at, *_above(at)}
+            self._dirty |= {at, *ancestors(at)}
         self._answers |= {one.at for one in made if one.kind in ("response", "only_a", "only_b")}
         return made
 
@@ -372,7 +372,7 @@ class _Comparison:
     def _agent(self, at: str) -> str:
         """The agent that an effect belongs to; the run's own has none above."""
         sides = (self.a.starts, self.b.starts)
-        for above in _above(at):
+        for above in reversed(ancestors(at)):
             if any(starts.get(above, {}).get("event") == "agent.start" for starts in sides):
                 return above
         return ""
@@ -420,12 +420,6 @@ def _key(at: str, seen: Mapping[str, int], kinds: Mapping[str, str], keys: dict[
         keys[one] = (*keys[above], place)
         at = one
     return keys[at]
-
-
-def _above(at: str) -> Iterator[str]:
-    """The addresses above, nearest first."""
-    while at := at.rpartition("/")[0]:
-        yield at
 
 
 def _name(start: JsonObject) -> str:

@@ -14,6 +14,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, TypeVar, cast
 
 from agentkit.agent import Agent, program_hash, prompt_messages, without_placeholders
@@ -23,14 +24,13 @@ from agentkit.effects import (
     Compute,
     Decision,
     Effect,
-    Failure,
     Handler,
-    Interrupt,
     ModelCall,
     Outcome,
     Pause,
     ToolInvocation,
     Value,
+    ancestors,
 )
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, ignore
@@ -170,12 +170,12 @@ async def fork(
     changed = plan.changed(agent)
     program = changed.program(settings, limits)
     program.model.check()
-    messages, earlier = plan.input(), recording.input()[1]
+    messages, earlier = plan.input(), plan.earlier
     run, redact = new_run_id(), agent.redact
     recorder, to = open_recorder(
         record,
         run=run,
-        program=program_hash(program, redact),
+        program=lambda: program_hash(program, redact),
         redact=redact,
         capture=agent.capture,
         fork={"run": recording.run, "at": at, "patch": packed(patch.to_json(), redact)},
@@ -212,10 +212,10 @@ class _Plan:
         self.patch = patch
         self.at = at
         self.tools = tools
-        self.calls = SameCalls(recorded)
         self.renewed = {tool.name for tool in patch.tools}
         self.root = f"/{agent.name}"
-        self._messages = list(recorded.trace.input()[0])
+        messages, self.earlier = recorded.trace.input()
+        self._messages = list(messages)
         if at is None and patch == Patch():
             raise ConfigurationError("The fork changes nothing: give at=, patch=, or both.")
         if at is None and (patch.result is not None or patch.messages):
@@ -239,6 +239,11 @@ class _Plan:
         for index, message in patch.messages.items():
             self._replace(index, message)
 
+    @cached_property
+    def calls(self) -> SameCalls:
+        """The recorded calls by what they ask, for those that may not run."""
+        return SameCalls(self.recorded)
+
     def around(self, scope: Scope, performing: Handler, live: LiveHandler) -> Handler:
         """The handlers of one agent of the fork."""
         return scope.observed(scope.recording(_ForkHandler(self, performing, live, scope)))
@@ -261,8 +266,7 @@ class _Plan:
         """The messages that the fork begins with."""
         if self.patch.prompt is None:
             return tuple(self._messages)
-        earlier = self.recorded.trace.input()[1]
-        return (*self._messages[:earlier], *prompt_messages(self.patch.prompt))
+        return (*self._messages[: self.earlier], *prompt_messages(self.patch.prompt))
 
     def holds(self, effect: Effect) -> bool:
         """Whether what was recorded is still the answer to this effect."""
@@ -293,7 +297,7 @@ class _Plan:
         at, kind = event.get("at", ""), event["event"]
         if kind in _DETAILS and self.recorded.start(at) is not None:
             yield at
-        for up in _above(at):
+        for up in ancestors(at):
             start = self.recorded.start(up)
             if start is not None and (start["event"] != "model.start" or kind in _ATTEMPTS):
                 yield up
@@ -378,8 +382,7 @@ class _Plan:
 
     def _input_names(self) -> list[str]:
         trace = self.recorded.trace
-        begun = next(event for event in trace.events if event["event"] == "agent.start")
-        return trace.blob(begun["input"])["messages"]
+        return trace.blob(trace.agent_start["input"])["messages"]
 
     def _origin(self, names: Sequence[str], index: int) -> str | None:
         """The effect that this message came from: of equal ones, the one in its place."""
@@ -397,12 +400,6 @@ class _Plan:
 
 _DETAILS = ("model.chunks", "tool.chunks", "det", "warning", "log")
 _ATTEMPTS = ("http.start", "http.end")
-
-
-def _above(at: str) -> list[str]:
-    """The addresses above one, from the outermost."""
-    parts = at.split("/")
-    return ["/".join(parts[:length]) for length in range(2, len(parts))]
 
 
 _PART = re.compile(r"([mt])([0-9]+)")
@@ -442,11 +439,8 @@ class _ForkHandler:
             if recorded.compare(effect) is not None:
                 recorded.forget(effect.at)
             return await self._do(effect)
-        if isinstance(effect, Compute) and effect.name == "toolsets":
-            # Its answer holds, but not the tools: they have to be there to be called.
-            gathered = await self._live.perform(effect)
-            if isinstance(gathered, (Failure, Interrupt)):
-                return gathered
+        if (failed := await self._live.gather(effect)) is not None:
+            return failed
         if found := recorded.compare(effect, "structural"):
             return stopped(found)
         if self._scope.recorder is not None:

@@ -10,6 +10,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, TypeVar, Unpack
 
 import anyio
@@ -18,7 +19,6 @@ from agentkit.agent import Agent, program_hash
 from agentkit.driver import Driver, Program
 from agentkit.effects import (
     Address,
-    Compute,
     Effect,
     Failure,
     Handler,
@@ -29,6 +29,7 @@ from agentkit.effects import (
     ToolInvocation,
     ToolOutcome,
     Value,
+    ancestors,
 )
 from agentkit.errors import AgentKitError, ConfigurationError, ReplayDivergence
 from agentkit.events import Emit, ignore
@@ -49,7 +50,7 @@ from agentkit.trace.reader import Trace
 from agentkit.trace.recorded import RecordedHandler, stopped
 from agentkit.trace.recording import Recorder
 
-__all__ = ["SameCalls", "check_replayable", "prepared", "replay"]
+__all__ = ["SameCalls", "prepared", "replay"]
 
 OutputT = TypeVar("OutputT")
 _PATIENCE = 5.0
@@ -104,7 +105,7 @@ async def replay(
         program.model.check()
     redact, run = redact or agent.redact, new_run_id()
     recorder, to = open_recorder(
-        record, run=run, program=program_hash(program, redact), redact=redact
+        record, run=run, program=lambda: program_hash(program, redact), redact=redact
     )
     driver, going = prepared(
         recording,
@@ -154,12 +155,13 @@ def prepared(
     recorded = RecordedHandler(recording, redact)
     recorded.check_agent(program.spec.at)
     _check_live_tools(policy, program, recorded)
-    going = _Replay(recorded, policy, careful(emit))
+    listener = careful(emit)
+    going = _Replay(recorded, policy, listener)
     scope = Scope(
         run=recording.run,
         deps=deps,
         limits=program.spec.limits,
-        listener=careful(emit),
+        listener=listener,
         recorder=recorder,
         redact=redact,
         approver=approver,
@@ -215,7 +217,11 @@ class _Replay:
         self.gate = Gate(self._order() if policy.order == "recorded" else ())
         told = emit is not ignore
         self.player = Player(recorded.trace, self._owner, emit) if told else None
-        self.calls = SameCalls(recorded)
+
+    @cached_property
+    def calls(self) -> SameCalls:
+        """The recorded calls by what they ask: only a live model needs them so."""
+        return SameCalls(self.recorded)
 
     def around(self, scope: Scope, performing: Handler, live: LiveHandler) -> Handler:
         """The handlers of one agent: in the order of the recording, told to the listener."""
@@ -343,9 +349,7 @@ def _driven(recorded: RecordedHandler, policy: Policy) -> set[str]:
     """The recorded effects that are not inside one which answers from the recording."""
     driven: set[str] = set()
     for at in recorded.starts:
-        parts = at.split("/")
-        above = ("/".join(parts[:length]) for length in range(2, len(parts)))
-        known = [one for up in above if (one := recorded.start(up)) is not None]
+        known = [one for up in ancestors(at) if (one := recorded.start(up)) is not None]
         if all(_is_live(one, policy) for one in known if one["event"] != "model.start"):
             driven.add(at)
     return driven
@@ -392,7 +396,7 @@ class _ReplayHandler:
         if replay.policy.model == "live" and isinstance(effect, ToolInvocation):
             return replay.calls.answer(effect)
         if found := replay.recorded.compare(effect, replay.policy.strictness):
-            ended = replay.note(explained(found, effect, replay.recorded, self._live.program.tools))
+            ended = self._note(found, effect)
             if replay.live_from_here:
                 return await self._really(effect)
             if ended is not None or replay.recorded.start(effect.at) is None:
@@ -422,9 +426,8 @@ class _ReplayHandler:
             replay.recorded.made(effect)
             await self._ended(effect)
             return await self._given_up(effect, end)
-        if isinstance(effect, Compute) and effect.name == "toolsets" and replay.policy.acts:
-            # Its answer is recorded, but not the tools: those that run have to be there.
-            await self._live.perform(effect)
+        if replay.policy.acts:
+            await self._live.gather(effect)
         if replay.policy.timing and end is not None:
             with replay.gate.asleep():
                 await self._take_time(effect.at, end)
@@ -478,10 +481,7 @@ class _ReplayHandler:
         await self._ended(effect)
         same_question = replay.policy.model == "recorded" and not replay.live_from_here
         if same_question and (found := self._other_result(effect, outcome)):
-            return (
-                replay.note(explained(found, effect, replay.recorded, self._live.program.tools))
-                or outcome
-            )
+            return self._note(found, effect) or outcome
         return outcome
 
     def _other_result(self, effect: Effect, outcome: Outcome) -> ReplayDivergence | None:
@@ -500,13 +500,18 @@ class _ReplayHandler:
         same = all(recorded.asks_again(pending) for pending in pause.pending)
         known = all(recorded.decision(pending.at) for pending in pause.pending)
         if replay.live_from_here or replay.policy.model == "live":
-            return recorded.decisions(pause) if same and known else await self._ask(pause)
+            return (
+                recorded.decisions(pause)
+                if same and known
+                else await self._performing.perform(pause)
+            )
         if same or recorded.never_came_to(pause):
             return recorded.decisions(pause)
-        return replay.note(recorded.unexpected(pause)) or await self._ask(pause)
+        return replay.note(recorded.unexpected(pause)) or await self._performing.perform(pause)
 
-    async def _ask(self, pause: Pause) -> Outcome:
-        return await self._performing.perform(pause)
+    def _note(self, found: ReplayDivergence, effect: Effect) -> Interrupt | None:
+        replay = self._replay
+        return replay.note(explained(found, effect, replay.recorded, self._live.program.tools))
 
 
 def _result(outcome: Outcome) -> Any:

@@ -190,7 +190,7 @@ def value_difference(
 
 
 def _all_found(sides: Mapping[str, tuple[Any, Any]], trace: Trace, namer: Namer) -> Iterator[Found]:
-    other_key = trace.header.get("redaction", {}).get("key_id") != namer.redact.key_id
+    other_key = trace.key_id != namer.redact.key_id
     for name, (expected, actual) in sides.items():
         if other_key:
             expected, actual = without_digests(expected), without_digests(actual)

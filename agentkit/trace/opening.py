@@ -50,7 +50,7 @@ def open_recorder(
     to: TraceTo,
     *,
     run: str,
-    program: str,
+    program: Callable[[], str],
     redact: Redactor,
     stream: bool = False,
     capture: Capture = "full",
@@ -65,7 +65,7 @@ def open_recorder(
     Args:
         to: As `RunOptions.trace`.
         run: The run's id.
-        program: The hash of what decides the agent's behaviour.
+        program: Gives the hash of what decides the agent's behaviour, if a header is written.
         redact: Takes secrets out of everything that is written.
         stream: Whether models send their answers piece by piece.
         capture: How much of the run is written.
@@ -91,7 +91,7 @@ def open_recorder(
         return Recorder(
             sink,
             run=run,
-            program=program,
+            program=program(),
             redact=redact,
             stream=stream,
             capture=capture,

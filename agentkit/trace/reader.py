@@ -98,6 +98,17 @@ class Trace:
         return self.events[0]
 
     @property
+    def agent_start(self) -> JsonObject:
+        """The `agent.start` event of the outermost agent; empty if the trace ends before it."""
+        starts = (event for event in self.events if event["event"] == "agent.start")
+        return next(starts, None) or {}
+
+    @property
+    def key_id(self) -> str | None:
+        """The name of the key under which placeholders stand for secrets."""
+        return self.header.get("redaction", {}).get("key_id")
+
+    @property
     def run(self) -> str:
         """The run's id, 32 hex digits."""
         return self.header["run"]
@@ -130,21 +141,17 @@ class Trace:
 
     def input(self) -> tuple[tuple[Message, ...], int]:
         """The messages that the outermost agent began with, and how many of them were history."""
-        for event in self.events:
-            if event["event"] == "agent.start":
-                data = self.blob(event.get("input", ""))
-                return self.messages(data["messages"]), data["earlier"]
-        raise TraceError(
-            f"The trace{self._source.where} ends before its agent has started.",
-            path=self.path and str(self.path),
-        )
+        if not self.agent_start:
+            raise TraceError(
+                f"The trace{self._source.where} ends before its agent has started.",
+                path=self.path and str(self.path),
+            )
+        data = self.blob(self.agent_start.get("input", ""))
+        return self.messages(data["messages"]), data["earlier"]
 
     def asked(self) -> JsonObject:
         """What the run was given instead of its agent's: settings and limits."""
-        for event in self.events:
-            if event["event"] == "agent.start":
-                return unpacked(event.get("asked", {}))
-        return {}
+        return unpacked(self.agent_start.get("asked", {}))
 
     @property
     def pending(self) -> tuple[PendingCall, ...]:

@@ -25,6 +25,7 @@ from agentkit.effects import (
     ToolInvocation,
     ToolOutcome,
     Value,
+    ancestors,
     decided,
 )
 from agentkit.errors import ReplayDivergence, RunCancelled
@@ -61,7 +62,7 @@ class RecordedHandler:
     def __init__(self, trace: Trace, redact: Redactor | None = None) -> None:
         self.trace = trace
         self.redact = redact or Redactor()
-        self.other_key = trace.header.get("redaction", {}).get("key_id") != self.redact.key_id
+        self.other_key = trace.key_id != self.redact.key_id
         self._namer = Namer(self.redact)
         self._starts: dict[str, JsonObject] = {}
         self._ends: dict[str, JsonObject] = {}
@@ -114,7 +115,7 @@ class RecordedHandler:
         Raises:
             ReplayDivergence: It has another name, so all its addresses are others.
         """
-        then = next((one["at"] for one in self.trace.events if one["event"] == "agent.start"), at)
+        then = self.trace.agent_start.get("at", at)
         if then != at:
             raise divergence(
                 "unexpected_call",
@@ -169,10 +170,10 @@ class RecordedHandler:
                     return None
                 return tool_difference(self.trace, start, effect, self._namer, strictness)
             case Compute(name=name, input=value) if start.get("name") == name:
-                given = canonical([name, packed(value, self.redact)])
-                if strictness in ("structural", "outcome") or start["fp"] == digest(given):
+                if strictness in ("structural", "outcome"):
                     return None
-                return self._of_compute(effect, given)
+                given = canonical([name, packed(value, self.redact)])
+                return None if start["fp"] == digest(given) else self._of_compute(effect, given)
             case _:
                 return self.unexpected(effect)
 
@@ -316,9 +317,7 @@ class RecordedHandler:
 
     def _inside(self, at: str) -> bool:
         """Whether a tool did this that was not run again, so that it need not be asked for."""
-        parts = at.split("/")
-        above = ("/".join(parts[:length]) for length in range(2, len(parts)))
-        return any(up in self._answered and _acts(self._starts[up]) for up in above)
+        return any(up in self._answered and _acts(self._starts[up]) for up in ancestors(at))
 
     @property
     def _failed_last(self) -> str | None:
