@@ -162,7 +162,7 @@ def digest(data: bytes) -> str:
     return "b2:" + hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class NamedRequest:
     """The names of what a request holds.
 
@@ -181,7 +181,7 @@ class NamedRequest:
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Chain:
     """The last request of an agent: its messages, their names, and the hash of these so far."""
 
@@ -228,22 +228,21 @@ class Namer:
 
     def request(self, call: ModelCall) -> NamedRequest:
         """Name a request. What it shares with the last one of the same agent is not looked at."""
-        request, agent = call.request, call.at.parent
+        messages, agent = call.request.messages, call.at.parent
         chain = self._chains.get(agent)
-        if chain is None or request.messages[: len(chain.messages)] != chain.messages:
-            chain = _Chain((), [], hashlib.blake2b(digest_size=16))
-        new = request.messages[len(chain.messages) :]
-        names, running = chain.names, chain.running.copy()
+        if chain is None or messages[: len(chain.messages)] != chain.messages:
+            self._chains[agent] = chain = _Chain((), [], hashlib.blake2b(digest_size=16))
+        new = messages[len(chain.messages) :]
+        chain.messages = messages
         for message in new:
             name, _, identity = self._known(message)
-            names.append(name)
-            running.update(identity.encode())
-        self._chains[agent] = _Chain(request.messages, names, running)
-        running = running.copy()
+            chain.names.append(name)
+            chain.running.update(identity.encode())
+        running = chain.running.copy()
         tools, params, rest = self._rest(call)
         running.update(rest)
         return NamedRequest(
-            messages=names,
+            messages=chain.names,
             new=new,
             tools=tools,
             params=params,
@@ -267,7 +266,7 @@ class Namer:
         if self._memo not in memo:
             content, bare = _quick(value, self.redact) or _contents(value, self.redact)
             name = digest(content)
-            memo[self._memo] = (name, content, name if bare is content else digest(bare))
+            memo[self._memo] = (name, content, name if bare == content else digest(bare))
         return memo[self._memo]
 
 
@@ -286,31 +285,34 @@ def _quick(value: Message | ToolDefinition, redact: Redactor) -> tuple[bytes, by
     The fields are in their order already, so that they need not be sorted.
     """
     if isinstance(value, ToolMessage):
-        texts = [value.content, value.call_id, value.name or ""]
-        named = {} if value.name is None else {"name": value.name}
-        bare: JsonObject = {"content": value.content, **named, "role": "tool"}
-        whole = {**bare, "tool_call_id": value.call_id}
+        texts = [value.call_id, value.name or ""]
     elif isinstance(value, AssistantMessage) and _is_simple(value):
-        bare = whole = {"content": value.content, "role": "assistant"}
-        texts = [value.content or ""]
-        if calls := value.tool_calls:
-            texts += [text for one in calls for text in (one.id, one.name, one.arguments)]
-            functions = [{"arguments": one.arguments, "name": one.name} for one in calls]
-            bare = {**bare, "tool_calls": [{"function": f, "type": "function"} for f in functions]}
-            ids = [
-                {"function": function, "id": one.id, "type": "function"}
-                for function, one in zip(functions, calls, strict=True)
-            ]
-            whole = {**whole, "tool_calls": ids}
+        texts = [text for one in value.tool_calls for text in (one.id, one.name, one.arguments)]
     else:
         return None
-    if not all(isinstance(text, str) and redact.passes(text) for text in texts):
+    content = value.content or ""
+    if not isinstance(content, str):
         return None
     try:
-        content = to_json(whole)
-        return content, content if whole is bare else to_json(bare)
-    except ValueError:  # lone surrogates
+        if not (redact.passes(content) and redact.passes("\n".join(texts))):
+            return None
+        if isinstance(value, ToolMessage):
+            name = b"" if value.name is None else b',"name":%b' % to_json(value.name)
+            bare = b'{"content":%b%b,"role":"tool"' % (to_json(value.content), name)
+            return b'%b,"tool_call_id":%b}' % (bare, to_json(value.call_id)), bare + b"}"
+        bare = b'{"content":%b,"role":"assistant"' % to_json(value.content)
+        if not value.tool_calls:
+            return bare + b"}", bare + b"}"
+        named = [
+            (to_json({"arguments": one.arguments, "name": one.name}), to_json(one.id))
+            for one in value.tool_calls
+        ]
+    except (TypeError, ValueError):  # no texts, or lone surrogates
         return None
+    whole = [b'{"function":%b,"id":%b,"type":"function"}' % one for one in named]
+    calls = [b'{"function":%b,"type":"function"}' % function for function, _ in named]
+    form = b'%b,"tool_calls":[%b]}'
+    return form % (bare, b",".join(whole)), form % (bare, b",".join(calls))
 
 
 def _is_simple(message: AssistantMessage) -> bool:

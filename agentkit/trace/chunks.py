@@ -7,6 +7,7 @@ that may be the beginning of a secret waits for the piece that ends it.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -19,9 +20,9 @@ from agentkit.trace.blobs import packed, whole_text
 __all__ = ["Chunks", "Delta", "model_of"]
 
 Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta | Restarted
-_Piece: TypeAlias = tuple[int, str, str, Delta]
-"""Microseconds since the delta before; which text it goes on with, and how; the delta."""
-_PIECES, _MICROSECONDS = 25, 50_000
+_Piece: TypeAlias = tuple[str, str]
+"""Which text a delta goes on with, and how."""
+_PIECES, _NANOSECONDS = 25, 50_000_000
 
 
 class Chunks:
@@ -36,46 +37,47 @@ class Chunks:
         self.first: int | None = None
         self._redact = redact
         self._last = clock() // 1000
-        self._kept: list[_Piece] = []
-        self._since = 0
+        self._kept: list[tuple[int, Delta]] = []
+        self._due: float = 0  # 0: with the delta that comes first the time begins
         self._enough = _PIECES
 
     def take(self, delta: Delta) -> list[list[Any]]:
         """Take one delta; returns what is to be written now."""
-        now = self._clock() // 1000
-        after, self._last = now - self._last, now
-        if self.first is None:
-            self.first = after
+        now = self._clock()
         kept = self._kept
-        if not kept:
-            self._since = now
-        kept.append((after, *_told(delta), delta))
-        count = len(kept)
-        if count < self._enough and (count > _PIECES or now - self._since < _MICROSECONDS):
+        kept.append((now, delta))
+        if now < self._due and len(kept) < self._enough:
             return []
-        whole = self._whole()
-        # What waits for the end of a long word is not looked at again with each letter.
-        self._enough = _PIECES if whole else 2 * len(kept)
-        self._since = now
-        return self._written(whole)
+        if len(kept) == 1:
+            self._due = now + _NANOSECONDS
+            if self.first is None:
+                self.first = now // 1000 - self._last
+            return []
+        pieces = [_told(delta) for _, delta in kept]
+        whole = self._whole(pieces)
+        if whole:
+            self._enough, self._due = _PIECES, now + _NANOSECONDS if pieces[whole:] else 0
+        else:  # what waits for the end of a long word is not looked at again with each letter
+            self._enough, self._due = 2 * len(kept), math.inf
+        return self._written(pieces[:whole])
 
     def rest(self) -> list[list[Any]]:
         """What is to be written at the end."""
-        return self._written(len(self._kept))
+        return self._written([_told(delta) for _, delta in self._kept])
 
-    def _whole(self) -> int:
-        """How many of the kept pieces end where no secret can be going on."""
-        count, texts = len(self._kept), {of for _, of, _, _ in self._kept}
+    def _whole(self, pieces: list[_Piece]) -> int:
+        """How many of the pieces end where no secret can be going on."""
+        count, texts = len(pieces), {of for of, _ in pieces}
         while count:
-            cut = min(self._cut(of, count) for of in texts)
+            cut = min(self._cut(pieces, of, count) for of in texts)
             if cut == count:
                 break
             count = cut
         return count
 
-    def _cut(self, of: str, count: int) -> int:
+    def _cut(self, pieces: list[_Piece], of: str, count: int) -> int:
         """The piece, of the first `count`, in which what may be a secret of this text begins."""
-        texts = [text if other == of else "" for _, other, text, _ in self._kept]
+        texts = [text if other == of else "" for other, text in pieces]
         text = "".join(texts[:count])
         follows = next((one for one in texts[count:] if one), "")
         begins = self._redact.open_end(text + follows[:1])
@@ -84,21 +86,29 @@ class Chunks:
         ends = itertools.accumulate(map(len, texts))
         return next(number for number, end in enumerate(ends) if end > begins)
 
-    def _written(self, count: int) -> list[list[Any]]:
-        pieces, self._kept = self._kept[:count], self._kept[count:]
-        texts: dict[str, list[str]] = {}
-        for _, of, text, _ in pieces:
+    def _written(self, pieces: list[_Piece]) -> list[list[Any]]:
+        """The first of what is kept, of which these are the texts, as it stands in a line."""
+        kept, self._kept = self._kept[: len(pieces)], self._kept[len(pieces) :]
+        texts: dict[str, list[Any]] = {}
+        for of, text in pieces:
             texts.setdefault(of, []).append(text)
         for of, parts in texts.items():
             text = "".join(parts)
             if (hidden := self._redact(text)) != text:
                 # A secret may be spread over pieces: the first gets the text, the others none.
-                texts[of] = [hidden, *[""] * (len(parts) - 1)]
+                texts[of] = [whole_text(hidden), *[""] * (len(parts) - 1)]
+            elif not text.isascii():
+                texts[of] = [whole_text(part) for part in parts]
         rest = {of: iter(parts) for of, parts in texts.items()}
-        return [
-            [after, _item(delta, whole_text(next(rest[of])), self._redact)]
-            for after, of, _, delta in pieces
-        ]
+        written: list[list[Any]] = []
+        last = self._last
+        for (nanoseconds, delta), (of, _) in zip(kept, pieces, strict=True):
+            text, now = next(rest[of]), nanoseconds // 1000
+            item = text if isinstance(delta, TextDelta) else _item(delta, text, self._redact)
+            written.append([now - last, item])
+            last = now
+        self._last = last
+        return written
 
 
 def model_of(delta: Delta) -> Address:
@@ -119,8 +129,6 @@ def _told(delta: Delta) -> tuple[str, str]:
 
 def _item(delta: Delta, text: Any, redact: Redactor) -> Any:
     """What stands for a delta in a line; `text` is redacted."""
-    if isinstance(delta, TextDelta):
-        return text
     if isinstance(delta, ReasoningDelta):
         return {"reasoning": text}
     if isinstance(delta, ToolCallDelta):

@@ -43,10 +43,6 @@ from agentkit.events import (
     Event,
     HttpFinished,
     HttpStarted,
-    ReasoningDelta,
-    Restarted,
-    TextDelta,
-    ToolCallDelta,
     ToolProgress,
     Warned,
 )
@@ -54,7 +50,7 @@ from agentkit.messages import JsonObject, Message, ModelResponse, Usage
 from agentkit.redaction import Redactor
 from agentkit.trace.blobs import Namer, canonical, digest, hidden_settings, packed
 from agentkit.trace.capture import Capture
-from agentkit.trace.chunks import Chunks, model_of
+from agentkit.trace.chunks import Chunks, Delta, model_of
 from agentkit.trace.reader import Trace
 from agentkit.trace.sinks import Sink
 from agentkit.trace.teeing import inside
@@ -180,14 +176,9 @@ class Recorder:
         """An agent begins with these messages, of which the first `earlier` are history."""
         self._depth += 1
         names = [self._message(message) for message in messages]
-        data = {"messages": names, "earlier": earlier}
-        self._writer.write(
-            "agent.start",
-            at=at,
-            agent=agent,
-            input=self._blob("input", data),
-            **({"asked": self._asked(asked)} if asked else {}),
-        )
+        fields: JsonObject = {"asked": self._asked(asked)} if asked else {}
+        named = self._blob("input", {"messages": names, "earlier": earlier})
+        self._writer.write("agent.start", at=at, agent=agent, input=named, **fields)
 
     def agent_end(
         self, at: Address, status: str, output: Any, usage: Usage, error: Failure | None
@@ -215,16 +206,10 @@ class Recorder:
             case ModelCall():
                 self._model_start(effect)
             case ToolInvocation(at=at, call=call):
-                arguments = packed(call.arguments, self.redact)
-                self._writer.write(
-                    "tool.start",
-                    at=at,
-                    tool=packed(call.name, self.redact),
-                    call=packed(call.id, self.redact),
-                    arguments=arguments,
-                    effect=effect.effect,
-                    fp=_fingerprint(call.name, arguments),
-                )
+                told = {"tool": call.name, "call": call.id, "arguments": call.arguments}
+                told = self._texts(told, own=True)
+                fp = _fingerprint(call.name, told["arguments"])
+                self._writer.write("tool.start", at=at, **told, effect=effect.effect, fp=fp)
             case Compute(at=at, name=name, input=value):
                 data = packed(value, self.redact)
                 self._writer.write(
@@ -249,9 +234,8 @@ class Recorder:
         if self._stream:
             self._streams[call.at] = Chunks(self.redact, self._clock)
         named = self.namer.request(call)
-        for name, message in zip(named.messages[::-1], named.new[::-1], strict=False):
-            if name not in self._written:
-                self._message(message)
+        for message in named.new:
+            self._message(message)
         if named.tools not in self._written:
             self._write_blob("tools", *self.namer.tools_blob(request.tools))
         params = named.params
@@ -305,24 +289,22 @@ class Recorder:
 
     def event(self, event: Event) -> None:
         """Something that happened inside an effect."""
-        if isinstance(event, (TextDelta, ReasoningDelta, ToolCallDelta, Restarted)):
+        if isinstance(event, Delta):
             at = model_of(event)
             if (stream := self._streams.get(at)) is not None and (ready := stream.take(event)):
                 self._writer.write("model.chunks", at=at, d=ready)
             return
         match event:
             case HttpStarted(at=at, attempt=attempt, host=host):
-                self._writer.write("http.start", at=at, attempt=attempt, host=host)
+                # The model call has begun: that its first attempt has, too, can be said later.
+                first = not attempt
+                self._writer.write("http.start", held=first, at=at, attempt=attempt, host=host)
             case HttpFinished():
-                told = {
-                    "status": event.status,
-                    "retry_after": event.retry_after,
-                    "delay": None if event.delay is None else round(event.delay * 1e6),
-                    "request_id": event.request_id,
-                    "error": event.error,
-                }
-                fields = packed(_given(told), self.redact, own=True)
-                self._writer.write("http.end", at=event.at, **fields)
+                delay = None if event.delay is None else round(event.delay * 1e6)
+                told = {"status": event.status, "retry_after": event.retry_after, "delay": delay}
+                texts = _given({"request_id": event.request_id, "error": event.error})
+                fields = _given(told) | self._texts(texts, own=True)
+                self._writer.write("http.end", held=delay is None, at=event.at, **fields)
             case ToolProgress(at=at, value=value):
                 self._writer.write("tool.chunks", at=at, d=[packed(value, self.redact)])
             case Warned(at=at, code=code, text=text, data=data):
@@ -376,7 +358,7 @@ class Recorder:
                     "message": self._message(outcome.message),
                     "finish": outcome.finish,
                     "usage": outcome.usage.to_json(),
-                    "response": packed(_given(rest), self.redact),
+                    "response": self._texts(_given(rest)),
                 }
             case Failure():
                 return {"status": "error", "error": self._error(outcome)}
@@ -386,13 +368,14 @@ class Recorder:
     def _tool_end(self, outcome: Outcome | None) -> JsonObject:
         if not isinstance(outcome, ToolOutcome):
             return _unfinished(outcome)
-        fields = {
-            "error": None if outcome.error is None else self._error(outcome.error),
-            "fatal": outcome.fatal or None,
-            "usage": outcome.usage.to_json() or None,
-        }
-        message = self._message(outcome.message)
-        return {"status": outcome.status, "message": message, **_given(fields)}
+        fields: JsonObject = {"status": outcome.status, "message": self._message(outcome.message)}
+        if outcome.error is not None:
+            fields["error"] = self._error(outcome.error)
+        if outcome.fatal:
+            fields["fatal"] = True
+        if usage := outcome.usage.to_json():
+            fields["usage"] = usage
+        return fields
 
     def _compute_end(self, outcome: Outcome | None) -> JsonObject:
         match outcome:
@@ -413,6 +396,15 @@ class Recorder:
             "parts": [self._error(part) for part in failure.parts] or None,
         }
         return packed(_given(told), self.redact, own=True)
+
+    def _texts(self, fields: JsonObject, *, own: bool = False) -> JsonObject:
+        """Fields, packed. Most are texts with nothing to hide, which are looked at together."""
+        try:
+            text = "\n".join(fields.values())
+        except TypeError:  # there are others, too
+            return packed(fields, self.redact, own=own)
+        plain = text.isascii() and self.redact.passes(text)
+        return fields if plain else packed(fields, self.redact, own=own)
 
     def _message(self, message: Message) -> str:
         name, content = self.namer.blob(message)
@@ -436,9 +428,9 @@ class Recorder:
             return
         self._written.add(name)
         if len(content) >= LARGE and (file := self._writer.keep(name[3:], content)) is not None:
-            self._writer.write("blob", h=name, kind=kind, bytes=len(content), file=file)
+            self._writer.write("blob", held=True, h=name, kind=kind, bytes=len(content), file=file)
         else:
-            self._writer.write("blob", h=name, kind=kind, data=content)
+            self._writer.write("blob", held=True, h=name, kind=kind, data=content)
 
 
 class RecordingHandler:

@@ -22,8 +22,8 @@ _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 class Sink(Protocol):
     """Takes finished lines."""
 
-    def emit(self, line: bytes) -> None:
-        """Take one line, newline included."""
+    def emit(self, line: bytes, held: bool) -> None:
+        """Take one line, newline included; one that is `held` may wait for the next."""
         ...
 
     def keep(self, name: str, data: bytes) -> str | None:
@@ -50,7 +50,7 @@ class Sink(Protocol):
 class NoSink:
     """Keeps nothing: for who only listens."""
 
-    def emit(self, line: bytes) -> None:
+    def emit(self, line: bytes, held: bool) -> None:
         """Forget a line."""
 
     def keep(self, name: str, data: bytes) -> str | None:
@@ -69,7 +69,7 @@ class MemorySink(NoSink):
     def __init__(self, lines: list[bytes] | None = None) -> None:
         self.lines: list[bytes] = [] if lines is None else lines
 
-    def emit(self, line: bytes) -> None:
+    def emit(self, line: bytes, held: bool) -> None:
         """Keep one line."""
         self.lines.append(line)
 
@@ -89,6 +89,7 @@ class FileSink:
 
     _closed = False
     _named = False
+    _held = b""
 
     def __init__(self, path: Path, *, resume: bool = False, durable: bool = False) -> None:
         self.path = path
@@ -120,9 +121,12 @@ class FileSink:
             data = path.read_bytes()
             os.ftruncate(self._descriptor, data.rfind(b"\n") + 1)
 
-    def emit(self, line: bytes) -> None:
-        """Append one line in one write."""
-        _write(self._descriptor, line)
+    def emit(self, line: bytes, held: bool) -> None:
+        """Append one line, with those that were held before it, in one write."""
+        self._held += line
+        if not held:
+            line, self._held = self._held, b""
+            _write(self._descriptor, line)
 
     def keep(self, name: str, data: bytes) -> str | None:
         """Write a blob to the folder beside the file, whole, before the line that names it."""

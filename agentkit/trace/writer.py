@@ -1,4 +1,4 @@
-"""Writes a trace: one structlog logger, one line and one write per event.
+"""Writes a trace: one structlog logger, one line per event.
 
 The logger is private and fully specified: it reads nothing that
 `structlog.configure` sets, so an application's own logging neither changes a
@@ -67,10 +67,11 @@ class TraceWriter:
         # is said of a failing sink may come back here, as a line of the application's log.
         self._lock = threading.RLock()
 
-    def write(self, event: str, **fields: Any) -> None:
+    def write(self, event: str, *, held: bool = False, **fields: Any) -> None:
         """Write one event. `fields` are JSON values, redacted by the caller, in their order.
 
-        A blob's `data` is its canonical JSON, as bytes.
+        A blob's `data` is its canonical JSON, as bytes. An event that is `held` is there for
+        the one that follows at once, and is written with it.
         """
         with self._lock:
             if self.closed:
@@ -79,7 +80,7 @@ class TraceWriter:
             if "at" in fields:
                 fields["at"] = str(fields["at"])  # a plain text is rendered three times as fast
             try:
-                line = self._log({"event": event, "seq": self.lines, "t": t, **fields})
+                line = self._log({"event": event, "seq": self.lines, "t": t, **fields}, held)
             except Exception as error:  # whatever it is: a recorder never kills a run
                 self._fail(error)
                 return
@@ -113,7 +114,7 @@ class TraceWriter:
                 self.closed = True
                 self.sink.close()
 
-    def _logger(self, sink: Sink) -> Callable[[JsonObject], bytes | None]:
+    def _logger(self, sink: Sink) -> Callable[[JsonObject, bool], bytes | None]:
         return _logger_type()(sink, self._processors, {}).log
 
     def _fail(self, error: Exception) -> None:
@@ -140,14 +141,15 @@ def _logger_type() -> Callable[..., Any]:
     import structlog
 
     class Logger(structlog.BoundLoggerBase):
-        def log(self, event: JsonObject) -> bytes | None:
-            # As `_proxy_to_logger` does. The event's name is among its fields, because a line
-            # begins with it.
+        def log(self, event: JsonObject, held: bool) -> bytes | None:
+            # As `_proxy_to_logger` does, but for the context: nothing is ever bound here.
+            line: Any = event
             try:
-                (line,), _ = self._process_event("emit", None, event)
+                for processor in self._processors:
+                    line = processor(self._logger, "emit", line)
             except structlog.DropEvent:
                 return None
-            self._logger.emit(line)
+            self._logger.emit(line, held)
             return line
 
     return Logger

@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import pytest
 from agentkit import Agent, ChatModel, Limits, tool
 from agentkit.testing import ChatServer, reply
 
-STEPS, ROUNDS = 20, 25
+STEPS, ROUNDS = 20, 40
 TEXT = "All work and no play makes Jack a dull boy. " * 4
 
 
@@ -47,7 +47,7 @@ def serve() -> None:
 
 
 @contextmanager
-def server() -> Iterator[str]:
+def server() -> Generator[str]:
     """The URL of a server in another process."""
     command = [sys.executable, __file__]
     pipe = subprocess.PIPE
