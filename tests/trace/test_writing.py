@@ -15,10 +15,19 @@ import anyio
 import pytest
 import structlog
 
-from agentkit import Agent, AssistantMessage, ImagePart, Limits, Trace, UserMessage, tool
+from agentkit import (
+    Agent,
+    AssistantMessage,
+    ChatModel,
+    ImagePart,
+    Limits,
+    Trace,
+    UserMessage,
+    tool,
+)
 from agentkit.errors import ConfigurationError, TraceError, result_of
 from agentkit.replay import replay
-from agentkit.testing import ScriptedModel
+from agentkit.testing import ChatServer, ScriptedModel, reply
 from agentkit.trace import sinks
 
 pytestmark = pytest.mark.anyio
@@ -46,6 +55,33 @@ def agent(**options: Any) -> Agent[str]:
 def lines(path: Path) -> list[dict[str, Any]]:
     """The events of a trace file."""
     return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+# What is in the file, and when
+
+
+async def test_what_is_in_flight_stands_in_the_file(tmp_path: Path) -> None:
+    """When a call is sent or a tool runs, its beginning is written, and all that ended before."""
+    path = tmp_path / "run.jsonl"
+    seen: list[list[str]] = []
+
+    def look(*_: Any) -> Any:
+        seen.append([line["event"] for line in lines(path) if line["event"] != "blob"])
+        return reply("Done.") if len(seen) == 3 else reply(calls=[("peek", {})])
+
+    @tool
+    def peek() -> str:
+        """Look at the file."""
+        look()
+        return "seen"
+
+    with ChatServer(look) as server:
+        model = ChatModel("any", base_url=server.base_url, api_key="k")
+        async with model:
+            await Agent(model, tools=[peek]).run("go", trace=path)
+    begun = ["trace.open", "agent.start", "model.start"]
+    called = [*begun, "http.start", "http.end", "model.end", "tool.start"]
+    assert seen == [begun, called, [*called, "tool.end", "model.start"]]
 
 
 # How much
