@@ -11,7 +11,7 @@ hooks need of it is imported by the first marked test. `-p no:agentkit` turns it
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,20 +41,25 @@ class _Test:
 
     Attributes:
         cassette: Its recordings.
+        paths: Their files.
         advice: How they are recorded.
         refused: The connections that were not made.
         written: The recordings that it has made.
     """
 
     cassette: Cassette
+    paths: Sequence[Path]
     advice: str
     refused: Sequence[NetworkBlocked] = ()
     written: Sequence[Path] = ()
 
     def told(self, error: Exception) -> str:
-        """An error as the report has it."""
+        """An error as the report has it, and what to do where a recording does not fit."""
+        from agentkit.errors import ReplayDivergence  # loaded by now
+
         text = f"{type(error).__name__}: {error}"
-        return text if self.advice in text else f"{text}\n{self.advice}"
+        told = self.advice in text or not isinstance(error, ReplayDivergence)
+        return text if told else f"{text}\n{self.advice}"
 
     def cause(self) -> str | None:
         """Why the test fails, if that is its recordings or the blocked network."""
@@ -64,6 +69,11 @@ class _Test:
 
 
 _TEST = pytest.StashKey[_Test]()
+_PASSED = pytest.StashKey[dict[Path, str]]()
+"""Each recording that a test of this session has passed with, and the first such test.
+
+A worker of xdist knows its own tests only: of two on different workers the last one's stays.
+"""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -79,6 +89,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell pytest of the marker."""
+    config.stash[_PASSED] = {}
     config.addinivalue_line("markers", _MARKER)
 
 
@@ -100,17 +111,18 @@ def _agentkit_replay(  # pyright: ignore[reportUnusedFunction]  # pytest finds i
     from agentkit.replay.cassette import Cassette
     from agentkit.testing.network import network_blocked
 
-    advice = f"To record it: pytest --agentkit-record=all {shlex.quote(item.nodeid)}"
     paths, live, network = _arguments(item, marker)
+    others = _others(item, paths)
+    advice = _advice(item, others)
     cassette, wrong = None, ""
     try:
         record: Any = item.config.getoption("agentkit_record")
-        cassette = Cassette(paths, record, advice=advice, live_tools=live)
+        cassette = Cassette(paths, record, advice=advice, live_tools=live, kept=others)
     except TraceError as error:
         wrong = error.message
     if cassette is None:  # not in the handler: the report would tell of both exceptions
         pytest.fail(wrong, pytrace=False)
-    test = item.stash[_TEST] = _Test(cassette, advice)
+    test = item.stash[_TEST] = _Test(cassette, paths, advice)
     with ExitStack() as stack:
         stack.enter_context(intercepted_by(cassette.intercept))
         if not (network or cassette.records):
@@ -134,6 +146,31 @@ def _arguments(item: pytest.Item, marker: pytest.Mark) -> tuple[list[Path], list
     return paths, [str(name) for name in cast("list[Any]", live)], network
 
 
+def _others(item: pytest.Item, paths: Sequence[Path]) -> dict[Path, str]:
+    """Which of these recordings another test has passed with, and which test that is."""
+    passed, own = item.config.stash[_PASSED], _name(item)
+    known = ((path, passed.get(path.resolve(), own)) for path in paths)
+    return {path: other for path, other in known if other != own}
+
+
+def _advice(item: pytest.Item, others: Mapping[Path, str]) -> str:
+    """How a test is recorded, and what to do first where that would break another."""
+    lines = [
+        f"{str(path)!r} is also the recording of {other}, which has passed. Where the runs are to "
+        "differ, name another file for each test, and for each case: "
+        'pytest.param(…, marks=pytest.mark.agentkit_replay("…")).'
+        for path, other in others.items()
+    ]
+    command = f"To record it: pytest --agentkit-record=all {shlex.quote(_name(item))}"
+    return "\n".join([*lines, command])
+
+
+def _name(item: pytest.Item) -> str:
+    """What pytest is given to run this test, from where it was called: not from its rootdir."""
+    _, colons, inside = item.nodeid.partition("::")
+    return f"{_relative(item, item.path).as_posix()}{colons}{inside}"
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail a test that passed though its recordings do not fit, and write what it recorded."""
@@ -151,6 +188,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         wrong = test.told(error)
     if wrong is not None:
         pytest.fail(wrong, pytrace=False)
+    for path in test.paths:
+        item.config.stash[_PASSED].setdefault(path.resolve(), _name(item))
     return result
 
 
@@ -161,7 +200,7 @@ def pytest_runtest_makereport(
     """Show first what a replay found: what the test says may be far from it."""
     test = item.stash.get(_TEST, None)
     if test is not None and call.excinfo is not None:
-        _shorten(item, call.excinfo)
+        _shorten(item, call.excinfo, test.cassette.problem())
     report = yield
     if test is None or call.when != "call":
         return report
@@ -172,16 +211,19 @@ def pytest_runtest_makereport(
         kept = "A test that fails records nothing: its recordings are as they were."
         report.sections.append(("agentkit", kept))
     # On the report, because xdist's workers send those to the process that prints.
-    report.__dict__["agentkit_recorded"] = [_relative(item, path) for path in test.written]
+    report.__dict__["agentkit_recorded"] = [str(_relative(item, path)) for path in test.written]
     return report
 
 
-def _shorten(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-    """Leave out how agentkit came to find a divergence: the line that began the run says more."""
+def _shorten(
+    item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], problem: Exception | None
+) -> None:
+    """Leave out how agentkit came to find a problem: the line that began the run says more."""
     from agentkit.errors import ReplayDivergence  # loaded by now
 
-    entry = excinfo.tb
-    if not isinstance(excinfo.value, ReplayDivergence) or item.config.getoption("fulltrace"):
+    entry, error = excinfo.tb, excinfo.value
+    found = error is problem or isinstance(error, ReplayDivergence)
+    if not found or item.config.getoption("fulltrace"):
         return
     while (after := entry.tb_next) is not None:
         if after.tb_frame.f_globals.get("__package__") == "agentkit":
@@ -190,10 +232,10 @@ def _shorten(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException]) ->
         entry = after
 
 
-def _relative(item: pytest.Item, path: Path) -> str:
+def _relative(item: pytest.Item, path: Path) -> Path:
     """The path as seen from where pytest was called."""
     here = item.config.invocation_params.dir
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 class _Explained:

@@ -128,6 +128,9 @@ class AgentKitError(Exception):
         return {name: value for name in self.fields if (value := getattr(self, name)) is not None}
 
 
+AgentKitError.known[AgentKitError.__name__] = AgentKitError  # a class is no subclass of its own
+
+
 class ConfigurationError(AgentKitError):
     """The caller asked for something that cannot be; said before any I/O."""
 
@@ -327,7 +330,7 @@ def error_from_data(type_name: str, message: str, data: Mapping[str, Any]) -> Ag
     Unknown fields (of a newer version) are dropped; nothing is imported by name.
     """
     cls = AgentKitError.known.get(type_name)
-    if cls is None:
+    if cls is None or cls is ToolsFailed:  # a group is rebuilt from its parts
         return RecordedError(f"{type_name}: {message}", type=type_name)
     return cls(message, **{name: data[name] for name in cls.fields if name in data})
 

@@ -59,7 +59,13 @@ _FLAGS = tuple((mark, _FLAG[kind]) for mark, kind in _MARKS.items())
 _JOINED_FLAGS = _FLAG["api_key"] | _FLAG["github_token"] | _FLAG["slack_token"]
 _SHORTEST = 15
 """Characters of the shortest secret that the patterns know, but for those with an `@` after."""
-_BINARY = re.compile(r"(?:data:[\w.+-]+/[\w.+-]+;base64,)?[A-Za-z0-9+/=\r\n]+")
+_BINARY = re.compile(
+    # One run, or the lines that encoders make (RFC 1421, RFC 2045) and a last one, which might
+    # be a key after many lines of something else. Possessive: it is looked at once.
+    r"(?:data:[\w.+-]+/[\w.+-]+;base64,)?"
+    r"(?:(?:[A-Za-z0-9+/]{64}\r?\n)++|(?:[A-Za-z0-9+/]{76}\r?\n)++)?+"
+    rf"(?!{PATTERNS['aws_key']}|{PATTERNS['api_key']})[A-Za-z0-9+/=]*+(?:\r?\n)?"
+)
 _ASCII = "".join(map(chr, range(128)))
 _LONG = 4096
 """Characters of base64 from which on text is taken for binary data, which holds no key."""

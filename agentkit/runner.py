@@ -60,6 +60,7 @@ __all__ = [
     "ResumingHandler",
     "Scope",
     "careful",
+    "decide",
     "new_run_id",
     "recording",
     "resuming",
@@ -413,6 +414,23 @@ def without_secrets(effect: Effect) -> Interrupt | None:
     return Interrupt(status="error", error=Failure.of(ConfigurationError(text)))
 
 
+async def decide(
+    pause: Pause, known: Mapping[Address, Decision | None], asking: Handler
+) -> Outcome:
+    """The decisions about all calls of a pause: those that are known, and for the rest `asking`."""
+    open_ = tuple(one for one in pause.pending if known[one.at] is None)
+    if not open_:
+        return decided(list(known.values()))
+    outcome = await asking.perform(replace(pause, pending=open_))
+    if isinstance(outcome, Suspended):
+        outcome = outcome.made or (None,) * len(open_)
+    elif not isinstance(outcome, tuple):
+        return outcome
+    made = cast("tuple[Decision | None, ...]", outcome)
+    new = {one.at: decision for one, decision in zip(open_, made, strict=True)}
+    return decided([*{**known, **new}.values()])
+
+
 class ResumingHandler:
     """Answers from the recording of an interrupted run, and live from where that ends.
 
@@ -462,16 +480,7 @@ class ResumingHandler:
     async def _decide(self, pause: Pause) -> Outcome:
         """Ask about what was not decided yet."""
         known = {one.at: self._recorded.decision(one.at) for one in pause.pending}
-        open_ = tuple(one for one in pause.pending if known[one.at] is None)
-        if open_:
-            outcome = await self._live.perform(replace(pause, pending=open_))
-            if isinstance(outcome, Suspended):
-                outcome = outcome.made or (None,) * len(open_)
-            elif not isinstance(outcome, tuple):
-                return outcome
-            made = cast("tuple[Decision | None, ...]", outcome)
-            known |= {one.at: decision for one, decision in zip(open_, made, strict=True)}
-        return decided(list(known.values()))
+        return await decide(pause, known, self._live)
 
     async def _asked(self, effect: ToolInvocation) -> Outcome:
         """A call with an effect on the world may have had it: somebody has to look."""

@@ -22,10 +22,26 @@ def _checked(allowed: str, check: Callable[[Any], bool], default: Any = None) ->
 
 
 def _check(settings: Any) -> None:
+    """Check what was given, and copy what whoever gave it could still change."""
     for one in fields(settings):
         value, allowed = getattr(settings, one.name), one.metadata["allowed"]
-        if value is not None and not one.metadata["check"](value):
+        if value is None:
+            continue
+        if not one.metadata["check"](value):
             raise _invalid(settings, one.name, allowed, expected=f"None or {allowed}")
+        if isinstance(value, (Mapping, list)):
+            object.__setattr__(settings, one.name, _copied(value))
+
+
+def _copied(value: Any) -> Any:
+    """A JSON value with mappings and lists of its own."""
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {name: _copied(item) for name, item in items}
+    if isinstance(value, (list, tuple)):
+        copies = map(_copied, cast("Sequence[Any]", value))
+        return [*copies] if isinstance(value, list) else (*copies,)
+    return value
 
 
 def _invalid(settings: Any, name: str, allowed: str, *, expected: str = "") -> InvalidSetting:

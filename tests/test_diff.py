@@ -16,7 +16,7 @@ from agentkit import Agent, ChatSettings, Decision, Handoff, Limits, RunContext,
 from agentkit import tool as as_tool
 from agentkit.errors import AgentKitError, TraceCorrupt, TraceError, TraceUnsupported
 from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse, ToolCall, Usage
-from agentkit.replay import Difference, TraceDiff, diff
+from agentkit.replay import Difference, Patch, TraceDiff, diff, fork
 from agentkit.testing import FunctionModel, ScriptedModel
 
 ASK = [("get_weather", {"city": "Paris"}), ("get_weather", {"city": "Rome"})]
@@ -339,6 +339,40 @@ def test_cause_inside_a_sub_agent() -> None:
         ("/agent/m0/t0", "result"),
         ("/agent/m1", "messages"),
     ]
+
+
+def test_a_given_result_is_the_cause_of_what_its_tool_did_not_do() -> None:
+    """In a fork whose patch answers a call, no agent works in the call."""
+    inner = Agent(ScriptedModel(["gold", "gold"]), name="research")
+
+    async def look(context: RunContext[None]) -> str:
+        return (await context.run(inner, "Look.")).output
+
+    agent = Agent(ScriptedModel([[("look", {})], "Done.", "Done."]), tools=[look])
+    trace = agent.run_sync("go").trace
+    assert trace is not None
+    forked = anyio.run(
+        lambda: fork(trace, agent, at="/agent/m0/t0", patch=Patch(result="coal"))
+    ).trace
+    assert forked is not None
+    found = diff(trace, forked)
+    assert causes(found) == [("/agent/m0/t0", "result", "/message/content")]
+    assert following(found)[0] == ("/agent/m0/t0/research", "only_a")
+
+
+def test_times_that_were_not_recorded_are_no_difference() -> None:
+    """Of values that only one trace has nothing is known."""
+
+    def look(context: RunContext[None]) -> str:
+        return f"{context.now()}"
+
+    def seen(capture: Any) -> Trace:
+        model = ScriptedModel([[("look", {})], "Done."])
+        trace = Agent(model, tools=[look]).run_sync("go", capture=capture).trace
+        assert trace is not None
+        return trace
+
+    assert "det" not in {one.kind for one in diff(seen("metadata"), seen("full")).differences}
 
 
 def test_times_and_random_numbers_count_only_where_results_differ() -> None:

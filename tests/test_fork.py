@@ -218,6 +218,40 @@ async def test_a_decision_is_patched() -> None:
     assert ran == ["buy"]
 
 
+async def test_a_decision_is_patched_while_another_call_waits() -> None:
+    """What the patch decides is decided, whether somebody is asked about the rest or not."""
+    files = {"a", "b"}
+
+    @tool(approval=True)
+    async def delete(name: str) -> str:
+        """Delete it."""
+        files.discard(name)
+        return "gone"
+
+    calls = [("delete", {"name": "a"}), ("delete", {"name": "b"})]
+    made = Agent(ScriptedModel([calls, "done"]), tools=[delete])
+    paused = await made.run("go")
+    assert paused.trace is not None
+    patch: dict[str, Any] = {"at": "/agent/m0/t0", "patch": Patch(result=Decision.deny("no"))}
+    waiting = await fork(paused.trace, made, **patch)
+    assert [pending.at for pending in waiting.pending] == ["/agent/m0/t1"]
+    assert waiting.trace is not None
+    answers = [line for line in waiting.trace.events if line["event"] == "gate.answer"]
+    assert [(line["at"], line["decision"]) for line in answers] == [("/agent/m0/t0", "deny")]
+    done = await fork(paused.trace, made, **patch, approver=lambda _: True)
+    assert done.output == "done"
+    assert files == {"a"}
+
+
+async def test_instructions_are_given_to_an_agent_that_had_none() -> None:
+    """They hold from the address on, and the answers before it stay."""
+    trace = await recorded()
+    patch = Patch(instructions="Be brief.")
+    result = await fork(trace, agent(), at="/agent/m1", patch=patch)
+    assert result.output == "Heard: Paris is sunny, Rome is sunny, Rome is booked. "
+    assert [request.messages[0].text for request in asked] == ["Be brief.", "Be brief."]
+
+
 async def test_mistakes_are_said_before_anything_runs() -> None:
     """Addresses, patches and tools that do not fit."""
     trace = await recorded()
@@ -228,6 +262,10 @@ async def test_mistakes_are_said_before_anything_runs() -> None:
         ({"at": "/agent/m0", "patch": Patch(result={"role": "user", "content": "x"})}, "model"),
         ({"at": "/agent/m0/t0", "patch": Patch(messages={0: "x"})}, "address of a model call"),
         ({"patch": Patch(tools=[tool(answer_nothing)])}, "a tool 'answer_nothing', which"),
+        ({"at": 3}, r"fork\(at=3\): expected an address"),
+        ({"patch": {"result": 1}}, r"fork\(patch=\{'result': 1\}\): expected Patch"),
+        ({"at": "/agent/m0", "tools": "dead"}, "fork.tools='dead'.: expected one of 'live'"),
+        ({"at": "/agent/m0/t0", "patch": Patch(result=object())}, "text, a message or JSON"),
     ):
         with pytest.raises(ConfigurationError, match=text):
             await fork(trace, agent(), **options)  # type: ignore[arg-type]

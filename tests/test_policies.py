@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from agentkit import Agent, ChatSettings, Limits, RunContext, Tool, ToolError, Trace, tool
 from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.events import Event, ToolCallFinished, ToolProgress
+from agentkit.messages import ModelRequest
 from agentkit.replay import Policy, replay
 from agentkit.testing import FunctionModel, ScriptedModel
 
@@ -78,7 +79,7 @@ async def test_live_tools_is_an_allow_list() -> None:
     trace = await recorded()
     await replay(trace, agent(), policy="tools_live", live_tools=["book"])
     assert ran == ["book Paris"]
-    with pytest.raises(ConfigurationError, match=r"live_tools names 'buy'.*look, book"):
+    with pytest.raises(ConfigurationError, match=r"live_tools names 'buy'.*'look', 'book'"):
         await replay(trace, agent(), policy="tools_live", live_tools=["buy"])
 
 
@@ -426,3 +427,123 @@ async def test_timing_keeps_the_order_of_bounded_calls() -> None:
     assert trace is not None
     silent = made.with_(model=ScriptedModel([]))
     assert (await replay(trace, silent, timing=20)).output == "done"
+
+
+@pytest.mark.parametrize("bound", [{"limits": Limits(parallel=1)}, {"concurrency": 1}])
+async def test_what_waits_for_its_turn_to_end_holds_no_place(bound: dict[str, Any]) -> None:
+    """Calls that were slow then and are fast now cannot keep the one before them from its end."""
+    slow = {"quick": 0.05, "inner": 0.0}
+
+    async def instructions(_: RunContext) -> str:
+        await anyio.sleep(slow["inner"])
+        return "seen"
+
+    inner = Agent(FunctionModel(lambda _: "hi"), name="inner", instructions=instructions)
+
+    @tool(effect="read")
+    async def ask(context: RunContext) -> str:
+        """Ask another agent."""
+        return (await context.run(inner, "go")).output
+
+    @tool(effect="read")
+    async def quick(number: int) -> str:
+        """Take a moment."""
+        await anyio.sleep(slow["quick"])
+        return f"{number}"
+
+    def answer(request: ModelRequest) -> Any:
+        calls = [("ask", {}), ("quick", {"number": 1}), ("quick", {"number": 2})]
+        return "done" if len(request.messages) > 1 else calls
+
+    made = Agent(FunctionModel(answer), tools=[ask, quick], **bound)
+    trace = (await made.run("go")).trace
+    assert trace is not None
+    slow.update(quick=0, inner=0.05)
+    with anyio.fail_after(10):
+        result = await replay(trace, made, policy="tools_live", compute="live")
+    assert result.output == "done"
+
+
+async def test_model_live_knows_a_call_by_its_arguments_not_by_their_spelling() -> None:
+    """Another model writes the same JSON with other spaces and in another order."""
+
+    def booking(text: str) -> Agent[str]:
+        return Agent(ScriptedModel([[("trip", text)], "done"]), tools=[trip])
+
+    @tool
+    async def trip(city: str, days: int) -> str:
+        """Book a trip."""
+        return f"{days} days of {city}"
+
+    trace = (await booking('{"city":"Rome","days":2}').run("go")).trace
+    assert trace is not None
+    other = booking('{"days": 2, "city": "Rome"}')
+    result = await replay(trace, other, policy="model_live")
+    assert result.messages[2].text == "2 days of Rome"
+
+
+async def test_go_live_runs_a_call_that_model_live_does_not_find() -> None:
+    """From there on everything is done for real; to be warned of it does not run it."""
+    trace = await recorded()
+    ran.clear()
+    other: Any = ([("book", {"city": "Bern"})], "done")
+    result = await replay(trace, agent(*other), policy="model_live", on_divergence="go_live")
+    assert [found.kind for found in result.divergences] == ["unexpected_call"]
+    assert ran == ["book Bern"]
+    with pytest.raises(ReplayDivergence, match="book was not called so"):
+        await replay(trace, agent(*other), policy="model_live", on_divergence="warn")
+
+
+async def test_a_function_that_is_new_runs_where_only_the_outcome_counts() -> None:
+    """Computed instructions of the same text change nothing that is looked at."""
+    trace = (await Agent(ScriptedModel(["hi"]), instructions="Be kind.").run("go")).trace
+    assert trace is not None
+    made = Agent(ScriptedModel([]), instructions=lambda _: "Be kind.")
+    with pytest.raises(ReplayDivergence, match="This function of the agent is new"):
+        await replay(trace, made)
+    assert (await replay(trace, made, strictness="outcome")).output == "hi"
+    warned = await replay(trace, made, on_divergence="warn")
+    assert [found.at for found in warned.divergences] == ["/agent/instructions"]
+
+
+async def test_a_sub_agent_that_differs_inside_a_live_tool_says_so_itself() -> None:
+    """The difference is the sub-agent's, not that its tool came to nothing."""
+
+    def made(told: str) -> Agent[str]:
+        inner = Agent(FunctionModel(lambda _: "hi"), name="inner", instructions=told)
+        sub = inner.as_tool(name="sub")
+        return Agent(ScriptedModel([[("sub", {"prompt": "go"})], "done"]), tools=[sub])
+
+    trace = (await made("Be kind.").run("go")).trace
+    assert trace is not None
+    with pytest.raises(ReplayDivergence) as caught:
+        await replay(trace, made("Be curt."), live_tools=["sub"])
+    assert (caught.value.kind, caught.value.at) == ("request_changed", "/agent/m0/t0/inner/m0")
+
+
+async def test_an_exception_of_a_model_is_recorded_as_one() -> None:
+    """What a tool makes of it can be looked at again, at once."""
+
+    def broken(_: ModelRequest) -> str:
+        raise ValueError("bug")
+
+    inner = Agent(FunctionModel(broken), name="inner")
+
+    @tool(effect="read")
+    async def ask(context: RunContext) -> str:
+        """Ask, and give up."""
+        try:
+            return (await context.run(inner, "go")).output
+        except Exception:
+            return "sorry"
+
+    made = Agent(ScriptedModel([[("ask", {})], "done"]), tools=[ask])
+    trace = (await made.run("go")).trace
+    assert trace is not None
+    at = "/agent/m0/t0/inner/m0"
+    (end,) = (e for e in trace.events if e["event"] == "model.end" and e["at"] == at)
+    assert (end["status"], end["error"]["type"]) == ("error", "ValueError")
+    again = made.with_(model=ScriptedModel([]))
+    with anyio.fail_after(3):
+        result = await replay(trace, again, policy="tools_live")
+    assert result.divergences == ()

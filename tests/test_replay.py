@@ -9,13 +9,15 @@ import anyio
 import pytest
 from pydantic import BaseModel
 
-from agentkit import Agent, Limits, RunContext, Trace, tool
+from agentkit import Agent, Limits, RunContext, Tool, Trace, tool
 from agentkit.errors import (
+    AgentKitError,
     ConfigurationError,
     LimitExceeded,
     ModelUnreachable,
     RecordedError,
     ReplayDivergence,
+    ToolsFailed,
 )
 from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
@@ -132,6 +134,26 @@ async def test_changed_tool_is_a_changed_schema(tmp_path: Path) -> None:
     assert found.pointer == "/tools/0/function/description"
 
 
+@pytest.mark.parametrize("gone", ["first", "middle", "last"])
+async def test_removed_tool_is_the_cause(gone: str, tmp_path: Path) -> None:
+    """The tool that is missing now is named, and not the one that stands in its place."""
+
+    def tools() -> list[Tool[..., Any]]:
+        def look(number: int) -> int:
+            return number
+
+        return [Tool(look, name=name) for name in ("first", "middle", "last")]
+
+    await Agent(ScriptedModel(["done"]), tools=tools()).run("go", trace=tmp_path / "run.jsonl")
+    left = [one for one in tools() if one.name != gone]
+    found = await diverges(tmp_path / "run.jsonl", Agent(ScriptedModel([]), tools=left))
+    index = ["first", "middle", "last"].index(gone)
+    assert (found.kind, found.pointer) == ("tool_schema_changed", f"/tools/{index}")
+    assert found.cause == f"the tool {gone}"
+    function = left[0].function.__code__
+    assert found.source != f"{function.co_filename}:{function.co_firstlineno}"
+
+
 async def test_shorter_replay_names_what_is_missing(tmp_path: Path) -> None:
     """An agent that stops early leaves recorded calls over."""
     await record(tmp_path / "run.jsonl")
@@ -176,6 +198,37 @@ async def test_foreign_errors_become_recorded_errors(tmp_path: Path) -> None:
     with pytest.raises(RecordedError, match="no such user") as caught:
         await replay(tmp_path / "run.jsonl", Agent(ScriptedModel([]), instructions=broken))
     assert caught.value.type == "LookupError"
+
+
+async def test_the_base_of_all_errors_is_raised_again() -> None:
+    """An error that is an `AgentKitError` and nothing more is rebuilt as one."""
+    with pytest.raises(AgentKitError) as recorded:
+        await Agent(ScriptedModel([])).run("go")  # says so of a script that is over
+    assert recorded.value.trace is not None
+    with pytest.raises(AgentKitError) as again:
+        await replay(recorded.value.trace, Agent(ScriptedModel([])))
+    assert type(again.value) is type(recorded.value) is AgentKitError
+    assert str(again.value) == str(recorded.value)
+
+
+async def test_failed_tools_of_an_agent_inside_a_failed_tool() -> None:
+    """A group of errors inside another one ends the replay as it ended the run."""
+
+    @tool(on_error="raise")
+    def fail() -> None:
+        raise ValueError("no")
+
+    inner = Agent(ScriptedModel([[("fail", {})]]), name="inner", tools=[fail])
+
+    @tool(on_error="raise")
+    async def ask(context: RunContext) -> str:
+        return (await context.run(inner, "go")).output
+
+    with pytest.raises(ToolsFailed) as recorded:
+        await Agent(ScriptedModel([[("ask", {})]]), tools=[ask]).run("go")
+    assert recorded.value.trace is not None
+    with pytest.raises(ToolsFailed, match="1 tool failed"):
+        await replay(recorded.value.trace, Agent(ScriptedModel([]), tools=[ask]))
 
 
 async def test_computed_instructions_are_recorded(tmp_path: Path) -> None:

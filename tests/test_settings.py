@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -138,3 +141,30 @@ def test_limits() -> None:
     with pytest.raises(InvalidSetting, match="steps"):
         Limits(steps=0)
     assert Limits(tool_calls=0).tool_calls == 0
+
+
+@pytest.mark.parametrize("name", ["extra_body", "provider", "metadata"])
+def test_what_is_given_may_change_afterwards(name: str) -> None:
+    """Settings are what they were when they were made, whatever becomes of the values given."""
+    given: Any = {"order": [{"name": "a"}], "pair": ({"n": 1},)}
+    before = copy.deepcopy(given)
+    settings = ChatSettings(**{name: given}, stop=(stop := ["END"]))
+    assert settings.to_params() == {name: before, "stop": ["END"]}
+    same = ChatSettings(**{name: given}, stop=["END"])
+    assert (settings, repr(settings)) == (same, repr(same))
+    stop.append("STOP")
+    given["order"][0]["name"] = "b"
+    given["pair"][0]["n"] = 2
+    given["more"] = 1
+    assert settings.to_params() == {name: before, "stop": ["END"]}
+    assert settings != ChatSettings(**{name: given}, stop=stop)
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_a_view_of_a_mapping_is_copied_too() -> None:
+    """What stands behind it may change as well."""
+    labels = {"team": "a"}
+    settings = ChatSettings(metadata=MappingProxyType(labels))
+    labels["team"] = "b"
+    assert settings == ChatSettings(metadata={"team": "a"})
+    assert settings.to_params() == {"metadata": {"team": "a"}}

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,87 @@ def test_a_changed_byte_is_located(recorded: bytes, data: st.DataObject) -> None
     assert named == number
 
 
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("agent.start", "input"),
+        ("model.start", "seq"),
+        ("model.end", "t"),
+        ("model.end", "message"),
+        ("model.end", "finish"),
+        ("model.end", "usage"),
+        ("tool.end", "seq"),
+        ("tool.end", "message"),
+        ("agent.end", "usage"),
+        ("trace.close", "seq"),
+    ],
+)
+async def test_a_field_that_is_needed(recorded: bytes, name: str, field: str) -> None:
+    """Without it nothing is replayed or gone on with, and the event and the field are named."""
+    trace = edited(recorded, name, lambda event: event.pop(field))
+    for work in (replay(trace, agent()), agent().resume(trace)):
+        with pytest.raises(TraceCorrupt, match=rf"\({name}\) is without '{field}'\.$"):
+            await work
+
+
+def no_instructions() -> str:
+    """They fail."""
+    raise AgentKitError("used up")
+
+
+@pytest.mark.parametrize(
+    ("name", "instructions"), [("model.end", "Count."), ("compute.end", no_instructions)]
+)
+async def test_an_end_in_an_error_needs_the_error(name: str, instructions: Any) -> None:
+    """And not what an answer has."""
+    failing = Agent(ScriptedModel([]), instructions=instructions)
+    with pytest.raises(AgentKitError, match="used up") as failed:
+        await failing.run("Go")
+    assert failed.value.trace is not None
+    with pytest.raises(AgentKitError, match="used up"):
+        await replay(failed.value.trace, failing)
+    lines = b"".join(failed.value.trace.raw())
+    broken = edited(lines, name, lambda event: event.pop("error"))
+    with pytest.raises(TraceCorrupt, match=rf"\({name}\) is without 'error'"):
+        await replay(broken, failing)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("earlier", None), ("earlier", "1"), ("messages", None), ("messages", 7), ("messages", [[]])],
+)
+async def test_the_input_that_is_needed(recorded: bytes, field: str, value: Any) -> None:
+    """What an agent began with has its shape, or is named."""
+    trace = edited(
+        recorded, "blob", lambda event: event["data"].update({field: value}), kind="input"
+    )
+    for work in (replay(trace, agent()), agent().resume(trace)):
+        with pytest.raises(TraceCorrupt, match=rf"\(agent.start\) is without 'input\.{field}'"):
+            await work
+
+
+async def test_any_field_left_out(recorded: bytes) -> None:
+    """Each of each event, one at a time: replayed and gone on with, or an agentkit error."""
+    lines = lines_of(recorded)
+    for number, one in enumerate(lines):
+        for field in json.loads(one):
+            event = json.loads(one)
+            del event[field]
+            with suppress(AgentKitError):
+                await outcome_of(Trace([*lines[:number], line(**event), *lines[number + 1 :]]))
+
+
+def edited(content: bytes, name: str, change: Callable[[Any], Any], **of: Any) -> Trace:
+    """The trace with the events of this name, and of these fields, changed."""
+    lines = lines_of(content)
+    for number, one in enumerate(lines):
+        event = json.loads(one)
+        if {"event": name, **of}.items() <= event.items():
+            change(event)
+            lines[number] = line(**event)
+    return Trace(lines)
+
+
 def lines_of(content: bytes) -> list[bytes]:
     """As a file gives them: they end at a newline and nowhere else."""
     lines = [one + b"\n" for one in content.split(b"\n")]
@@ -439,6 +521,14 @@ async def test_pending_of_a_paused_run() -> None:
     assert result.trace is not None
     assert result.trace.pending == result.pending
     assert [one.kind for one in result.pending] == ["approval"]
+
+
+async def test_pending_of_text_that_is_not_whole() -> None:
+    """Arguments with lone surrogates are the text that the model sent."""
+    result = await agent([("delete", '{"number":"\ud800"}')]).run("Go")
+    assert result.trace is not None
+    assert [one.call.arguments for one in result.trace.pending] == ['{"number":"\ud800"}']
+    assert result.trace.pending == result.pending
 
 
 async def test_pending_of_an_interrupted_run(recorded: bytes) -> None:

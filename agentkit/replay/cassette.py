@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 
 from agentkit.driver import Driver, Program
 from agentkit.effects import Effect, Handler, Outcome
-from agentkit.errors import ReplayDivergence, TraceError
+from agentkit.errors import AgentKitError, ReplayDivergence, TraceError
 from agentkit.events import Emit
 from agentkit.interception import Beginning, OpenLive
 from agentkit.messages import Message
@@ -97,6 +97,7 @@ class Cassette:
         record: Which of them are made anew.
         advice: How they are recorded, for messages.
         live_tools: The names of tools that run, and whose results have to be the recorded ones.
+        kept: Those that another test has just made, and that are not made anew.
 
     Raises:
         TraceError: A file is missing that is not to be made, or cannot be read.
@@ -109,8 +110,10 @@ class Cassette:
         *,
         advice: str,
         live_tools: Collection[str] = (),
+        kept: Collection[Path] = (),
     ) -> None:
-        made = {path for path in paths if record == "all" or not path.exists()}
+        anew = {*paths} - {*kept} if record == "all" else set[Path]()
+        made = {path for path in paths if path in anew or not path.exists()}
         if made and record == "none":
             absent = ", ".join(repr(str(path)) for path in paths if path in made)
             raise TraceError(f"There is no recording {absent}. {advice}", path=str(min(made)))
@@ -124,7 +127,7 @@ class Cassette:
         self._advice = advice
         # The order is free, because nothing stands beside a run's driver that could watch it.
         self._policy = Policy(order="free", live_tools=live_tools)
-        self._refused: list[ReplayDivergence] = []
+        self._problems: list[Callable[[], AgentKitError | None]] = []  # one of each run, in order
         self._numbers = _Numbers()
         self._lock = threading.Lock()
 
@@ -144,12 +147,7 @@ class Cassette:
             with self._lock:
                 taken = self._taken(beginning)
                 if isinstance(taken, _Replayed):
-                    taken.driver, taken.ended = _answered(
-                        beginning, taken.trace, self._policy, listener
-                    )
-                    prompt = beginning.messages[beginning.earlier :]
-                    origin = Origin(run=taken.trace.run, prompt=prompt, recorded=taken.trace)
-                    return taken.driver, origin
+                    return self._answer(beginning, taken, listener)
                 beginning.program.model.check()
                 program = _marked(beginning.program)
                 driver, origin = live(
@@ -164,11 +162,9 @@ class Cassette:
 
         return begin
 
-    def problem(self) -> ReplayDivergence | None:
+    def problem(self) -> AgentKitError | None:
         """What went wrong first with the runs so far, whether the application told or not."""
-        diverged = (one.divergence() for one in self._replayed)
-        # A run is refused when all recordings are taken, so what differs has come before.
-        return next((one for one in (*diverged, *self._refused) if one is not None), None)
+        return next((one for of_run in self._problems if (one := of_run()) is not None), None)
 
     def finish(self) -> tuple[Path, ...]:
         """The test has passed: check that all was used, and write what was recorded.
@@ -178,7 +174,8 @@ class Cassette:
             usual mode of a file; an old one is replaced at once or not at all.
 
         Raises:
-            ReplayDivergence: Of `problem`, or of a recording that was not used, or not to its end.
+            AgentKitError: That of `problem`.
+            ReplayDivergence: A recording was not used, or not to its end.
             TraceError: No run was recorded for a file, or it cannot be written.
         """
         if (problem := self.problem()) is not None:
@@ -218,8 +215,27 @@ class Cassette:
             kind="unexpected_call",
             at=at,
         )
-        self._refused.append(refused)
+        self._note(refused)
         raise refused
+
+    def _answer(
+        self, beginning: Beginning, taken: _Replayed, listener: Emit
+    ) -> tuple[Driver[Any], Origin]:
+        """Answer a run from a recording, or refuse it where that is of another agent."""
+        try:
+            driver, ended = _answered(beginning, taken.trace, self._policy, listener)
+        except AgentKitError as error:
+            error.args = (f"{error.message}\nThe recording is {str(taken.path)!r}.",)
+            self._note(error)
+            raise
+        taken.driver, taken.ended = driver, ended
+        self._problems.append(taken.divergence)
+        prompt = beginning.messages[beginning.earlier :]
+        return driver, Origin(run=taken.trace.run, prompt=prompt, recorded=taken.trace)
+
+    def _note(self, refused: AgentKitError) -> None:
+        """Take note of a run that does not begin: its application may not tell."""
+        self._problems.append(lambda: refused)
 
 
 def _answered(

@@ -108,7 +108,8 @@ class _Side:
         self.order.setdefault(at, len(self.order))
         if kind == "det":
             self.drawn.setdefault(at, len(self.order))
-            self.dets.setdefault(at, {}).setdefault(event["kind"], []).append(event.get("value"))
+            if "value" in event:
+                self.dets.setdefault(at, {}).setdefault(event["kind"], []).append(event["value"])
         elif kind == "gate":
             self._gates.setdefault(at, {}).update(event)
         elif part == "start":
@@ -197,6 +198,7 @@ class _Comparison:
         self._partial = any(_capture(side.trace) != "full" for side in (a, b))
         self._alone = a.order.keys() ^ b.order.keys()
         self._equal: dict[tuple[str, str], bool] = {}
+        self._given = {at for side in (a, b) if (at := _patched(side.trace))}
         self._dirty: set[str] = set()  # addresses at or under which something has differed
         self._answers: set[str] = set()  # model calls whose answers differ
         self._changes: set[str] = set()  # what has differed in requests, as text
@@ -343,7 +345,7 @@ class _Comparison:
         start = self.a.starts.get(at) or self.b.starts.get(at) or {"event": "tool.start"}
         match kind, start["event"]:
             case (("response" | "result" | "det" | "output"), _):
-                return at in self._dirty
+                return at in self._dirty and at not in self._given
             case (("tools" | "params" | "model"), _):
                 earlier = found.pointer.startswith("/params/tool_choice")
                 return (
@@ -358,7 +360,7 @@ class _Comparison:
             case _, "agent.start":
                 parent = at.rpartition("/")[0]
                 inside = parent in self.a.starts or parent in self.b.starts
-                return (parent if inside else self._agent(at)) in self._dirty
+                return (parent if inside else self._agent(at)) in self._dirty | self._given
             case _:
                 return self._agent(at) in self._dirty
 
@@ -376,6 +378,12 @@ class _Comparison:
             if any(starts.get(above, {}).get("event") == "agent.start" for starts in sides):
                 return above
         return ""
+
+
+def _patched(trace: Trace) -> str | None:
+    """The effect of a fork that was not performed, because its result was given."""
+    fork: JsonObject = trace.header.get("fork") or {}
+    return fork.get("at") if "result" in (fork.get("patch") or {}) else None
 
 
 def _causal(a: _Side, b: _Side) -> Iterator[tuple[str, _Phase]]:

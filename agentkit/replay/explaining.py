@@ -12,9 +12,8 @@ from typing import Any
 
 from agentkit.effects import Effect, ModelCall, ToolInvocation
 from agentkit.errors import ReplayDivergence
-from agentkit.messages import is_object
 from agentkit.tools import Tool
-from agentkit.trace.divergence import with_cause
+from agentkit.trace.divergence import ABSENT, with_cause
 from agentkit.trace.recorded import RecordedHandler
 
 __all__ = ["explained"]
@@ -39,14 +38,17 @@ def _tool(found: ReplayDivergence, effect: Effect) -> str | None:
     """The name of the tool that a difference is about."""
     if isinstance(effect, ToolInvocation):
         return effect.call.name
-    _, name, *index = [*(found.pointer or "").split("/"), ""][:3]
-    if name != "tools" or not isinstance(effect, ModelCall):
+    if not isinstance(effect, ModelCall):
         return None
     offered = effect.request.tools
-    if index[0].isdigit() and int(index[0]) < len(offered):
-        return offered[int(index[0])].name
-    gone = found.expected  # the last of a list that is shorter now
-    return gone["function"]["name"] if is_object(gone) and "function" in gone else None
+    match (found.pointer or "").split("/"), found.expected:
+        # Of a tool that is gone the place is another's by now.
+        case ["", "tools", _], {"function": {"name": str(name)}} if found.actual == ABSENT:
+            return name
+        case ["", "tools", index, *_], _ if index.isdigit() and int(index) < len(offered):
+            return offered[int(index)].name
+        case _:
+            return None
 
 
 def _cause(

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 from agentkit.agent import Agent, program_hash, prompt_messages, without_placeholders
 from agentkit.assembly import Instructions
@@ -32,7 +32,7 @@ from agentkit.effects import (
     Value,
     ancestors,
 )
-from agentkit.errors import ConfigurationError
+from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.events import Emit, ignore
 from agentkit.execution import outcome_of
 from agentkit.messages import (
@@ -48,7 +48,15 @@ from agentkit.models import Model
 from agentkit.options import Prompt, TraceTo
 from agentkit.replay.replaying import SameCalls
 from agentkit.run import Origin, RunResult, conclude
-from agentkit.runner import Approver, LiveHandler, Scope, careful, new_run_id, without_secrets
+from agentkit.runner import (
+    Approver,
+    LiveHandler,
+    Scope,
+    careful,
+    decide,
+    new_run_id,
+    without_secrets,
+)
 from agentkit.settings import ChatSettings, asked_of, limits_of, settings_of
 from agentkit.tools import Tool
 from agentkit.trace.blobs import packed
@@ -59,6 +67,8 @@ from agentkit.trace.recorded import RecordedHandler, stopped
 __all__ = ["Patch", "fork"]
 
 OutputT = TypeVar("OutputT")
+LiveTools: TypeAlias = Literal["live", "by_effect", "recorded"]
+_TOOLS = get_args(LiveTools)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +132,7 @@ async def fork(
     *,
     at: str | None = None,
     patch: Patch | None = None,
-    tools: Literal["live", "by_effect", "recorded"] = "live",
+    tools: LiveTools = "live",
     deps: object = None,
     approver: Approver | None = None,
     record: TraceTo = True,
@@ -157,7 +167,7 @@ async def fork(
         TraceError: The trace cannot be read.
         AgentKitError: As of `Agent.run`.
     """
-    patch = patch or Patch()
+    patch = _checked(at, patch, tools)
     recording = trace if isinstance(trace, Trace) else Trace.load(trace)
     check_replayable(recording)
     recorded = RecordedHandler(recording, agent.redact)
@@ -197,6 +207,18 @@ async def fork(
     return conclude(await driver.execute(), origin)
 
 
+def _checked(at: Any, patch: Any, tools: Any) -> Patch:
+    """The patch, when all that decides about the fork is of the right kind."""
+    for name, value, fits, expected in (
+        ("at", at, isinstance(at, str | None), "an address such as '/agent/m0/t1'"),
+        ("patch", patch, isinstance(patch, Patch | None), "Patch(…)"),
+        ("tools", tools, tools in _TOOLS, f"one of {', '.join(map(repr, _TOOLS))}"),
+    ):
+        if not fits:
+            raise ConfigurationError(f"fork({name}={value!r}): expected {expected}.")
+    return patch or Patch()
+
+
 class _Plan:
     """What of a recorded run still holds when something is changed."""
 
@@ -206,7 +228,7 @@ class _Plan:
         agent: Agent[Any],
         at: str | None,
         patch: Patch,
-        tools: Literal["live", "by_effect", "recorded"],
+        tools: LiveTools,
     ) -> None:
         self.recorded = recorded
         self.patch = patch
@@ -441,7 +463,9 @@ class _ForkHandler:
             return await self._do(effect)
         if (failed := await self._live.gather(effect)) is not None:
             return failed
-        if found := recorded.compare(effect, "structural"):
+        # Of the requests of an agent with other instructions nothing can be said.
+        told = plan.patch.instructions is not None and effect.at.parent == plan.root
+        if found := recorded.compare(effect, "outcome" if told else "structural"):
             return stopped(found)
         if self._scope.recorder is not None:
             self._scope.recorder.copy(recorded.trace, plan.inside(effect.at))
@@ -455,7 +479,8 @@ class _ForkHandler:
             return stop
         if not isinstance(effect, ToolInvocation) or self._runs(effect):
             return await self._performing.perform(effect)
-        return self._plan.calls.answer(effect)
+        answer = self._plan.calls.answer(effect)
+        return stopped(answer) if isinstance(answer, ReplayDivergence) else answer
 
     def _runs(self, call: ToolInvocation) -> bool:
         plan = self._plan
@@ -469,17 +494,12 @@ class _ForkHandler:
 
     async def _decide(self, pause: Pause) -> Outcome:
         """What was decided then, if the same was asked; somebody has to decide about the rest."""
-        made: list[Decision] = []
+        known: dict[Address, Decision | None] = {}
         for pending in pause.pending:
-            given = self._plan.decided.get(pending.at)
-            known = self._plan.recorded.decision(pending.at)
-            if given is not None:
-                made.append(given)
-            elif known is not None and self._plan.recorded.asks_again(pending):
-                made.append(known)
-            else:
-                return await self._performing.perform(pause)
-        return tuple(made)
+            again = self._plan.recorded.asks_again(pending)
+            recorded = self._plan.recorded.decision(pending.at) if again else None
+            known[pending.at] = self._plan.decided.get(pending.at) or recorded
+        return await decide(pause, known, self._performing)
 
 
 def _patched(effect: Effect, given: Any) -> Outcome:
@@ -501,7 +521,12 @@ def _content(given: Any) -> Any:
     if is_object(given) and "role" in given:
         given = message_from_json(given)
     content = getattr(given, "content", None)
-    return content if content is not None else json.dumps(given, ensure_ascii=False)
+    try:
+        return content if content is not None else json.dumps(given, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"Patch(result={given!r}): a tool answers with text, a message or JSON: {error}."
+        ) from error
 
 
 def _message(given: Any) -> Message:

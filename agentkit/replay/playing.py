@@ -7,9 +7,10 @@ replay is told of all that nevertheless, from the trace's lines and in their ord
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from agentkit.effects import Address, PendingCall
 from agentkit.events import (
@@ -97,10 +98,11 @@ def _recorded(trace: Trace, owner: Callable[[str], str | None]) -> Iterator[Play
     """What the recording has inside the effects that the replay drives."""
     started: dict[str, JsonObject] = {}
     shown: dict[str, int] = {}
-    asked: list[tuple[PendingCall, str, tuple[int, int]]] = []
+    # By the model call whose calls they are: threads may write other lines in between.
+    asked = defaultdict[str, _Asked](list)
     for line in trace.events:
         at, name, time = line.get("at", ""), line["event"], (line["t"], line["seq"])
-        if name != "gate.ask":
+        if name == "trace.resume":
             yield from _paused(asked)
         if name in ("tool.start", "model.start"):
             started[at], shown[at] = line, line["t"]
@@ -116,7 +118,11 @@ def _recorded(trace: Trace, owner: Callable[[str], str | None]) -> Iterator[Play
                 yield Played((shown[at], line["seq"]), inside, _delta(Address(at), item))
             continue
         if name == "gate.ask":
-            asked.append((_pending(line), inside, time))
+            # A call in flight is asked about alone.
+            together = at if line["kind"] == "in_flight" else itself
+            if any(one.at == at for one, _, _ in asked[together]):
+                yield from _paused({together: asked.pop(together)})  # it is asked anew
+            asked[together].append((_pending(line), inside, time))
             continue
         for event in _events(trace, line, started):
             yield Played(time, inside, event)
@@ -127,13 +133,17 @@ _OWN = ("model.start", "model.end", "tool.start", "tool.end", "gate.ask", "gate.
 """Lines of a driven effect that the replay makes itself."""
 
 
-def _paused(asked: list[tuple[PendingCall, str, tuple[int, int]]]) -> Iterator[Played]:
+_Asked: TypeAlias = list[tuple[PendingCall, str, tuple[int, int]]]
+"""Calls that were asked about, inside what, and when."""
+
+
+def _paused(asked: dict[str, _Asked]) -> Iterator[Played]:
     """One event for all that were asked about together."""
-    if asked:
-        pending = tuple(one for one, _, _ in asked)
-        _, owner, time = asked[-1]
-        asked.clear()
+    for group in asked.values():
+        pending = tuple(one for one, _, _ in group)
+        _, owner, time = group[-1]
         yield Played(time, owner, Paused(at=pending[0].at.parent, pending=pending))
+    asked.clear()
 
 
 def _events(trace: Trace, line: JsonObject, started: Mapping[str, JsonObject]) -> Iterator[Event]:

@@ -6,9 +6,11 @@ the effects for real and the rest from the recording, by address.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar, Unpack
@@ -19,6 +21,7 @@ from agentkit.agent import Agent, program_hash
 from agentkit.driver import Driver, Program
 from agentkit.effects import (
     Address,
+    Compute,
     Effect,
     Failure,
     Handler,
@@ -26,6 +29,7 @@ from agentkit.effects import (
     ModelCall,
     Outcome,
     Pause,
+    Suspended,
     ToolInvocation,
     ToolOutcome,
     Value,
@@ -33,6 +37,7 @@ from agentkit.effects import (
 )
 from agentkit.errors import AgentKitError, ConfigurationError, ReplayDivergence
 from agentkit.events import Emit, ignore
+from agentkit.inside import Open
 from agentkit.messages import JsonObject, Message
 from agentkit.redaction import Redactor
 from agentkit.replay.explaining import explained
@@ -200,7 +205,7 @@ def _check_live_tools(policy: Policy, program: Program[Any], recorded: RecordedH
     if unknown and not program.spec.toolsets:
         raise ConfigurationError(
             f"live_tools names {unknown[0]!r}, which the agent does not have; "
-            f"its tools: {', '.join(known) or 'none'}."
+            f"its tools: {', '.join(map(repr, known)) or 'none'}."
         )
 
 
@@ -225,7 +230,7 @@ class _Replay:
 
     def around(self, scope: Scope, performing: Handler, live: LiveHandler) -> Handler:
         """The handlers of one agent: in the order of the recording, told to the listener."""
-        inner = scope.recording(_ReplayHandler(self, performing, live))
+        inner = scope.recording(_ReplayHandler(self, performing, live, scope.meter.open))
         return _Ordered(scope.observed(inner), self)
 
     def note(self, found: ReplayDivergence) -> Interrupt | None:
@@ -308,19 +313,18 @@ class SameCalls:
             if start["event"] == "tool.start" and end is not None and "message" in end:
                 self._unused[self._name(start["tool"], start["arguments"])].append(at)
 
-    def answer(self, call: ToolInvocation) -> Outcome:
-        """The recorded outcome, or the end of the run."""
+    def answer(self, call: ToolInvocation) -> ToolOutcome | ReplayDivergence:
+        """The recorded outcome, or that there is none."""
         arguments = packed(call.call.arguments, self._redact)
         known = self._unused[self._name(call.call.name, arguments)]
         if not known:
-            found = divergence(
+            return divergence(
                 "unexpected_call",
                 call.at,
                 text=f"{call.call.name} was not called so when this was recorded, and is not "
                 f"run: {arguments}",
                 advice="Let the tool run for real, or record a new run.",
             )
-            return stopped(found)
         if call.at in known:
             known.remove(call.at)
             known.appendleft(call.at)
@@ -332,7 +336,11 @@ class SameCalls:
 
     def _name(self, tool: str, arguments: Any) -> bytes:
         # Of secrets under another key only the kinds can be compared.
-        return canonical([tool, without_digests(arguments) if self._other_key else arguments])
+        given = without_digests(arguments) if self._other_key else arguments
+        # Models write the same arguments with other spaces and in another order.
+        with suppress(TypeError, ValueError, RecursionError):
+            given = {"json": json.loads(given)}
+        return canonical([tool, given])
 
 
 def _is_live(start: JsonObject, policy: Policy) -> bool:
@@ -381,10 +389,13 @@ class _Ordered:
 class _ReplayHandler:
     """Answers each effect from the recording or for real, as the policy says."""
 
-    def __init__(self, replay: _Replay, performing: Handler, live: LiveHandler) -> None:
+    def __init__(
+        self, replay: _Replay, performing: Handler, live: LiveHandler, among: Open
+    ) -> None:
         self._replay = replay
         self._performing = performing
         self._live = live
+        self._among = among
 
     async def perform(self, effect: Effect) -> Outcome:
         """Answer one effect."""
@@ -394,12 +405,17 @@ class _ReplayHandler:
         if replay.live_from_here or self._runs(effect):
             return await self._really(effect)
         if replay.policy.model == "live" and isinstance(effect, ToolInvocation):
-            return replay.calls.answer(effect)
+            found = replay.calls.answer(effect)
+            if isinstance(found, ToolOutcome):
+                return found
+            ended = self._note(found, effect)
+            return await self._really(effect) if replay.live_from_here else ended or stopped(found)
         if found := replay.recorded.compare(effect, replay.policy.strictness):
             ended = self._note(found, effect)
-            if replay.live_from_here:
+            new = replay.recorded.start(effect.at) is None
+            if replay.live_from_here or (new and isinstance(effect, Compute) and ended is None):
                 return await self._really(effect)
-            if ended is not None or replay.recorded.start(effect.at) is None:
+            if ended is not None or new:
                 return ended or stopped(found)
         return await self._recorded(effect)
 
@@ -412,7 +428,12 @@ class _ReplayHandler:
             case ModelCall():
                 return policy.model == "live"
             case _:
-                return policy.compute == "live"
+                # A function that the agent did not have then: only its effect is looked at.
+                new = self._replay.recorded.start(effect.at) is None
+                loose = policy.strictness in ("structural", "outcome")
+                return policy.compute == "live" or (
+                    new and loose and not self._replay.recorded.ended_from_outside
+                )
 
     def _status(self, effect: Effect) -> str | None:
         end = self._replay.recorded.end(effect.at)
@@ -467,7 +488,10 @@ class _ReplayHandler:
         replay, end = self._replay, self._replay.recorded.first_end(effect.at)
         if end is None or replay.live_from_here:
             return
-        await replay.gate.turn(end["seq"], effect.at, ends=True)
+        inside = self._among.get(effect.at)
+        # What is done needs no place among the calls that run, and another one may wait for it.
+        with inside.lent() if inside is not None else nullcontext():
+            await replay.gate.turn(end["seq"], effect.at, ends=True)
         if replay.player is not None:
             ordered = replay.policy.order == "recorded"
             replay.player.until((end["t"], end["seq"]), None if ordered else effect.at)
@@ -488,6 +512,8 @@ class _ReplayHandler:
         """How a live result differs from the recorded one."""
         if self._status(effect) is None or self._replay.recorded.compare(effect):
             return None  # it was another question
+        if isinstance(outcome, (Interrupt, Suspended)):
+            return None  # the run ends here, and says why
         then = self._replay.recorded.outcome(effect)
         redact = self._replay.namer.redact
         expected, actual = (packed(_result(one), redact) for one in (then, outcome))

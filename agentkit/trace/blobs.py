@@ -91,7 +91,8 @@ def _packed(value: Any, redact: Redactor, paths: Paths) -> Any:
         return {"$nonjson": "object", "value": fields} if "$nonjson" in fields else fields
     if isinstance(value, (list, tuple, set, frozenset)):
         items = enumerate(cast("Iterable[Any]", value))
-        return [_part(index, item, redact, paths) for index, item in items]
+        parts = [_part(index, item, redact, paths) for index, item in items]
+        return sorted(parts, key=canonical) if isinstance(value, (set, frozenset)) else parts
     return _scalar(value, redact, paths)
 
 
@@ -140,9 +141,31 @@ def whole_text(text: str) -> Any:
 
 def _plain(value: Any) -> Any:
     try:
-        return to_jsonable_python(value, fallback=_unknown, bytes_mode="base64")
+        plain = to_jsonable_python(value, fallback=_unknown, bytes_mode="base64")
+        return _in_order(value, plain)
     except (ValueError, TypeError, RecursionError):
         return _unknown(value)
+
+
+def _in_order(value: Any, plain: Any) -> Any:
+    """A value's JSON with its sets sorted, whose order is another one in each process."""
+    if is_array(plain) and isinstance(value, (list, tuple, set, frozenset)):
+        items = cast("Iterable[Any]", value)
+        parts = [_in_order(item, part) for item, part in zip(items, plain, strict=True)]
+        return sorted(parts, key=canonical) if isinstance(value, (set, frozenset)) else parts
+    if not is_object(plain):
+        return plain
+    if isinstance(value, Mapping):
+        values = cast("Mapping[Any, Any]", value).values()
+        items = zip(plain.items(), values, strict=True)
+        return {name: _in_order(item, part) for (name, part), item in items}
+    kind = cast("type[Any]", type(value))
+    known = getattr(kind, "__pydantic_fields__", None) or getattr(kind, "__dataclass_fields__", {})
+    names = {getattr(one, "serialization_alias", None) or name: name for name, one in known.items()}
+    return {
+        name: _in_order(getattr(value, names[name]), part) if name in names else part
+        for name, part in plain.items()
+    }
 
 
 def _unknown(value: Any) -> JsonObject:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from agentkit.errors import ConfigurationError, TraceCorrupt, TraceError
+from agentkit.messages import JsonObject, is_array, is_object
 from agentkit.redaction import Redactor
 from agentkit.trace.capture import Capture
 from agentkit.trace.noting import NotingRecorder
@@ -28,10 +29,15 @@ __all__ = [
 ]
 
 _NEEDED = {
+    "trace.open": ("run",),
     "agent.start": ("agent", "input"),
-    "model.start": ("seq", "model", "messages", "tools", "params", "fp"),
-    "tool.start": ("seq", "tool", "call", "arguments", "effect", "fp"),
-    "compute.start": ("seq", "name", "fp"),
+    "agent.end": ("usage",),
+    "model.start": ("model", "messages", "tools", "params", "fp"),
+    "model.end": ("message", "finish", "usage"),
+    "tool.start": ("tool", "call", "arguments", "effect", "fp"),
+    "tool.end": ("message",),
+    "compute.start": ("name", "fp"),
+    "compute.end": ("value",),
     "det": ("kind", "use", "value"),
     "gate.ask": ("kind", "call", "id", "arguments"),
     "gate.answer": ("decision", "reason", "by"),
@@ -40,7 +46,7 @@ _NEEDED = {
     "http.start": ("attempt",),
     "warning": ("code", "text"),
 }
-"""What an event has to have to be replayed."""
+"""What an event has to have to be replayed, besides its place and its time."""
 TraceTo: TypeAlias = bool | str | os.PathLike[str] | Sequence[Processor]
 Recorded: TypeAlias = Trace | Path | list[bytes] | Callable[[], list[bytes]] | None
 _diagnostics = logging.getLogger("agentkit")
@@ -179,10 +185,29 @@ def check_replayable(trace: Trace) -> None:
             path=str(trace.path) if trace.path else None,
         )
     for event in trace.events:
-        name = event["event"]
-        if missing := next((one for one in _NEEDED.get(name, ()) if one not in event), None):
+        if missing := next(_missing(event, trace), None):
             raise TraceCorrupt(
-                f"Event {event.get('seq')} of the trace of {trace.run} is a {name} without "
-                f"{missing!r}.",
+                f"Event {event.get('seq')} of the trace of {trace.header.get('run')} "
+                f"({event['event']}) is without {missing!r}.",
                 path=str(trace.path) if trace.path else None,
             )
+
+
+def _missing(event: JsonObject, trace: Trace) -> Iterator[str]:
+    """What an event lacks."""
+    match event["event"], event.get("status"):
+        case "model.end" | "tool.end" | "compute.end", "cancelled" | "paused":
+            needed = ()
+        case "model.end" | "compute.end", "error":
+            needed = ("error",)
+        case name, _:
+            needed = _NEEDED.get(name, ())
+    yield from (one for one in ("seq", "t", *needed) if one not in event)
+    if event["event"] == "agent.start":
+        data = trace.blob(str(event["input"]))
+        given = data if is_object(data) else {}
+        names = given.get("messages")
+        if not is_array(names) or not all(isinstance(one, str) for one in names):
+            yield "input.messages"
+        if not isinstance(given.get("earlier"), int):
+            yield "input.earlier"

@@ -269,7 +269,8 @@ def _version(first: bytes, path: Path | None) -> int:
 
 
 def _pending(event: JsonObject, call: str, tool: str, kind: Any) -> PendingCall:
-    asked = ToolCall(id=call, name=tool, arguments=event.get("arguments", ""))
+    texts = unpacked({"id": call, "name": tool, "arguments": event.get("arguments", "")})
+    asked = ToolCall(**texts)
     return PendingCall(at=Address(event["at"]), call=asked, kind=kind)
 
 

@@ -334,7 +334,9 @@ class RecordedHandler:
             "unexpected_call",
             effect.at,
             text="the replay asks for something that the recording does not have.",
-            advice="Look at what decides whether to go on: limits, output type, tools.",
+            advice="This function of the agent is new: run it with compute='live'."
+            if isinstance(effect, Compute)
+            else "Look at what decides whether to go on: limits, output type, tools.",
         )
 
     def _interrupted(self) -> Interrupt:

@@ -124,6 +124,7 @@ class Recorder:
         self._depth = 0
         self._written: set[str] = set()
         self._format: tuple[JsonObject, str] | None = None
+        self._model: tuple[str, Any] = ("", "")
         opened = opened or Opened(wall=datetime.now(UTC), clock=time.monotonic_ns)
         self._clock = opened.clock
         wall = opened.wall.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -244,7 +245,7 @@ class Recorder:
         self._writer.write(
             "model.start",
             at=call.at,
-            model=call.model,
+            model=self._named(call.model),
             messages=named.messages,
             tools=named.tools,
             params=params,
@@ -411,6 +412,12 @@ class Recorder:
         self._write_blob("message", name, content)
         return name
 
+    def _named(self, model: str) -> Any:
+        """A model's name as it may be written; it is mostly the last one's."""
+        if self._model[0] != model:
+            self._model = (model, packed(model, self.redact))
+        return self._model[1]
+
     def _output(self, schema: JsonObject) -> str:
         """The name of an output format; the same object is named once."""
         if self._format is None or self._format[0] is not schema:
@@ -449,18 +456,26 @@ class RecordingHandler:
         try:
             with inside(recorder, effect.at):
                 outcome = await self._inner.perform(effect)
+        except Exception as error:
+            recorder.ended(effect, Failure.of(error))
+            raise
         except BaseException:
             recorder.ended(effect, None)
             raise
         recorder.ended(effect, outcome)
         if recorder.durable:
             await recorder.on_disk()
+            if not isinstance(effect, ToolInvocation):
+                return self._lost() or outcome  # a call is answered, and the next effect is the end
         return outcome
 
     async def _unsafe(self, effect: Effect) -> Interrupt | None:
         """The end of the run, if it is not certain that this effect's beginning is on the disk."""
         if _acts(effect):
             await self._recorder.on_disk()
+        return self._lost()
+
+    def _lost(self) -> Interrupt | None:
         error = self._recorder.failure
         return None if error is None else Interrupt(status="error", error=Failure.of(error))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, MutableMapping, Sequence
@@ -58,6 +59,7 @@ class TraceWriter:
         self.closed = False
         self.lines = lines
         self._taps = taps
+        self._process = os.getpid()
         less = () if capture == "full" else (kept(capture),)
         self._processors = [*less, _line]
         self._log = self._logger(sink)
@@ -74,8 +76,8 @@ class TraceWriter:
         the one that follows at once, and is written with it.
         """
         with self._lock:
-            if self.closed:
-                return
+            if self.closed or os.getpid() != self._process:
+                return  # what a forked process does is not in this run's order
             t = (self._clock() - self._start) // 1000
             if "at" in fields:
                 fields["at"] = str(fields["at"])  # a plain text is rendered three times as fast

@@ -72,14 +72,19 @@ class Project:
             agent.run_sync(prompt, trace=self.path / name)
         return self.path / name
 
-    def run(self, *arguments: str) -> pytest.RunResult:
-        """Run pytest, offline."""
+    def run(self, *arguments: str, folder: str = ".") -> pytest.RunResult:
+        """Run pytest, offline, in one of its folders."""
         others = ("hypothesispytest", "inline_snapshot", "benchmark")  # slow to load
         without = [part for name in others for part in ("-p", f"no:{name}")]
         command = [sys.executable, "-m", "pytest", *without, *arguments]
         # Not pytester's: it forgets what was imported here meanwhile, and that breaks others.
         done = subprocess.run(
-            command, cwd=self.path, capture_output=True, text=True, timeout=60, check=False
+            command,
+            cwd=self.path / folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         sys.stdout.write(done.stdout + done.stderr)
         return pytest.RunResult(
@@ -276,6 +281,104 @@ def test_the_divergence_is_shown_first(project: Project) -> None:
         )
     # How agentkit came to find it is left out.
     done.stdout.no_fnmatch_line("*run_blocking*")
+
+
+def test_a_renamed_agent_is_told_first(project: Project) -> None:
+    """With the recording's file, whether the error is raised, or caught and forgotten."""
+    project.record()
+    project.test(
+        """
+        pytestmark = pytest.mark.agentkit_replay("umbrella.jsonl")
+        renamed = agent.with_(name="weather")
+
+        def caught():
+            try:
+                return renamed.run_sync(PROMPT).output
+            except Exception:
+                return "Sorry."
+
+        def test_raised():
+            renamed.run_sync(PROMPT)
+
+        def test_caught():
+            assert caught() == "Take an umbrella."
+
+        def test_passed():
+            caught()
+
+        def test_before_another():
+            caught()
+            agent.run_sync("Something else")
+        """
+    )
+    done = project.run()
+    done.assert_outcomes(failed=4)
+    for name in ("raised", "caught", "passed", "before_another"):
+        done.stdout.fnmatch_lines(
+            [
+                f"*_ test_{name} _*",
+                "ReplayDivergence: unexpected_call at /weather: the trace is a run of the agent "
+                "'agent', and this one is 'weather'.",
+                "The recording is '*umbrella.jsonl'.",
+                f"To record it: pytest --agentkit-record=all test_app.py::test_{name}",
+            ]
+        )
+
+
+def test_the_advice_is_a_command_where_pytest_was_called(project: Project) -> None:
+    """In a subfolder it names the file as seen from there, and not from the root of the tests."""
+    (project.path / "inner").mkdir()
+    project.test(
+        "",
+        **{
+            "inner/test_inner": "import pytest\n"
+            "@pytest.mark.agentkit_replay('new.jsonl')\ndef test_new(): pass\n"
+        },
+    )
+    done = project.run(folder="inner")
+    done.stdout.fnmatch_lines(
+        ["*To record it: pytest --agentkit-record=all test_inner.py::test_new"]
+    )
+    done = project.run()
+    done.stdout.fnmatch_lines(
+        ["*To record it: pytest --agentkit-record=all inner/test_inner.py::test_new"]
+    )
+
+
+def test_no_test_replaces_what_another_has_just_recorded(project: Project) -> None:
+    """The same run on another backend is answered by it; another run fails, and says why."""
+    project.test(
+        """
+        @pytest.mark.anyio
+        @pytest.mark.agentkit_replay("same.jsonl")
+        async def test_same():
+            assert (await agent.run("Hi")).output == "Hello."
+
+        @pytest.mark.parametrize("prompt", ["Hi", PROMPT], ids=["hi", "umbrella"])
+        @pytest.mark.agentkit_replay("case.jsonl")
+        def test_case(prompt):
+            agent.run_sync(prompt)
+        """
+    )
+    told = [
+        "ReplayDivergence: request_changed at /agent/m0, /messages/1/content:",
+        "  recorded: 'Hi'",
+        "'*case.jsonl' is also the recording of test_app.py::test_case[[]hi], which has passed. "
+        "Where the runs are to differ, name another file for each test, and for each case: "
+        "pytest.param(…, "
+        'marks=pytest.mark.agentkit_replay("…")).',
+        "To record it: pytest --agentkit-record=all 'test_app.py::test_case[[]umbrella]'",
+    ]
+    done = project.run_live("--agentkit-record=all")
+    done.assert_outcomes(passed=3, failed=1)
+    done.stdout.fnmatch_lines(told)
+    assert [line for line in done.outlines if line.startswith("recorded")] == [
+        "recorded same.jsonl",
+        "recorded case.jsonl",
+    ]
+    done = project.run()
+    done.assert_outcomes(passed=3, failed=1)
+    done.stdout.fnmatch_lines(told)
 
 
 def test_what_does_not_fit_fails_a_test_that_passes(project: Project) -> None:
@@ -486,3 +589,28 @@ def test_live_tools_have_to_come_to_what_was_recorded(project: Project) -> None:
     result = project.run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*tool_schema_changed at /agent/m0*"])
+
+
+def test_an_unknown_live_tool_is_told_first(project: Project) -> None:
+    """It is the marker's mistake: the error names the file, and no recording would help."""
+    project.record()
+    project.test(
+        """
+        @pytest.mark.agentkit_replay("umbrella.jsonl", live_tools=["weather"])
+        def test_umbrella():
+            agent.run_sync(PROMPT)
+        """
+    )
+    done = project.run()
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines(
+        [
+            "*_ test_umbrella _*",
+            "ConfigurationError: live_tools names 'weather', which the agent does not have; "
+            "its tools: 'get_weather'.",
+            "The recording is '*umbrella.jsonl'.",
+            ">*agent.run_sync(PROMPT)",
+        ]
+    )
+    done.stdout.no_fnmatch_line("*run_blocking*")
+    done.stdout.no_fnmatch_line("*To record it*")

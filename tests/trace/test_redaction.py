@@ -273,6 +273,41 @@ def test_binary_data_is_left_alone() -> None:
     assert Redactor()(data) == data
 
 
+AWS_KEY = "AKIAABCDEFGHIJKLMNOP"
+WRAPPED = ["A" * 57 + "eyJAAAA", "AKIAABCDEFGHIJKLMNOP+" + "A" * 43] * 40
+
+
+@pytest.mark.parametrize("width", [64, 76])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", ["", "QUJD" * 4, "QUI="])
+def test_wrapped_binary_data_is_left_alone(width: int, end: str, last: str) -> None:
+    """As encoders wrap base64: lines of one length, and a last one that may be shorter."""
+    lines = [line.ljust(width, "B") for line in WRAPPED]
+    data = end.join([*lines, last])
+    assert Redactor()(data) == data
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["word"] * 1000 + [AWS_KEY],
+        [AWS_KEY] + ["word"] * 1000,
+        ["0123456789abcdef" * 4] * 100 + [AWS_KEY],
+        ["0123456789abcdef" * 4] * 100 + [AWS_KEY, ""],
+        ["0123456789abcdef" * 4] * 100 + ["AIza" + "b" * 35],
+        ["0123456789abcdef" * 4] * 50 + [AWS_KEY] + ["0123456789abcdef" * 4] * 50,
+        ["A" * 5000, AWS_KEY],
+        [AWS_KEY] * 400,
+    ],
+)
+def test_long_lists_are_not_taken_for_binary_data(lines: list[str]) -> None:
+    """A key on a line of its own is found, also among letters and digits alone."""
+    for end in ("\n", "\r\n"):
+        said = Redactor()(end.join(lines))
+        assert AWS_KEY not in said
+        assert "AIza" not in said
+
+
 def test_values_that_cannot_be_read_are_said() -> None:
     """A recorder never fails at what a tool reports."""
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from agentkit import (
 )
 from agentkit.errors import ConfigurationError, TraceError, result_of
 from agentkit.replay import replay
-from agentkit.testing import ChatServer, ScriptedModel, reply
-from agentkit.trace import sinks
+from agentkit.testing import ChatServer, FunctionModel, ScriptedModel, reply
+from agentkit.trace import sinks, to_trace
 
 pytestmark = pytest.mark.anyio
 done: list[str] = []
@@ -347,25 +348,41 @@ async def test_a_run_that_lost_its_trace_can_be_told_from_its_error(tmp_path: Pa
     """With durable effects, what was done before stays done and answered."""
     path = tmp_path / "run.jsonl"
 
-    @tool
-    def lose() -> str:
+    @tool(name="lose")
+    def losing_tool() -> str:
         """Take the file away from under the recorder."""
-        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
-        for one in descriptors:
-            try:
-                if os.path.samestat(os.fstat(one), path.stat()):
-                    os.dup2(os.open("/dev/full", os.O_WRONLY), one)
-            except OSError:
-                continue
+        lose(path)
         return "lost"
 
     model = ScriptedModel([[("lose", {})], [("write", {"text": "too late"})], "done"])
-    losing = Agent(model, tools=[lose, write], durability="effects")
+    losing = Agent(model, tools=[losing_tool, write], durability="effects")
     with pytest.raises(TraceError, match="cannot be written any more") as caught:
         await losing.run("go", trace=path)
     assert done == []
     assert caught.value.result is not None
     assert caught.value.result.messages[-1].text == "lost"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_with_durable_effects_the_last_answer_has_to_be_written_too(tmp_path: Path) -> None:
+    """A resumption would ask the model again, so the run has not ended well."""
+    path = tmp_path / "run.jsonl"
+
+    def answer(_: Any) -> str:
+        lose(path)
+        return "all is said"
+
+    losing = Agent(FunctionModel(answer), durability="effects")
+    with pytest.raises(TraceError, match="cannot be written any more"):
+        await losing.run("go", trace=path)
+
+
+def lose(path: Path) -> None:
+    """Take a file away from under whoever writes it."""
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(int(name)), path.stat()):
+                os.dup2(os.open("/dev/full", os.O_WRONLY), int(name))
 
 
 async def test_durable_runs_resume(tmp_path: Path) -> None:
@@ -451,3 +468,70 @@ async def test_warnings_go_to_the_standard_logger(caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.WARNING, logger="agentkit"):
         await agent().run("go", trace="/dev/null/run.jsonl")
     assert [record.name for record in caplog.records] == ["agentkit"]
+
+
+# Who writes
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the child only logs
+async def test_a_forked_process_writes_nothing(tmp_path: Path) -> None:
+    """What it logs is in no order with what the run does."""
+    path = tmp_path / "run.jsonl"
+    structlog.configure(processors=[to_trace], logger_factory=structlog.ReturnLoggerFactory())
+
+    @tool
+    async def split() -> str:
+        """Log in another process, and here."""
+        child = os.fork()
+        structlog.get_logger().info("parent" if child else "child")
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+        return "done"
+
+    try:
+        model = ScriptedModel([[("split", {})], "done"])
+        await Agent(model, tools=[split]).run("go", trace=path)
+    finally:
+        structlog.reset_defaults()
+    events = lines(path)
+    assert [event["text"] for event in events if event["event"] == "log"] == ["parent"]
+    assert [event["seq"] for event in events] == list(range(len(events)))
+
+
+async def test_a_model_may_have_any_name() -> None:
+    """A secret in it is hidden, and what no file can hold is marked."""
+    for name, written in (
+        ("m-sk-abcdefghijklmnopqrstu", "m-⟦api_key:"),
+        ("m\ud800", "{'$nonjson': 'surrogates'"),
+    ):
+        trace = (await Agent(FunctionModel(lambda _: "hi", name=name)).run("go")).trace
+        assert trace is not None
+        (start,) = (event for event in trace.events if event["event"] == "model.start")
+        assert written in str(start["model"])
+
+
+IN_SETS = """
+from pydantic import BaseModel
+from agentkit import Agent
+from agentkit.testing import ScriptedModel
+
+class Day(BaseModel):
+    weather: set[str]
+    hours: dict[str, frozenset[int]]
+
+said = '{"weather": ["rain", "hail", "sun"], "hours": {"sun": [9, 130, 17, 42]}}'
+result = Agent(ScriptedModel([said]), output=Day).run_sync("go")
+print([event for event in result.trace.events if event["event"] == "agent.end"][0]["output"])
+"""
+
+
+def test_sets_have_the_same_order_in_every_process() -> None:
+    """Else a replay in another process would find another output."""
+    for seed in ("1", "2", "3"):
+        command = [sys.executable, "-c", IN_SETS]
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        expected = {"weather": ["hail", "rain", "sun"], "hours": {"sun": [130, 17, 42, 9]}}
+        assert done.stdout.strip() == str(expected)
