@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -15,7 +16,16 @@ from agentkit.errors import ConfigurationError
 from agentkit.models import resolve_model
 from agentkit.trace.reader import Trace
 
-__all__ = ["agent_named", "load_agent", "load_module", "split_name", "with_model"]
+__all__ = [
+    "agent_named",
+    "agents_in",
+    "imported",
+    "in_shell",
+    "load_agent",
+    "load_module",
+    "split_name",
+    "with_model",
+]
 
 _OURS = Path(__file__).resolve().parents[1]
 """agentkit itself: what its lines say is no help to whoever wrote an application."""
@@ -83,6 +93,12 @@ def split_name(app: str) -> tuple[str, str]:
     return place, name
 
 
+def in_shell(app: str | None, model: object) -> str:
+    """What follows `--app` in a command that is to find this agent with this model's name."""
+    named = "FILE.py:NAME" if app is None else shlex.quote(app)
+    return f"{named} --model {shlex.quote(model)}" if isinstance(model, str) else named
+
+
 def agent_named(module: ModuleType, name: str, place: str) -> Agent[Any]:
     """The agent of this name in a module that was imported from `place`.
 
@@ -99,6 +115,18 @@ def agent_named(module: ModuleType, name: str, place: str) -> Agent[Any]:
             f"the module has {_listed(agents)}."
         )
     return cast("Agent[Any]", found)
+
+
+def imported(app: str) -> ModuleType:
+    """The module of an `--app` that was loaded."""
+    place, _ = split_name(app)
+    return sys.modules[Path(place).stem if place.endswith(".py") or "/" in place else place]
+
+
+def agents_in(module: ModuleType) -> list[Agent[Any]]:
+    """The agents at the top level of a module."""
+    values = vars(module).values()
+    return [cast("Agent[Any]", one) for one in values if isinstance(one, Agent)]
 
 
 def load_module(place: str) -> ModuleType:

@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any
 
 import anyio
 from cyclopts import Parameter
 
 from agentkit.agent import Agent
-from agentkit.cli.apps import load_agent
+from agentkit.cli.apps import in_shell, load_agent
 from agentkit.cli.describing import address_in, asked_at, describe
 from agentkit.cli.places import found, header_of, traces_folder, traces_in
 from agentkit.cli.tallying import effects_of
@@ -25,12 +25,12 @@ from agentkit.effects import Decision
 from agentkit.errors import ConfigurationError, ReplayDivergence, result_of
 from agentkit.messages import JsonObject, is_object
 from agentkit.replay import Patch, diff, fork
+from agentkit.replay.forking import LiveTools
 from agentkit.run import RunResult
 from agentkit.settings import ChatSettings
 from agentkit.trace.reader import Trace
 
 __all__ = [
-    "LiveTools",
     "fork_command",
     "forked",
     "message_number",
@@ -39,7 +39,6 @@ __all__ = [
 ]
 
 _MESSAGE = "--message N=TEXT"
-LiveTools: TypeAlias = Literal["live", "by_effect", "recorded"]
 
 
 def fork_command(
@@ -100,7 +99,9 @@ def fork_command(
             "The fork changes nothing: give --at ADDRESS to do an effect again, or say what is "
             "different, such as --prompt TEXT."
         )
-    forked(original, load_agent(app, original), at=where, patch=patch, tools=tools, to=to)
+    agent = load_agent(app, original)
+    shell = in_shell(app, model)
+    forked(original, agent, at=where, patch=patch, tools=tools, to=to, app=shell)
 
 
 def _check_runs(
@@ -150,6 +151,7 @@ def forked(
     tools: LiveTools = "by_effect",
     to: Path | None = None,
     allow: str = "--tools live",
+    app: str = "FILE.py:NAME",
 ) -> Trace:
     """Fork a run, and show the tree, what came of it, and what differs from the original.
 
@@ -161,6 +163,7 @@ def forked(
         tools: Which tools run, of those whose call was not recorded so.
         to: Where the fork is recorded.
         allow: How to let every tool run, for whoever reads that one was not.
+        app: What follows `--app` in the command that decides about a call.
 
     Raises:
         ConfigurationError: Nothing would be done.
@@ -194,7 +197,7 @@ def forked(
         if tools == "by_effect" and result.trace is not None:
             not_run(_held_back(original, result.trace, at, patch), allow)
     assert result.trace is not None
-    print_waiting(result.pending, result.trace.path)
+    print_waiting(result.pending, result.trace.path, app)
     _print_difference(original, result.trace)
     if failed is not None:
         raise _allowing(failed, allow) if tools != "live" else failed

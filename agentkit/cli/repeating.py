@@ -16,10 +16,12 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from agentkit.agent import Agent
-from agentkit.cli.apps import load_agent, split_name
+from agentkit.cli.apps import agents_in, imported, load_agent, split_name
 from agentkit.cli.console import ERR, OUT
+from agentkit.cli.tallying import made_up
 from agentkit.cli.tree import shown
 from agentkit.cli.watching import not_run
+from agentkit.effects import ancestors
 from agentkit.errors import ConfigurationError, ReplayDivergence, result_of
 from agentkit.messages import JsonObject
 from agentkit.replay.differences import excerpt
@@ -57,15 +59,19 @@ def trace_doctor(
         on_divergence="warn",
     )
     trace, found = anyio.run(_twice, agent, prompt, policy)
-    _report(trace, found, _functions(agent))
+    _report(trace, found, {one.name: _functions(one) for one in [*agents_in(imported(app)), agent]})
     again = _imported_again(agent, app)
     for one in again:
         _say("When the file is imported again:", "bold")
         _both(one.pointer, one.position, one.expected, one.actual)
     calls = [event for event in trace.events if event["event"] == "tool.start"]
-    left_out = (one["tool"] for one in calls if not policy.runs(one["tool"], one["effect"]))
+    real = [event for event in calls if event["at"] not in made_up(trace)]
+    left_out = (one["tool"] for one in real if not policy.runs(one["tool"], one["effect"]))
     not_run(left_out, "--all-tools")
-    if found or again:
+    answered = any(one["event"] == "model.end" and one["status"] == "ok" for one in trace.events)
+    if not answered:
+        _say("No run came to an end: the model has answered nothing.", "red")
+    if found or again or not answered:
         sys.exit(1)
     _say("Nothing differed: given the same answers of the model, the run repeats.", "green")
 
@@ -97,8 +103,17 @@ async def _record(agent: Agent[Any], prompt: str) -> Trace:
     return result.trace
 
 
-def _report(trace: Trace, found: Iterable[ReplayDivergence], functions: Mapping[str, str]) -> None:
-    """Each function and tool once: the first place in full, the others by address."""
+def _report(
+    trace: Trace, found: Iterable[ReplayDivergence], functions: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Each function and tool once: the first place in full, the others by address.
+
+    Args:
+        trace: The first run.
+        found: What the second one did otherwise.
+        functions: Where functions stand, by the names of agents and of effects.
+    """
+    agents = {one["at"]: one["agent"] for one in trace.events if one["event"] == "agent.start"}
     names = {
         event["at"]: event.get("tool") or event.get("name")
         for event in trace.events
@@ -107,7 +122,9 @@ def _report(trace: Trace, found: Iterable[ReplayDivergence], functions: Mapping[
     places: dict[tuple[str, str | None], list[ReplayDivergence]] = {}
     for one in found:
         name = names.get(one.at) or one.kind
-        places.setdefault((name, one.source or functions.get(name)), []).append(one)
+        above = [agents[at] for at in ancestors(one.at) if at in agents]
+        source = one.source or functions.get(above[-1] if above else "", {}).get(name)
+        places.setdefault((name, source), []).append(one)
     for (name, source), here in places.items():
         first, others = here[0], [one.at for one in here[1:]]
         _say(f"{first.at}  {name}{f'  ({source})' if source else ''}", "bold")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -10,7 +9,7 @@ from typing import Annotated, Any, TypeAlias
 import anyio
 from cyclopts import Parameter
 
-from agentkit.cli.apps import load_agent
+from agentkit.cli.apps import in_shell, load_agent
 from agentkit.cli.places import found, state_of
 from agentkit.cli.tree import RunTree
 from agentkit.cli.watching import print_result, print_waiting, told, watched
@@ -58,7 +57,7 @@ def resume_command(
             f"The run of {str(recorded.path)!r} has ended, and there is nothing to go on with. "
             "`agentkit fork` runs it again with something changed."
         )
-    shell = shlex.quote(app) + (f" --model {shlex.quote(model)}" if model is not None else "")
+    shell = in_shell(app, model)
     given = {"--approve": approve, "--deny": deny, "--answer": answer, "--edit": edit}
     decisions = _decisions(recorded.pending, given)
     if recorded.pending and not decisions and state != "running":

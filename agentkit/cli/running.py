@@ -144,8 +144,11 @@ def replay_command(
         tree.event(event)
         tally.event(event)
 
+    # Where a model may be asked, what is said now is in no trace but the replay's own.
+    asks = chosen.model == "live" or chosen.on_divergence == "go_live"
+
     async def again() -> RunResult[Any]:
-        return await replay(recorded, agent, policy=chosen, on_event=happened)
+        return await replay(recorded, agent, policy=chosen, record=asks, on_event=happened)
 
     try:
         result = watched(tree, lambda: anyio.run(again))

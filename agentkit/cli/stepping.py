@@ -16,11 +16,11 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from agentkit.agent import Agent
-from agentkit.cli.apps import load_agent
+from agentkit.cli.apps import in_shell, load_agent
 from agentkit.cli.console import ERR, OUT
 from agentkit.cli.describing import address_in, asked_at, careful, describe, describe_run
 from agentkit.cli.editing import Change, What, joined, patch_of, written
-from agentkit.cli.forking import LiveTools, forked, message_number, outcome_at, settings_from
+from agentkit.cli.forking import forked, message_number, outcome_at, settings_from
 from agentkit.cli.places import found, state_of
 from agentkit.cli.showing import print_effect, print_message
 from agentkit.cli.tree import MARKS, as_text, decided, pretty, shown
@@ -29,6 +29,7 @@ from agentkit.effects import Address, Decision
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError, result_of
 from agentkit.messages import JsonObject, is_object
 from agentkit.models import resolve_model
+from agentkit.replay.forking import LiveTools
 from agentkit.trace.reader import Trace
 
 __all__ = ["step"]
@@ -86,7 +87,7 @@ def step(
     person = sys.stdin.isatty() and sys.stdout.isatty()
     failed = False
     with careful(recorded):
-        walk = _Walk(recorded, agent)
+        walk = _Walk(recorded, agent, lambda other: in_shell(app, other or model))
         walk.begin()
     for line in _lines(person):
         if line.strip() in ("quit", "q"):
@@ -138,8 +139,10 @@ def _lines(person: bool) -> Iterator[str]:
 class _Walk:
     """Where somebody is in a run, and what they have changed."""
 
-    def __init__(self, trace: Trace, agent: Agent[Any] | None) -> None:
-        self._agent = agent
+    def __init__(
+        self, trace: Trace, agent: Agent[Any] | None, shell: Callable[[object], str]
+    ) -> None:
+        self._agent, self._shell = agent, shell
         self._commands: dict[str, Callable[[str], None]] = {
             "next": lambda _: self._move(1),
             "previous": lambda _: self._move(-1),
@@ -346,14 +349,16 @@ class _Walk:
             )
         at = self._changes[0].at if self._changes else self._here
         tools = cast("LiveTools", words[0])
+        patch = patch_of(self._changes)
         try:
             made = forked(
                 self._trace,
                 self._agent,
                 at=at,
-                patch=patch_of(self._changes),
+                patch=patch,
                 tools=tools,
                 allow="go live",
+                app=self._shell(patch.model),
             )
         except KeyboardInterrupt:
             ERR.print("Interrupted; you are where you were.", style="yellow")

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,13 +22,14 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from agentkit.agent import Agent
-from agentkit.cli.apps import load_agent, split_name, with_model
+from agentkit.cli.apps import imported, load_agent, split_name, with_model
 from agentkit.cli.console import OUT
 from agentkit.cli.places import found, state_of
 from agentkit.cli.tree import shown
 from agentkit.cli.written import Case, source_of
+from agentkit.effects import Address, ancestors
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
-from agentkit.messages import Message
+from agentkit.messages import Message, is_object
 from agentkit.replay import replay
 from agentkit.run import RunResult
 from agentkit.trace.opening import check_replayable
@@ -86,11 +88,14 @@ def from_trace(
         asked=recorded.asked(),
         ended=ended,
         live_tools=live_tool or (),
+        anew=_anew(recorded),
     )
     # Whether pytest finds the application depends on its settings: tried, not guessed.
     further = replace(case, path=source.path_from(test))
     _write(test, fixture, recorded, [source_of(case), source_of(further)])
     _tell(test, fixture)
+    if not live_tool:
+        _tell_inside(recorded)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +119,7 @@ class _Source:
 def _source_of(app: str, agent: Agent[Any]) -> _Source:
     place, name = split_name(app)
     file = place.endswith(".py") or "/" in place
-    module = sys.modules[Path(place).stem if file else place]
+    module = imported(app)
     assert module.__file__ is not None
     path = Path(module.__file__).resolve()
     names = [path.stem] if path.stem != "__init__" else []
@@ -122,9 +127,15 @@ def _source_of(app: str, agent: Agent[Any]) -> _Source:
     while (root / "__init__.py").is_file():
         names.insert(0, root.name)
         root = root.parent
+    dotted = names if file else place.split(".")
+    if wrong := [one for one in dotted if not one.isidentifier() or iskeyword(one)]:
+        raise ConfigurationError(
+            f"--app {app!r}: a test cannot import {wrong[0]!r}, which is no name in Python. "
+            "Rename it, or give a module that imports the agent: --app MODULE:NAME."
+        )
     return _Source(
         name=name or next(key for key, value in vars(module).items() if value is agent),
-        module=".".join(names) if file else place,
+        module=".".join(dotted),
         root=root,
         folder=folder,
     )
@@ -136,6 +147,20 @@ def _slug(messages: tuple[Message, ...], trace: Trace) -> str:
     words = re.findall("[a-z0-9]+", text.lower())[:_WORDS]
     at = trace.agent_start["at"]
     return "_".join(words)[:_LONGEST] or re.sub(r"\W", "_", f"{at[1:]}_{trace.run[-6:]}".lower())
+
+
+def _anew(trace: Trace) -> str:
+    """How the run can be recorded anew; empty if it cannot."""
+    fork = trace.header.get("fork")
+    patch = fork.get("patch") if is_object(fork) else None
+    patch = patch if is_object(patch) else {}
+    said = patch.get("result")
+    if patch.get("messages") or (said is not None and not (is_object(said) and "kind" in said)):
+        return ""  # nobody says again what the fork was told
+    call = "pytest --agentkit-record=all"
+    if any(event["event"] == "gate.answer" for event in trace.events):
+        return f"To record it anew, give the call below an approver=, and: {call}"
+    return f"Record it anew: {call}"
 
 
 def _fixture(test: Path, trace: Trace) -> Path:
@@ -234,3 +259,16 @@ def _tell(test: Path, fixture: Path) -> None:
         style="dim",
     )
     OUT.print(Text(shown(f"The test passes: pytest {names[0]}"), style="green"), soft_wrap=True)
+
+
+def _tell_inside(trace: Trace) -> None:
+    """Say what the test does not look at: agents inside tools."""
+    tools = {one["at"]: one["tool"] for one in trace.events if one["event"] == "tool.start"}
+    begun = [Address(one["at"]).parent for one in trace.events if one["event"] == "agent.start"]
+    outermost = [at for at in begun if at in tools and not tools.keys() & {*ancestors(at)}]
+    if names := list(dict.fromkeys(tools[at] for at in outermost)):
+        options = " ".join(f"--live-tool {name}" for name in names)
+        line = (
+            f"The test does not look inside {', '.join(names)}, where agents run; {options} does."
+        )
+        OUT.print(Text(shown(line), style="dim"), soft_wrap=True)

@@ -16,6 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from rich.tree import Tree
 
+from agentkit.cli.unrun import unrun
 from agentkit.effects import ancestors
 from agentkit.events import (
     Event,
@@ -81,7 +82,7 @@ class _Node:
     status: str | None = None
     result: str = ""
     usage: Usage = Usage()
-    called: bool = False
+    repeats: bool = False
     notes: list[str] = field(default_factory=list[str])
 
 
@@ -93,7 +94,6 @@ class RunTree:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.status: str | None = None
         self.usage = Usage()
         self._nodes: dict[str, _Node] = {}
 
@@ -105,9 +105,8 @@ class RunTree:
                 self.start(at, "step", model, now)
             case ToolCallStarted(at=at, name=name, arguments=arguments):
                 self.start(at, name, arguments, now)
-            case StepFinished(at=at, usage=usage, text=text, error=error, finish=finish):
+            case StepFinished(at=at, usage=usage, text=text, error=error):
                 self.end(at, "error" if error else "ok", error or text, now, usage)
-                self.asked(at, finish == "tool_calls")
             case ToolCallFinished(at=at, status=status, text=text):
                 self.end(at, status, text, now)
             case Paused(pending=pending):
@@ -130,7 +129,6 @@ class RunTree:
                 node.status, node.result = "decided", ""
 
     def _finished(self, status: str, now: float) -> None:
-        self.status = status
         for node in self._nodes.values():
             if status == "paused" and node.status is None:
                 node.status, node.ended = status, now  # what waits is inside
@@ -156,11 +154,6 @@ class RunTree:
         node.usage = usage or Usage()
         self.usage += node.usage
 
-    def asked(self, at: str, called: bool) -> None:
-        """Whether the model asked for tool calls at this step."""
-        if at in self._nodes:
-            self._nodes[at].called = called
-
     def attempted(self, at: str, status: Any, error: str | None, delay: float | None) -> None:
         """An HTTP attempt has ended; the next one begins after `delay` seconds, if there is one."""
         if delay is not None:
@@ -181,6 +174,23 @@ class RunTree:
         if at in self._nodes:
             self._nodes[at].notes.append(text)
 
+    def know(self, trace: Trace) -> None:
+        """Take over what the run's trace has and no event tells: the calls that did not run."""
+        steps, nodes = unrun(trace), dict[str, _Node]()
+        for at, node in self._nodes.items():
+            nodes.setdefault(at, node)
+            calls = steps.get(at, {})
+            node.repeats = calls is None
+            for place, one in (calls or {}).items():  # all of the step's, so in their order
+                nodes[place] = self._nodes.get(place) or _Node(
+                    label=as_text(one.name),
+                    detail=as_text(one.arguments),
+                    started=node.started,
+                    status=one.status,
+                    result=as_text(one.said),
+                )
+        self._nodes = nodes
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The tree as it stands."""
         tree = Tree(Text(shown(self.title, options.max_width - 4), style="bold"))
@@ -194,7 +204,7 @@ class RunTree:
                 branch.add(Text(shown(f"! {note}", width - 4), style="yellow"))
             if node.result and node.status is not None:
                 branch.add(Text(shown(node.result, width - 4), style="dim"))
-            if node.called and f"{at}/t0" not in self._nodes and self.status is not None:
+            if node.repeats:
                 branch.add(Text("asked for the same calls again; told to answer", style="dim"))
         yield tree
 
@@ -202,7 +212,8 @@ class RunTree:
         name = at.rpartition("/")[2]
         head = Text.assemble((f"{name} ", "cyan"), (shown(node.label, 40), "bold"))
         elapsed = (node.ended if node.ended is not None else monotonic()) - node.started
-        tail = f" {elapsed:.2f} s" if live or node.ended is not None else ""
+        timed = node.ended is not None or (live and node.status is None)
+        tail = f" {elapsed:.2f} s" if timed else ""
         tokens = f", {node.usage.input_tokens} → {node.usage.output_tokens} tokens"
         if node.usage.total_tokens and head.cell_len + len(tail + tokens) + 2 <= width:
             tail += tokens
@@ -233,7 +244,6 @@ def tree_of(trace: Trace, *, title: str) -> RunTree:
             case "model.end" | "tool.end":
                 usage = Usage.from_json(event.get("usage", {}))
                 tree.end(at, event["status"], _result(trace, event), time, usage)
-                tree.asked(at, event.get("finish") == "tool_calls")
             case "warning":
                 tree.note(at, as_text(event.get("text", event.get("code"))))
             case "http.end":
@@ -246,7 +256,7 @@ def tree_of(trace: Trace, *, title: str) -> RunTree:
                 tree.answered(at, event)
             case _:
                 pass
-    tree.status = trace.status
+    tree.know(trace)
     return tree
 
 

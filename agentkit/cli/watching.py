@@ -12,9 +12,10 @@ from rich.live import Live
 from rich.text import Text
 
 from agentkit.cli.console import ERR, OUT
+from agentkit.cli.describing import careful
 from agentkit.cli.tree import RunTree, pretty, shown, used
 from agentkit.effects import PendingCall
-from agentkit.errors import AgentKitError, said
+from agentkit.errors import AgentKitError, result_of, said
 from agentkit.run import RunResult
 
 __all__ = ["not_run", "print_error", "print_result", "print_waiting", "told", "watched"]
@@ -24,11 +25,28 @@ def watched(tree: RunTree, work: Callable[[], RunResult[Any]]) -> RunResult[Any]
     """Run with a live tree on a terminal, and with the finished tree elsewhere."""
     if not OUT.is_terminal:
         try:
-            return work()
+            return _known(tree, work)
         finally:
             OUT.print(tree)
     with Live(tree, console=OUT, refresh_per_second=12):
-        return work()
+        return _known(tree, work)
+
+
+def _known(tree: RunTree, work: Callable[[], RunResult[Any]]) -> RunResult[Any]:
+    """Run, and complete the tree from the trace in the end."""
+    try:
+        result = work()
+    except Exception as error:
+        _complete(tree, result_of(error))
+        raise
+    _complete(tree, result)
+    return result
+
+
+def _complete(tree: RunTree, reached: RunResult[Any] | None) -> None:
+    if reached is not None and reached.trace is not None:
+        with careful(reached.trace):
+            tree.know(reached.trace)
 
 
 def print_result(result: RunResult[Any]) -> None:

@@ -41,6 +41,7 @@ class Case:
         ended: How a replay of it ends.
         live_tools: The tools that the test runs for real.
         path: The folder that has to be on `sys.path` to import the module, as an expression.
+        anew: How it is recorded anew; empty if it cannot be.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Case:
     live_tools: Sequence[str] = ()
     model: str | None = None
     path: str | None = None
+    anew: str = "Record it anew: pytest --agentkit-record=all"
 
 
 def source_of(case: Case) -> str:
@@ -66,7 +68,7 @@ def source_of(case: Case) -> str:
     text = "\n".join(f"    {line}" if line else "" for part in body for line in part.split("\n"))
     return "\n".join(
         [
-            '"""A recorded run as a test. Record it anew: pytest --agentkit-record=all"""',
+            _docstring(case.anew),
             "",
             *_imports(case, text),
             "",
@@ -77,6 +79,14 @@ def source_of(case: Case) -> str:
             "",
         ]
     )
+
+
+def _docstring(anew: str) -> str:
+    """What the file is, in one line if that fits."""
+    flat = f"A recorded run as a test. {anew}".rstrip()
+    if len(flat) <= _WIDTH - 6:
+        return f'"""{flat}"""'
+    return f'"""A recorded run as a test.\n\n{anew}\n"""'
 
 
 def _imports(case: Case, text: str) -> list[str]:

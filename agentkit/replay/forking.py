@@ -64,7 +64,7 @@ from agentkit.trace.opening import check_replayable, open_recorder
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorded import RecordedHandler, stopped
 
-__all__ = ["Patch", "fork"]
+__all__ = ["LiveTools", "Patch", "fork"]
 
 OutputT = TypeVar("OutputT")
 LiveTools: TypeAlias = Literal["live", "by_effect", "recorded"]

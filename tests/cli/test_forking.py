@@ -165,10 +165,11 @@ def test_another_prompt(travel: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_fork_that_pauses(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is said what it waits for."""
+    """It is said what it waits for, and how to decide, with the agent that was given."""
     fork_here("--at", "m2", trace="paused.jsonl")
     told = capsys.readouterr().out
     assert "/agent/m2/t0 waits (approval): pay {}" in told
+    assert ".jsonl --app app.py:agent --approve /agent/m2/t0" in told
     assert "null" not in told
 
 

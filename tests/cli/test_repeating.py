@@ -55,6 +55,11 @@ prompt = Agent(ScriptedModel(["Done."]), instructions=instructions)
 fixed = Agent(ScriptedModel(["Done."]), instructions=f"It is {IMPORTED}.")
 failing = Agent(ScriptedModel([CALLS[0]]), tools=[draw], instructions="Be brief.")
 paused = Agent(ScriptedModel([[("remove", {})]]), tools=[remove])
+silent = Agent(ScriptedModel([]), instructions="Be brief.")
+inventing = Agent(ScriptedModel([[("nosuch", {}), ("clock", {})], "Done."]), tools=[clock])
+below = Agent(ScriptedModel(["Done."] * 2), name="below", instructions=instructions)
+asks = ScriptedModel([[("below", {"prompt": "x"})], "Done."])
+above = Agent(asks, tools=[below.as_tool()], instructions=lambda: "Be brief.")
 '''
 
 
@@ -141,3 +146,26 @@ def test_wrong_calls(folder: Path) -> None:
     done = agentkit("trace", "doctor", "--app", "app.py:nobody", "go", cwd=folder)
     assert done.returncode == 2
     assert "'nobody'" in done.stderr
+
+
+def test_a_tool_that_the_model_made_up(folder: Path) -> None:
+    """There is nothing to run, so it is not said that something was not."""
+    done = agentkit("trace", "doctor", "--app", "app.py:inventing", "go", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Nothing differed")
+
+
+def test_a_model_that_answers_nothing(folder: Path) -> None:
+    """No run came to an end, which is no success."""
+    done = agentkit("trace", "doctor", "--app", "app.py:silent", "go", cwd=folder)
+    assert done.returncode == 1
+    assert done.stdout == "No run came to an end: the model has answered nothing.\n"
+
+
+def test_instructions_of_a_sub_agent(folder: Path) -> None:
+    """With the line of its own function, not with that of the agent above."""
+    done = agentkit("trace", "doctor", "--app", "app.py:above", "go", cwd=folder)
+    assert done.returncode == 1
+    first = done.stdout.splitlines()[0]
+    assert first.startswith("/agent/m0/t0/below/instructions  instructions  (")
+    assert first.endswith(f"app.py:{line_of('def instructions():')})")

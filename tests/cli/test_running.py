@@ -180,3 +180,19 @@ def test_a_sub_agent(
     assert "…" not in told
     app(["show", "inside.jsonl", "--at", "m0/t0"], result_action="return_value")
     assert capsys.readouterr().out.startswith("/agent/m0/t0  tool cleaner ?")
+
+
+def test_a_model_that_is_asked_but_not_inside_a_tool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sub-agent is answered as a whole: its model is not asked, which is said."""
+    monkeypatch.chdir(tmp_path)
+    source = INSIDE.replace("approval=True", 'effect="write"')
+    (tmp_path / "inside.py").write_text(source)
+    exec(compile(source, "inside.py", "exec"), {"__name__": "__main__"})
+    arguments = ["--app", "inside.py:agent", "--policy", "model_live"]
+    app(["replay", "inside.jsonl", *arguments], result_action="return_value")
+    assert (
+        "Replayed with the model asked again: 2 sub-agent model calls and 2 tool calls answered "
+        "from the recording, 2 model calls made."
+    ) in capsys.readouterr().out

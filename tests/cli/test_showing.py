@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -420,6 +422,107 @@ def test_help_names_the_arguments(tmp_path: Path) -> None:
     text = agentkit("show", "--help", cwd=tmp_path).stdout
     assert "agentkit show [OPTIONS] TRACE" in text
     assert "--trace" not in text
+
+
+# calls that no tool ran
+
+UNRUN = '''
+from pydantic import BaseModel
+
+from agentkit import Agent, Handoff, Limits, tool
+from agentkit.testing import ScriptedModel
+
+
+class Word(BaseModel):
+    text: str
+
+
+@tool
+def look(city: str) -> str:
+    """Look at a city."""
+    return f"{city} is sunny"
+
+
+@tool(approval=True)
+def pay() -> str:
+    """Pay for it."""
+    return "paid"
+
+
+LOOK = ("look", {"city": "Rome"})
+BAD, GOOD = [("final_output", {"text": text}) for text in (7, "yes")]
+bills = Agent(ScriptedModel(["It is paid."]), name="bills")
+typed = Agent(ScriptedModel([[BAD], [GOOD, LOOK]]), tools=[look], output=Word, output_mode="tool")
+desk = Agent(ScriptedModel([[LOOK, ("transfer_to_bills", {})]]), tools=[look, Handoff(bills)])
+limited = Agent(ScriptedModel([[LOOK], [LOOK]]), tools=[look], limits=Limits(tool_calls=1))
+again = Agent(ScriptedModel([[LOOK], [LOOK], "Sunny."]), tools=[look], limits=Limits(repeats=0))
+paused = Agent(ScriptedModel([[LOOK, ("pay", {})]]), tools=[look, pay])
+'''
+RAN = ["│   └── t0 look {} ✓", "│       └── Rome is sunny"]
+TREES = {
+    "typed": [
+        "├── m0 step scripted ✓",
+        "│   └── t0 final_output {} ✗",
+        "│       └── The output does not fit: - text: expected a string Give the whole corrected "
+        "output.",
+        "└── m1 step scripted ✓",
+        "    ├── t0 final_output {} ✓",
+        "    │   └── the output",
+        "    └── t1 look {} ⊘ not run",
+    ],
+    "desk": [
+        "└── m0 step scripted ✓",
+        "    ├── t0 look {} ✓",
+        "    │   └── Rome is sunny",
+        "    └── t1 transfer_to_bills {} ✓",
+        "        ├── Handed over to bills.",
+        "        └── m0 step scripted ✓",
+        "            └── It is paid.",
+    ],
+    "limited": [
+        "├── m0 step scripted ✓",
+        *RAN,
+        "└── m1 step scripted ✓",
+        "    └── t0 look {} ⊘ not run",
+    ],
+    "again": [
+        "├── m0 step scripted ✓",
+        *RAN,
+        "├── m1 step scripted ✓",
+        "│   └── asked for the same calls again; told to answer",
+        "└── m2 step scripted ✓",
+        "    └── Sunny.",
+    ],
+    "paused": [
+        "└── m0 step scripted ✓",
+        "    ├── t0 look {} ?",
+        "    └── t1 pay {} ?",
+        "        └── waits for a decision",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_calls_that_no_tool_ran(tmp_path: Path, name: str) -> None:
+    """They are the output, a transfer, refused, or left out: `show`, `replay` and `fork` say which.
+
+    That the model repeats itself is said only where it does.
+    """
+    (tmp_path / "app.py").write_text(UNRUN)
+    agent = runpy.run_path(str(tmp_path / "app.py"))[name]
+    with suppress(AgentKitError):  # one is to fail
+        agent.run_sync("go", trace=tmp_path / "run.jsonl")
+    command = ("run.jsonl", "--app", f"app.py:{name}")
+    for arguments in (
+        ("show", "run.jsonl"),
+        ("replay", *command),
+        ("replay", *command, "--policy", "model_live"),
+        ("fork", *command, "--at", "m0", "--tools", "recorded"),
+    ):
+        told = agentkit(*arguments, cwd=tmp_path).stdout
+        tree = [line for line in told.splitlines() if line[:1] in ("├", "│", "└", " ")]
+        plain = [re.sub(r" \d\.\d\d s$", "", re.sub(r"\{.*\}", "{}", line)) for line in tree]
+        assert plain[: len(TREES[name])] == TREES[name], arguments
 
 
 # decisions

@@ -7,6 +7,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -259,6 +260,7 @@ def on_terminal(folder: Path, typed: list[bytes], **more: str) -> tuple[int, str
         except OSError:  # the terminal has gone
             break
         if typed and told.endswith(b"step> "):
+            time.sleep(0.1)  # a Ctrl-C between the prompt and the reading of a line is lost
             os.write(ours, typed.pop(0))
             told += b"|"
     os.close(ours)
@@ -301,6 +303,12 @@ def test_going_on_from_a_writing_tool(walk: Walk, travel: Path) -> None:
     told, _ = walk("g m1", "go")
     assert "book was not run: it may write (go live)" in told
     assert ran(travel) == []
+
+
+def test_going_on_to_a_pause(walk: Walk) -> None:
+    """The command that decides names the agent that was given."""
+    told, _ = walk("g m2", "go", trace="paused.jsonl")
+    assert any(".jsonl --app app.py:agent --approve /agent/m2/t0" in line for line in told)
 
 
 def test_another_model(walk: Walk) -> None:

@@ -6,10 +6,12 @@ import runpy
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,8 @@ from agentkit import ChatModel, ChatSettings, Trace
 from agentkit.cli.testing import plugin_arguments
 from agentkit.cli.written import literal
 from agentkit.errors import AgentKitError
-from agentkit.testing import ChatServer, reply
+from agentkit.replay import Patch, fork
+from agentkit.testing import ChatServer, ScriptedModel, reply
 
 ROOT = Path(__file__).parents[2]
 APP = """
@@ -54,6 +57,14 @@ planner = Agent(ScriptedModel([PLAN]), output=Plan, output_mode="json")
 payer = Agent(ScriptedModel([[("pay", {"amount": 3})]]), tools=[pay])
 limited = Agent(ScriptedModel([LOOK, "x"]), tools=[get_weather], limits=Limits(steps=1))
 """
+PAID = """
+paid = Agent(ScriptedModel([[("pay", {"amount": 3})], "Done."]), tools=[pay])
+"""
+ABOVE = """
+below = Agent(ScriptedModel(["Sunny."]), name="weatherman", instructions="Be brief.")
+asks = ScriptedModel([[("weatherman", {"prompt": "Sun?"})], "Yes."])
+boss = Agent(asks, name="boss", tools=[below.as_tool()])
+"""
 
 
 @pytest.fixture
@@ -74,11 +85,13 @@ def record(
         agent.run_sync(prompt, trace=project / "run.jsonl", **options)
 
 
-def make(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Call `agentkit test-from run.jsonl`."""
+def make(
+    project: Path, *arguments: str, trace: str = "run.jsonl"
+) -> subprocess.CompletedProcess[str]:
+    """Call `agentkit test-from`."""
     command = [sys.executable, "-c", "from agentkit.cli import main; main()", "test-from"]
     return subprocess.run(
-        [*command, "run.jsonl", *arguments],
+        [*command, trace, *arguments],
         cwd=project,
         capture_output=True,
         text=True,
@@ -284,6 +297,86 @@ def test_wrong_input_writes_nothing(project: Path, arguments: list[str], says: s
     assert says in done.stderr
     assert (project / "test_there.py").read_bytes() == b""
     assert [*(project / "tests").rglob("*.py")] == []
+
+
+@pytest.mark.parametrize("app", ["my-app.py", "my-app", "class.py"])
+def test_a_file_that_cannot_be_imported(project: Path, app: str) -> None:
+    """It is refused in one line that says what to do, and nothing is written."""
+    record(project)
+    name = app.removesuffix(".py")
+    (project / "app.py").rename(project / f"{name}.py")
+    there = {*project.rglob("*")}
+    done = make(project, "--app", f"{app}:agent")
+    assert done.returncode == 2
+    assert f"cannot import {name!r}, which is no name in Python. Rename it" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert {path for path in project.rglob("*") if "__pycache__" not in path.parts} <= there
+
+
+def test_a_run_that_was_decided_about(project: Path) -> None:
+    """To record it anew somebody has to decide again: it is said, and works."""
+    (project / "app.py").write_text(f"{APP}{PAID}")
+    record(project, "paid", "Pay", approver=lambda _: True)
+    done = make(project, "--app", "app.py:paid")
+    assert done.returncode == 0, done.stderr
+    test = project / "test_pay.py"
+    written = test.read_text()
+    assert written.startswith(
+        '"""A recorded run as a test.\n\n'
+        "To record it anew, give the call below an approver=, and: pytest --agentkit-record=all\n"
+        '"""\n'
+    )
+    test.write_text(written.replace('run_sync("Pay")', 'run_sync("Pay", approver=lambda _: True)'))
+    command = [sys.executable, "-m", "pytest", "-q", *plugin_arguments(), "--agentkit-record=all"]
+    anew = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert anew.returncode == 0, anew.stdout
+
+
+def test_a_run_that_was_told_a_result(project: Path) -> None:
+    """Of a fork with a changed result nobody is told to record it anew; of others they are."""
+    record(project)
+    agent = runpy.run_path(str(project / "app.py"))["agent"].with_(model=ScriptedModel(["Sun!"]))
+    for patch, anew in (
+        (Patch(result="sun in Paris"), ""),
+        (Patch(model=ScriptedModel(["Sun!"])), " Record it anew: pytest --agentkit-record=all"),
+    ):
+        at, to = ("/agent/m0/t0", "told") if patch.result else ("/agent/m1", "asked")
+        anyio.run(
+            partial(
+                fork,
+                project / "run.jsonl",
+                agent,
+                at=at,
+                patch=patch,
+                record=project / f"{to}.jsonl",
+            )
+        )
+        options = ("--app", "app.py:agent", "--to", f"test_{to}.py")
+        done = make(project, *options, trace=f"{to}.jsonl")
+        assert done.returncode == 0, done.stderr
+        first = (project / f"test_{to}.py").read_text().partition("\n")[0]
+        assert first == f'"""A recorded run as a test.{anew}"""'
+
+
+def test_a_run_with_a_sub_agent(project: Path) -> None:
+    """It is said that the test does not look inside it, and what does; then nothing is said."""
+    (project / "app.py").write_text(f"{APP}{ABOVE}")
+    record(project, "boss", "Ask")
+    done = make(project, "--app", "app.py:boss")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "The test does not look inside weatherman, where agents run; --live-tool weatherman does."
+    ) in done.stdout
+    options = ("--to", "test_inside.py", "--live-tool", "weatherman")
+    done = make(project, "--app", "app.py:boss", *options)
+    assert done.returncode == 0, done.stderr
+    assert "does not look inside" not in done.stdout
+    app = project / "app.py"
+    app.write_text(app.read_text().replace("Be brief.", "Be long."))
+    command = [sys.executable, "-m", "pytest", "-q", *plugin_arguments()]
+    failed = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert "1 failed, 1 passed" in failed.stdout
+    assert "request_changed at /boss/m0/t0/weatherman/m0" in failed.stdout
 
 
 def test_an_interrupted_run_is_refused(project: Path) -> None:
