@@ -487,7 +487,7 @@ async def test_a_forked_process_writes_nothing(tmp_path: Path) -> None:
         structlog.get_logger().info("parent" if child else "child")
         if not child:
             os._exit(0)
-        os.waitpid(child, 0)
+        os.waitpid(child, 0)  # noqa: ASYNC222  # it only logs
         return "done"
 
     try:
