@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -291,6 +292,33 @@ async def test_a_field_that_is_needed(recorded: bytes, name: str, field: str) ->
     for work in (replay(trace, agent()), agent().resume(trace)):
         with pytest.raises(TraceCorrupt, match=rf"\({name}\) is without '{field}'\.$"):
             await work
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("trace.open", "redaction", 7),
+        ("model.start", "params", None),
+        ("model.start", "tools", []),
+        ("model.end", "usage", 7),
+        ("tool.end", "seq", "z"),
+        ("tool.end", "error", "z"),
+    ],
+)
+async def test_a_field_of_another_kind(recorded: bytes, name: str, field: str, value: Any) -> None:
+    """It is named before anything begins, with what it is."""
+    trace = edited(recorded, name, lambda event: event.update({field: value}))
+    told = re.escape(f"({name}) has {value!r} as its {field!r}.")
+    for work in (replay(trace, agent()), agent().resume(trace)):
+        with pytest.raises(TraceCorrupt, match=told):
+            await work
+
+
+async def test_a_message_that_is_none(recorded: bytes) -> None:
+    """A blob holds what it is said to hold."""
+    trace = edited(recorded, "blob", lambda event: event.update(data=7), kind="message")
+    with pytest.raises(TraceCorrupt, match="7 is no message"):
+        await replay(trace, agent())
 
 
 def no_instructions() -> str:

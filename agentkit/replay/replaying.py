@@ -199,7 +199,7 @@ def _check_live_tools(policy: Policy, program: Program[Any], recorded: RecordedH
         ConfigurationError: There is no such tool, and no toolset that might have it.
     """
     starts = recorded.starts.values()
-    called = (start["tool"] for start in starts if start["event"] == "tool.start")
+    called = (str(start["tool"]) for start in starts if start["event"] == "tool.start")
     known = dict.fromkeys((*program.tools, *called))  # those of sub-agents, too
     unknown = sorted({*policy.live_tools} - known.keys())
     if unknown and not program.spec.toolsets:

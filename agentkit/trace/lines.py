@@ -161,6 +161,9 @@ class Events(Sequence[JsonObject]):
         return f"<{len(self)} events>"
 
 
+_SHAPES: Mapping[str, type] = {"message": dict, "input": dict, "tools": list, "output": dict}
+
+
 class Blobs(Mapping[str, Any]):
     """The blobs of a trace by hash, each read when it is asked for."""
 
@@ -185,6 +188,8 @@ class Blobs(Mapping[str, Any]):
         event = self._source.event(number)
         if "data" not in event:
             return self._beside(event)
+        if not isinstance(event["data"], _SHAPES.get(str(event.get("kind")), object)):
+            raise self._lost(name, f"{event['data']!r:.80} is no {event['kind']}")
         if len(self._source.lines[number]) <= _SMALL:
             if len(self._recent) >= _RECENT:
                 self._recent.clear()

@@ -47,6 +47,13 @@ _NEEDED = {
     "warning": ("code", "text"),
 }
 """What an event has to have to be replayed, besides its place and its time."""
+_TYPES: Mapping[str, type] = {
+    **dict.fromkeys(("seq", "t", "use"), int),
+    **dict.fromkeys(("at", "agent", "fp", "kind", "message", "status", "tools"), str),
+    **dict.fromkeys(("asked", "error", "params", "redaction", "response", "usage"), dict),
+    **dict.fromkeys(("d", "messages"), list),
+}
+"""What these fields are where an event has them; the status of an HTTP attempt is a number."""
 TraceTo: TypeAlias = bool | str | os.PathLike[str] | Sequence[Processor]
 Recorded: TypeAlias = Trace | Path | list[bytes] | Callable[[], list[bytes]] | None
 _diagnostics = logging.getLogger("agentkit")
@@ -185,16 +192,16 @@ def check_replayable(trace: Trace) -> None:
             path=str(trace.path) if trace.path else None,
         )
     for event in trace.events:
-        if missing := next(_missing(event, trace), None):
+        if wrong := next(_wrong(event, trace), None):
             raise TraceCorrupt(
                 f"Event {event.get('seq')} of the trace of {trace.header.get('run')} "
-                f"({event['event']}) is without {missing!r}.",
+                f"({event['event']}) {wrong}.",
                 path=str(trace.path) if trace.path else None,
             )
 
 
-def _missing(event: JsonObject, trace: Trace) -> Iterator[str]:
-    """What an event lacks."""
+def _wrong(event: JsonObject, trace: Trace) -> Iterator[str]:
+    """What keeps an event from being replayed."""
     match event["event"], event.get("status"):
         case "model.end" | "tool.end" | "compute.end", "cancelled" | "paused":
             needed = ()
@@ -202,12 +209,15 @@ def _missing(event: JsonObject, trace: Trace) -> Iterator[str]:
             needed = ("error",)
         case name, _:
             needed = _NEEDED.get(name, ())
-    yield from (one for one in ("seq", "t", *needed) if one not in event)
+    yield from (f"is without {one!r}" for one in ("seq", "t", *needed) if one not in event)
+    for one, kind in _TYPES.items():
+        if not isinstance(event.get(one, kind()), kind) and not event["event"].startswith("http."):
+            yield f"has {event[one]!r:.80} as its {one!r}"
     if event["event"] == "agent.start":
         data = trace.blob(str(event["input"]))
         given = data if is_object(data) else {}
         names = given.get("messages")
         if not is_array(names) or not all(isinstance(one, str) for one in names):
-            yield "input.messages"
+            yield "is without 'input.messages'"
         if not isinstance(given.get("earlier"), int):
-            yield "input.earlier"
+            yield "is without 'input.earlier'"
