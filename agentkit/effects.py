@@ -205,6 +205,7 @@ class Failure:
             message=said(error),
             data=error.data() if known else {},
             traceback=_traced(error),
+            parts=tuple(map(cls.of, error.exceptions)) if isinstance(error, ToolsFailed) else (),
             exception=error,
         )
 

@@ -227,8 +227,11 @@ async def test_failed_tools_of_an_agent_inside_a_failed_tool() -> None:
     with pytest.raises(ToolsFailed) as recorded:
         await Agent(ScriptedModel([[("ask", {})]]), tools=[ask]).run("go")
     assert recorded.value.trace is not None
-    with pytest.raises(ToolsFailed, match="1 tool failed"):
+    with pytest.raises(ToolsFailed, match="1 tool failed") as again:
         await replay(recorded.value.trace, Agent(ScriptedModel([]), tools=[ask]))
+    (group,) = again.value.exceptions
+    assert isinstance(group, ToolsFailed)
+    assert [str(one) for one in group.exceptions] == ["ValueError: no"]
 
 
 async def test_computed_instructions_are_recorded(tmp_path: Path) -> None:

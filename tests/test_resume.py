@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -136,6 +137,19 @@ async def test_crash_between_effects_repeats_nothing(tmp_path: Path) -> None:
     assert result.output == "done after all"
     assert done == []
     assert await replay(path, agent()) == result
+
+
+async def test_time_goes_on_behind_the_last_line(tmp_path: Path) -> None:
+    """Also where that is a blob, which a kill has parted from the line that names it."""
+    path = tmp_path / "run.jsonl"
+    await agent([("write", {"path": "a"})], "done").run("go", trace=path)
+    cut_after(path, b'"event":"blob"', 4)
+    lines = path.read_bytes().splitlines(keepends=True)
+    late = {**json.loads(lines[-2]), "t": 60_000_000}
+    path.write_bytes(b"".join([*lines[:-2], json.dumps(late).encode() + b"\n", lines[-1]]))
+    await agent([("write", {"path": "a"})], "done").resume(path)
+    times = [json.loads(line)["t"] for line in path.read_bytes().splitlines()]
+    assert times == sorted(times)
 
 
 async def test_reading_tool_in_flight_is_made_again(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ without an end was in flight when the process died.
 from __future__ import annotations
 
 import functools
+import json
 import platform
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -129,7 +131,8 @@ class Recorder:
         self._clock = opened.clock
         wall = opened.wall.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if resumes is not None:
-            t = resumes.events[-1]["t"]
+            (last,) = deque(resumes.raw(), 1)  # it may be a blob, which is no event
+            t = json.loads(last)["t"]
             self._writer = TraceWriter(sink, lines=resumes.lines, t=t, capture=capture, taps=taps)
             self._written |= resumes.blobs.keys()
             self._depth = 1  # the outermost agent has started already
