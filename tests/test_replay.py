@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from agentkit.errors import (
     ReplayDivergence,
     ToolsFailed,
 )
+from agentkit.events import Event, Paused
 from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
 
@@ -309,3 +311,35 @@ async def test_trace_object_and_path_replay_alike(tmp_path: Path) -> None:
     await record(tmp_path / "run.jsonl")
     loaded = Trace.load(tmp_path / "run.jsonl")
     assert await replay(loaded, silent_agent()) == await replay(loaded.path or "", silent_agent())
+
+
+async def test_a_line_of_a_thread_parts_no_pause() -> None:
+    """What was asked about together is told together, whatever was written in between."""
+
+    @tool(approval=True)
+    def buy(what: str) -> str:
+        """Buy it."""
+        return f"bought {what}"
+
+    calls = [("buy", {"what": "tea"}), ("buy", {"what": "milk"})]
+    inner = Agent(ScriptedModel([calls, "bought"]), name="inner", tools=[buy])
+
+    @tool
+    async def shop(context: RunContext) -> str:
+        """Have another agent shop."""
+        return (await context.run(inner, "go")).output
+
+    made = Agent(ScriptedModel([[("shop", {})], "done"]), tools=[shop])
+    trace = (await made.run("go", approver=lambda _: True)).trace
+    assert trace is not None
+    lines = [json.loads(line) for line in trace.raw()]
+    second = [n for n, line in enumerate(lines) if line["event"] == "gate.ask"][1]
+    logged = {"event": "log", "t": lines[second]["t"], "at": "/agent/m0/t0", "level": "info"}
+    lines.insert(second, {**logged, "text": "from a thread", "data": {}})
+    raw = [json.dumps({**line, "seq": n}).encode() + b"\n" for n, line in enumerate(lines)]
+    told: list[Event] = []
+    await replay(Trace(raw), made.with_(model=ScriptedModel([])), on_event=told.append)
+    paused = [event for event in told if isinstance(event, Paused)]
+    assert [[one.call.arguments for one in event.pending] for event in paused] == [
+        ['{"what":"tea"}', '{"what":"milk"}']
+    ]
