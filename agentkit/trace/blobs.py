@@ -13,6 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -142,9 +143,11 @@ def whole_text(text: str) -> Any:
 def _plain(value: Any) -> Any:
     try:
         plain = to_jsonable_python(value, fallback=_unknown, bytes_mode="base64")
-        return _in_order(value, plain)
     except (ValueError, TypeError, RecursionError):
         return _unknown(value)
+    with suppress(Exception):  # where a serializer of its own has made another shape of it
+        return _in_order(value, plain)
+    return plain
 
 
 def _in_order(value: Any, plain: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import pytest
 import structlog
+from pydantic import BaseModel, field_serializer
 
 from agentkit import (
     Agent,
@@ -510,6 +511,30 @@ async def test_a_model_may_have_any_name() -> None:
         assert trace is not None
         (start,) = (event for event in trace.events if event["event"] == "model.start")
         assert written in str(start["model"])
+
+
+class Secretive(BaseModel):
+    """Shows less than it has."""
+
+    seen: list[dict[str, int]]
+    marks: set[int]
+
+    @field_serializer("seen")
+    def _few(self, seen: list[dict[str, int]]) -> list[int]:
+        return [one["n"] for one in seen[:1]]
+
+    @field_serializer("marks")
+    def _shown(self, marks: set[int]) -> dict[str, int]:
+        return {"many": len(marks)}
+
+
+async def test_a_model_that_writes_itself_is_recorded_so() -> None:
+    """Its own serializers decide, whatever shape they give."""
+    said = '{"seen": [{"n": 1}, {"n": 2}], "marks": [1, 2]}'
+    trace = (await Agent(ScriptedModel([said]), output=Secretive).run("go")).trace
+    assert trace is not None
+    (end,) = (event for event in trace.events if event["event"] == "agent.end")
+    assert end["output"] == {"seen": [1], "marks": {"many": 2}}
 
 
 IN_SETS = """
