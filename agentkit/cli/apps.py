@@ -7,6 +7,7 @@ import importlib.util
 import shlex
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -21,6 +22,7 @@ __all__ = [
     "agents_in",
     "imported",
     "in_shell",
+    "is_file",
     "load_agent",
     "load_module",
     "split_name",
@@ -47,9 +49,9 @@ def load_agent(app: str, trace: Trace | None = None, model: str | None = None) -
     place, name = split_name(app)
     module = load_module(place)
     if not name:
-        agents, root = _agents(module), _root(trace)
-        named = [one for one in agents if len(agents) == 1 or vars(module)[one].name == root]
-        if len({id(vars(module)[one]) for one in named}) != 1:
+        agents, root = agents_in(module), _root(trace)
+        named = [key for key, one in agents.items() if len(agents) == 1 or one.name == root]
+        if len({id(agents[key]) for key in named}) != 1:
             known = f", and the run's agent is {root!r}" if root and agents else ""
             raise ConfigurationError(
                 f"--app {app!r} names no agent, and {place} has {_listed(agents)}{known}. "
@@ -105,7 +107,7 @@ def agent_named(module: ModuleType, name: str, place: str) -> Agent[Any]:
     Raises:
         ConfigurationError: There is none.
     """
-    agents = _agents(module)
+    agents = agents_in(module)
     if not hasattr(module, name):
         raise ConfigurationError(f"{place} has no {name!r}; it has {_listed(agents)}.")
     found = getattr(module, name)
@@ -120,13 +122,18 @@ def agent_named(module: ModuleType, name: str, place: str) -> Agent[Any]:
 def imported(app: str) -> ModuleType:
     """The module of an `--app` that was loaded."""
     place, _ = split_name(app)
-    return sys.modules[Path(place).stem if place.endswith(".py") or "/" in place else place]
+    return sys.modules[Path(place).stem if is_file(place) else place]
 
 
-def agents_in(module: ModuleType) -> list[Agent[Any]]:
-    """The agents at the top level of a module."""
-    values = vars(module).values()
-    return [cast("Agent[Any]", one) for one in values if isinstance(one, Agent)]
+def is_file(place: str) -> bool:
+    """Whether an `--app` names a file, and not a module."""
+    return place.endswith(".py") or "/" in place
+
+
+def agents_in(module: ModuleType) -> dict[str, Agent[Any]]:
+    """The agents at the top level of a module, by their names there."""
+    named = vars(module).items()
+    return {key: cast("Agent[Any]", one) for key, one in named if isinstance(one, Agent)}
 
 
 def load_module(place: str) -> ModuleType:
@@ -136,7 +143,7 @@ def load_module(place: str) -> ModuleType:
         ConfigurationError: It does not exist, or it fails while it is imported.
     """
     path = Path(place)
-    if not place.endswith(".py") and "/" not in place:
+    if not is_file(place):
         try:
             sys.path.insert(0, str(Path.cwd()))
             return importlib.import_module(place)
@@ -178,9 +185,6 @@ def _where(error: BaseException, folder: Path) -> str:
     return said
 
 
-def _agents(module: ModuleType) -> list[str]:
-    return sorted(key for key, value in vars(module).items() if isinstance(value, Agent))
-
-
-def _listed(agents: list[str]) -> str:
-    return f"the agents {', '.join(agents)}" if agents else "no agents"
+def _listed(agents: Iterable[str]) -> str:
+    names = ", ".join(sorted(agents))
+    return f"the agents {names}" if names else "no agents"

@@ -21,8 +21,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from agentkit.agent import Agent
-from agentkit.cli.apps import agent_named, load_module, split_name
+from agentkit.cli.apps import agent_named, agents_in, load_module, split_name
 from agentkit.cli.console import ERR, OUT, AsJson, print_json, print_table
 from agentkit.cli.offered import Listing, Offer, list_tools
 from agentkit.cli.tree import shown
@@ -51,12 +50,15 @@ def tools(source: str, /, *, as_json: AsJson = False) -> None:
     place, name = split_name(source)
     with redirect_stdout(sys.stderr):  # the file may print, and stdout is for the list
         module = load_module(place)
-        named = vars(module).items()
         if name:
             agents, rest = {name: agent_named(module, name, place)}, []
         else:
-            agents = {key: cast("Agent[Any]", one) for key, one in named if isinstance(one, Agent)}
-            rest = [cast("Tool[..., Any]", one) for _, one in named if isinstance(one, Tool)]
+            agents = agents_in(module)
+            rest = [
+                cast("Tool[..., Any]", one)
+                for one in vars(module).values()
+                if isinstance(one, Tool)
+            ]
         if not agents and not rest:
             raise ConfigurationError(
                 f"{place} has no tools: a function needs @tool, or a place among an agent's tools."

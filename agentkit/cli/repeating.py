@@ -59,13 +59,15 @@ def trace_doctor(
         on_divergence="warn",
     )
     trace, found = anyio.run(_twice, agent, prompt, policy)
-    _report(trace, found, {one.name: _functions(one) for one in [*agents_in(imported(app)), agent]})
+    agents = [*agents_in(imported(app)).values(), agent]
+    _report(trace, found, {one.name: _functions(one) for one in agents})
     again = _imported_again(agent, app)
     for one in again:
         _say("When the file is imported again:", "bold")
         _both(one.pointer, one.position, one.expected, one.actual)
     calls = [event for event in trace.events if event["event"] == "tool.start"]
-    real = [event for event in calls if event["at"] not in made_up(trace)]
+    nothing = made_up(trace)
+    real = (event for event in calls if event["at"] not in nothing)
     left_out = (one["tool"] for one in real if not policy.runs(one["tool"], one["effect"]))
     not_run(left_out, "--all-tools")
     answered = any(one["event"] == "model.end" and one["status"] == "ok" for one in trace.events)

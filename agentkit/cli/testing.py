@@ -22,7 +22,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from agentkit.agent import Agent
-from agentkit.cli.apps import imported, load_agent, split_name, with_model
+from agentkit.cli.apps import imported, is_file, load_agent, split_name, with_model
 from agentkit.cli.console import OUT
 from agentkit.cli.places import found, state_of
 from agentkit.cli.tree import shown
@@ -118,8 +118,7 @@ class _Source:
 
 def _source_of(app: str, agent: Agent[Any]) -> _Source:
     place, name = split_name(app)
-    file = place.endswith(".py") or "/" in place
-    module = imported(app)
+    file, module = is_file(place), imported(app)
     assert module.__file__ is not None
     path = Path(module.__file__).resolve()
     names = [path.stem] if path.stem != "__init__" else []
@@ -151,11 +150,10 @@ def _slug(messages: tuple[Message, ...], trace: Trace) -> str:
 
 def _anew(trace: Trace) -> str:
     """How the run can be recorded anew; empty if it cannot."""
-    fork = trace.header.get("fork")
-    patch = fork.get("patch") if is_object(fork) else None
-    patch = patch if is_object(patch) else {}
-    said = patch.get("result")
-    if patch.get("messages") or (said is not None and not (is_object(said) and "kind" in said)):
+    said = trace.patch.get("result")
+    if trace.patch.get("messages") or (
+        said is not None and not (is_object(said) and "kind" in said)
+    ):
         return ""  # nobody says again what the fork was told
     call = "pytest --agentkit-record=all"
     if any(event["event"] == "gate.answer" for event in trace.events):

@@ -39,9 +39,9 @@ class Case:
         messages: What the run began with; the first `earlier` are history.
         asked: What the run was given instead of its agent's settings and limits.
         ended: How a replay of it ends.
+        anew: How it is recorded anew; empty if it cannot be.
         live_tools: The tools that the test runs for real.
         path: The folder that has to be on `sys.path` to import the module, as an expression.
-        anew: How it is recorded anew; empty if it cannot be.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Case:
     earlier: int
     asked: Mapping[str, Any]
     ended: RunResult[Any] | AgentKitError
+    anew: str
     live_tools: Sequence[str] = ()
     model: str | None = None
     path: str | None = None
-    anew: str = "Record it anew: pytest --agentkit-record=all"
 
 
 def source_of(case: Case) -> str:

@@ -382,9 +382,7 @@ class _Comparison:
 
 def _patched(trace: Trace) -> str | None:
     """The effect of a fork that was not performed, because its result was given."""
-    fork = trace.header.get("fork")
-    patch = fork.get("patch") if is_object(fork) else None
-    return str(fork["at"]) if is_object(fork) and is_object(patch) and "result" in patch else None
+    return str(trace.header["fork"]["at"]) if "result" in trace.patch else None
 
 
 def _causal(a: _Side, b: _Side) -> Iterator[tuple[str, _Phase]]:

@@ -100,15 +100,13 @@ class Patch:
         """Check the values before anything is read."""
         settings: Any = self.settings
         tools: Sequence[Any] = self.tools
-        for name, fits, expected in (
-            ("settings", isinstance(settings, ChatSettings | None), "ChatSettings(…)"),
-            ("messages", all(type(one) is int for one in self.messages), "{index: message}"),
-            ("tools", all(isinstance(one, Tool) for one in tools), "a list of tools"),
-        ):
-            if not fits:
-                raise ConfigurationError(
-                    f"Patch({name}={getattr(self, name)!r}): expected {expected}."
-                )
+        indexed = all(type(one) is int for one in self.messages)
+        _check(
+            "Patch",
+            ("settings", settings, isinstance(settings, ChatSettings | None), "ChatSettings(…)"),
+            ("messages", self.messages, indexed, "{index: message}"),
+            ("tools", tools, all(isinstance(one, Tool) for one in tools), "a list of tools"),
+        )
 
     def to_json(self) -> JsonObject:
         """What the fork's trace says of it."""
@@ -209,14 +207,20 @@ async def fork(
 
 def _checked(at: Any, patch: Any, tools: Any) -> Patch:
     """The patch, when all that decides about the fork is of the right kind."""
-    for name, value, fits, expected in (
+    _check(
+        "fork",
         ("at", at, isinstance(at, str | None), "an address such as '/agent/m0/t1'"),
         ("patch", patch, isinstance(patch, Patch | None), "Patch(…)"),
         ("tools", tools, tools in _TOOLS, f"one of {', '.join(map(repr, _TOOLS))}"),
-    ):
-        if not fits:
-            raise ConfigurationError(f"fork({name}={value!r}): expected {expected}.")
+    )
     return patch or Patch()
+
+
+def _check(call: str, *arguments: tuple[str, Any, bool, str]) -> None:
+    """Refuse the first argument that does not fit; each has its name, its value and what is due."""
+    for name, value, fits, expected in arguments:
+        if not fits:
+            raise ConfigurationError(f"{call}({name}={value!r}): expected {expected}.")
 
 
 class _Plan:

@@ -93,7 +93,7 @@ def _packed(value: Any, redact: Redactor, paths: Paths) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         items = enumerate(cast("Iterable[Any]", value))
         parts = [_part(index, item, redact, paths) for index, item in items]
-        return sorted(parts, key=canonical) if isinstance(value, (set, frozenset)) else parts
+        return _sorted(value, parts)
     return _scalar(value, redact, paths)
 
 
@@ -150,12 +150,17 @@ def _plain(value: Any) -> Any:
     return plain
 
 
+def _sorted(value: Any, parts: list[Any]) -> list[Any]:
+    """The parts of a list as they are, and those of a set in an order of their own."""
+    return sorted(parts, key=canonical) if isinstance(value, (set, frozenset)) else parts
+
+
 def _in_order(value: Any, plain: Any) -> Any:
     """A value's JSON with its sets sorted, whose order is another one in each process."""
     if is_array(plain) and isinstance(value, (list, tuple, set, frozenset)):
         items = cast("Iterable[Any]", value)
         parts = [_in_order(item, part) for item, part in zip(items, plain, strict=True)]
-        return sorted(parts, key=canonical) if isinstance(value, (set, frozenset)) else parts
+        return _sorted(value, parts)
     if not is_object(plain):
         return plain
     if isinstance(value, Mapping):
@@ -195,6 +200,7 @@ class NamedRequest:
     Attributes:
         messages: Of all its messages, in order.
         new: The messages that the agent's last request did not have.
+        model: The model's own, as it may be written.
         tools: Of its tool list.
         params: What it asks for besides, as JSON.
         fingerprint: The hash of the normalised request: equal ones ask the same.
@@ -202,6 +208,7 @@ class NamedRequest:
 
     messages: list[str]
     new: tuple[Message, ...]
+    model: Any
     tools: str
     params: JsonObject
     fingerprint: str
@@ -230,7 +237,7 @@ class Namer:
         self._memo = ("trace", redact.rules)
         self._chains: dict[Address, _Chain] = {}
         self._asked: tuple[Any, ...] = ()
-        self._named: tuple[str, JsonObject, bytes] = ("", {}, b"")
+        self._named: tuple[Any, str, JsonObject, bytes] = ("", "", {}, b"")
 
     def message(self, message: Message) -> tuple[str, JsonObject]:
         """The message's blob: its name and its data."""
@@ -265,17 +272,18 @@ class Namer:
             chain.names.append(name)
             chain.running.update(identity.encode())
         running = chain.running.copy()
-        tools, params, rest = self._rest(call)
+        model, tools, params, rest = self._rest(call)
         running.update(rest)
         return NamedRequest(
             messages=chain.names,
             new=new,
+            model=model,
             tools=tools,
             params=params,
             fingerprint=f"b2:{running.hexdigest()}",
         )
 
-    def _rest(self, call: ModelCall) -> tuple[str, JsonObject, bytes]:
+    def _rest(self, call: ModelCall) -> tuple[Any, str, JsonObject, bytes]:
         """What a request holds besides its messages: it changes seldom, so the last is kept."""
         request = call.request
         asked = (request.tools, request.settings, request.output, request.tool_choice, call.model)
@@ -283,7 +291,8 @@ class Namer:
             tools = self.tools_blob(request.tools)[0]
             params = request_params(request, self.redact)
             rest = canonical({"model": call.model, "tools": tools, **params})
-            self._asked, self._named = asked, (tools, params, rest)
+            model = packed(call.model, self.redact)
+            self._asked, self._named = asked, (model, tools, params, rest)
         return self._named
 
     def _known(self, value: Message | ToolDefinition) -> tuple[str, bytes, str]:

@@ -210,9 +210,10 @@ def _wrong(event: JsonObject, trace: Trace) -> Iterator[str]:
         case name, _:
             needed = _NEEDED.get(name, ())
     yield from (f"is without {one!r}" for one in ("seq", "t", *needed) if one not in event)
-    for one, kind in _TYPES.items():
-        if not isinstance(event.get(one, kind()), kind) and not event["event"].startswith("http."):
-            yield f"has {event[one]!r:.80} as its {one!r}"
+    if not event["event"].startswith("http."):
+        for one, value in event.items():
+            if not isinstance(value, _TYPES.get(one, object)):
+                yield f"has {value!r:.80} as its {one!r}"
     if event["event"] == "agent.start":
         data = trace.blob(str(event["input"]))
         given = data if is_object(data) else {}

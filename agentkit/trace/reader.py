@@ -109,6 +109,18 @@ class Trace:
         return self.header.get("redaction", {}).get("key_id")
 
     @property
+    def patch(self) -> JsonObject:
+        """What was changed in the run that this one is a fork of; empty if nothing was."""
+        fork = self.header.get("fork")
+        patch = fork.get("patch") if is_object(fork) else None
+        return patch if is_object(patch) else {}
+
+    @property
+    def t(self) -> int:
+        """When the last line was written, in microseconds since the trace was opened."""
+        return self._source.event(self.lines - 1)["t"]
+
+    @property
     def run(self) -> str:
         """The run's id, 32 hex digits."""
         return self.header["run"]

@@ -38,7 +38,7 @@ from agentkit.messages import (
     message_from_json,
 )
 from agentkit.redaction import PLACEHOLDER, Redactor
-from agentkit.trace.blobs import Namer, canonical, digest, packed
+from agentkit.trace.blobs import Namer, canonical, packed
 from agentkit.trace.divergence import (
     Strictness,
     divergence,
@@ -47,7 +47,7 @@ from agentkit.trace.divergence import (
     without_digests,
 )
 from agentkit.trace.reader import Trace, unpacked
-from agentkit.trace.recording import call_fingerprint
+from agentkit.trace.recording import call_fingerprint, compute_fingerprint
 
 __all__ = ["RecordedHandler", "stopped"]
 
@@ -169,15 +169,16 @@ class RecordedHandler:
                 if strictness == "outcome" or same:
                     return None
                 return tool_difference(self.trace, start, effect, self._namer, strictness)
-            case Compute(name=name, input=value) if start.get("name") == name:
+            case Compute(name=name) if start.get("name") == name:
                 if strictness in ("structural", "outcome"):
                     return None
-                given = canonical([name, packed(value, self.redact)])
-                return None if start["fp"] == digest(given) else self._of_compute(effect, given)
+                same = start["fp"] == compute_fingerprint(effect, self.redact)
+                return None if same else self._of_compute(effect)
             case _:
                 return self.unexpected(effect)
 
-    def _of_compute(self, effect: Compute, given: bytes) -> ReplayDivergence | None:
+    def _of_compute(self, effect: Compute) -> ReplayDivergence | None:
+        given = canonical(packed(effect.input, self.redact))
         if self.other_key and PLACEHOLDER.search(given.decode(errors="replace")):
             return None  # of secrets under another key nothing is known
         return divergence(

@@ -8,10 +8,8 @@ without an end was in flight when the process died.
 from __future__ import annotations
 
 import functools
-import json
 import platform
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,6 +63,7 @@ __all__ = [
     "Recorder",
     "RecordingHandler",
     "call_fingerprint",
+    "compute_fingerprint",
     "installed_version",
 ]
 
@@ -126,14 +125,13 @@ class Recorder:
         self._depth = 0
         self._written: set[str] = set()
         self._format: tuple[JsonObject, str] | None = None
-        self._model: tuple[str, Any] = ("", "")
         opened = opened or Opened(wall=datetime.now(UTC), clock=time.monotonic_ns)
         self._clock = opened.clock
         wall = opened.wall.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if resumes is not None:
-            (last,) = deque(resumes.raw(), 1)  # it may be a blob, which is no event
-            t = json.loads(last)["t"]
-            self._writer = TraceWriter(sink, lines=resumes.lines, t=t, capture=capture, taps=taps)
+            self._writer = TraceWriter(
+                sink, lines=resumes.lines, t=resumes.t, capture=capture, taps=taps
+            )
             self._written |= resumes.blobs.keys()
             self._depth = 1  # the outermost agent has started already
             self._writer.write("trace.resume", wall=wall, program=program)
@@ -214,22 +212,15 @@ class Recorder:
                 told = self._texts(told, own=True)
                 fp = _fingerprint(call.name, told["arguments"])
                 self._writer.write("tool.start", at=at, **told, effect=effect.effect, fp=fp)
-            case Compute(at=at, name=name, input=value):
-                data = packed(value, self.redact)
-                self._writer.write(
-                    "compute.start", at=at, name=name, fp=digest(canonical([name, data]))
-                )
+            case Compute(at=at, name=name):
+                fp = compute_fingerprint(effect, self.redact)
+                self._writer.write("compute.start", at=at, name=name, fp=fp)
             case Pause(pending=pending):
                 for one in pending:
-                    text = packed(one.call.arguments, self.redact)
-                    self._writer.write(
-                        "gate.ask",
-                        at=one.at,
-                        kind=one.kind,
-                        call=packed(one.call.name, self.redact),
-                        id=packed(one.call.id, self.redact),
-                        arguments=text,
-                    )
+                    call = one.call
+                    told = {"call": call.name, "id": call.id, "arguments": call.arguments}
+                    told = self._texts(told, own=True)
+                    self._writer.write("gate.ask", at=one.at, kind=one.kind, **told)
             case ToolBatch():
                 pass  # taken apart into its calls before any handler sees it
 
@@ -248,7 +239,7 @@ class Recorder:
         self._writer.write(
             "model.start",
             at=call.at,
-            model=self._named(call.model),
+            model=named.model,
             messages=named.messages,
             tools=named.tools,
             params=params,
@@ -415,12 +406,6 @@ class Recorder:
         self._write_blob("message", name, content)
         return name
 
-    def _named(self, model: str) -> Any:
-        """A model's name as it may be written; it is mostly the last one's."""
-        if self._model[0] != model:
-            self._model = (model, packed(model, self.redact))
-        return self._model[1]
-
     def _output(self, schema: JsonObject) -> str:
         """The name of an output format; the same object is named once."""
         if self._format is None or self._format[0] is not schema:
@@ -507,6 +492,11 @@ def _acts(effect: Effect) -> bool:
 def call_fingerprint(invocation: ToolInvocation, redact: Redactor) -> str:
     """The hash that decides whether a replay makes the same tool call."""
     return _fingerprint(invocation.call.name, packed(invocation.call.arguments, redact))
+
+
+def compute_fingerprint(compute: Compute, redact: Redactor) -> str:
+    """The hash that decides whether a replay calls a function of the agent for the same."""
+    return digest(canonical([compute.name, packed(compute.input, redact)]))
 
 
 def _fingerprint(tool: str, arguments: Any) -> str:
