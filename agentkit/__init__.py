@@ -14,8 +14,7 @@ result = await agent.run("Do I need an umbrella in Paris?")
 import logging
 
 from agentkit.agent import Agent
-from agentkit.assembly import Handoff
-from agentkit.effects import Decision
+from agentkit.core.effects import Decision
 from agentkit.errors import AgentKitError, ToolError
 from agentkit.messages import (
     AssistantMessage,
@@ -33,12 +32,13 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models import ChatModel, Model
-from agentkit.output import JsonSchema
+from agentkit.output.build import JsonSchema
 from agentkit.redaction import Redactor
-from agentkit.run import RunResult
+from agentkit.runtime.assemble import Handoff
+from agentkit.runtime.result import RunResult, result_of
 from agentkit.session import Session
 from agentkit.settings import ChatSettings, Limits
-from agentkit.tools import RunContext, Tool, Toolset, tool
+from agentkit.tools.tool import RunContext, Tool, Toolset, tool
 from agentkit.trace import Trace, use_structlog
 
 __all__ = [
@@ -72,6 +72,7 @@ __all__ = [
     "Trace",
     "Usage",
     "UserMessage",
+    "result_of",
     "tool",
     "use_structlog",
 ]

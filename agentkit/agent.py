@@ -6,53 +6,54 @@ import os
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Generic, TypeVar, Unpack, get_args, overload
+from typing import Any, Generic, TypeVar, Unpack, overload
 
 import anyio
 from anyio import NoEventLoopError
 from anyio.from_thread import start_blocking_portal
 from anyio.lowlevel import current_token
 
-from agentkit.assembly import (
+from agentkit.core.effects import Address, Decision, PendingCall
+from agentkit.core.spec import Finish, OutputSpec
+from agentkit.errors import ConfigurationError
+from agentkit.events import Emit, ignore
+from agentkit.history import check_history, repair_history
+from agentkit.messages import messages_from_json
+from agentkit.models import Model, resolve_model
+from agentkit.output.build import Mode
+from agentkit.redaction import Redactor
+from agentkit.replay.answers import RecordedHandler
+from agentkit.replay.resume import resuming
+from agentkit.runtime.assemble import (
     Instructions,
     assemble,
     check_compaction,
     output_of,
+    program_hash,
     sources,
 )
-from agentkit.driver import Driver, Program
-from agentkit.effects import Address, Decision, PendingCall
-from agentkit.errors import ConfigurationError
-from agentkit.events import Emit, ignore
-from agentkit.history import check_history, repair_history
-from agentkit.interception import Beginning, interceptor
-from agentkit.messages import Part, UserMessage, messages_from_json
-from agentkit.models import Model, resolve_model
-from agentkit.options import AgentOptions, Prompt, RunOptions, TraceTo, check_options
-from agentkit.output import Mode, OutputSpec
-from agentkit.redaction import PLACEHOLDER, Redactor
-from agentkit.run import (
-    OpenDriver,
-    Origin,
-    Run,
-    RunResult,
-    Steps,
-    conclude,
-    stepping,
-    streaming,
+from agentkit.runtime.driver import Driver, Program
+from agentkit.runtime.handlers import Approver, Scope, careful, new_run_id
+from agentkit.runtime.hooks import Beginning, interceptor
+from agentkit.runtime.options import (
+    AgentOptions,
+    Prompt,
+    RunOptions,
+    TraceTo,
+    check_options,
+    prompt_messages,
+    without_placeholders,
 )
-from agentkit.runner import Approver, Scope, careful, new_run_id, resuming
+from agentkit.runtime.result import Origin, RunResult, conclude
+from agentkit.runtime.run import OpenDriver, Run, Steps, stepping, streaming
 from agentkit.settings import ChatSettings, Limits, asked_of, limits_of, settings_of
-from agentkit.spec import Finish
-from agentkit.tools import BehaviourOptions, RunContext, Tool
-from agentkit.trace.blobs import canonical, digest
+from agentkit.tools.tool import BehaviourOptions, RunContext, Tool
 from agentkit.trace.capture import Capture
-from agentkit.trace.opening import check_replayable, open_recorder, recorded_in, reopened
+from agentkit.trace.file import MemorySink
+from agentkit.trace.logs import teeing
+from agentkit.trace.open import check_replayable, open_recorder, recorded_in, reopened
 from agentkit.trace.reader import Trace
-from agentkit.trace.recorded import RecordedHandler
-from agentkit.trace.recording import Durability, Recorder
-from agentkit.trace.sinks import MemorySink
-from agentkit.trace.teeing import teeing
+from agentkit.trace.recorder import Durability, Recorder
 
 __all__ = ["Agent", "AgentOptions", "RunOptions"]
 
@@ -457,52 +458,6 @@ class Agent(Generic[OutputT]):
             deps = options.get("deps")
             return intercept(Beginning(program, messages, len(earlier), redact, deps), begin)
         return begin
-
-
-def program_hash(program: Program[Any], redact: Redactor) -> str:
-    """The hash of what decides an agent's behaviour, without its secrets."""
-    spec = program.spec
-    behaviour = canonical(
-        {
-            "instructions": "(computed)" if spec.dynamic else spec.instructions,
-            "tools": [tool.definition.to_json() for tool in spec.tools],
-            "output": spec.output.schema,
-        }
-    )
-    # Secrets count by their kind alone, so that the hash is the same under every key.
-    told = redact(behaviour.decode(errors="backslashreplace"))
-    return digest(PLACEHOLDER.sub(r"⟦\1⟧", told).encode())
-
-
-def without_placeholders(
-    asked: Mapping[str, Any], settings: ChatSettings | None
-) -> Mapping[str, Any]:
-    """What a run was given, if it can be sent again.
-
-    Raises:
-        ConfigurationError: Credentials are among its settings.
-    """
-    told = canonical(asked.get("settings", {})).decode(errors="replace")
-    if settings is None and PLACEHOLDER.search(told):
-        raise ConfigurationError(
-            "The run was given settings that hold credentials, which its trace does not have. "
-            "Give settings= as the run was given them."
-        )
-    return asked
-
-
-def prompt_messages(prompt: Prompt) -> tuple[UserMessage, ...]:
-    if prompt is None:
-        return ()
-    parts = isinstance(prompt, (list, tuple)) and all(isinstance(p, get_args(Part)) for p in prompt)
-    if not (isinstance(prompt, str) or parts):
-        raise ConfigurationError(
-            f"The prompt is {prompt!r}: expected text, or a list of content parts."
-        )
-    content = prompt if isinstance(prompt, str) else tuple(prompt)
-    if not content:
-        raise ConfigurationError("The prompt is empty; give text, or None to go on from history.")
-    return (UserMessage(content=content),)
 
 
 def _deciding(

@@ -5,7 +5,7 @@ Every error carries attributes, so that nobody has to parse a message, and an
 error that ends a run also carries what the run had reached: `error.result`
 (status, valid history, usage) and `error.trace`. What the application's own code
 raises (a validator, computed instructions, an approver) ends a run too, and is
-raised as it is: `result_of(error)` gives its result, as that of every other error.
+raised as it is: `agentkit.result_of(error)` gives its result, as that of every other error.
 
     AgentKitError
     ├── ConfigurationError          the caller's mistake, said before any I/O
@@ -43,11 +43,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
-
-if TYPE_CHECKING:
-    from agentkit.run import RunResult
-    from agentkit.trace.reader import Trace
+from typing import Any, ClassVar, Self
 
 __all__ = [
     "AgentKitError",
@@ -81,10 +77,11 @@ __all__ = [
     "TraceUnsupported",
     "UnknownModel",
     "error_from_data",
-    "keep_result",
-    "result_of",
     "said",
 ]
+
+RESULT = "__agentkit_result__"
+"""The attribute of an exception, ours or not, that holds what the run it ended had reached."""
 
 
 class AgentKitError(Exception):
@@ -107,7 +104,6 @@ class AgentKitError(Exception):
 
     def __init__(self, message: str, **fields: Any) -> None:
         super().__init__(message)
-        self.result: RunResult[Any] | None = None
         for name in self.fields:
             setattr(self, name, fields.pop(name, None))
         if fields:
@@ -119,8 +115,13 @@ class AgentKitError(Exception):
         return self.args[0]
 
     @property
-    def trace(self) -> Trace | None:
-        """The trace of the run that this error ended, if it ended one."""
+    def result(self) -> Any:
+        """The `RunResult` of the run that this error ended, or None; see `agentkit.result_of`."""
+        return self.__dict__.get(RESULT)
+
+    @property
+    def trace(self) -> Any:
+        """The `Trace` of the run that this error ended, or None."""
         return self.result.trace if self.result is not None else None
 
     def data(self) -> dict[str, Any]:
@@ -254,7 +255,6 @@ class ToolsFailed(ExceptionGroup[Exception], AgentKitError):
 
     def __init__(self, message: str, exceptions: Sequence[Exception]) -> None:
         super().__init__(message, exceptions)
-        self.result = None
 
     def derive(self, excs: Sequence[Exception]) -> ToolsFailed:  # type: ignore[override]  # of Exceptions only
         """A group of some of these; `except*` asks for it."""
@@ -333,42 +333,6 @@ def error_from_data(type_name: str, message: str, data: Mapping[str, Any]) -> Ag
     if cls is None or cls is ToolsFailed:  # a group is rebuilt from its parts
         return RecordedError(f"{type_name}: {message}", type=type_name)
     return cls(message, **{name: data[name] for name in cls.fields if name in data})
-
-
-_RESULT = "__agentkit_result__"
-
-
-def result_of(error: BaseException) -> RunResult[Any] | None:
-    """What a run had reached when this error ended it; None if it ended no run.
-
-    For an `AgentKitError` that is `error.result`. What the application's own code raised in
-    a run has no such attribute, and its result is kept beside it.
-
-    Example:
-        >>> from agentkit import Agent
-        >>> from agentkit.testing import ScriptedModel
-        >>> agent = Agent(ScriptedModel(["Hello."]))
-        >>> @agent.output_validator
-        ... def check(output: str) -> None:
-        ...     raise KeyError("a bug of ours")
-        >>> try:
-        ...     agent.run_sync("Hi")
-        ... except KeyError as error:
-        ...     print(result_of(error).status, result_of(error).usage.requests)
-        error 1
-    """
-    if isinstance(error, AgentKitError):
-        return error.result
-    return error.__dict__.get(_RESULT)
-
-
-def keep_result(error: Exception, result: RunResult[Any]) -> None:
-    """Have `result_of` give this result for the error."""
-    if isinstance(error, AgentKitError):
-        error.result = result
-        return
-    # Past a `__setattr__` or `__slots__` of the application's own.
-    error.__dict__[_RESULT] = result
 
 
 def said(error: BaseException) -> str:

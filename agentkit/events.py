@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from agentkit.effects import Address, PendingCall, ToolStatus
+from agentkit.core.effects import Address, PendingCall, ToolStatus
 from agentkit.messages import FinishReason, JsonObject, Usage
 
 __all__ = [

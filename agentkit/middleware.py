@@ -38,9 +38,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from agentkit.calling import awaited
-from agentkit.driver import Middleware
-from agentkit.effects import (
+from agentkit.core.effects import (
     Compute,
     Effect,
     Failure,
@@ -67,10 +65,12 @@ from agentkit.messages import (
     Usage,
 )
 from agentkit.models.limits import Bucket
-from agentkit.prices import check_price
+from agentkit.models.prices import check_price
 from agentkit.redaction import PLACEHOLDER, Redactor
+from agentkit.runtime.driver import Middleware
 from agentkit.settings import Limits
-from agentkit.trace.blobs import Namer, canonical, digest
+from agentkit.tools.invoke import awaited
+from agentkit.trace.naming import Namer, canonical, digest
 
 __all__ = ["Budget", "around", "budget", "cache", "guard", "log", "rate", "redact"]
 

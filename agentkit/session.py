@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Generic, TypeVar, Unpack
 
 from agentkit.agent import Agent, Prompt, RunOptions, run_blocking
-from agentkit.errors import ConfigurationError, result_of
+from agentkit.errors import ConfigurationError
 from agentkit.history import check_history, repair_history
 from agentkit.messages import JsonObject, Usage, messages_from_json
-from agentkit.run import Run, RunResult, Steps
+from agentkit.runtime.result import RunResult, result_of
+from agentkit.runtime.run import Run, Steps
 
 __all__ = ["Session"]
 

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from agentkit import Agent, Limits, ToolMessage, tool
-from agentkit.effects import Effect, Failure, Handler, ModelCall, Outcome, Value
+from agentkit.core.effects import Effect, Failure, Handler, ModelCall, Outcome, Value
 from agentkit.errors import (
     AgentKitError,
     ConfigurationError,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,18 +11,26 @@ from pathlib import Path
 import grimp
 import pytest
 
-import agentkit
-
 ROOT = Path(__file__).parent.parent
-EXAMPLES = {"agentkit.cli.quickstart"}  # the program that `agentkit demo` runs, not an API
-MODULES = {
+PUBLIC = {
     "agentkit",
-    *(
-        found.name
-        for found in pkgutil.walk_packages(agentkit.__path__, "agentkit.")
-        if not any(part.startswith("_") for part in found.name.split("."))
-    ),
-} - EXAMPLES
+    "agentkit.agent",
+    "agentkit.core.effects",
+    "agentkit.errors",
+    "agentkit.events",
+    "agentkit.history",
+    "agentkit.messages",
+    "agentkit.middleware",
+    "agentkit.models",
+    "agentkit.redaction",
+    "agentkit.replay",
+    "agentkit.session",
+    "agentkit.settings",
+    "agentkit.testing",
+    "agentkit.tools",
+    "agentkit.trace",
+}
+"""What users may import; everything else is private and may change without notice."""
 
 
 def order(name: str) -> tuple[bool, bool, str]:
@@ -30,12 +38,27 @@ def order(name: str) -> tuple[bool, bool, str]:
     return (not name.isupper(), not name[0].isupper(), name)
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
+@pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_public_names_are_listed_in_order(name: str) -> None:
     """Every public module lists its names: sorted, without repetition, all there."""
     module = importlib.import_module(name)
     assert module.__all__ == sorted(set(module.__all__), key=order)
     assert [missing for missing in module.__all__ if not hasattr(module, missing)] == []
+
+
+@pytest.mark.parametrize("folder", ["README.md", "docs", "examples", "tools"])
+def test_only_public_modules_are_imported(folder: str) -> None:
+    """What a stranger copies from a page, an example or a ready-made tool is public API."""
+    place = ROOT / folder
+    files = [place] if place.is_file() else [*place.rglob("*.md"), *place.rglob("*.py")]
+    imported = {
+        (file.relative_to(ROOT).as_posix(), name)
+        for file in files
+        for name in re.findall(
+            r"^\s*(?:from|import) (agentkit(?:\.\w+)*)\b", file.read_text(encoding="utf-8"), re.M
+        )
+    }
+    assert {(file, name) for file, name in imported if name not in PUBLIC} == set()
 
 
 def test_import_is_light() -> None:
@@ -63,7 +86,7 @@ def test_only_declared_packages_are_imported() -> None:
     core = {"anyio", "docstring_parser", "httpx2", "jsonschema_rs", "pydantic"}
     core |= {"httpcore2", "pydantic_core"}  # each a part of httpx2 and pydantic, pinned by them
     core |= {"structlog", "typing_extensions"}
-    extras = {"aiohttp", "cyclopts", "genai_prices", "pip", "rich", "xllamacpp"}
+    extras = {"aiohttp", "cyclopts", "genai_prices", "pip", "platformdirs", "rich", "xllamacpp"}
     extras |= {"trio"}  # only under trio, where it is there
     graph = grimp.build_graph("agentkit", include_external_packages=True, cache_dir=None)
     used = {module.split(".")[0] for module in graph.modules} - {"agentkit"}

@@ -1,4 +1,4 @@
-"""The command line, `agentkit`; its commands are listed in `agentkit.cli.commands`.
+"""The command line, `agentkit`; its commands are listed in `agentkit.cli.main`.
 
 It needs the extra `cli`; the library never imports it.
 """
@@ -20,7 +20,7 @@ def main() -> None:
         sys.exit(
             f'The command line needs {" and ".join(missing)}: pip install "agentkit-replay[cli]"'
         )
-    from agentkit.cli.commands import run  # the extra is there only from here on
+    from agentkit.cli.main import run  # the extra is there only from here on
 
     run()
 

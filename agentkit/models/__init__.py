@@ -7,12 +7,17 @@ limiters wrap other models, and `resolve_model` reads strings such as
 
 from __future__ import annotations
 
-from agentkit.models.chat_model import ChatModel
+from typing import TYPE_CHECKING, Any
+
+from agentkit.models.base import DIRECT, Model
+from agentkit.models.chat.model import ChatModel
 from agentkit.models.fallback import FallbackModel
 from agentkit.models.limits import ConcurrencyLimit, RateLimit
-from agentkit.models.model import DIRECT, Model
 from agentkit.models.profiles import PROFILES, Profile
 from agentkit.models.resolving import resolve_model
+
+if TYPE_CHECKING:
+    from agentkit.models.local.model import LocalModel
 
 __all__ = [
     "DIRECT",
@@ -20,8 +25,18 @@ __all__ = [
     "ChatModel",
     "ConcurrencyLimit",
     "FallbackModel",
+    "LocalModel",
     "Model",
     "Profile",
     "RateLimit",
     "resolve_model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `LocalModel` when it is first used: few programs need what it brings."""
+    if name == "LocalModel":
+        from agentkit.models.local.model import LocalModel
+
+        return LocalModel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agentkit.effects import Address
+from agentkit.core.effects import Address
 from agentkit.errors import (
     ConfigurationError,
     InvalidResponse,
@@ -25,7 +25,7 @@ from agentkit.events import (
     ignore,
 )
 from agentkit.messages import ModelRequest, ModelResponse
-from agentkit.models.model import DIRECT, Model
+from agentkit.models.base import DIRECT, Model
 from agentkit.models.profiles import Profile
 from agentkit.models.resolving import resolve_model
 

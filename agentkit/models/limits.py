@@ -14,11 +14,11 @@ from weakref import WeakKeyDictionary
 import anyio
 from anyio.lowlevel import current_token
 
-from agentkit.effects import Address
+from agentkit.core.effects import Address
 from agentkit.errors import InvalidSetting
 from agentkit.events import Emit, Warned, ignore
 from agentkit.messages import ModelRequest, ModelResponse
-from agentkit.models.model import DIRECT, Model
+from agentkit.models.base import DIRECT, Model
 from agentkit.models.profiles import Profile
 
 __all__ = ["Bucket", "ConcurrencyLimit", "RateLimit"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from agentkit.errors import UnknownModel
-from agentkit.models.chat_model import ChatModel
-from agentkit.models.model import Model
+from agentkit.models.base import Model
+from agentkit.models.chat.model import ChatModel
 from agentkit.models.profiles import PROFILES
 
 __all__ = ["resolve_model"]
@@ -26,7 +26,7 @@ def resolve_model(spec: str | Model) -> Model:
         return spec
     if spec == "local":
         # Here: the embedded model needs an extra, and most programs never ask for it.
-        from agentkit.models.local import LocalModel
+        from agentkit.models.local.model import LocalModel
 
         return LocalModel()
     provider, colon, model = spec.partition(":")

@@ -1,7 +1,7 @@
 """The recordings of one test: they answer its runs, or are made by them.
 
 The pytest plugin puts a cassette between a test and every run inside it; see
-`agentkit.interception`. A run takes the recording that began with the same messages, and
+`agentkit.runtime.hooks`. A run takes the recording that began with the same messages, and
 where none did, the first that is left: then the replay names what differs.
 """
 
@@ -17,18 +17,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from agentkit.driver import Driver, Program
-from agentkit.effects import Effect, Handler, Outcome
+from agentkit.core.effects import Effect, Handler, Outcome
 from agentkit.errors import AgentKitError, ReplayDivergence, TraceError
 from agentkit.events import Emit
-from agentkit.interception import Beginning, OpenLive
 from agentkit.messages import Message
 from agentkit.redaction import PLACEHOLDER, Redactor
 from agentkit.replay.policy import Policy
-from agentkit.replay.replaying import prepared
-from agentkit.run import OpenDriver, Origin
-from agentkit.trace.blobs import Namer, canonical, without_ids
-from agentkit.trace.opening import check_replayable
+from agentkit.replay.replay import prepared
+from agentkit.runtime.driver import Driver, Program
+from agentkit.runtime.hooks import Beginning, OpenLive
+from agentkit.runtime.result import Origin
+from agentkit.runtime.run import OpenDriver
+from agentkit.trace.naming import Namer, canonical, without_ids
+from agentkit.trace.open import check_replayable
 from agentkit.trace.reader import Trace
 
 __all__ = ["Cassette", "Record"]

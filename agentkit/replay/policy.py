@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, TypedDict, get_args, get_type_hints
 
 from agentkit.errors import ConfigurationError
-from agentkit.trace.divergence import Strictness
+from agentkit.trace.compare import Strictness
 
 __all__ = ["PRESETS", "Policy", "PolicyName", "PolicyOptions", "policy_of"]
 
@@ -27,7 +27,7 @@ class Policy:
             the recording or run.
         order: Effects begin and end in the order of the recording, or as they come.
         timing: How long recorded effects take, as a multiple of what they took then.
-        strictness: What has to be the same; see `agentkit.trace.divergence`.
+        strictness: What has to be the same; see `agentkit.trace.compare`.
         on_divergence: At the first difference: end with a `ReplayDivergence`, note it in
             `result.divergences` and go on, or do for real what comes from there on.
     """

@@ -6,8 +6,8 @@ over a socket, and can break every rule that servers break.
 
 from __future__ import annotations
 
-from agentkit.models.scripted import FunctionModel, ScriptedModel
 from agentkit.testing.replies import HOLD, ServerRequest, drop, raw, reply, sse
+from agentkit.testing.scripted import FunctionModel, ScriptedModel
 from agentkit.testing.server import ChatServer
 
 __all__ = [

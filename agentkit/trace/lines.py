@@ -22,7 +22,7 @@ from pydantic_core import from_json
 
 from agentkit.errors import TraceCorrupt
 from agentkit.messages import JsonObject, is_array, is_object
-from agentkit.trace.blobs import canonical, digest
+from agentkit.trace.naming import canonical, digest
 from agentkit.trace.upgrades import NEWEST, upgraded
 
 __all__ = ["Blobs", "Events", "FileLines", "Lines", "Source", "parsed"]

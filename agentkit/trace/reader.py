@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from agentkit.effects import Address, PendingCall
+from agentkit.core.effects import Address, PendingCall
 from agentkit.errors import TraceCorrupt, TraceError, TraceUnsupported
 from agentkit.messages import (
     JsonObject,

@@ -21,7 +21,7 @@ from pydantic_core import to_json
 
 from agentkit.messages import JsonObject
 from agentkit.trace.capture import Capture, kept
-from agentkit.trace.sinks import NoSink, Sink
+from agentkit.trace.file import NoSink, Sink
 
 __all__ = ["Tap", "TraceWriter"]
 

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from agentkit import Agent, Limits, RunContext, Tool, tool
-from agentkit.effects import Address, Effect, ModelCall, Outcome, ToolBatch, ToolOutcome
-from agentkit.loop import conversation
+from agentkit.core.effects import Address, Effect, ModelCall, Outcome, ToolBatch, ToolOutcome
+from agentkit.core.loop import conversation
+from agentkit.core.spec import AgentSpec, OfferedTool
 from agentkit.messages import (
     AssistantMessage,
     Message,
@@ -21,11 +22,10 @@ from agentkit.messages import (
     ToolMessage,
     UserMessage,
 )
-from agentkit.models.chat import decode_response, encode_request
+from agentkit.models.chat.codec import decode_response, encode_request
 from agentkit.models.profiles import Profile
-from agentkit.output import output_spec
-from agentkit.partial import PartialOutput
-from agentkit.spec import AgentSpec, OfferedTool
+from agentkit.output.build import output_spec
+from agentkit.output.partial import PartialOutput
 from agentkit.testing import FunctionModel, ScriptedModel
 
 STEPS = 100

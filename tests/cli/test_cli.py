@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agentkit import Agent
-from agentkit.cli.tree import shown
+from agentkit.cli.view.tree import shown
 from agentkit.testing import ScriptedModel
 
 APP = """

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit import ChatModel, ChatSettings, Trace
-from agentkit.cli.testing import plugin_arguments
-from agentkit.cli.written import literal
+from agentkit.cli.commands.test_from import plugin_arguments
+from agentkit.cli.view.source import literal
 from agentkit.errors import AgentKitError
 from agentkit.replay import Patch, fork
 from agentkit.testing import ChatServer, ScriptedModel, reply

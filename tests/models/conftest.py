@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentkit.models import chat_model
+from agentkit.models.chat import model as chat_model
 
 
 @pytest.fixture(autouse=True)

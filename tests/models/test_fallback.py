@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agentkit.effects import Address
+from agentkit.core.effects import Address
 from agentkit.errors import ConfigurationError, ModelHTTPError, ModelRefusal, UnknownModel
 from agentkit.events import Event, HttpStarted, Restarted, TextDelta, Warned
 from agentkit.messages import ModelRequest, UserMessage

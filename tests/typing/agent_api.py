@@ -7,7 +7,7 @@ from typing import assert_type
 from pydantic import BaseModel
 
 from agentkit import Agent, RunContext, RunResult, tool
-from agentkit.run import Run, Steps
+from agentkit.runtime.run import Run, Steps
 
 
 class Trip(BaseModel):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal, assert_type
 
 from agentkit.messages import Content, JsonObject
-from agentkit.tools import (
+from agentkit.tools.tool import (
     Arguments,
     FunctionToolset,
     RunContext,

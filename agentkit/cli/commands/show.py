@@ -1,0 +1,251 @@
+"""`agentkit show`: a recorded run, or everything about one address in it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from textwrap import indent
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.padding import Padding
+from rich.text import Text
+
+from agentkit.cli.console import OUT, AsJson, print_json
+from agentkit.cli.find import found
+from agentkit.cli.view.describe import (
+    address_in,
+    careful,
+    describe,
+    describe_run,
+    lines_at,
+    summary,
+)
+from agentkit.cli.view.tree import (
+    MARKS,
+    as_text,
+    decided,
+    forked_from,
+    pretty,
+    shown,
+    tree_of,
+    used,
+)
+from agentkit.cli.view.watch import print_waiting, told
+from agentkit.errors import ConfigurationError
+from agentkit.messages import JsonObject, Usage, is_array, is_object
+from agentkit.trace.reader import Trace
+
+__all__ = ["print_effect", "print_message", "show"]
+
+_SHORT = 60
+_SAID = ("role", "content", "tool_calls", "tool_call_id", "name")
+_NAMED = {"agent": "agent", "compute": "name", "model": "model", "tool": "tool"}
+_TOLD = ("at", "kind", "status", "started", "seconds", "error", "message", "messages", "arguments")
+"""What has a place of its own; everything else is printed as it is."""
+
+
+def show(
+    trace: Path,
+    /,
+    *,
+    at: str | None = None,
+    as_json: AsJson = False,
+    raw: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Show a recorded run: its steps and calls, times, tokens and output.
+
+    Args:
+        trace: The trace file, or the end of a run's id.
+        at: An address, such as /agent/m0/t1, or its end: show everything about it.
+        as_json: Print one JSON document.
+        raw: Print the trace's own lines.
+    """
+    if as_json and raw:
+        raise ConfigurationError("--json and --raw are two ways to print; give one of them.")
+    recorded = Trace.load(found(trace))
+    with careful(recorded):
+        where = None if at is None else address_in(recorded, at)
+        if raw:
+            _print_lines(recorded.raw() if where is None else lines_at(recorded, where))
+        elif as_json:
+            print_json(describe_run(recorded) if where is None else describe(recorded, where))
+        elif where is None:
+            _print_run(recorded)
+        else:
+            print_effect(describe(recorded, where))
+
+
+def _print_lines(lines: Iterable[bytes]) -> None:
+    """Bytes as they are for a program; for a terminal what it can be shown."""
+    for line in lines:
+        if OUT.is_terminal:
+            print(shown(line.decode("utf-8", "backslashreplace")), end="")
+        else:
+            sys.stdout.buffer.write(line)
+
+
+def _print_run(trace: Trace) -> None:
+    run = summary(trace)
+    OUT.print(
+        Text(shown(f"run {run['run']}  {run['wall']}  {run['status']}"), style="bold"),
+    )
+    if run["fork"]:
+        OUT.print(Text(shown(forked_from(run["fork"]))))
+    capture = trace.header.get("capture", "full")
+    if capture != "full":
+        OUT.print(Text(shown(f"Recorded without contents: capture={capture!r}."), "yellow"))
+    OUT.print(tree_of(trace, title=as_text(run["prompt"]) if run["prompt"] else "(no prompt)"))
+    if run["status"] == "running":
+        OUT.print("The run is going on; this is what there is so far.", style="yellow")
+    elif run["status"] == "interrupted":
+        OUT.print("The run was interrupted; what is recorded ends here.", style="yellow")
+        if not trace.pending:
+            told(f"Go on: agentkit resume {shlex.quote(str(trace.path))} --app FILE.py:NAME")
+    if run["status"] in ("paused", "interrupted"):
+        print_waiting(trace.pending, trace.path)
+    if run["error"] is not None:
+        OUT.print(Text(shown(_said(run["error"])), "red"))
+    elif run["output"] is not None:
+        OUT.print(Text(shown(pretty(run["output"]))))
+    OUT.print(used(Usage.from_json(run["usage"])), style="dim")
+
+
+def print_effect(effect: JsonObject) -> None:
+    """Everything about one address, as `describe` has it."""
+    status = effect.get("status", "")
+    mark, style = MARKS.get(status, (shown(as_text(status)), "yellow"))
+    name = as_text(effect.get(_NAMED.get(effect["kind"], ""), ""))
+    head = Text.assemble((shown(effect["at"]), "bold cyan"), f"  {effect['kind']} ", shown(name))
+    head.append(f" {mark}", style)
+    if effect.get("seconds") is not None:
+        head.append(f" {effect['seconds']:.3f} s", "dim")
+    if "started" in effect:
+        head.append(f", began {effect['started']:.3f} s into the run", "dim")
+    OUT.print(head)
+    for number, message in enumerate(effect.get("messages", ())):
+        print_message(f"message {number}", message)
+    if "arguments" in effect:
+        _section("arguments", _indented_json(effect["arguments"]))
+    told = (*_TOLD, _NAMED.get(effect["kind"]))
+    for name, value in effect.items():
+        if name not in told and value not in ({}, [], None):
+            _section(name, _SECTIONS.get(name, _plain)(value))
+    if "message" in effect:
+        print_message("result" if effect["kind"] == "tool" else "answer", effect["message"])
+    if "error" in effect:
+        _section("error", _error(effect["error"]), "red")
+
+
+def print_message(title: str, message: Any) -> None:
+    """A message of a conversation, with its calls."""
+    if not is_object(message):  # a hash: contents were not recorded
+        _section(title, as_text(message))
+        return
+    role = as_text(message.get("role", "?"))
+    content = message.get("content")
+    said = "" if content is None else as_text(content)
+    calls = message.get("tool_calls", ())
+    said += "".join(
+        f"\n→ {as_text(call['function']['name'])} {as_text(call['function']['arguments'])}"
+        for call in calls
+    )
+    rest = {name: value for name, value in message.items() if name not in _SAID}
+    if rest:
+        said += f"\n{pretty(rest)}"
+    _section(f"{title}, {role}", said.strip("\n"))
+
+
+def _section(title: str, text: str, style: str = "default") -> None:
+    """A title and what belongs to it, in one line if that is short."""
+    if "\n" not in text and len(text) <= _SHORT:
+        OUT.print(Text.assemble((f"{shown(title)}: ", "bold"), (shown(text), style)))
+    else:
+        OUT.print(Text(shown(title), "bold"))
+        if OUT.soft_wrap:
+            OUT.print(Text(indent(shown(text), "  "), style))
+        else:  # also what does not fit in a line is indented
+            OUT.print(Padding(Text(shown(text), style), (0, 0, 0, 2), expand=False))
+
+
+def _plain(value: Any) -> str:
+    if is_object(value) and all(not isinstance(one, (dict, list)) for one in value.values()):
+        return "\n".join(f"{name}: {as_text(one)}" for name, one in value.items()) or "none"
+    return pretty(value)
+
+
+def _indented_json(arguments: Any) -> str:
+    try:
+        return pretty(json.loads(arguments))
+    except (ValueError, TypeError):
+        return as_text(arguments)  # as the model sent it
+
+
+def _said(error: JsonObject) -> str:
+    message = error.get("message")  # kept only with the contents
+    return error["type"] + (f": {as_text(message)}" if message else "")
+
+
+def _error(error: JsonObject) -> str:
+    lines = [_said(error)]
+    if error.get("data"):
+        lines.append(pretty(error["data"]))
+    if error.get("traceback"):
+        lines.append(as_text(error["traceback"]).rstrip())
+    return "\n".join([*lines, *(indent(_error(part), "  ") for part in error.get("parts", ()))])
+
+
+def _chunks(deltas: list[Any]) -> str:
+    """When each piece came, in seconds since the call began."""
+    lines: list[str] = []
+    microseconds = 0
+    for delta in deltas:
+        if is_array(delta) and len(delta) == 2 and isinstance(delta[0], int):
+            microseconds += delta[0]
+            lines.append(f"{microseconds / 1e6:9.3f} s  {json.dumps(delta[1], ensure_ascii=False)}")
+        else:  # what a tool reported
+            lines.append(as_text(delta))
+    return "\n".join(lines)
+
+
+def _attempts(attempts: list[JsonObject]) -> str:
+    lines: list[str] = []
+    for number, one in enumerate(attempts):
+        said = (
+            one["status"]
+            if "seconds" not in one or isinstance(one["status"], int)
+            else one.get("error", "")
+        )
+        line = f"{number}: {one.get('host', '?')} {as_text(said)}"
+        if one.get("seconds") is not None:
+            line += f" after {one['seconds']:.3f} s"
+        if one.get("request_id"):
+            line += f", request {as_text(one['request_id'])}"
+        if one.get("delay") is not None:
+            line += f", asked again after {one['delay'] / 1e6:.2g} s"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _gates(events: list[JsonObject]) -> str:
+    return "\n".join(
+        decided(event) if "decision" in event else f"asked ({event['kind']})" for event in events
+    )
+
+
+def _names(tools: Any) -> str:
+    if not is_array(tools):
+        return as_text(tools)
+    return ", ".join(as_text(one.get("name") or one["function"]["name"]) for one in tools) or "none"
+
+
+_SECTIONS = {
+    "chunks": _chunks,
+    "gate": _gates,
+    "http": _attempts,
+    "inside": "\n".join,
+    "tools": _names,
+}

@@ -1,0 +1,272 @@
+"""`agentkit test-from`: a recorded run becomes a test."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from keyword import iskeyword
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+from cyclopts import Parameter
+from rich.text import Text
+
+from agentkit.agent import Agent
+from agentkit.cli.console import OUT
+from agentkit.cli.find import found, state_of
+from agentkit.cli.load import imported, is_file, load_agent, split_name, with_model
+from agentkit.cli.view.source import Case, source_of
+from agentkit.cli.view.tree import shown
+from agentkit.core.effects import Address, ancestors
+from agentkit.errors import AgentKitError, ConfigurationError, TraceError
+from agentkit.messages import Message, is_object
+from agentkit.replay import replay
+from agentkit.runtime.result import RunResult
+from agentkit.trace.open import check_replayable
+from agentkit.trace.reader import Trace
+
+__all__ = ["from_trace", "plugin_arguments"]
+
+_WORDS, _LONGEST = 6, 40
+
+
+def from_trace(
+    trace: Path,
+    /,
+    *,
+    app: Annotated[str, Parameter(name="--app")],
+    to: Path | None = None,
+    live_tool: Annotated[list[str] | None, Parameter(negative="")] = None,
+    model: str | None = None,
+) -> None:
+    """Make a pytest test of a recorded run: it replays the run, and expects what came out.
+
+    The trace is copied beside the test, into traces/, and the test is run once.
+
+    Args:
+        trace: The trace file, or the end of a run's id.
+        app: The agent, as FILE.py:NAME or MODULE:NAME.
+        to: The new test file; by default test_PROMPT.py beside the agent's file.
+        live_tool: A tool that the test runs for real: its results have to be the recorded ones.
+        model: The model of the recorded run, if it was not the agent's own.
+    """
+    if find_spec("pytest") is None:
+        raise ConfigurationError("The test is run with pytest: pip install pytest")
+    recorded = Trace.load(found(trace))
+    check_replayable(recorded)
+    if recorded.status == "interrupted":
+        raise TraceError(
+            f"The run of {str(recorded.path)!r} is {state_of(recorded)}: it has no end that a test "
+            "could expect. Go on with it (`agentkit resume`), or take another one.",
+            path=str(recorded.path),
+        )
+    agent = load_agent(app, recorded)
+    source = _source_of(app, agent)
+    messages, earlier = recorded.input()
+    name = _slug(messages, recorded)
+    test = (to or source.folder / f"test_{name}.py").absolute()
+    fixture = _fixture(test, recorded)
+    ended = _replayed(recorded, with_model(agent, model, recorded), live_tool or ())
+    case = Case(
+        name=name,
+        fixture=fixture.relative_to(test.parent).as_posix(),
+        agent=source.name,
+        model=model,
+        module=source.module,
+        messages=messages,
+        earlier=earlier,
+        asked=recorded.asked(),
+        ended=ended,
+        live_tools=live_tool or (),
+        anew=_anew(recorded),
+    )
+    # Whether pytest finds the application depends on its settings: tried, not guessed.
+    further = replace(case, path=source.path_from(test))
+    _write(test, fixture, recorded, [source_of(case), source_of(further)])
+    _tell(test, fixture)
+    if not live_tool:
+        _tell_inside(recorded)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Source:
+    """Where an agent is imported from: the module, and the folder in which that is found."""
+
+    name: str
+    module: str
+    root: Path
+    folder: Path
+
+    def path_from(self, test: Path) -> str:
+        """The root as an expression in a test file."""
+        try:
+            up = test.resolve().parents.index(self.root)
+        except ValueError:
+            return f'Path(__file__).parent / "{os.path.relpath(self.root, test.parent)}"'
+        return f"Path(__file__).resolve().parents[{up}]"
+
+
+def _source_of(app: str, agent: Agent[Any]) -> _Source:
+    place, name = split_name(app)
+    file, module = is_file(place), imported(app)
+    assert module.__file__ is not None
+    path = Path(module.__file__).resolve()
+    names = [path.stem] if path.stem != "__init__" else []
+    folder = root = path.parent
+    while (root / "__init__.py").is_file():
+        names.insert(0, root.name)
+        root = root.parent
+    dotted = names if file else place.split(".")
+    if wrong := [one for one in dotted if not one.isidentifier() or iskeyword(one)]:
+        raise ConfigurationError(
+            f"--app {app!r}: a test cannot import {wrong[0]!r}, which is no name in Python. "
+            "Rename it, or give a module that imports the agent: --app MODULE:NAME."
+        )
+    return _Source(
+        name=name or next(key for key, value in vars(module).items() if value is agent),
+        module=".".join(dotted),
+        root=root,
+        folder=folder,
+    )
+
+
+def _slug(messages: tuple[Message, ...], trace: Trace) -> str:
+    """A name for the test: the first words of the prompt, or of the agent and its run."""
+    text = unicodedata.normalize("NFKD", messages[-1].text).encode("ascii", "ignore").decode()
+    words = re.findall("[a-z0-9]+", text.lower())[:_WORDS]
+    at = trace.agent_start["at"]
+    return "_".join(words)[:_LONGEST] or re.sub(r"\W", "_", f"{at[1:]}_{trace.run[-6:]}".lower())
+
+
+def _anew(trace: Trace) -> str:
+    """How the run can be recorded anew; empty if it cannot."""
+    said = trace.patch.get("result")
+    if trace.patch.get("messages") or (
+        said is not None and not (is_object(said) and "kind" in said)
+    ):
+        return ""  # nobody says again what the fork was told
+    call = "pytest --agentkit-record=all"
+    if any(event["event"] == "gate.answer" for event in trace.events):
+        return f"To record it anew, give the call below an approver=, and: {call}"
+    return f"Record it anew: {call}"
+
+
+def _fixture(test: Path, trace: Trace) -> Path:
+    """Where the trace goes; nothing there is overwritten."""
+    if not re.fullmatch(r"test_.*\.py|.*_test\.py", test.name):
+        raise ConfigurationError(
+            f"--to {test.name!r}: pytest looks for tests in files named test_*.py."
+        )
+    stem = re.sub(r"^test_|_test$", "", test.stem)
+    fixture = test.parent / "traces" / f"{stem}.jsonl"
+    for path in (test, fixture, fixture.with_suffix(".blobs")):
+        its_own = trace.path is not None and fixture == trace.path.absolute() and path != test
+        if path.exists() and not its_own:
+            raise ConfigurationError(
+                f"{str(path)!r} exists already and is not overwritten. Give the test another "
+                "name: --to test_NAME.py."
+            )
+    return fixture
+
+
+def _replayed(
+    trace: Trace, agent: Agent[Any], live_tools: Sequence[str]
+) -> RunResult[Any] | AgentKitError:
+    """How a replay of the run ends, now."""
+
+    async def main() -> RunResult[Any]:
+        return await replay(trace, agent, live_tools=live_tools)
+
+    try:
+        return anyio.run(main)
+    except AgentKitError as error:
+        if error.result is None or trace.status in ("ok", "paused"):
+            raise  # it is not the run's own end
+        return error
+
+
+def _write(test: Path, fixture: Path, trace: Trace, sources: list[str]) -> None:
+    """Write the test and its fixture: the first of these texts that passes, or nothing."""
+    copied = trace.path is None or fixture != trace.path.absolute()
+    made = [test, *([fixture, fixture.with_suffix(".blobs")] if copied else [])]
+    folders = [one for one in fixture.parents if not one.exists()]
+    said = ""
+    try:
+        test.parent.mkdir(parents=True, exist_ok=True)
+        if copied:
+            _copy(trace, fixture)
+        for source in sources:
+            test.write_text(source, encoding="utf-8")
+            said = _failure(test)
+            if not said:
+                return
+    except OSError as error:
+        said = f"{error.strerror}: {error.filename}"
+    for path in made:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for folder in folders:
+        shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+        with suppress(OSError):
+            folder.rmdir()
+    raise AgentKitError(f"The test fails, so it was not kept. pytest says:\n\n{said}")
+
+
+def _copy(trace: Trace, fixture: Path) -> None:
+    """Copy the trace and what it keeps beside itself: for others to read, unlike a trace."""
+    assert trace.path is not None
+    fixture.parent.mkdir(exist_ok=True)
+    shutil.copyfile(trace.path, fixture)
+    beside = trace.path.with_suffix(".blobs")
+    if beside.is_dir():
+        fixture.with_suffix(".blobs").mkdir()
+        for blob in beside.iterdir():
+            shutil.copyfile(blob, fixture.with_suffix(".blobs") / blob.name)
+
+
+def _failure(test: Path) -> str:
+    """What pytest says of the test, if it fails: run as `pytest` is, not as `python -m pytest`."""
+    command = [sys.executable, "-P", "-m", "pytest", "-q", *plugin_arguments(), str(test)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else f"{done.stdout}{done.stderr}"
+
+
+def plugin_arguments() -> list[str]:
+    """What pytest has to be told of the plugin: nothing where agentkit is installed."""
+    installed = any(one.name == "agentkit" for one in entry_points(group="pytest11"))
+    return [] if installed else ["-p", "agentkit_pytest"]
+
+
+def _tell(test: Path, fixture: Path) -> None:
+    here = Path.cwd()
+    names = [
+        str(one.relative_to(here) if one.is_relative_to(here) else one) for one in (test, fixture)
+    ]
+    OUT.print(Text(shown(f"{names[0]}\n{names[1]}")), soft_wrap=True)
+    OUT.print(
+        "The second holds what was said in the run: look through it before you commit it.",
+        style="dim",
+    )
+    OUT.print(Text(shown(f"The test passes: pytest {names[0]}"), style="green"), soft_wrap=True)
+
+
+def _tell_inside(trace: Trace) -> None:
+    """Say what the test does not look at: agents inside tools."""
+    tools = {one["at"]: one["tool"] for one in trace.events if one["event"] == "tool.start"}
+    begun = [Address(one["at"]).parent for one in trace.events if one["event"] == "agent.start"]
+    outermost = [at for at in begun if at in tools and not tools.keys() & {*ancestors(at)}]
+    if names := list(dict.fromkeys(tools[at] for at in outermost)):
+        options = " ".join(f"--live-tool {name}" for name in names)
+        line = (
+            f"The test does not look inside {', '.join(names)}, where agents run; {options} does."
+        )
+        OUT.print(Text(shown(line), style="dim"), soft_wrap=True)

@@ -1,0 +1,112 @@
+"""Where traces are: the folder they go to, and the one that somebody means."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from platformdirs import user_state_path
+from pydantic_core import from_json
+
+from agentkit.errors import TraceError
+from agentkit.messages import JsonObject, is_object
+from agentkit.trace.reader import Trace
+
+__all__ = ["found", "header_of", "state_folder", "state_of", "traces_folder", "traces_in"]
+
+_FIRST = 1 << 16
+"""More bytes than the first line of a trace has."""
+
+
+def state_folder() -> Path:
+    """Return where what should stay is kept: `AGENTKIT_STATE_DIR`, or the platform's folder."""
+    given = os.environ.get("AGENTKIT_STATE_DIR")
+    return Path(given) if given else user_state_path("agentkit", appauthor=False)
+
+
+def traces_folder() -> Path:
+    """Where traces go if nobody says otherwise: `AGENTKIT_TRACE_DIR`, or the state folder's."""
+    given = os.environ.get("AGENTKIT_TRACE_DIR")
+    return Path(given).expanduser() if given else state_folder() / "traces"
+
+
+def found(trace: Path) -> Path:
+    """The file that somebody names: by its path, its name without `.jsonl`, or the end of its run.
+
+    Looked for in the current folder, in `AGENTKIT_TRACE_DIR` and in the state folder.
+
+    Raises:
+        TraceError: There is none, or more than one.
+    """
+    text = str(trace)
+    if trace.is_dir():
+        raise TraceError(
+            f"{text!r} is a folder. `agentkit runs {text}` lists the runs in it.", path=text
+        )
+    if trace.exists() or trace.name != text or trace.suffix == ".jsonl":
+        return trace
+    folders = dict.fromkeys([Path(), traces_folder(), state_folder() / "traces"])
+    files = [file for folder in folders for file in sorted(folder.glob("*.jsonl"))]
+    runs = [file for file in files if file.stem == text]
+    if not runs and re.fullmatch("[0-9a-f]{4,32}", text):
+        ids = {file: str(header_of(file).get("run", "")) for file in files}
+        runs = [file for file in files if file.stem.endswith(text) or ids[file].endswith(text)]
+    if len({file.resolve() for file in runs}) == 1:
+        return runs[0]
+    where = ", ".join(str(folder.absolute()) for folder in folders)
+    if runs:
+        said = f"{len(runs)} runs are called {text!r}: {', '.join(map(str, runs[:5]))}"
+        said += " …" * (len(runs) > 5)
+    else:
+        said = f"There is no file {text!r}, and no run is called so or ends so in {where}"
+    raise TraceError(f"{said}. `agentkit runs FOLDER` lists the runs in a folder.", path=text)
+
+
+def header_of(file: Path) -> JsonObject:
+    """The first event of a trace, read without the rest; empty if the file is none."""
+    try:
+        with file.open("rb") as lines:
+            header = from_json(lines.readline(_FIRST))
+    except (OSError, ValueError):
+        return {}
+    return header if is_object(header) else {}
+
+
+def traces_in(places: Sequence[Path]) -> Iterator[Path]:
+    """The files that are named, and those in the folders that are; or where traces go.
+
+    Raises:
+        TraceError: There is no such file or folder.
+    """
+    usual = traces_folder()
+    if not places and not usual.exists():
+        return
+    for place in places or [usual]:
+        try:
+            if place.is_dir():
+                yield from sorted(place.glob("*.jsonl"))
+            elif place.exists():
+                yield place
+            else:
+                raise FileNotFoundError(2, "No such file or folder")
+        except OSError as error:
+            raise TraceError(f"{str(place)!r} cannot be read: {error.strerror}.") from error
+
+
+def state_of(trace: Trace) -> str:
+    """How the run ended; `running` if a process is still writing it, where that can be told."""
+    if trace.status != "interrupted" or trace.path is None or sys.platform == "win32":
+        return trace.status
+    import fcntl  # there is none on Windows
+
+    try:
+        with trace.path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # until it is closed, at once
+    except BlockingIOError:
+        return "running"
+    except OSError:
+        pass  # a file system without locks
+    return trace.status

@@ -1,0 +1,114 @@
+"""The command line: every command, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+from cyclopts import App, CycloptsError
+from rich.text import Text
+
+from agentkit.cli.commands import (
+    diff,
+    fork,
+    replay,
+    resume,
+    runs,
+    show,
+    step,
+    test_from,
+    tools,
+    trace_doctor,
+)
+from agentkit.cli.console import ERR, PipedConsole
+from agentkit.cli.view.tree import shown
+from agentkit.cli.view.watch import print_error
+from agentkit.errors import AgentKitError, ConfigurationError, TraceError
+from agentkit.runtime.result import result_of
+from agentkit.trace.recorder import installed_version
+
+__all__ = ["run"]
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "demo": replay.demo,
+    "show": show.show,
+    "runs": runs.runs,
+    "grep": runs.grep,
+    "replay": replay.replay_command,
+    "resume": resume.resume_command,
+    "fork": fork.fork_command,
+    "step": step.step,
+    "diff": diff.diff_command,
+    "test-from": test_from.from_trace,
+    "tools": tools.tools,
+    "models": tools.models,
+    "doctor": tools.doctor,
+}
+"""A command is a function: its parameters are the arguments, its docstring is the help."""
+
+app = App(
+    name="agentkit",
+    help="Agents that call tools, and traces that run again.",
+    version=installed_version("agentkit-replay") or "unknown",
+    version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # it is told of below
+    console=PipedConsole(),
+    error_console=PipedConsole(stderr=True),
+)
+for name, command in COMMANDS.items():
+    app.command(command, name=name)
+trace_app = App(name="trace", help="What a trace tells about its application.")
+trace_app.command(trace_doctor.trace_doctor, name="doctor")
+app.command(trace_app)
+
+
+def run() -> None:
+    """Run the command line and turn what goes wrong into a message and an exit status.
+
+    0: done; 1: the run failed, the replay diverged, or nothing was found; 2: the call was
+    wrong; 130: Ctrl-C; 141: the reader of a pipe has gone, as `head` does.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files may be no Unicode, and a terminal may know few characters.
+        stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # of TextIO it is not known
+    try:
+        app(result_action="return_value", exit_on_error=False)
+        sys.stdout.flush()
+    except CycloptsError as error:  # which it has printed
+        _hint(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        ERR.print("Interrupted.", style="yellow")
+        sys.exit(130)
+    except BrokenPipeError:
+        _forget_output()
+        sys.exit(141)
+    except OSError as error:
+        if result_of(error) is None:
+            _forget_output()
+        print_error(error)
+        sys.exit(1)
+    except Exception as error:
+        # What the application's own code raises ends a run, too.
+        if not isinstance(error, AgentKitError) and result_of(error) is None:
+            raise
+        print_error(error)
+        sys.exit(2 if isinstance(error, (ConfigurationError, TraceError)) else 1)
+
+
+def _forget_output() -> None:
+    """What cannot be written is dropped: Python would complain of it once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _hint(said: str) -> None:
+    """A value that looks like an option is not taken for one where it is written with `=`."""
+    for option, value in pairwise(sys.argv[1:]):
+        if option.startswith("--") and option in said and re.match("-[^-]", value):
+            line = f"A value that begins with - is written so: {option}={shlex.quote(value)}"
+            ERR.print(Text(shown(line)), soft_wrap=True)

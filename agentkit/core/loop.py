@@ -1,0 +1,511 @@
+"""The whole behaviour of an agent, straight down the page.
+
+`conversation` is a plain generator. It yields effects and is sent outcomes; it
+awaits nothing, reads no clock and knows no server, so the same code runs live,
+scripted, replayed and hosted. What it keeps true at every yield: the history
+is valid, that is, each tool call of each assistant message is answered by
+exactly one tool message.
+
+A step is one model call and what follows from it:
+
+    ask the model ─┬─ it failed, refused, was cut off ───────────────→ Finish
+                   ├─ it calls tools ── gate, run, append the answers ─→ next step
+                   ├─ its output does not fit ── say why ──────────────→ next step
+                   └─ its output fits, and the validators agree ───────→ Finish
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any, Generic, TypeAlias, TypeVar, cast
+
+from agentkit.core.effects import (
+    Address,
+    Compute,
+    Decision,
+    Effect,
+    Failure,
+    Interrupt,
+    ModelCall,
+    Outcome,
+    Pause,
+    PendingCall,
+    Suspended,
+    ToolBatch,
+    ToolInvocation,
+    ToolOutcome,
+    Value,
+)
+from agentkit.core.spec import Accepted, AgentSpec, Finish, OfferedTool, Rejected, RunStatus
+from agentkit.errors import (
+    AgentKitError,
+    InvalidResponse,
+    LimitExceeded,
+    ModelRefusal,
+    OutputInvalid,
+    OutputTruncated,
+)
+from agentkit.messages import (
+    ForcedTool,
+    Message,
+    ModelRequest,
+    ModelResponse,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolChoice,
+    ToolMessage,
+    Usage,
+    UserMessage,
+    is_object,
+    messages_from_json,
+)
+
+__all__ = ["conversation", "limit_reached"]
+
+OutputT = TypeVar("OutputT")
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Effect, Outcome | None, T]
+
+
+def conversation(
+    spec: AgentSpec[OutputT], messages: Sequence[Message], usage: Usage | None = None
+) -> Steps[Finish[OutputT]]:
+    """Run an agent to its end.
+
+    Args:
+        spec: The agent.
+        messages: The conversation so far, ending with the prompt.
+        usage: What counts as used already, when the conversation was handed over.
+
+    Yields:
+        Effects. Each must be answered with its own kind of outcome, or with an
+        `Interrupt`, which ends the conversation at once with a valid history.
+
+    Returns:
+        How it ended. Nothing is raised for what a model or a tool does.
+    """
+    return (yield from _Conversation(spec, messages, usage or Usage()).run())
+
+
+class _Stop(Exception):
+    """Ends the conversation from wherever it is."""
+
+    def __init__(
+        self, reason: Failure | Interrupt | None = None, pending: tuple[PendingCall, ...] = ()
+    ) -> None:
+        self.reason = reason
+        self.pending = pending
+
+
+class _Conversation(Generic[OutputT]):
+    """One conversation: the agent, and what changes from step to step."""
+
+    def __init__(self, spec: AgentSpec[OutputT], messages: Sequence[Message], usage: Usage) -> None:
+        self.spec = spec
+        self.history = list(messages)
+        self.new: list[Message] = []
+        self.usage = usage
+        self.offered = spec.tools
+        self.size = 0
+        self.last_batch: tuple[tuple[str, str], ...] = ()
+        self.repeated = 0
+        self.without_tools = False
+        self.empty = 0
+        self.attempts: list[dict[str, str]] = []
+
+    def run(self) -> Steps[Finish[OutputT]]:
+        try:
+            head = yield from self.instructions()
+            for step in count():
+                finish = yield from self.step(head, self.spec.at.step(step))
+                if finish is not None:
+                    return finish
+        except _Stop as stop:
+            return self.stopped(stop)
+        raise AssertionError("unreachable: steps are counted for ever")
+
+    def step(self, head: tuple[Message, ...], at: Address) -> Steps[Finish[OutputT] | None]:
+        if reached := self.spec.limits.reached(self.usage):
+            raise _Stop(limit_reached(*reached))
+        yield from self.compact(at)
+        yield from self.offer(at)
+        answer = yield from self.ask(head, at)
+        if unusable := _unusable(answer, self.spec.model):
+            raise _Stop(unusable)
+        verdict = self.spec.output.read(answer.message)
+        if isinstance(verdict, Accepted):
+            verdict = yield from self.validate(verdict, at)
+        if isinstance(verdict, Accepted):
+            self.conclude(answer, verdict)
+            return self.finish("ok", output=verdict.value)
+        if answer.message.tool_calls:
+            return (yield from self.act(answer, verdict, at))
+        self.ask_again(answer, verdict)
+        return None
+
+    # Before the model is asked
+
+    def compute(self, at: Address, name: str, value: Any = None) -> Steps[Any]:
+        """Have the user's function of this name called."""
+        outcome = yield Compute(at=at.child(name), name=name, input=value)
+        if isinstance(outcome, Value):
+            self.usage += outcome.usage
+            return outcome.value
+        assert isinstance(outcome, (Failure, Interrupt))
+        raise _Stop(outcome)
+
+    def instructions(self) -> Steps[tuple[Message, ...]]:
+        """The messages that stand before the history in every request."""
+        text = self.spec.instructions
+        if self.spec.dynamic:
+            text = yield from self.compute(self.spec.at, "instructions")
+        parts = [part for part in (text, self.spec.output.instructions) if part]
+        return (SystemMessage(content="\n\n".join(parts)),) if parts else ()
+
+    def compact(self, at: Address) -> Steps[None]:
+        """Replace a history that has grown too large by a shorter one."""
+        above = self.spec.compact_above
+        if above is None or self.size <= above:
+            return
+        shorter = yield from self.compute(at, "compact", tuple(self.history))
+        if shorter is not None:
+            self.history = list(messages_from_json(shorter))
+
+    def offer(self, at: Address) -> Steps[None]:
+        """Ask the dynamic toolsets what there is at this step."""
+        if not self.spec.toolsets:
+            return
+        offered = yield from self.compute(at, "toolsets")
+        tools = (*self.spec.tools, *(OfferedTool.from_json(tool) for tool in offered))
+        if tools != self.offered:  # equal ones keep what was encoded of them
+            self.offered = tools
+
+    def ask(self, head: tuple[Message, ...], at: Address) -> Steps[ModelResponse]:
+        tools = tuple(tool.definition for tool in self.offered)
+        if self.spec.output.tool is not None:
+            tools = (*tools, self.spec.output.tool)
+        settings, forced = self.spec.settings, None
+        if self.spec.step_settings:
+            step = yield from self.compute(at, "settings")
+            settings, forced = step["settings"], step["tool_choice"]
+        request = ModelRequest(
+            messages=(*head, *self.history),
+            tools=tools,
+            tool_choice=self.tool_choice(forced) if tools else None,
+            output=self.spec.output.format,
+            settings=settings,
+        )
+        answer = yield ModelCall(at=at, model=self.spec.model, request=request)
+        if not isinstance(answer, ModelResponse):
+            assert isinstance(answer, (Failure, Interrupt))
+            raise _Stop(answer)
+        # A model that does not count itself must not escape the limit of steps.
+        self.usage += replace(answer.usage, requests=max(answer.usage.requests, 1))
+        self.size = answer.usage.input_tokens
+        return answer
+
+    def tool_choice(self, step: Any = None) -> ToolChoice | None:
+        """What the model may or must call: this step's choice wins over the run's."""
+        if self.spec.output.tool is not None:
+            # The answer itself comes as a call, so the model must always call something.
+            if self.without_tools or not self.offered:
+                return ForcedTool(name=self.spec.output.tool.name)
+            return "required"
+        if self.without_tools:
+            return "none"
+        if step is not None:
+            return ForcedTool(name=step["name"]) if is_object(step) else step
+        forced = self.spec.tool_choice not in (None, "auto", "none")
+        if forced and self.usage.tool_calls and not self.spec.keep_tool_choice:
+            return "auto"
+        return self.spec.tool_choice
+
+    # The model has given its output
+
+    def validate(
+        self, verdict: Accepted[OutputT], at: Address
+    ) -> Steps[Accepted[OutputT] | Rejected]:
+        """Ask the validators and the output function, one after the other."""
+        names = [f"validator{index}" for index in range(self.spec.validators)]
+        if self.spec.output.finishing:
+            names.append("output")
+        for name in names:
+            outcome = yield Compute(at=at.child(name), name=name, input=verdict.text)
+            if isinstance(outcome, Failure) and outcome.type == "ToolError":
+                self.usage += outcome.usage
+                return Rejected(text=verdict.text, problem=outcome.message, call=verdict.call)
+            if not isinstance(outcome, Value):
+                assert isinstance(outcome, (Failure, Interrupt))
+                raise _Stop(outcome)
+            self.usage += outcome.usage
+            if name == "output":
+                verdict = replace(verdict, value=self.spec.output.revive(outcome.value))
+        return verdict
+
+    def conclude(self, answer: ModelResponse, verdict: Accepted[Any]) -> None:
+        """Append the final answer. Where it came as a call, every call of it is answered."""
+        self.append(answer.message)
+        skipped = "Not executed: the final output came in the same response."
+        for call in answer.message.tool_calls:
+            self.append(_told(call, "Accepted." if call is verdict.call else skipped))
+
+    # The model calls tools
+
+    def act(
+        self, answer: ModelResponse, verdict: Rejected, at: Address
+    ) -> Steps[Finish[OutputT] | None]:
+        """Run the calls of one response and append their answers, or say why not."""
+        calls = answer.message.tool_calls
+        if self.is_repetition(calls):
+            # The earlier results stand: this response is left out of the history, and the
+            # model is asked once more for an answer from what it has.
+            self.without_tools = True
+            return None
+        self.check_calls(answer, verdict)
+        wanted = [
+            self.invocation(at.call(index), call)
+            for index, call in enumerate(calls)
+            if call is not verdict.call
+        ]
+        told, wanted, notes = yield from self.gate(wanted, at)
+        outcomes: tuple[ToolOutcome, ...] = ()
+        stop: Failure | Interrupt | None = None
+        if wanted:
+            answered = yield ToolBatch(at=at, calls=tuple(wanted))
+            if isinstance(answered, Interrupt):
+                stop, outcomes = answered, answered.outcomes
+            else:
+                outcomes = cast("tuple[ToolOutcome, ...]", answered)
+                stop = _fatal(outcomes)
+        self.usage += _used(outcomes)
+        told |= {outcome.at: outcome.message for outcome in outcomes}
+        self.append(answer.message)
+        for index, call in enumerate(calls):
+            message = told.get(at.call(index)) or _told(call, verdict.problem)
+            self.append(_noted(message, notes.get(at.call(index))))
+        if stop is not None:
+            raise _Stop(stop)
+        return self.handed_over(calls, at)
+
+    def is_repetition(self, calls: tuple[ToolCall, ...]) -> bool:
+        maximum = self.spec.limits.repeats
+        if self.without_tools:
+            hint = "Asked without tools, the model called tools again."
+            raise _Stop(limit_reached("repeats", self.repeated, maximum or 0, hint=hint))
+        batch = tuple((call.name, call.arguments) for call in calls)
+        self.repeated = self.repeated + 1 if batch == self.last_batch else 0
+        self.last_batch = batch
+        return maximum is not None and self.repeated > maximum
+
+    def check_calls(self, answer: ModelResponse, verdict: Rejected) -> None:
+        """Stop before anything runs: at the limit, or when the output was wrong too often."""
+        calls = answer.message.tool_calls
+        maximum = self.spec.limits.tool_calls
+        total = self.usage.tool_calls + len(calls) - (verdict.call is not None)
+        if maximum is not None and total > maximum:
+            self.append(answer.message)
+            for call in calls:
+                self.append(_told(call, "Not executed: the run has reached its limit."))
+            raise _Stop(limit_reached("tool_calls", total, maximum))
+        if verdict.call is not None and (stop := self.count_attempt(verdict)):
+            self.append(answer.message)
+            for call in calls:
+                self.append(_told(call, "Not executed: the run has ended."))
+            raise _Stop(stop)
+
+    def invocation(self, at: Address, call: ToolCall) -> ToolInvocation:
+        tool = self.tool(call.name)
+        return ToolInvocation(at=at, call=call, effect=tool.effect if tool else "write")
+
+    def tool(self, name: str) -> OfferedTool | None:
+        return next((tool for tool in self.offered if tool.definition.name == name), None)
+
+    def gate(
+        self, wanted: list[ToolInvocation], at: Address
+    ) -> Steps[tuple[dict[Address, ToolMessage], list[ToolInvocation], dict[Address, str]]]:
+        """Ask for what has to be asked for, before anything of the batch runs.
+
+        Returns:
+            The calls that are answered without running, those that run, and what the
+            model is to be told besides their results.
+        """
+        decisions = yield from self.decisions(wanted, at)
+        told: dict[Address, ToolMessage] = {}
+        running: list[ToolInvocation] = []
+        notes: dict[Address, str] = {}
+        for one in wanted:
+            tool, decision = self.tool(one.call.name), decisions.get(one.at)
+            if tool is not None and tool.handoff is not None:
+                told[one.at] = _told(one.call, f"Handed over to {tool.handoff}.")
+            elif decision is None or decision.kind == "approve":
+                running.append(one)
+            elif decision.kind == "edit":
+                notes[one.at] = f"(Run with other arguments: {decision.text})"
+                running.append(replace(one, call=replace(one.call, arguments=decision.text)))
+            else:
+                told[one.at] = _told(one.call, decision.said())
+        return told, running, notes
+
+    def decisions(
+        self, wanted: list[ToolInvocation], at: Address
+    ) -> Steps[dict[Address, Decision]]:
+        """Have the calls decided about that may not just run."""
+        pending: list[PendingCall] = []
+        for one in wanted:
+            tool = self.tool(one.call.name)
+            if tool is not None and tool.deferred:
+                pending.append(PendingCall(at=one.at, call=one.call, kind="deferred"))
+            elif tool is not None and (yield from self.needs_approval(tool, one)):
+                pending.append(PendingCall(at=one.at, call=one.call, kind="approval"))
+        if not pending:
+            return {}
+        outcome = yield Pause(at=at, pending=tuple(pending))
+        if isinstance(outcome, Suspended):
+            made = outcome.made or (None,) * len(pending)
+            waiting = (one for one, done in zip(pending, made, strict=True) if done is None)
+            raise _Stop(pending=tuple(waiting))
+        if isinstance(outcome, (Failure, Interrupt)):
+            raise _Stop(outcome)
+        decided = cast("tuple[Decision, ...]", outcome)
+        return {one.at: decision for one, decision in zip(pending, decided, strict=True)}
+
+    def needs_approval(self, tool: OfferedTool, one: ToolInvocation) -> Steps[bool]:
+        if tool.approval != "ask":
+            return tool.approval == "always"
+        name = f"approval:{one.call.name}"
+        outcome = yield Compute(at=one.at.child("approval"), name=name, input=one.call.arguments)
+        if isinstance(outcome, Interrupt):
+            raise _Stop(outcome)
+        if isinstance(outcome, (Value, Failure)):
+            self.usage += outcome.usage
+        # A function that fails to say whether a call is harmless has not said that it is.
+        return not (isinstance(outcome, Value) and outcome.value is False)
+
+    def handed_over(self, calls: tuple[ToolCall, ...], at: Address) -> Finish[OutputT] | None:
+        for index, call in enumerate(calls):
+            tool = self.tool(call.name)
+            if tool is not None and tool.handoff is not None:
+                place = at.call(index).child(tool.handoff)
+                return replace(self.finish("handoff"), handoff=(tool.handoff, place))
+        return None
+
+    # The model has to try again
+
+    def ask_again(self, answer: ModelResponse, verdict: Rejected) -> None:
+        """No calls and no output that fits: tell the model, unless it was told often enough."""
+        if not answer.message.text:
+            # An empty message is not kept: several servers refuse one in the history.
+            self.empty += 1
+            if self.empty > 1:
+                text = f"{self.spec.model} answered twice with neither text nor tool calls."
+                raise _Stop(_failure(InvalidResponse(text, model=self.spec.model)))
+            return
+        self.append(answer.message)
+        if stop := self.count_attempt(verdict):
+            raise _Stop(stop)
+        self.append(UserMessage(content=verdict.problem))
+
+    def count_attempt(self, verdict: Rejected) -> Failure | None:
+        self.attempts.append({"text": verdict.text, "problem": verdict.problem})
+        if len(self.attempts) <= self.spec.reasks:
+            return None
+        return _failure(
+            OutputInvalid(
+                f"The output of {self.spec.model} did not fit after {len(self.attempts)} "
+                f"attempts. The last problem: {verdict.problem}",
+                model=self.spec.model,
+                attempts=self.attempts,
+            )
+        )
+
+    # The end
+
+    def append(self, message: Message) -> None:
+        self.history.append(message)
+        self.new.append(message)
+
+    def finish(self, status: RunStatus, **fields: Any) -> Finish[Any]:
+        return Finish(
+            status=status,
+            messages=tuple(self.history),
+            new=tuple(self.new),
+            usage=self.usage,
+            **fields,
+        )
+
+    def stopped(self, stop: _Stop) -> Finish[OutputT]:
+        if stop.reason is not None:
+            self.usage += stop.reason.usage
+        match stop.reason:
+            case None:
+                return self.finish("paused", pending=stop.pending)
+            case Interrupt(status="paused", pending=pending):
+                return self.finish("paused", pending=pending)
+            case Interrupt(status=status, error=error):
+                return self.finish(status, error=error, final=status == "error")
+            case Failure(type="LimitExceeded") as error:
+                return self.finish("limit", error=error)
+            case error:
+                return self.finish("error", error=error)
+
+
+def limit_reached(name: str, value: float, maximum: float, *, hint: str = "") -> Failure:
+    """The failure that names a limit of `Limits`."""
+    text = f"The run reached Limits.{name} = {maximum:g} (now {value:g}). {hint}".rstrip()
+    return _failure(LimitExceeded(text, limit=name, value=value, maximum=maximum))
+
+
+def _failure(error: AgentKitError) -> Failure:
+    return Failure(type=type(error).__name__, message=error.message, data=error.data())
+
+
+def _unusable(answer: ModelResponse, model: str) -> Failure | None:
+    """A response of which nothing may be executed or returned."""
+    message = answer.message
+    if answer.finish == "length":
+        text = (
+            f"The answer of {model} was cut off at its token limit after "
+            f"{answer.usage.output_tokens} output tokens; nothing of it was executed. "
+            "Raise max_completion_tokens or ask for less."
+        )
+        return _failure(OutputTruncated(text, model=model, text=message.text))
+    if message.refusal or answer.finish == "content_filter":
+        why = "refused" if message.refusal else "was stopped by a content filter"
+        text = f"{model} {why}: {message.refusal or message.text}"
+        return _failure(ModelRefusal(text, model=model, reason=answer.finish))
+    if answer.finish == "error":
+        return _failure(InvalidResponse(f"{model} ended its answer with an error.", model=model))
+    return None
+
+
+def _used(outcomes: tuple[ToolOutcome, ...]) -> Usage:
+    """What a batch has used: its calls, what they said, and what their sub-agents used."""
+    size = sum(len(outcome.message.text.encode("utf-8", "replace")) for outcome in outcomes)
+    used = Usage(tool_calls=len(outcomes), tool_bytes=size)
+    for outcome in outcomes:
+        used += outcome.usage
+    return used
+
+
+def _fatal(outcomes: tuple[ToolOutcome, ...]) -> Failure | None:
+    """What the tools failed with whose author wants that raised, together."""
+    failures = tuple(one.error for one in outcomes if one.fatal and one.error is not None)
+    if not failures:
+        return None
+    message = f"{len(failures)} tool{'s' * (len(failures) > 1)} failed"
+    return Failure(type="ToolsFailed", message=message, parts=failures)
+
+
+def _told(call: ToolCall, text: str) -> ToolMessage:
+    return ToolMessage(call_id=call.id, name=call.name, content=text)
+
+
+def _noted(message: ToolMessage, note: str | None) -> ToolMessage:
+    if note is None:
+        return message
+    if isinstance(message.content, str):
+        return replace(message, content=f"{note}\n{message.content}")
+    return replace(message, content=(TextPart(text=note), *message.content))

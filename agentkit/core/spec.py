@@ -1,0 +1,227 @@
+"""What the loop is given and what it returns: data only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+
+from agentkit.core.effects import Address, Failure, PendingCall
+from agentkit.errors import InvalidArguments
+from agentkit.messages import (
+    AssistantMessage,
+    JsonObject,
+    Message,
+    OutputFormat,
+    ToolCall,
+    ToolChoice,
+    ToolDefinition,
+    Usage,
+)
+from agentkit.settings import Limits
+
+__all__ = [
+    "Accepted",
+    "AgentSpec",
+    "Finish",
+    "OfferedTool",
+    "OutputSpec",
+    "PartialReader",
+    "Rejected",
+    "RunStatus",
+]
+
+OutputT = TypeVar("OutputT")
+RunStatus: TypeAlias = Literal["ok", "error", "limit", "cancelled", "paused", "handoff"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OfferedTool:
+    """A tool as the loop knows it.
+
+    Attributes:
+        definition: What the model sees.
+        effect: What it does to the world.
+        approval: Whether a person has to agree to a call: never, always, or as the
+            tool's own function says.
+        deferred: Its calls are answered from outside.
+        handoff: The agent that takes the conversation over when this tool is called.
+    """
+
+    definition: ToolDefinition
+    effect: Literal["read", "write"] = "write"
+    approval: Literal["never", "always", "ask"] = "never"
+    deferred: bool = False
+    handoff: str | None = None
+
+    def to_json(self) -> JsonObject:
+        """The form in which a dynamic toolset's answer is recorded."""
+        rest = (self.effect, self.approval, self.deferred, self.handoff)
+        return {"definition": self.definition.to_json(), "facts": list(rest)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> OfferedTool:
+        """The reverse of `to_json`."""
+        effect, approval, deferred, handoff = data["facts"]
+        return cls(
+            definition=ToolDefinition.from_json(data["definition"]),
+            effect=effect,
+            approval=approval,
+            deferred=deferred,
+            handoff=handoff,
+        )
+
+
+class PartialReader(Protocol):
+    """Reads the beginning of an output while it is being written."""
+
+    def feed(self, piece: str) -> Any:
+        """Take a piece of text; return the value so far, or None if nothing new can be seen."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted(Generic[OutputT]):
+    """The message holds an output of the right type; `call` if it came as a call."""
+
+    value: OutputT
+    text: str = ""
+    call: ToolCall | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rejected:
+    """The message holds no valid output. `problem` is what the model is told."""
+
+    text: str = ""
+    problem: str = ""
+    call: ToolCall | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputSpec(Generic[OutputT]):
+    """How one agent's output is asked for and checked.
+
+    Attributes:
+        check: Text to value; raises InvalidArguments or ValueError.
+        format: The `response_format`, in the native and json modes.
+        tool: The tool through which the output comes, in the tool mode.
+        instructions: What the system message says of it, in the json and prompt modes.
+        schema: The JSON Schema of the output; None for plain text.
+        finishing: A function of the user's gets the output as its arguments, and its value
+            is the result.
+        revive: The value of that function from what was recorded of it.
+        partial: Makes a reader of the output while it is written; None if there is nothing
+            to be seen before its end.
+    """
+
+    check: Callable[[str], OutputT]
+    format: OutputFormat | None = None
+    tool: ToolDefinition | None = None
+    instructions: str | None = None
+    schema: JsonObject | None = None
+    finishing: bool = False
+    revive: Callable[[Any], Any] = lambda value: value
+    partial: Callable[[], PartialReader] | None = None
+
+    def read(self, message: AssistantMessage) -> Accepted[OutputT] | Rejected:
+        """Look for the output in what the model said."""
+        if self.tool is None:
+            if message.tool_calls or not message.text:
+                return Rejected()
+            return self._verdict(message.text, None)
+        for call in message.tool_calls:
+            if call.name == self.tool.name:
+                return self._verdict(call.arguments, call)
+        problem = f"Give your final answer by calling the tool {self.tool.name}."
+        return Rejected(text=message.text, problem=problem)
+
+    def _verdict(self, text: str, call: ToolCall | None) -> Accepted[OutputT] | Rejected:
+        try:
+            return Accepted(value=self.check(text), text=text, call=call)
+        except InvalidArguments as error:
+            problem = _about_output(error.message)
+        except ValueError as error:
+            problem = f"The output does not fit:\n{error}"
+        return Rejected(
+            text=text, problem=f"{problem}\nGive the whole corrected output.", call=call
+        )
+
+
+def _about_output(message: str) -> str:
+    """What is said of arguments, said of an output: the same checks are made of both."""
+    for old, new in ((", and nothing was run", ""), (" Nothing was run.", "")):
+        message = message.replace(old, new)
+    return message.replace("The arguments are", "The output is").replace(
+        "The arguments do", "The output does"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentSpec(Generic[OutputT]):
+    """What the loop decides by.
+
+    Attributes:
+        at: The address of this run of the agent.
+        model: The model's name.
+        output: How the output is asked for and checked.
+        tools: What the model may call.
+        toolsets: How many further toolsets are asked, at each step, for what they offer.
+        instructions: The system text; `dynamic` says that it is computed instead.
+        dynamic: Ask for the instructions through a `Compute` effect.
+        settings: Sampling parameters under their chat-completions names.
+        step_settings: Ask for those of each step, and its tool choice.
+        tool_choice: What the model may or must call at first; after a call that this
+            forced it is free again, so that the loop can end, unless `keep_tool_choice`.
+        limits: Where the run ends; `repeats` is a number here.
+        reasks: How often an output that does not fit is asked for again.
+        validators: How many functions have to agree to the output.
+        compact_above: Input tokens of a step above which the history is compacted
+            before the next one.
+    """
+
+    at: Address
+    model: str
+    output: OutputSpec[OutputT]
+    tools: tuple[OfferedTool, ...] = ()
+    toolsets: int = 0
+    instructions: str | None = None
+    dynamic: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    step_settings: bool = False
+    tool_choice: ToolChoice | None = None
+    keep_tool_choice: bool = False
+    limits: Limits = Limits()
+    reasks: int = 1
+    validators: int = 0
+    compact_above: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finish(Generic[OutputT]):
+    """How a conversation ended.
+
+    Attributes:
+        status: How.
+        messages: The whole valid history, without instructions.
+        new: What this conversation has added to it, whatever was compacted since.
+        usage: What it has used, what was used before it included.
+        output: The output, when it ended well.
+        error: Why it did not.
+        pending: The calls that it waits for, when it is paused.
+        final: It was ended by an `Interrupt` with an error, which ends a run of which this
+            one is a part as well.
+        at: The last effect before the end; None before there was one.
+        handoff: The agent that goes on, and the address from which it does.
+    """
+
+    status: RunStatus
+    messages: tuple[Message, ...]
+    new: tuple[Message, ...]
+    usage: Usage
+    output: OutputT | None = None
+    error: Failure | None = None
+    pending: tuple[PendingCall, ...] = ()
+    final: bool = False
+    at: Address | None = None
+    handoff: tuple[str, Address] | None = None

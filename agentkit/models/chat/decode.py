@@ -1,0 +1,227 @@
+"""A chat-completions body as a `ModelResponse`, whatever a server makes of the format.
+
+Pure, and generous: unknown fields are kept, absent and null ones are met in the
+wild, and calls without an id are given one. What is not an answer at all is an
+error of the tree. A folded stream passes through here too, so that both forms
+of an answer give the same response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from typing import Any, cast
+
+from agentkit.errors import InvalidResponse
+from agentkit.messages import (
+    AssistantMessage,
+    FinishReason,
+    JsonObject,
+    ModelResponse,
+    Part,
+    TextPart,
+    ToolCall,
+    Usage,
+    is_array,
+    is_object,
+    part_from_json,
+)
+from agentkit.models.chat.call_ids import CallIds
+from agentkit.models.chat.errors import error_inside
+from agentkit.models.chat.lenient import as_list, as_object, clean, json_text, parse_json
+
+__all__ = ["decode_response", "response_from_body", "thinking_of"]
+
+_WORDS: Mapping[FinishReason, str] = {
+    "stop": "stop eos eos_token end_turn stop_sequence complete",
+    "tool_calls": "tool_calls tool_call tool_use function_call",
+    "length": "length max_tokens model_length",
+    "content_filter": "content_filter safety recitation refusal",
+}
+_FINISH: Mapping[str, FinishReason] = {
+    word: finish for finish, words in _WORDS.items() for word in words.split()
+}
+_BODY_KEYS = {"id", "object", "created", "model", "choices", "usage", "error", "obfuscation"}
+_CHOICE_KEYS = {"index", "message", "delta", "finish_reason", "logprobs", "text"}
+_MESSAGE_KEYS = frozenset(
+    "role content refusal name tool_calls function_call reasoning reasoning_content".split()
+)
+_USAGE_KEYS = frozenset(
+    "prompt_tokens completion_tokens total_tokens prompt_tokens_details completion_tokens_details "
+    "cost".split()
+)
+
+
+def decode_response(
+    data: bytes, *, model: str | None = None, seed: str = "", taken: Iterable[str] = ()
+) -> ModelResponse:
+    """Decode the body of a response that did not come as a stream.
+
+    Args:
+        data: The body.
+        model: The model's name, for errors.
+        seed: What ids for calls without one are made from, such as the call's address.
+        taken: Ids of the conversation so far, which no call may have again.
+
+    Raises:
+        ModelError: The body is not an answer, or says that there is none.
+    """
+    try:
+        return response_from_body(parse_json(data), model=model, seed=seed, taken=taken)
+    except ValueError as error:
+        raise InvalidResponse(
+            f"{model or 'The model'} sent a body that is not JSON ({error}): "
+            f"{data[:200].decode('utf-8', 'replace')!r}. Check the base URL.",
+            model=model,
+        ) from None
+
+
+def response_from_body(
+    body: Any, *, model: str | None = None, seed: str = "", taken: Iterable[str] = ()
+) -> ModelResponse:
+    """Read a parsed body; see `decode_response`."""
+    if (failed := error_inside(body, model=model)) is not None:
+        raise failed
+    data = as_object(body)
+    choices = [as_object(choice) for choice in as_list(data.get("choices")) if choice]
+    if not choices:
+        raise InvalidResponse(
+            f"{model or 'The model'} sent a response without choices: {repr(body)[:200]}.",
+            model=model,
+        )
+    ids = CallIds(f"{seed}/{data.get('id')}", taken)
+    messages = [_message(as_object(one.get("message") or one.get("delta")), ids) for one in choices]
+    first = choices[0]
+    finish, raw = _finish(first.get("finish_reason"), messages[0], model)
+    extra = _unknown(data, _BODY_KEYS) | _unknown(first, _CHOICE_KEYS)
+    if raw is not None:
+        extra["finish_reason"] = raw
+    counted = as_object(data.get("usage") or as_object(data.get("x_groq")).get("usage"))
+    if more := _unknown(counted, _USAGE_KEYS):
+        extra["usage"] = more
+    return ModelResponse(
+        message=messages[0],
+        finish=finish,
+        usage=_usage(counted),
+        model=_text(data.get("model")),
+        id=_text(data.get("id")),
+        choices=tuple(messages[1:]),
+        logprobs=first.get("logprobs"),
+        extra=extra,
+    )
+
+
+def _finish(
+    raw: Any, message: AssistantMessage, model: str | None
+) -> tuple[FinishReason, str | None]:
+    """Why the answer ended, and the server's word for it where ours differs."""
+    normal: FinishReason = "tool_calls" if message.tool_calls else "stop"
+    if raw is None or raw == "":
+        return normal, None
+    word = str(raw)
+    known = _FINISH.get(word.lower())
+    if known is None and not message.tool_calls:
+        known = None if word.lower() in ("error", "abort", "cancelled") else "stop"
+    if known is None:
+        # Calls of an answer that ended in an unknown way are not safe to run.
+        raise InvalidResponse(
+            f"{model or 'The model'} ended its answer with finish_reason {word!r}, which does "
+            "not say that it is complete; nothing of it was executed.",
+            model=model,
+        )
+    finish = normal if known in ("stop", "tool_calls") else known
+    return finish, None if word == finish else word
+
+
+def _message(data: JsonObject, ids: CallIds) -> AssistantMessage:
+    content, thought = _content(data.get("content"))
+    reasoning = (
+        _text(data.get("reasoning_content")) or _text(data.get("reasoning")) or clean(thought)
+    )
+    extra = _unknown(data, _MESSAGE_KEYS)
+    if data.get("reasoning") and not isinstance(data["reasoning"], str):
+        extra["reasoning"] = data["reasoning"]
+    calls = as_list(data.get("tool_calls")) or (
+        [{"function": data["function_call"]}] if data.get("function_call") else []
+    )
+    return AssistantMessage(
+        content=content,
+        tool_calls=tuple(_call(as_object(call), ids) for call in calls if call),
+        refusal=_text(data.get("refusal")) or None,
+        reasoning=reasoning or None,
+        extra=extra,
+    )
+
+
+def _content(content: Any) -> tuple[str | tuple[Part, ...] | None, str]:
+    """Text or parts, and the thinking among the parts."""
+    if content is None or isinstance(content, str):
+        return clean(content), ""
+    if not is_array(content):
+        return clean(json_text(content)), ""  # An object where its JSON text belongs.
+    thoughts: list[str] = []
+    parts: list[Part] = []
+    for part in content:
+        if isinstance(part, str):
+            parts.append(TextPart(text=part))
+        elif (thought := thinking_of(part)) is not None:
+            thoughts.append(thought)
+        elif is_object(part):
+            parts.append(part_from_json(part))
+    texts = [getattr(part, "text", None) for part in parts]
+    if all(isinstance(text, str) for text in texts):
+        return clean("".join(cast(list[str], texts))), "".join(thoughts)
+    return tuple(parts), "".join(thoughts)
+
+
+def thinking_of(part: Any) -> str | None:
+    """The text of a part with thinking, which may be in pieces; None for any other part."""
+    match part:
+        case {"type": "thinking", "thinking": str(text)}:
+            return text
+        case {"type": "thinking", "thinking": pieces}:
+            texts = [as_object(piece).get("text") for piece in as_list(pieces)]
+            return "".join(text for text in texts if isinstance(text, str))
+        case _:
+            return None
+
+
+def _call(data: JsonObject, ids: CallIds) -> ToolCall:
+    function = as_object(data.get("function"))
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str):
+        arguments = "{}" if arguments is None else json_text(arguments)
+    return ToolCall(
+        id=ids.of(data.get("id")),
+        name=_text(function.get("name")) or "",
+        arguments=clean(arguments),
+        extra=_unknown(data, {"id", "type", "function", "index"}),
+    )
+
+
+def _usage(data: JsonObject) -> Usage:
+    prompt = as_object(data.get("prompt_tokens_details"))
+    completion = as_object(data.get("completion_tokens_details"))
+    cost = data.get("cost")  # OpenRouter's, in USD
+    cached = prompt.get("cached_tokens") or data.get("prompt_cache_hit_tokens")
+    return Usage(
+        requests=1,
+        input_tokens=_count(data.get("prompt_tokens")),
+        output_tokens=_count(data.get("completion_tokens")),
+        cached_tokens=_count(cached),
+        reasoning_tokens=_count(completion.get("reasoning_tokens")),
+        cost=float(cost) if isinstance(cost, (int, float)) and 0 <= cost < 1e9 else None,
+    )
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, (int, float)) and 0 <= value < 1e15:
+        return int(value)
+    return 0
+
+
+def _text(value: Any) -> str | None:
+    return clean(value) if isinstance(value, str) else None
+
+
+def _unknown(data: JsonObject, known: Set[str]) -> JsonObject:
+    return {key: v for key, v in data.items() if key not in known and v is not None and v != []}

@@ -1,0 +1,341 @@
+"""A request as the bytes of one server's chat-completions body.
+
+Pure. Each message and tool is encoded once per variant of the wire and its
+bytes are kept in its memo, so that a request is a join: a long conversation
+costs linear work. Messages come last and keys come in a stable order, so the
+body of step n+1 begins with the body of step n, and prompt caches hit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, assert_never
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from agentkit.errors import InvalidSetting
+from agentkit.messages import (
+    AssistantMessage,
+    ForcedTool,
+    JsonObject,
+    Message,
+    ModelRequest,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolDefinition,
+    ToolMessage,
+    UserMessage,
+)
+from agentkit.models.chat.call_ids import short_id
+from agentkit.models.chat.lenient import clean, json_text
+from agentkit.models.chat.parameters import Note, adapt_settings
+from agentkit.models.profiles import Profile
+
+__all__ = ["encode_request", "forced_tool"]
+
+_SAY_JSON = SystemMessage(content="Answer with one JSON object and nothing else.")
+_BRIDGE = AssistantMessage(content="OK.")
+_RULES = (
+    "tool_calling system_role names text_parts null_content refusals call_ids raw_arguments "
+    "reasoning_field echo echo_calls".split()
+)
+"""What of a profile the encoding of a message depends on."""
+
+
+def encode_request(
+    request: ModelRequest,
+    model: str,
+    profile: Profile,
+    *,
+    stream: bool = False,
+    strict: bool = False,
+    note: Callable[[Note], None] | None = None,
+) -> bytes:
+    """Encode a request for one server.
+
+    Args:
+        request: What to ask.
+        model: The model by the server's name.
+        profile: The server.
+        stream: Whether the answer shall come as a stream.
+        strict: Refuse parameters that the server does not take instead of dropping them.
+        note: Told of everything that was changed for the server.
+
+    Returns:
+        The body. Equal requests give equal bytes.
+
+    Raises:
+        InvalidSetting: More tools than the server takes, or a refused parameter.
+    """
+    fields, notes = adapt_settings(request.settings, profile, strict=strict)
+    if request.output is not None:
+        fields.setdefault("response_format", request.output.to_json())
+    if stream:
+        fields["stream"] = True
+        if profile.stream_usage:
+            fields.setdefault("stream_options", {"include_usage": True})
+    tools = _choose_tools(request, profile, fields, notes)
+    messages = _encoded(_arranged(request, profile), profile)
+    head = _dump({"model": model, **fields})[:-1]
+    if tools:
+        key = b"functions" if profile.tool_calling == "functions" else b"tools"
+        head += b',"%b":[%b]' % (key, b",".join([_tool(tool, profile) for tool in tools]))
+    if note is not None:
+        for one in notes:
+            note(one)
+    # One join, so that a long conversation is copied once.
+    messages[0:1] = [head + b',"messages":[' + b"".join(messages[0:1])]
+    messages[-1] += b"]}"
+    return b",".join(messages)
+
+
+# Tools
+
+
+def _choose_tools(
+    request: ModelRequest, profile: Profile, fields: dict[str, Any], notes: list[Note]
+) -> Sequence[ToolDefinition]:
+    """Write the tool choice into `fields` and return the tools that go with it."""
+    tools, choice = request.tools, request.tool_choice
+    if not tools:
+        fields.pop("parallel_tool_calls", None)
+        return ()
+    if profile.tool_limit is not None and len(tools) > profile.tool_limit:
+        raise InvalidSetting(
+            f"The request has {len(tools)} tools and {profile.name} takes at most "
+            f"{profile.tool_limit}. Offer fewer, for example through Toolset.filter().",
+            field="tools",
+            value=str(len(tools)),
+            allowed=f"<= {profile.tool_limit}",
+        )
+    if choice == "none" and profile.none_omits_tools:
+        return ()
+    functions = profile.tool_calling == "functions"
+    if functions and choice == "required":
+        choice = ForcedTool(name=tools[0].name) if len(tools) == 1 else "auto"
+    if isinstance(choice, ForcedTool):
+        return _force(choice.name, tools, profile, fields, notes)
+    if choice is not None:
+        word = profile.required if choice == "required" else choice
+        fields["function_call" if functions else "tool_choice"] = word
+    return tools
+
+
+def _force(
+    name: str,
+    tools: Sequence[ToolDefinition],
+    profile: Profile,
+    fields: dict[str, Any],
+    notes: list[Note],
+) -> Sequence[ToolDefinition]:
+    tool = forced_tool(tools, name)
+    if profile.tool_calling == "functions":
+        fields["function_call"] = {"name": name}
+    elif profile.forced_tool == "named":
+        fields["tool_choice"] = {"type": "function", "function": {"name": name}}
+    elif profile.forced_tool == "alone":
+        fields["tool_choice"] = profile.required
+        return [tool]
+    else:
+        text = f"{profile.name} cannot be made to call {name!r}; it may choose freely."
+        notes.append(Note(code="dropped_parameter", text=text, data={"field": "tool_choice"}))
+    return tools
+
+
+def forced_tool(tools: Iterable[ToolDefinition], name: str) -> ToolDefinition:
+    """The tool that `tool_choice` names.
+
+    Raises:
+        InvalidSetting: The request does not have it.
+    """
+    found = {tool.name: tool for tool in tools}
+    if name not in found:
+        raise InvalidSetting(
+            f"tool_choice names {name!r}, and the request has only {', '.join(found)}.",
+            field="tool_choice",
+            value=name,
+            allowed=", ".join(found),
+        )
+    return found[name]
+
+
+def _tool(tool: ToolDefinition, profile: Profile) -> bytes:
+    functions = profile.tool_calling == "functions"
+    key = ("chat", functions, profile.strict_tools)
+    memo: dict[Any, Any] = tool._memo  # pyright: ignore[reportPrivateUsage] # made for codecs
+    encoded = memo.get(key)
+    if encoded is None:
+        data = tool.to_json()
+        if not profile.strict_tools:
+            data["function"].pop("strict", None)
+        encoded = memo[key] = _dump(data["function"] if functions else data)
+    return encoded
+
+
+# Messages
+
+
+def _arranged(request: ModelRequest, profile: Profile) -> Iterable[Message]:
+    """The messages in the order and number that the server accepts."""
+    messages: Sequence[Message] = request.messages
+    json_mode = request.output is not None and request.output.kind == "json_object"
+    if json_mode and not any(b"json" in one.lower() for one in _encoded(messages, profile)):
+        # Without the word, servers refuse the mode or answer with endless white space.
+        messages = (_SAY_JSON, *messages)
+    if profile.single_system:
+        messages = _one_system(messages)
+    if not profile.empty_assistant:
+        messages = [one for one in messages if not _is_empty(one)]
+    if not profile.user_after_tool:
+        messages = _bridged(messages)
+    return messages
+
+
+def _one_system(messages: Sequence[Message]) -> Sequence[Message]:
+    systems = [one for one in messages if isinstance(one, SystemMessage)]
+    if not systems or (len(systems) == 1 and messages[0] is systems[0]):
+        return messages
+    texts = [one.content if isinstance(one.content, str) else _flat(one.content) for one in systems]
+    merged = replace(systems[0], content="\n\n".join(texts))
+    return (merged, *(one for one in messages if not isinstance(one, SystemMessage)))
+
+
+def _is_empty(message: Message) -> bool:
+    return (
+        isinstance(message, AssistantMessage)
+        and not message.content
+        and not message.tool_calls
+        and not message.refusal
+    )
+
+
+def _bridged(messages: Sequence[Message]) -> list[Message]:
+    bridged: list[Message] = []
+    for message in messages:
+        if bridged and isinstance(message, UserMessage) and isinstance(bridged[-1], ToolMessage):
+            bridged.append(_BRIDGE)
+        bridged.append(message)
+    return bridged
+
+
+def _encoded(messages: Iterable[Message], profile: Profile) -> list[bytes]:
+    rules = [getattr(profile, rule) for rule in _RULES]
+    # A string: its hash is kept, so that looking up a thousand memos stays cheap.
+    variant = repr([sorted(one) if isinstance(one, frozenset) else one for one in rules])  # pyright: ignore[reportUnknownArgumentType] # of str
+    return [
+        message._memo.get(variant) or _remember(message, profile, variant)  # pyright: ignore[reportPrivateUsage] # made for codecs
+        for message in messages
+    ]
+
+
+def _remember(message: Message, profile: Profile, variant: str) -> bytes:
+    memo: dict[Any, Any] = message._memo  # pyright: ignore[reportPrivateUsage] # made for codecs
+    encoded = memo[variant] = _dump(_message(message, profile))
+    return encoded
+
+
+def _message(message: Message, profile: Profile) -> JsonObject:
+    match message:
+        case SystemMessage():
+            data: JsonObject = {"role": profile.system_role}
+        case UserMessage():
+            data = {"role": "user"}
+        case AssistantMessage():
+            return _assistant(message, profile)
+        case ToolMessage():
+            return _answer(message, profile)
+        case _:
+            assert_never(message)
+    data["content"] = _content(message.content, profile)
+    if message.name is not None and data["role"] in (*profile.names, "developer"):
+        data["name"] = message.name
+    return data
+
+
+def _answer(message: ToolMessage, profile: Profile) -> JsonObject:
+    content = _content(message.content, profile)
+    if profile.tool_calling == "functions":
+        return {"role": "function", "name": message.name or message.call_id, "content": content}
+    data: JsonObject = {"role": "tool", "content": content}
+    if message.name is not None and "tool" in profile.names:
+        data["name"] = message.name
+    return data | {"tool_call_id": _call_id(message.call_id, profile)}
+
+
+def _assistant(message: AssistantMessage, profile: Profile) -> JsonObject:
+    data: JsonObject = {"role": "assistant"}
+    content = _content(message.content, profile)
+    if message.refusal is not None and not profile.refusals:
+        content = content or message.refusal
+    if content is not None:
+        data["content"] = content
+    elif profile.null_content != "omit" or not message.tool_calls:
+        empty = profile.null_content == "empty" or not message.tool_calls
+        data["content"] = "" if empty and "audio" not in message.extra else None
+    if message.name is not None and "assistant" in profile.names:
+        data["name"] = message.name
+    if message.reasoning and message.tool_calls and profile.reasoning_field is not None:
+        data[profile.reasoning_field] = message.reasoning
+    if message.refusal is not None and profile.refusals:
+        data["refusal"] = message.refusal
+    data |= {key: value for key, value in message.extra.items() if key in profile.echo}
+    match data.get("audio"):
+        case {"id": audio_id}:  # An earlier answer's audio is named, not sent again.
+            data["audio"] = {"id": audio_id}
+        case _:
+            data.pop("audio", None)
+    if message.tool_calls and profile.tool_calling == "functions":
+        call = message.tool_calls[0]
+        data["function_call"] = {"name": call.name, "arguments": _arguments(call, profile)}
+    elif message.tool_calls:
+        data["tool_calls"] = [_call(call, profile) for call in message.tool_calls]
+    return data
+
+
+def _call(call: ToolCall, profile: Profile) -> JsonObject:
+    extra = {key: value for key, value in call.extra.items() if key in profile.echo_calls}
+    function = {"name": call.name, "arguments": _arguments(call, profile)}
+    return {"id": _call_id(call.id, profile), "type": "function", "function": function, **extra}
+
+
+def _arguments(call: ToolCall, profile: Profile) -> str:
+    """The arguments as sent back: always a JSON object where the server parses them."""
+    if profile.raw_arguments and call.arguments:
+        return call.arguments
+    try:
+        value = from_json(call.arguments or "{}", allow_inf_nan=False)
+    except ValueError:
+        value = call.arguments
+    if isinstance(value, dict):
+        return call.arguments or "{}"
+    return "{}" if value is None else _dump({"INVALID_JSON": call.arguments}).decode()
+
+
+def _call_id(call_id: str, profile: Profile) -> str:
+    if profile.call_ids == "any":
+        return call_id
+    fits = len(call_id) == 9 and call_id.isascii() and call_id.isalnum()
+    return call_id if fits else short_id(call_id)
+
+
+def _content(content: Any, profile: Profile) -> Any:
+    if content is None or isinstance(content, str):
+        return content
+    if not profile.text_parts and all(isinstance(part, TextPart) for part in content):
+        return _flat(content)
+    return [part.to_json() for part in content]
+
+
+def _flat(parts: Iterable[Any]) -> str:
+    return "".join(part.text for part in parts if isinstance(part, TextPart))
+
+
+def _dump(data: Any) -> bytes:
+    try:
+        return to_json(data, inf_nan_mode="null")
+    except PydanticSerializationError:
+        # A lone surrogate, as file names may hold: no server takes it.
+        return to_json(json.loads(clean(json_text(data))), inf_nan_mode="null")

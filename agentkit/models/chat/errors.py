@@ -1,0 +1,247 @@
+"""Error answers of servers, read into the error tree.
+
+Pure. Bodies come in every shape: an object, an array, a bare string, HTML,
+nothing; and an error may sit inside a response of status 200. What a caller
+needs is which of our errors it is, and the server's own words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+
+from agentkit.errors import (
+    AgentKitError,
+    AuthenticationFailed,
+    ContextLengthExceeded,
+    InvalidResponse,
+    ModelError,
+    ModelHTTPError,
+    ModelNotFound,
+    ModelRefusal,
+    ModelUnreachable,
+    QuotaExceeded,
+    RateLimited,
+)
+from agentkit.messages import JsonObject, is_array
+from agentkit.models.chat.lenient import as_object, json_or
+
+__all__ = ["error_from_http", "error_inside", "is_transient", "request_id", "retry_after"]
+
+_BODY_LIMIT = 2_000
+_REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray")
+_RETRIED = {408, 409, 429, 529}
+
+_CONTEXT = re.compile(
+    r"context_length_exceeded|exceed_context_size|context length|context window|context size"
+    r"|too many (input |prompt )?tokens|(prompt|input) is too long|maximum prompt length"
+    r"|prompt too long|reduce the length of|input token count"
+)
+_FILTER = re.compile(r"content_filter|content_policy|responsibleaipolicy|content management policy")
+_QUOTA = re.compile(
+    r"insufficient_quota|insufficient (balance|credits|funds|quota)|billing_(hard_limit|not_active)"
+    r"|out of credits|credit balance|payment required"
+)
+_KEY = re.compile(r"invalid_api_key|authentication_error|incorrect api key|invalid api key")
+_NO_MODEL = re.compile(r"model_not_found|model not found|no such model|unknown model")
+_RATE = re.compile(r"rate_limit|rate limit|too_many_requests|too many requests")
+_LASTING = re.compile(r"invalid|unsupported|not_found|not found|permission|bad_request")
+# The model wrote a call that the server could not parse: another sample may do.
+_RESAMPLED = re.compile(r"tool_use_failed")
+
+
+def error_from_http(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    model: str,
+    now: float,
+    url: str | None = None,
+) -> ModelError:
+    """The error of an answer with an error status.
+
+    Args:
+        status: The HTTP status.
+        headers: The response's headers, names in lower case.
+        body: The response's body.
+        model: The model's name, for the message.
+        now: Seconds since the epoch, for a Retry-After date without a Date beside it.
+        url: What was asked for, for the message when it is not there.
+    """
+    data = json_or(None, body)
+    wait = retry_after(headers, now)
+    error = _classify(
+        status,
+        {"message": _plain_text(body)} if data is None else _find(data),
+        model=model,
+        request_id=request_id(headers),
+        body=body[:_BODY_LIMIT].decode("utf-8", "replace") or None,
+        retry_after=_wait_in_body(body) if wait is None else wait,
+    )
+    if isinstance(error, ModelNotFound) and url is not None:
+        error.args = (f"{error.message} (asked for: {url})",)
+    return error
+
+
+def error_inside(body: Any, *, model: str | None) -> ModelError | None:
+    """The error that a body of status 200 or a chunk of a stream holds, or None."""
+    if not _holds_error(body):
+        return None
+    found = _find(body)
+    status = _status(found.get("code")) or _status(found.get("status")) or 200
+    return _classify(status, found, model=model)
+
+
+def is_transient(error: AgentKitError) -> bool:
+    """Whether asking again may help."""
+    match error:
+        case QuotaExceeded() | AuthenticationFailed() | ContextLengthExceeded():
+            return False
+        case ModelHTTPError():
+            if error.status == 200:
+                # Inside a stream servers rarely say; only a lasting cause is told apart.
+                return not _LASTING.search(f"{error.code} {error.message}".lower())
+            resampled = error.code is not None and _RESAMPLED.search(error.code) is not None
+            return resampled or error.status in _RETRIED or error.status >= 500
+        case ModelUnreachable() | InvalidResponse():
+            return True
+        case _:
+            return False
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """The server's id of a request, under whichever header it sends it."""
+    return next((headers[name] for name in _REQUEST_IDS if headers.get(name)), None)
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds to wait as the server asks for: `retry-after-ms`, or Retry-After in either form."""
+    if (ms := _number(headers.get("retry-after-ms"))) is not None:
+        return ms / 1000
+    value = headers.get("retry-after")
+    if (seconds := _number(value)) is not None:
+        return seconds
+    if (until := _date(value)) is None:
+        return None
+    # The server's own clock where it shows it: ours may differ by minutes.
+    return max(0.0, until - (_date(headers.get("date")) or now))
+
+
+def _date(value: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp() if value else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if 0 <= number < 1e9 else None
+
+
+def _wait_in_body(body: bytes) -> float | None:
+    # google.rpc.RetryInfo: {"retryDelay": "17s"}
+    found = re.search(rb'"retryDelay"\s*:\s*"([0-9.]+)s"', body)
+    return _number(found[1].decode()) if found else None
+
+
+def _plain_text(body: bytes) -> str:
+    text = body.decode("utf-8", "replace")
+    if "<" in text and ">" in text:
+        text = re.sub(r"(?is)<(script|style).*?</\1>|<[^>]*>", " ", text)
+    return " ".join(text.split())[:_BODY_LIMIT]
+
+
+def _status(value: Any) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:4])
+    return value if isinstance(value, int) and 400 <= value < 600 else None
+
+
+def _holds_error(body: Any) -> bool:
+    match body:
+        case {"error": error} if error:
+            return True
+        case {"object": "error"} | {"type": "error"}:
+            return True
+        case {"x_groq": {"error": error}} if error:
+            return True
+        case {"choices": [{"error": error}, *_]} if error:
+            return True
+        case [{"error": error}, *_] if error:
+            return True
+        case {"detail": _, **rest} | {"errors": _, **rest} | {"message": str(_), **rest}:
+            return not rest.get("choices")
+        case _:
+            return False
+
+
+def _find(body: Any) -> JsonObject:
+    """The object that describes the error, with its text under `message`."""
+    match body:
+        case [first, *_] | {"errors": [first, *_]}:
+            return _find(first)
+        case {"error": {**error}} if error:
+            return {**error, "message": _words(error)}
+        case {"error": str(text), **rest}:
+            return {**rest, "message": text}
+        case {"x_groq": {"error": error}} | {"choices": [{"error": error}, *_]} if error:
+            return _find({"error": error})
+        case {**error}:
+            return {**error, "message": _words(error)}
+        case str(text):
+            return {"message": text}
+        case _:
+            return {}
+
+
+def _words(error: JsonObject) -> str | None:
+    text: Any = error.get("message") or error.get("detail") or error.get("msg")
+    if is_array(text):  # FastAPI: [{"loc": […], "msg": "…"}]
+        text = "; ".join(str(as_object(one).get("msg", one)) for one in text)
+    # OpenRouter: the upstream server's own words.
+    raw = as_object(error.get("metadata")).get("raw")
+    if isinstance(raw, str):
+        text = f"{text} ({raw})" if text else raw
+    return None if text is None else str(text)
+
+
+def _classify(status: int, error: JsonObject, *, model: str | None, **details: Any) -> ModelError:
+    """The error of a status and a description; `details` are its further attributes."""
+    said = error.get("message") or "no reason given"
+    codes = [str(v) for key in ("code", "type", "status") if (v := error.get(key))]
+    # Some servers repeat the status as the code.
+    code = next((one for one in codes if not one.isdigit()), codes[0] if codes else None)
+    # `innererror` and its like matter for filters only.
+    clue = f"{code} {error.get('type')} {error.get('innererror')} {said}".lower()
+    message = f"{model or 'The model'} answered {_phrase(status)}: {said[:_BODY_LIMIT]}"
+    if _FILTER.search(clue) and status in (200, 400, 403, 422):
+        return ModelRefusal(message, model=model, reason="content_filter")
+    return _kind(status, clue)(message, model=model, status=status, code=code, **details)
+
+
+def _phrase(status: int) -> str:
+    if status == 200:
+        return "with an error inside a response of status 200"
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _kind(status: int, clue: str) -> type[ModelHTTPError]:
+    checks = (
+        (status not in (401, 402, 403) and _CONTEXT.search(clue), ContextLengthExceeded),
+        (status == 402 or _QUOTA.search(clue), QuotaExceeded),
+        (status in (401, 403) or _KEY.search(clue), AuthenticationFailed),
+        (status == 404 or _NO_MODEL.search(clue), ModelNotFound),
+        (status == 429 or (status == 200 and _RATE.search(clue)), RateLimited),
+    )
+    return next((cls for hit, cls in checks if hit), ModelHTTPError)

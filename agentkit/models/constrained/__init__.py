@@ -1,0 +1,1 @@
+"""Tool calls for servers that only enforce a JSON Schema."""

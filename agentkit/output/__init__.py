@@ -1,0 +1,1 @@
+"""Output types: how to ask for one, check it, and read it while it is being written."""

@@ -1,0 +1,220 @@
+"""The events of a recording that a replay does not make itself: it plays them again.
+
+Inside an effect that is answered from the recording nothing happens: no model
+streams, no tool reports progress, no sub-agent takes steps. Whoever listens to a
+replay is told of all that nevertheless, from the trace's lines and in their order.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from agentkit.core.effects import Address, PendingCall
+from agentkit.events import (
+    Event,
+    Finished,
+    HttpFinished,
+    HttpStarted,
+    Paused,
+    ReasoningDelta,
+    Restarted,
+    StepFinished,
+    StepStarted,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    ToolProgress,
+    Warned,
+)
+from agentkit.messages import JsonObject, ToolCall, Usage, is_object
+from agentkit.trace.reader import Trace, unpacked
+
+__all__ = ["Played", "Player"]
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One event of the recording.
+
+    Attributes:
+        time: When it happened then: µs since the trace was opened, and its line.
+        owner: The effect of the replay inside which it happened.
+        event: What listeners are told.
+    """
+
+    time: tuple[int, int]
+    owner: str
+    event: Event
+
+
+class Player:
+    """Tells a listener of what happened inside recorded effects.
+
+    Args:
+        trace: The recording.
+        owner: Gives the effect that the replay drives at or above an address, or None. What
+            such an effect itself begins and ends with is told by the replay.
+        emit: The listener.
+    """
+
+    def __init__(
+        self, trace: Trace, owner: Callable[[str], str | None], emit: Callable[[Event], None]
+    ) -> None:
+        self._emit = emit
+        self._owned: dict[str, list[Played]] = {}
+        for played in _recorded(trace, owner):
+            self._owned.setdefault(played.owner, []).append(played)
+        for events in self._owned.values():
+            events.sort(key=lambda one: one.time)
+            events.reverse()  # taken from the end
+        self._begun: dict[str, list[Played]] = {}
+
+    def begin(self, at: str) -> None:
+        """The replay has come to this effect: from now on its events may be told."""
+        if at in self._owned:
+            self._begun[at] = self._owned.pop(at)
+
+    def upcoming(self, at: str) -> Played | None:
+        """The next event inside this effect that was not told yet."""
+        events = self._begun.get(at)
+        return events[-1] if events else None
+
+    def until(self, time: tuple[int, int], at: str | None = None) -> None:
+        """Tell what happened before `time` inside the effects that have begun, or one of them."""
+        while (first := self._first(at)) is not None and first.time < time:
+            self._begun[first.owner].pop()
+            self._emit(first.event)
+
+    def _first(self, at: str | None) -> Played | None:
+        events = (self._begun.get(at),) if at is not None else self._begun.values()
+        return min((one[-1] for one in events if one), key=lambda one: one.time, default=None)
+
+
+def _recorded(trace: Trace, owner: Callable[[str], str | None]) -> Iterator[Played]:
+    """What the recording has inside the effects that the replay drives."""
+    started: dict[str, JsonObject] = {}
+    shown: dict[str, int] = {}
+    # By the model call whose calls they are: threads may write other lines in between.
+    asked = defaultdict[str, _Asked](list)
+    for line in trace.events:
+        at, name, time = line.get("at", ""), line["event"], (line["t"], line["seq"])
+        if name == "trace.resume":
+            yield from _paused(asked)
+        if name in ("tool.start", "model.start"):
+            started[at], shown[at] = line, line["t"]
+        inside = owner(at)
+        # A pause is of the model call whose calls it is about.
+        itself = Address(at).parent if name in ("gate.ask", "gate.answer") else at
+        if inside is None or (owner(itself) == itself and name in _OWN):
+            continue
+        if name == "model.chunks":
+            for microseconds, item in line["d"]:
+                # Not later than its line, whatever was measured.
+                shown[at] = min(shown.get(at, line["t"]) + microseconds, line["t"])
+                yield Played((shown[at], line["seq"]), inside, _delta(Address(at), item))
+            continue
+        if name == "gate.ask":
+            # A call in flight is asked about alone.
+            together = at if line["kind"] == "in_flight" else itself
+            if any(one.at == at for one, _, _ in asked[together]):
+                yield from _paused({together: asked.pop(together)})  # it is asked anew
+            asked[together].append((_pending(line), inside, time))
+            continue
+        for event in _events(trace, line, started):
+            yield Played(time, inside, event)
+    yield from _paused(asked)
+
+
+_OWN = ("model.start", "model.end", "tool.start", "tool.end", "gate.ask", "gate.answer")
+"""Lines of a driven effect that the replay makes itself."""
+
+
+_Asked: TypeAlias = list[tuple[PendingCall, str, tuple[int, int]]]
+"""Calls that were asked about, inside what, and when."""
+
+
+def _paused(asked: dict[str, _Asked]) -> Iterator[Played]:
+    """One event for all that were asked about together."""
+    for group in asked.values():
+        pending = tuple(one for one, _, _ in group)
+        _, owner, time = group[-1]
+        yield Played(time, owner, Paused(at=pending[0].at.parent, pending=pending))
+    asked.clear()
+
+
+def _events(trace: Trace, line: JsonObject, started: Mapping[str, JsonObject]) -> Iterator[Event]:
+    at = Address(line["at"])
+    match line["event"]:
+        case "model.start":
+            yield StepStarted(at=at, model=line["model"])
+        case "model.end" if line["status"] == "ok":
+            yield StepFinished(
+                at=at,
+                finish=line["finish"],
+                usage=Usage.from_json(line["usage"]),
+                text=trace.messages([line["message"]])[0].text,
+            )
+        case "model.end" if line["status"] == "error":
+            text = line["error"].get("message", "")
+            yield StepFinished(at=at, finish=None, usage=Usage(), error=text)
+        case "tool.start":
+            yield ToolCallStarted(at=at, name=line["tool"], arguments=unpacked(line["arguments"]))
+        case "tool.end" if "message" in line:
+            name = started.get(at, {}).get("tool", "")
+            text = trace.messages([line["message"]])[0].text
+            yield ToolCallFinished(at=at, name=name, status=line["status"], text=text)
+        case "agent.end" if at.parent in started:
+            yield Finished(at=at, status=line["status"])
+        case _:
+            yield from _details(at, line)
+
+
+def _details(at: Address, line: JsonObject) -> Iterator[Event]:
+    match line["event"]:
+        case "tool.chunks":
+            for value in line["d"]:
+                yield ToolProgress(at=at, value=unpacked(value))
+        case "http.start":
+            yield HttpStarted(at=at, attempt=line["attempt"], host=line.get("host", ""))
+        case "http.end":
+            yield _http_end(at, line)
+        case "warning":
+            data = unpacked(line.get("data", {}))
+            yield Warned(at=at, code=line["code"], text=unpacked(line["text"]), data=data)
+        case _:
+            pass
+
+
+def _delta(at: Address, item: Any) -> Event:
+    if not is_object(item):
+        return TextDelta(at=at, text=item)
+    match unpacked(item):
+        case {"reasoning": text}:
+            return ReasoningDelta(at=at, text=text)
+        case {"restarted": reason}:
+            return Restarted(at=at, reason=reason)
+        case {"tool": name, "arguments": arguments, "index": index}:
+            return ToolCallDelta(at=at.call(index), name=name, arguments=arguments)
+        case text:
+            return TextDelta(at=at, text=text)
+
+
+def _http_end(at: Address, line: JsonObject) -> HttpFinished:
+    delay = line.get("delay")
+    return HttpFinished(
+        at=at,
+        status=line.get("status"),
+        request_id=line.get("request_id"),
+        retry_after=line.get("retry_after"),
+        delay=None if delay is None else delay / 1e6,
+        error=line.get("error"),
+    )
+
+
+def _pending(line: JsonObject) -> PendingCall:
+    call = ToolCall(id=line["id"], name=line["call"], arguments=line["arguments"])
+    return PendingCall(at=Address(line["at"]), call=call, kind=line["kind"])

@@ -1,0 +1,1 @@
+"""Performs a run: assembles an agent, drives its loop, runs its tools, builds its result."""

@@ -1,0 +1,284 @@
+"""What a caller holds of a run: its result, its stream of events, its steps.
+
+Three ways to drive one loop. `Agent.run` waits for the result, `Agent.stream`
+gives a `Run` whose events come as they happen, and `Agent.iter` gives `Steps`,
+which stand still between the effects.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import anyio
+
+from agentkit.core.effects import Effect, Outcome
+from agentkit.core.spec import PartialReader
+from agentkit.errors import ConfigurationError
+from agentkit.events import (
+    Emit,
+    Event,
+    OutputDelta,
+    Restarted,
+    StepStarted,
+    TextDelta,
+    ToolCallDelta,
+)
+from agentkit.runtime.batch import bare
+from agentkit.runtime.driver import Driver
+from agentkit.runtime.result import Origin, RunResult, conclude, reached
+
+__all__ = [
+    "OpenDriver",
+    "Run",
+    "Step",
+    "Steps",
+    "stepping",
+    "streaming",
+]
+
+OutputT = TypeVar("OutputT")
+
+
+OpenDriver: TypeAlias = Callable[[Emit], tuple[Driver[OutputT], Origin]]
+"""Begins a run with a listener: opens its trace and makes its driver."""
+
+
+class Run(Generic[OutputT]):
+    """A run that is going on: an async iterator of its events. Made by `Agent.stream`.
+
+    Events that nobody reads are kept; the run never waits for its reader.
+    """
+
+    def __init__(self, open_driver: OpenDriver[OutputT], on_event: Emit) -> None:
+        self._events: deque[Event] = deque()
+        self._changed = anyio.Event()
+        self._on_event = on_event
+        self._ended = False
+        self._partial: PartialReader | None = None
+        self._driver, self._origin = open_driver(self._take)
+
+    @property
+    def result(self) -> RunResult[OutputT]:
+        """The result, once the run has ended; a cancelled run has one too.
+
+        Raises:
+            ConfigurationError: The run is still going on.
+            AgentKitError: The run failed.
+        """
+        finish = self._driver.finish
+        if not self._ended or finish is None:
+            raise ConfigurationError("The run is going on; read its events to their end first.")
+        if finish.status == "cancelled":
+            return reached(finish, self._origin)
+        return conclude(finish, self._origin)
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """End the run: status "cancelled", what has finished is kept, the history is valid."""
+        self._driver.cancel(reason)
+
+    def text(self, *, restarted: Callable[[str], object] = lambda _: None) -> AsyncIterator[str]:
+        """The pieces of the agent's text as they come, without that of sub-agents.
+
+        A model call may begin again after some of its text was shown: a connection broke, or
+        a fallback model was asked. The pieces then begin again too.
+
+        Args:
+            restarted: Is told so before they do, and given the text that does not count any
+                more: what this call has shown so far.
+        """
+        return _Text(self, restarted)
+
+    def concerns(self, event: Event) -> bool:
+        """Whether it is about a model call of the agent itself, or of one that took over."""
+        return event.at.parent in self._driver.agents
+
+    def __aiter__(self) -> Run[OutputT]:
+        """The events as they happen, to the end of the run. What fails is raised by `result`."""
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event."""
+        while not self._events:
+            if self._ended:
+                raise StopAsyncIteration
+            if self._changed.is_set():
+                self._changed = anyio.Event()
+            await self._changed.wait()
+        return self._events.popleft()
+
+    def _take(self, event: Event) -> None:
+        self._tell(event)
+        if (value := self._output_so_far(event)) is not None:
+            self._tell(OutputDelta(at=event.at, value=value))
+
+    def _tell(self, event: Event) -> None:
+        self._on_event(event)
+        self._events.append(event)
+        self._changed.set()
+
+    def _output_so_far(self, event: Event) -> Any:
+        """What a piece of a typed output adds to it, if that can be seen already."""
+        spec = self._driver.program.spec
+        if spec.output.partial is None or event.at.parent != spec.at:
+            return None
+        match event:
+            case StepStarted() | Restarted():
+                self._partial = spec.output.partial()
+            case TextDelta(text=piece) if spec.output.tool is None and self._partial is not None:
+                return self._partial.feed(piece)
+            case ToolCallDelta(name=name, arguments=piece) if self._partial is not None:
+                if spec.output.tool is not None and name == spec.output.tool.name:
+                    return self._partial.feed(piece)
+            case _:
+                pass
+        return None
+
+    async def drive(self) -> None:
+        """Run to the end, in a task beside the reader."""
+        try:
+            await self._driver.execute()
+        except Exception as error:
+            finish = self._driver.finish
+            if finish is None or finish.error is None or finish.error.exception is not error:
+                raise
+            # The run ended with it, and `result` raises it.
+        finally:
+            self._ended = True
+            self._changed.set()
+
+
+class _Text:
+    """Iterators here are objects: a generator that is left early would have to be closed."""
+
+    def __init__(self, run: Run[Any], restarted: Callable[[str], object]) -> None:
+        self._run = run
+        self._restarted = restarted
+        self._shown: list[str] = []
+
+    def __aiter__(self) -> _Text:
+        return self
+
+    async def __anext__(self) -> str:
+        async for event in self._run:
+            match event:
+                case TextDelta(text=text) if self._run.concerns(event):
+                    self._shown.append(text)
+                    return text
+                case StepStarted() if self._run.concerns(event):
+                    self._shown.clear()
+                case Restarted() if self._shown and self._run.concerns(event):
+                    gone = "".join(self._shown)
+                    self._shown.clear()
+                    self._restarted(gone)
+                case _:
+                    pass
+        raise StopAsyncIteration
+
+
+@asynccontextmanager
+async def streaming(
+    open_driver: OpenDriver[OutputT], on_event: Emit
+) -> AsyncGenerator[Run[OutputT], None]:
+    """Drive a run beside the caller's block. Leaving the block early cancels the run."""
+    run = Run(open_driver, on_event)
+    failed: BaseException | None = None
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(run.drive)
+            try:
+                yield run
+            except (anyio.get_cancelled_exc_class(), GeneratorExit):
+                raise
+            except BaseException as error:
+                failed = error  # raised below: a task group would wrap it
+            finally:
+                run.cancel("its stream was left")
+    except BaseExceptionGroup as several:
+        failed = failed or bare(several)
+    if failed is not None:
+        raise failed
+
+
+class Step(Generic[OutputT]):
+    """One effect of a run, before or after it is performed.
+
+    Attributes:
+        effect: What the loop asks for. Replace it to change what is performed.
+        performed: What performing it came to, or None.
+        outcome: What the loop will be told, or None. Set it to answer without performing, or
+            replace it after `perform` to change what the loop is told.
+    """
+
+    def __init__(self, effect: Effect, driver: Driver[OutputT]) -> None:
+        self.effect = effect
+        self.outcome: Outcome | None = None
+        self.performed: Outcome | None = None
+        self._driver = driver
+
+    async def perform(self) -> Outcome:
+        """Perform the effect now, to look at its outcome before the loop goes on."""
+        self.performed = self.outcome = await self._driver.perform(self.effect)
+        return self.outcome
+
+
+class Steps(Generic[OutputT]):
+    """A run that stands still between its effects. Made by `Agent.iter`.
+
+    Each turn gives the next `Step`; asking for the one after it performs it, unless
+    that was done already.
+    """
+
+    def __init__(self, driver: Driver[OutputT], origin: Origin) -> None:
+        self._driver = driver
+        self._origin = origin
+        self._step: Step[OutputT] | None = None
+
+    @property
+    def result(self) -> RunResult[OutputT]:
+        """The result, once there are no more steps, or once the block was left.
+
+        Raises:
+            ConfigurationError: There are more steps.
+            AgentKitError: The run failed.
+        """
+        if self._driver.finish is None:
+            raise ConfigurationError("The run has more steps; go on to their end first.")
+        if self._driver.finish.status == "cancelled":
+            return reached(self._driver.finish, self._origin)
+        return conclude(self._driver.finish, self._origin)
+
+    def __aiter__(self) -> Steps[OutputT]:
+        """The steps, once."""
+        return self
+
+    async def __anext__(self) -> Step[OutputT]:
+        """Perform the last step and give the next one."""
+        if self._driver.finish is not None:
+            raise StopAsyncIteration
+        if self._step is None:
+            effect = self._driver.begin()
+        else:
+            if self._step.outcome is None:
+                await self._step.perform()
+            self._driver.record(self._step.effect, self._step.outcome, self._step.performed)
+            effect = self._driver.send(self._step.outcome)
+        if effect is None:
+            raise StopAsyncIteration
+        self._step = Step(effect, self._driver)
+        return self._step
+
+
+@asynccontextmanager
+async def stepping(
+    open_driver: OpenDriver[OutputT], on_event: Emit
+) -> AsyncGenerator[Steps[OutputT], None]:
+    """Hold a run open for stepping and close its trace at the end."""
+    driver, origin = open_driver(on_event)
+    try:
+        yield Steps(driver, origin)
+    finally:
+        driver.abandon()
+        driver.close()

@@ -1,0 +1,1 @@
+"""JSON Schema and JSON text, without Python functions: walk, make strict, repair, shorten."""

@@ -1,0 +1,147 @@
+"""Models without a model: a script, or a function.
+
+They stand where a server would, so everything above them runs as it does in
+production: the loop, the tools, the trace. For tests of the wire itself there
+is `agentkit.testing.ChatServer`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from agentkit.core.effects import Address
+from agentkit.errors import AgentKitError, ModelError
+from agentkit.events import Emit, ignore
+from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse, ToolCall, Usage
+from agentkit.models.base import DIRECT, show_whole
+from agentkit.models.profiles import Profile
+
+__all__ = ["Answer", "FunctionModel", "ScriptedModel"]
+
+Answer: TypeAlias = str | Sequence[tuple[str, Mapping[str, Any] | str]] | ModelResponse
+"""What a model says: a text, tool calls as (name, arguments), or a complete response.
+
+Arguments are an object, or the very text that the model is to have sent."""
+
+
+class FunctionModel:
+    """Answers every request with `fn(request)`.
+
+        def weather(request: ModelRequest) -> Answer:
+            if isinstance(request.messages[-1], ToolMessage):
+                return "It is sunny."
+            return [("get_weather", {"city": "Paris"})]
+
+        agent = Agent(FunctionModel(weather), tools=[get_weather])
+
+    Args:
+        fn: Plain or async. What it raises, the request raises.
+        name: What traces call the model.
+        profile: What the model is to support.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[ModelRequest], Answer | Awaitable[Answer]],
+        *,
+        name: str = "function",
+        profile: Profile | None = None,
+    ) -> None:
+        self._fn = fn
+        self._requests: list[ModelRequest] = []
+        self.name = name
+        self.profile = profile or Profile(name=name)
+
+    @property
+    def requests(self) -> tuple[ModelRequest, ...]:
+        """The requests so far, in order of arrival."""
+        return tuple(self._requests)
+
+    def check(self) -> None:
+        """Nothing can be missing."""
+
+    async def request(
+        self,
+        request: ModelRequest,
+        *,
+        at: Address = DIRECT,
+        emit: Emit = ignore,
+        stream: bool = False,
+    ) -> ModelResponse:
+        """Answer one request; with `stream`, show the answer piece by piece on the way.
+
+        A tool call's id is made of its address: the same run gives the same ids.
+        """
+        self._requests.append(request)
+        answer = self._fn(request)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        response = _response(answer, at, self.name)
+        if stream:
+            words = re.findall(r"\s*\S+|\s+$", response.message.text)
+            show_whole(response.message, at, emit, words)
+        return response
+
+    async def aclose(self) -> None:
+        """Nothing is held, so nothing is released."""
+
+
+class ScriptedModel(FunctionModel):
+    """Gives the answers of a script, one for each request, in order of arrival.
+
+        model = ScriptedModel([[("get_weather", {"city": "Paris"})], "It is sunny."])
+
+    Args:
+        answers: The script. An error in it is raised.
+        name: What traces call the model.
+        profile: What the model is to support.
+    """
+
+    def __init__(
+        self,
+        answers: Sequence[Answer | ModelError],
+        *,
+        name: str = "scripted",
+        profile: Profile | None = None,
+    ) -> None:
+        super().__init__(self._next, name=name, profile=profile)
+        self._answers = tuple(answers)
+
+    def _next(self, request: ModelRequest) -> Answer:
+        place = len(self.requests) - 1
+        if place >= len(self._answers):
+            raise AgentKitError(
+                f"The script of {self.name!r} is used up: request {place + 1} came, and it has "
+                f"{len(self._answers)} answers. The last message was {request.messages[-1:]!r}."
+            )
+        answer = self._answers[place]
+        if isinstance(answer, ModelError):
+            raise answer
+        return answer
+
+
+def _response(answer: Answer, at: Address, model: str) -> ModelResponse:
+    match answer:
+        case ModelResponse():
+            return answer
+        case str():
+            message = AssistantMessage(content=answer)
+        case _:
+            calls = (_call(at.call(i), *call) for i, call in enumerate(answer))
+            message = AssistantMessage(tool_calls=tuple(calls))
+    return ModelResponse(
+        message=message,
+        finish="tool_calls" if message.tool_calls else "stop",
+        usage=Usage(requests=1),
+        model=model,
+    )
+
+
+def _call(at: Address, name: str, arguments: Mapping[str, Any] | str) -> ToolCall:
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+    return ToolCall(id="call" + at.replace("/", "_"), name=name, arguments=arguments)

@@ -1,0 +1,310 @@
+"""Callable and docstring to JSON Schema and argument validator.
+
+The schema is the one its author would have written by hand: a property for
+each parameter, no titles, no definitions that are used once. pydantic compiles
+one validator per function, at its first use; decoration only reads the signature.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pydantic
+from pydantic import AliasChoices, ConfigDict, GetCoreSchemaHandler, TypeAdapter
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import CoreSchema, core_schema, to_jsonable_python
+
+from agentkit.messages import JsonObject
+from agentkit.schema.walk import subschemas, tidied
+from agentkit.tools.annotations import accepted, fields, unpacked
+from agentkit.tools.docstrings import Docstring, parse
+from agentkit.tools.signature import EMPTY, STARS, Parameter, Signature, describe, refused
+from agentkit.tools.validation import TypeChecker
+
+__all__ = ["FunctionSchema"]
+
+_VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
+_CLASSES_READ = 16  # Python before 3.13 parses a whole module for each class's docstrings
+_UNFIT = (pydantic.PydanticUserError, TypeError, ValueError, NameError, RecursionError)
+
+
+class FunctionSchema:
+    """What a tool has to know of its arguments, from a function's types and docstring."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._signature = signature
+
+    @property
+    def description(self) -> str:
+        """The docstring without its parameters."""
+        return self._docstring.description
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Which parameters the model does not see, because their types have no JSON form."""
+        return self._built.warnings
+
+    @property
+    def checker(self) -> TypeChecker:
+        """Validates arguments; its values are for `bind`.
+
+        Raises:
+            InvalidTool: A type has no JSON form, or does not exist.
+        """
+        return self._built.checker
+
+    def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Validated values as positional and keyword arguments; see `Signature.bind`."""
+        built = self._built
+        made = {key: make() for key, make in built.fallbacks.items() if key not in values}
+        return self._signature.bind({**made, **values}, built.keys)
+
+    @functools.cached_property
+    def _docstring(self) -> Docstring:
+        return parse(_doc(self._signature.function))
+
+    @functools.cached_property
+    def _built(self) -> _Built:
+        shown = [p for p in self._signature.parameters if not p.injected]
+        warnings: list[str] = []
+        try:
+            properties = [_property(p) for p in shown]
+            adapter, schema = _compiled(properties)
+        except _UNFIT:
+            properties, warnings = self._possible(shown)
+            adapter, schema = _compiled(properties)
+        schema = tidied(schema)
+        for one in properties:
+            if one.key in schema["properties"]:
+                one.describe(schema["properties"][one.key], self._docstring)
+        checker = TypeChecker(cast("Any", adapter.validator), schema)
+        return _Built(
+            checker=checker,
+            warnings=tuple(warnings),
+            keys={one.parameter.name: one.key for one in properties},
+            fallbacks={one.key: one.fallback for one in properties if one.fallback},
+        )
+
+    def _possible(self, parameters: Sequence[Parameter]) -> tuple[list[_Property], list[str]]:
+        """Leave out what has no JSON form but a default; refuse what has no default either."""
+        kept: list[_Property] = []
+        warnings: list[str] = []
+        for one in parameters:
+            try:
+                _compiled([_property(one)])
+            except _UNFIT as error:
+                reason = re.split(r"\n|\. Set `arbitrary", str(error))[0].rstrip(".")
+                needed = one.default is EMPTY or isinstance(one.default, FieldInfo)
+                if needed and one.kind not in STARS:
+                    function = self._signature.function
+                    raise refused(
+                        function,
+                        f"Parameter {one.name!r} of {describe(function)} is nothing that a "
+                        f"model can send: {reason}. Give it a type with a JSON form, or a default "
+                        "(then the model does not see it).",
+                    ) from error
+                warnings.append(f"The model does not see parameter {one.name!r}: {reason}.")
+            else:
+                kept.append(_property(one))
+        return kept, warnings
+
+
+def _doc(function: Any) -> str | None:
+    """The docstring somebody wrote for what is called: not a base class's, not a generated one."""
+    if isinstance(function, functools.partial):
+        return _doc(cast("Any", function).func)
+    if inspect.isclass(function):
+        text = function.__dict__.get("__doc__") or ""
+        return None if text.startswith(f"{function.__name__}(") else text
+    if inspect.isroutine(function) or hasattr(function, "__wrapped__"):
+        return inspect.getdoc(function)
+    return inspect.getdoc(type(function).__call__) or _doc(type(function))
+
+
+# One parameter
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Property:
+    """A parameter as the model sees it."""
+
+    parameter: Parameter
+    key: str  # the parameter's name, or its alias
+    type: Any  # what pydantic is given
+    required: bool = False
+    default: Any = EMPTY  # what the model is told
+    fallback: Callable[[], Any] | None = None  # where Python's default will not do
+    text: str | None = None  # a description that goes before the docstring's
+
+    def describe(self, schema: JsonObject, docstring: Docstring) -> None:
+        """Add description and default to the property's schema."""
+        text = self.text or docstring.parameters.get(self.parameter.name)
+        if text:
+            schema["description"] = text
+        default = _json_default(self.default)
+        if default is not EMPTY and not (default is None and not _takes_null(schema)):
+            schema["default"] = default
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Built:
+    """What is made at first use."""
+
+    checker: TypeChecker
+    warnings: tuple[str, ...]
+    keys: Mapping[str, str]
+    fallbacks: Mapping[str, Callable[[], Any]]
+
+
+def _property(parameter: Parameter) -> _Property:
+    if isinstance(parameter.annotation, TypeError):
+        raise parameter.annotation
+    name, hint, default = parameter.name, accepted(parameter.annotation), parameter.default
+    if parameter.kind in STARS:
+        taken = hint if parameter.kind is _VAR_KEYWORD else unpacked(hint) or list[hint]
+        return _Property(parameter=parameter, key=name, type=taken)
+    metadata = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
+    if isinstance(default, FieldInfo) or any(isinstance(one, FieldInfo) for one in metadata):
+        return _with_field(parameter, hint, default)
+    texts = [
+        one if isinstance(one, str) else getattr(one, "documentation", None) for one in metadata
+    ]
+    return _Property(
+        parameter=parameter,
+        key=name,
+        type=hint,
+        required=default is EMPTY,
+        default=default,
+        text=next((text for text in texts if isinstance(text, str)), None),
+    )
+
+
+def _with_field(parameter: Parameter, hint: Any, default: Any) -> _Property:
+    """A parameter with pydantic's `Field(…)`, as its default or in its `Annotated`."""
+    if default is EMPTY:
+        field = FieldInfo.from_annotation(hint)
+    else:
+        field = FieldInfo.from_annotated_attribute(hint, default)
+    alias = field.validation_alias or field.alias
+    if isinstance(alias, AliasChoices):
+        alias = next((choice for choice in alias.choices if isinstance(choice, str)), None)
+    # The default and the alias are ours to apply; the rest of the field goes with its type.
+    said = {
+        key: value
+        for key in ("title", "description", "examples", "discriminator", "json_schema_extra")
+        if (value := getattr(field, key)) is not None
+    }
+    metadata = (*field.metadata, *([pydantic.Field(**said)] if said else ()))
+    required = field.is_required()
+    made = field.default_factory is not None
+    ours = not required and (default is EMPTY or isinstance(default, FieldInfo))
+    make = functools.partial(field.get_default, call_default_factory=True, validated_data={})
+    return _Property(
+        parameter=parameter,
+        key=alias if isinstance(alias, str) else parameter.name,
+        type=typing.Annotated[(field.annotation, *metadata)] if metadata else field.annotation,
+        required=required,
+        default=EMPTY if required or made else field.default,
+        fallback=make if ours else None,
+        text=field.description,
+    )
+
+
+def _json_default(value: Any) -> Any:
+    """The default as JSON, or EMPTY where it has no JSON form."""
+    try:
+        shown = to_jsonable_python(value)
+        if isinstance(value, (set, frozenset)):
+            shown.sort(key=json.dumps)  # else the schema differs from run to run
+        json.dumps(shown, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        return EMPTY
+    return shown
+
+
+def _takes_null(schema: JsonObject) -> bool:
+    if "anyOf" in schema:
+        return any(map(_takes_null, schema["anyOf"]))
+    return (
+        not schema.keys() & {"type", "enum", "const", "$ref"}
+        or schema.get("type") == "null"
+        or None in schema.get("enum", ())
+    )
+
+
+# All of them
+
+
+class _Object:
+    """The arguments of a function as one object, for pydantic to compile."""
+
+    def __init__(self, properties: Sequence[_Property]) -> None:
+        self._properties = properties
+
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        shown: dict[str, core_schema.TypedDictField] = {}
+        extras: CoreSchema | None = None
+        for one in self._properties:
+            if one.parameter.kind is not _VAR_KEYWORD:
+                types = {one.key: (one.type, one.required)}
+            elif (keywords := unpacked(one.type)) is not None:
+                types = fields(keywords)
+            else:
+                types = {}
+                extras = handler.generate_schema(one.type)
+            for name, (hint, required) in types.items():
+                inner = handler.generate_schema(hint)
+                shown[name] = core_schema.typed_dict_field(inner, required=required)
+        if extras is None:
+            return core_schema.typed_dict_schema(shown, extra_behavior="forbid")
+        return core_schema.typed_dict_schema(shown, extra_behavior="allow", extras_schema=extras)
+
+
+class _Generator(GenerateJsonSchema):
+    """JSON Schema without what nobody would write by hand."""
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012  theirs
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """No titles made of the names of fields."""
+        return False
+
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonObject:
+        """Say of the string what it has to look like."""
+        shown = super().decimal_schema(schema)
+        for one in shown.get("anyOf", ()):
+            if one == {"type": "string"}:
+                one["pattern"] = r"^-?\d+(\.\d+)?$"
+        return shown
+
+
+def _compiled(properties: Sequence[_Property]) -> tuple[TypeAdapter[Any], JsonObject]:
+    adapter, schema = _adapted(properties, attribute_docstrings=False)
+    if 0 < len(schema.get("$defs", ())) <= _CLASSES_READ:
+        adapter, schema = _adapted(properties, attribute_docstrings=True)
+    if any(one.get("anyOf") == [] for one in subschemas(schema)):
+        raise TypeError("no member of its union has a JSON form")
+    return adapter, schema
+
+
+def _adapted(
+    properties: Sequence[_Property], *, attribute_docstrings: bool
+) -> tuple[TypeAdapter[Any], JsonObject]:
+    config = ConfigDict(
+        use_attribute_docstrings=attribute_docstrings,
+        # Unknown keys are refused in dataclasses and typed dicts, too: a misspelt
+        # optional one would be lost in silence.
+        extra="forbid",
+    )
+    adapter: TypeAdapter[Any] = TypeAdapter(
+        typing.Annotated[dict[str, Any], _Object(properties)], config=config
+    )
+    return adapter, adapter.json_schema(schema_generator=_Generator)

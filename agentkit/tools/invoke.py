@@ -1,0 +1,144 @@
+"""Runs a function that may be sync or async, a generator or not, under one roof."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, cast
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+
+from agentkit.events import Event, Warned
+from agentkit.tools.context import RunContext, progress_to
+
+__all__ = ["awaited", "is_async", "run"]
+
+
+async def awaited(value: Any) -> Any:
+    """What a function gave that may be sync or async.
+
+    Raises:
+        RuntimeError: Something that it waited for was cancelled, and it was not itself.
+    """
+    if not inspect.isawaitable(value):
+        return value
+    try:
+        return await value
+    except anyio.get_cancelled_exc_class() as error:
+        if _cancelled():
+            raise
+        raise RuntimeError("Something that it waited for was cancelled.") from error
+
+
+def _cancelled() -> bool:
+    """Whether a cancellation is for the code that runs here.
+
+    Under asyncio it may also come out of another task that is awaited and was cancelled.
+    """
+    import asyncio  # here: trio programs do without it
+
+    if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
+        return True
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+async def run(
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    context: RunContext[Any],
+) -> Any:
+    """Run the function: coroutines here, everything else in a worker thread.
+
+    What a generator yields is progress; its return, or else its last yield, is
+    the value. A sync function whose call is cancelled goes on in its thread,
+    and whatever it still reports or returns is discarded.
+    """
+    call = functools.partial(function, *args, **kwargs)
+    value = call() if is_async(function) else await _in_thread(call, context)
+    value = await awaited(value)
+    if inspect.isasyncgen(value):
+        return await awaited(_exhausted(value, context))
+    return value
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling the function returns at once, with something to await or iterate."""
+    while isinstance(function, functools.partial):
+        function = cast("Any", function).func
+    if not inspect.isroutine(function):
+        function = type(function).__call__
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+async def _in_thread(call: Callable[[], Any], context: RunContext[Any]) -> Any:
+    thread = _Thread(call, context)
+    try:
+        (value,) = await anyio.to_thread.run_sync(
+            thread.work, abandon_on_cancel=True, limiter=context.threads
+        )
+        return value
+    finally:
+        thread.watched = False
+        if thread.working:
+            text = "Its thread was left to itself; what it still reports or returns is discarded."
+            context.emit(Warned(at=context.address, code="thread_abandoned", text=text))
+
+
+class _Thread:
+    """A function at work in a thread.
+
+    Attributes:
+        watched: Somebody waits for it.
+        working: It has begun and not ended.
+    """
+
+    def __init__(self, call: Callable[[], Any], context: RunContext[Any]) -> None:
+        self.watched = True
+        self.working = False
+        self._call = call
+        self._context = context
+
+    def work(self) -> tuple[Any]:  # trio takes no bare coroutine out of a thread
+        self.working = True
+        progress_to(self._progress)
+        try:
+            value = self._call()
+            return (self._exhausted(value) if inspect.isgenerator(value) else value,)
+        finally:
+            self.working = False
+
+    def _exhausted(self, values: Generator[Any, Any, Any]) -> Any:
+        last = None
+        with contextlib.closing(values):
+            while self.watched:
+                try:
+                    last = next(values)
+                except StopIteration as end:
+                    return last if end.value is None else end.value
+                self._context.progress(last)
+        return None
+
+    def _progress(self, event: Event) -> None:
+        if self.watched:
+            anyio.from_thread.run_sync(self._deliver, event)
+
+    def _deliver(self, event: Event) -> None:
+        if self.watched:
+            self._context.emit(event)
+
+
+async def _exhausted(values: Any, context: RunContext[Any]) -> Any:
+    last = None
+    async with contextlib.aclosing(values):
+        async for last in values:
+            context.progress(last)
+    return last

@@ -1,0 +1,311 @@
+"""Whether arguments fit, and words the model can act on where they do not.
+
+What fits passes untouched. What has one meaning all the same is converted and
+named: `"3"` for an integer, null for "not given", an object sent as text. What
+only pydantic would read that way is refused: true for 1, 5 for a date. The
+words name the place and what was expected there, never what was sent.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, SchemaValidator
+
+from agentkit.errors import InvalidArguments
+from agentkit.messages import JsonObject, is_array, is_object
+from agentkit.schema.repair import decode
+from agentkit.schema.walk import at
+
+__all__ = ["RAW_TYPE", "Checker", "Problem", "TypeChecker", "fit", "unknown_name"]
+
+Path = tuple[int | str, ...]
+RAW_TYPE = "raw_type"
+"""The kind of a problem where a raw JSON Schema expects a type that is not a string."""
+_SHOWN = 10  # places told at once
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """One thing that is wrong with the arguments."""
+
+    path: Path
+    where: str  # the path as the model is shown it
+    text: str  # what was expected there; never holds what was sent
+    value: Any = None  # what was sent
+    kind: str = ""  # what the checker calls it, such as `int_type`
+
+
+class Checker(Protocol):
+    """Checks arguments: against Python types, or against a raw JSON Schema."""
+
+    schema: JsonObject
+    """The JSON Schema of the arguments, not in its strict form."""
+
+    def check(self, data: JsonObject, text: str, *, strict: bool) -> JsonObject | list[Problem]:
+        """The validated values, or what is wrong.
+
+        Args:
+            data: The arguments.
+            text: The same as JSON text.
+            strict: Whether to accept only what needs no conversion.
+        """
+        ...
+
+
+def fit(checker: Checker, data: JsonObject, text: str) -> tuple[JsonObject, tuple[str, ...]]:
+    """Check arguments, converting on the way what has one meaning.
+
+    Args:
+        checker: What they have to fit.
+        data: The arguments.
+        text: The same as JSON text.
+
+    Returns:
+        The validated values, and what had to be converted.
+
+    Raises:
+        InvalidArguments: They do not fit. The text is for the model.
+    """
+    notes: list[str] = []
+    while isinstance(result := checker.check(data, text, strict=True), list):
+        mended, done = _mended(data, result, checker.schema)
+        if mended is data:
+            break
+        notes += done
+        data, text = mended, json.dumps(mended)
+    else:
+        return result, tuple(notes)
+    lax = checker.check(data, text, strict=False)
+    problems = [problem for problem in result if _surprising(problem)]
+    if isinstance(lax, list):
+        places = {problem.where for problem in problems}
+        problems += [problem for problem in lax if problem.where not in places]
+    if problems or isinstance(lax, list):
+        raise InvalidArguments("The arguments do not fit, and nothing was run:\n" + _told(problems))
+    converted = ", ".join(dict.fromkeys(problem.where for problem in result))
+    return lax, (*notes, f"converted to the expected type: {converted}")
+
+
+def _surprising(problem: Problem) -> bool:
+    """Whether pydantic would convert this although nobody would expect it."""
+    if isinstance(problem.value, bool):
+        return not problem.kind.startswith(("bool", "literal", "enum"))
+    return isinstance(problem.value, (int, float)) and problem.kind.startswith(("date", "time"))
+
+
+# Mending
+
+
+def _mended(
+    data: JsonObject, problems: Iterable[Problem], schema: JsonObject
+) -> tuple[JsonObject, list[str]]:
+    """Leave out nulls that mean "not given"; decode arrays and objects that were sent as text."""
+    done: list[str] = []
+    for one in problems:
+        if not one.path:
+            continue
+        if one.value is None and _left_out(schema, one.path):
+            data = _edited(data, one.path, ...)
+        elif isinstance(one.value, str) and (value := _decoded(one)) is not None:
+            data = _edited(data, one.path, value)
+            done.append(f"a value sent as text: {one.where}")
+    return data, done
+
+
+def _left_out(schema: JsonObject, path: Path) -> bool:
+    """Whether there is an optional property at `path`."""
+    return any(
+        path[-1] in parent.get("properties", ()) and path[-1] not in parent.get("required", ())
+        for parent in at(schema, path[:-1])
+    )
+
+
+_CONTAINER = re.compile(
+    "(list|tuple|set|frozen_set|deque|dict|mapping|model|dataclass|named_tuple)_"
+)
+
+
+def _decoded(problem: Problem) -> Any:
+    """The value in a string that stands where an array, object or raw value was expected."""
+    array_or_object = problem.value.lstrip().startswith(("[", "{"))
+    if problem.kind != RAW_TYPE and not (array_or_object and _CONTAINER.match(problem.kind)):
+        return None
+    try:
+        value = decode(problem.value.strip())
+    except (InvalidArguments, ValueError, RecursionError):
+        return None
+    return None if isinstance(value, str) else value
+
+
+def _edited(data: Any, path: Path, new: Any) -> Any:
+    """A copy of `data` with the value at `path` replaced, or left out if `new` is `...`."""
+    copy: Any = dict(data) if is_object(data) else list(data)
+    step = path[0]
+    if len(path) > 1:
+        copy[step] = _edited(copy[step], path[1:], new)
+    elif new is ...:
+        copy.pop(step, None)
+    else:
+        copy[step] = new
+    return copy
+
+
+# Python types
+
+
+class TypeChecker:
+    """Checks against a pydantic validator whose input is the object of the arguments."""
+
+    def __init__(self, validator: SchemaValidator, schema: JsonObject) -> None:
+        self.schema = schema
+        self._validator = validator
+
+    def check(self, data: JsonObject, text: str, *, strict: bool) -> JsonObject | list[Problem]:
+        """See `Checker.check`."""
+        try:
+            values = self._validator.validate_json(text, strict=strict or None)
+        except ValidationError as error:
+            return _problems(error, data, self.schema)
+        return self._timestamps(data) or values
+
+    def _timestamps(self, data: JsonObject) -> list[Problem]:
+        """Dates made of digits only: pydantic would take "2024" for seconds since 1970."""
+        changed = _without_digits(data)
+        if changed == data:
+            return []
+        try:
+            self._validator.validate_json(json.dumps(changed))
+        except ValidationError as error:
+            found = _problems(error, changed, self.schema)
+            return [one for one in found if one.kind.startswith(("date", "time"))]
+        return []
+
+
+def _without_digits(value: Any) -> Any:
+    """A copy with every string that is only a number replaced by one that is not."""
+    if is_array(value):
+        return list(map(_without_digits, value))
+    if is_object(value):
+        return {key: _without_digits(item) for key, item in value.items()}
+    digits = isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9.]+\s*", value)
+    return "x" if digits else value
+
+
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+_MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
+
+
+def _problems(error: ValidationError, data: Any, schema: JsonObject) -> list[Problem]:
+    return [_problem(detail, data, schema) for detail in error.errors(include_url=False)]
+
+
+def _problem(detail: ErrorDetails, data: Any, schema: JsonObject) -> Problem:
+    kind = detail["type"]
+    path = _path(detail["loc"], data, absent=kind in _MISSING)
+    if kind in _UNKNOWN:
+        parents = at(schema, path[:-1])
+        names = [name for parent in parents for name in parent.get("properties", ())]
+        text = unknown_name(str(path[-1]), names)
+    else:
+        text = _expected(detail)
+    where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return Problem(
+        path=path,
+        where=where.removeprefix(".") or "the whole",
+        text=text,
+        # What is absent or unknown has the object around it for its input, or is not to be mended.
+        value=... if kind in (*_MISSING, *_UNKNOWN) else detail["input"],
+        kind=kind,
+    )
+
+
+def _path(loc: Path, data: Any, *, absent: bool) -> Path:
+    """The part of an error's location that leads through the data: union tags are left out."""
+    path: list[int | str] = []
+    for index, step in enumerate(loc):
+        if (is_object(data) and step in data) or (
+            is_array(data) and isinstance(step, int) and step < len(data)
+        ):
+            inner: Any = data
+            data = inner[step]
+            path.append(step)
+        elif absent and index == len(loc) - 1:
+            path.append(step)
+    return tuple(path)
+
+
+# Words
+
+_EXPECTED = {
+    "datetime": "expected a date and time such as 2026-01-31T09:30:00Z",
+    "date": "expected a date such as 2026-01-31",
+    "time_delta": "expected a duration such as PT1H30M",
+    "time": "expected a time such as 09:30:00",
+    "uuid": "expected a UUID such as 6ba7b810-9dad-41d1-80b4-00c04fd430c8",
+    "int_": "expected an integer",
+    "float_": "expected a number",
+    "decimal_": "expected a number, or a string that is one",
+    "bool_": "expected true or false",
+    "string_type": "expected a string",
+    "bytes_type": "expected a string",
+    "list_type": "expected an array",
+    "tuple_type": "expected an array",
+    "set_type": "expected an array",
+    "frozen_set_type": "expected an array",
+    "dict_type": "expected an object",
+    "model_": "expected an object",
+    "dataclass_": "expected an object",
+    "json_invalid": "nested too deeply, or text that is not valid Unicode",
+    "path_type": "expected a path, as a string",
+    "missing": "is required",
+}
+_BOUND = re.compile(".*_(past|future|naive|aware|exact|inexact|digits|places|size|number|offset)$")
+
+
+def _expected(detail: ErrorDetails) -> str:
+    """What was expected. pydantic's message where it says that without repeating the input."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind.startswith("union_tag"):
+        tags = context.get("expected_tags")
+        key = str(context.get("discriminator")).strip("'")
+        return f"the field {key!r} in it " + (f"has to be one of {tags}" if tags else "is required")
+    if not _BOUND.match(kind):
+        for prefix, text in _EXPECTED.items():
+            if kind.startswith(prefix):
+                return text
+    message = re.sub("^(Value error|Assertion failed), ", "", detail["msg"])
+    message = re.sub("^Input should (be )?", "expected ", message)
+    if kind in ("literal_error", "enum") and isinstance(detail["input"], str):
+        allowed = re.findall(r"'((?:[^'\\]|\\.)*)'", str(context.get("expected")))
+        return message + _closest(detail["input"], allowed)
+    return message
+
+
+def unknown_name(name: str, names: Sequence[str]) -> str:
+    """What to say of a property that does not exist: the closest, and those that do."""
+    names = list(dict.fromkeys(names))
+    there = f"There are: {', '.join(names)}" if names else "There are none"
+    return f"no such property{_closest(name, names) or '.'} {there}"
+
+
+def _closest(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _told(problems: Sequence[Problem]) -> str:
+    """One line for each place where something is wrong."""
+    places: dict[str, list[str]] = {}
+    for problem in problems:
+        places.setdefault(problem.where, []).append(problem.text)
+    lines = [f"- {where}: {'; or '.join(dict.fromkeys(texts))}" for where, texts in places.items()]
+    if len(lines) > _SHOWN:
+        lines[_SHOWN:] = [f"- and {len(lines) - _SHOWN} more"]
+    return "\n".join(lines)

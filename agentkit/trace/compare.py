@@ -1,0 +1,315 @@
+"""Where a replay first differs from its recording: as data, as a JSON pointer, in words.
+
+Both sides are compared as JSON, after redaction and without the ids that
+servers give to calls. How strictly is the caller's choice:
+
+    exact       the whole request: messages, tools, parameters, model
+    request     messages, tools and output format; parameters and model may differ
+    structural  the same calls in the same places; what is said and passed may differ
+    outcome     nothing on the way, only how the run ends
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal, TypeAlias
+
+from agentkit.core.effects import ModelCall, ToolInvocation
+from agentkit.errors import ReplayDivergence
+from agentkit.messages import JsonObject, is_array, is_object
+from agentkit.redaction import PLACEHOLDER
+from agentkit.trace.naming import Namer, packed, request_params, without_ids
+from agentkit.trace.reader import Trace
+
+__all__ = [
+    "ABSENT",
+    "Found",
+    "Strictness",
+    "differences",
+    "divergence",
+    "excerpt",
+    "first_difference",
+    "request_difference",
+    "tool_difference",
+    "value_difference",
+    "with_cause",
+    "without_digests",
+]
+
+Strictness: TypeAlias = Literal["exact", "request", "structural", "outcome"]
+ABSENT = "(absent)"
+_COUNTED = 1_000
+"""Differences beyond this many are not counted."""
+_AROUND = 40
+"""Characters shown on each side of the first one that differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One difference between two JSON values.
+
+    Attributes:
+        pointer: Where (RFC 6901).
+        expected: What the first value has there.
+        actual: What the second has.
+        position: The index of the first differing character, where both are text.
+    """
+
+    pointer: str
+    expected: Any
+    actual: Any
+    position: int | None = None
+
+
+def differences(expected: Any, actual: Any, pointer: str = "") -> Iterator[Found]:
+    """The places where two JSON values differ, in order; leaves, and what is on one side only."""
+    if is_object(expected) and is_object(actual):
+        for key in [*expected, *(key for key in actual if key not in expected)]:
+            at = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
+            if key in expected and key in actual:
+                yield from differences(expected[key], actual[key], at)
+            else:
+                yield Found(at, expected.get(key, ABSENT), actual.get(key, ABSENT))
+    elif is_array(expected) and is_array(actual):
+        # What is the same at both ends is left out, so that an inserted item is just that.
+        begin = _same_length(expected, actual)
+        end = _same_length(expected[begin:][::-1], actual[begin:][::-1])
+        left, right = expected[begin : len(expected) - end], actual[begin : len(actual) - end]
+        for index in range(max(len(left), len(right))):
+            at = f"{pointer}/{begin + index}"
+            if index < len(left) and index < len(right):
+                yield from differences(left[index], right[index], at)
+            else:
+                yield Found(at, _item(left, index), _item(right, index))
+    elif isinstance(expected, str) and isinstance(actual, str):
+        if expected != actual:
+            yield Found(pointer, expected, actual, _first_character(expected, actual))
+    elif not _same(expected, actual):
+        yield Found(pointer, expected, actual)
+
+
+def first_difference(expected: Any, actual: Any, pointer: str = "") -> Found | None:
+    """The first place where two JSON values differ."""
+    return next(differences(expected, actual, pointer), None)
+
+
+def _same_length(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many items are the same, from the first on."""
+    pairs = enumerate(zip(one, other, strict=False))
+    least = min(len(one), len(other))
+    return next((index for index, (a, b) in pairs if not _same(a, b)), least)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal as JSON: true is not 1."""
+    if is_object(one) and is_object(other):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if is_array(one) and is_array(other):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _item(items: Sequence[Any], index: int) -> Any:
+    return items[index] if index < len(items) else ABSENT
+
+
+def _first_character(one: str, other: str) -> int:
+    low, high = 0, min(len(one), len(other))
+    while low < high:  # texts may be long: halve instead of walking
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def request_difference(
+    trace: Trace,
+    start: JsonObject,
+    call: ModelCall,
+    namer: Namer,
+    strictness: Strictness = "exact",
+) -> ReplayDivergence | None:
+    """Compare a recorded request with the one the replay makes."""
+    sides: Mapping[str, tuple[Any, Any]]
+    request = call.request
+    expected = [without_ids(trace.blob(name)) for name in start["messages"]]
+    actual = [without_ids(namer.message(message)[1]) for message in request.messages]
+    if strictness == "structural":
+        sides = {"messages": (_skeleton(expected), _skeleton(actual))}
+    else:
+        params, now = _params(trace, start), request_params(request, namer.redact)
+        sides = {
+            "messages": (expected, actual),
+            "tools": (trace.blob(start["tools"]), namer.tools(request.tools)[1]),
+        }
+        if strictness == "exact":
+            sides |= {"params": (params, now), "model": (start["model"], call.model)}
+        else:
+            sides |= {"params": (_output(params), _output(now))}
+    found = _all_found(sides, trace, namer)
+    first = next(found, None)
+    if first is None:
+        return None
+    kind = "tool_schema_changed" if first.pointer.startswith("/tools") else "request_changed"
+    return divergence(kind, call.at, first, more=_count(found))
+
+
+def tool_difference(
+    trace: Trace,
+    start: JsonObject,
+    invocation: ToolInvocation,
+    namer: Namer,
+    strictness: Strictness = "exact",
+) -> ReplayDivergence | None:
+    """Compare a recorded tool call with another one at the same address."""
+    call = invocation.call
+    expected: JsonObject = {"tool": start["tool"]}
+    actual: JsonObject = {"tool": call.name}
+    if strictness in ("exact", "request"):
+        expected["arguments"] = start["arguments"]
+        actual["arguments"] = packed(call.arguments, namer.redact)
+    found = _all_found({"": (expected, actual)}, trace, namer)
+    first = next(found, None)
+    if first is None:
+        return None
+    return divergence("wrong_call", invocation.at, first, more=_count(found))
+
+
+def value_difference(
+    trace: Trace, at: str, expected: Any, actual: Any, namer: Namer, *, kind: str
+) -> ReplayDivergence | None:
+    """Compare what something came to then with what it comes to now."""
+    found = _all_found({"": (expected, actual)}, trace, namer)
+    first = next(found, None)
+    return first and divergence(kind, at, first, more=_count(found))
+
+
+def _all_found(sides: Mapping[str, tuple[Any, Any]], trace: Trace, namer: Namer) -> Iterator[Found]:
+    other_key = trace.key_id != namer.redact.key_id
+    for name, (expected, actual) in sides.items():
+        if other_key:
+            expected, actual = without_digests(expected), without_digests(actual)
+        yield from differences(expected, actual, f"/{name}" if name else "")
+
+
+def _count(rest: Iterator[Found]) -> int:
+    return sum(1 for _ in islice(rest, _COUNTED))
+
+
+def _skeleton(messages: Sequence[JsonObject]) -> list[JsonObject]:
+    """Who speaks, and which tools are called: what is left when texts may differ."""
+    return [
+        {
+            "role": message.get("role"),
+            "calls": [call["function"]["name"] for call in message.get("tool_calls") or ()],
+        }
+        for message in messages
+    ]
+
+
+def _output(params: JsonObject) -> JsonObject:
+    return {key: value for key, value in params.items() if key == "output"}
+
+
+def _params(trace: Trace, start: JsonObject) -> JsonObject:
+    params = dict(start["params"])
+    if "output" in params:
+        params["output"] = trace.blob(params["output"])
+    return params
+
+
+_ADVICE = {
+    "result_changed": "If that is meant, a fork from here shows what the model makes of it.",
+}
+
+
+def divergence(
+    kind: str,
+    at: str,
+    found: Found | None = None,
+    *,
+    text: str = "",
+    advice: str = "",
+    more: int = 0,
+) -> ReplayDivergence:
+    """A `ReplayDivergence` with its text.
+
+    Args:
+        kind: One of the kinds that `ReplayDivergence` lists.
+        at: The address.
+        found: The first difference, where two values differ.
+        text: What happened, where nothing is to be compared.
+        advice: What to do.
+        more: How many further differences there are that are not shown.
+    """
+    advice = advice or _ADVICE.get(
+        kind,
+        "Undo the change to replay this recording, or record a new one if the change is meant.",
+    )
+    place = (found.pointer or "/") if found is not None else ""
+    lines = [f"{kind} at {at}: {text}" if found is None else f"{kind} at {at}, {place}:"]
+    if found is not None:
+        if found.position is not None and max(len(found.expected), len(found.actual)) > _AROUND:
+            lines[0] = f"{lines[0][:-1]}, character {found.position}:"
+        lines.append(f"  recorded: {excerpt(found.expected, found.position)}")
+        lines.append(f"  now:      {excerpt(found.actual, found.position)}")
+    if more:
+        lines.append(f"  and {more}{'+' * (more >= _COUNTED)} more differences, not shown")
+    return ReplayDivergence(
+        "\n".join([*lines, advice]),
+        kind=kind,
+        at=str(at),
+        pointer=found.pointer if found is not None else None,
+        expected=found.expected if found is not None else None,
+        actual=found.actual if found is not None else None,
+        position=found.position if found is not None else None,
+        suppressed=more or None,
+        advice=advice,
+    )
+
+
+def with_cause(
+    found: ReplayDivergence, *, cause: str | None, source: str | None
+) -> ReplayDivergence:
+    """A divergence that also says where it comes from.
+
+    Args:
+        found: The divergence.
+        cause: An address, or a part of the agent.
+        source: FILE:LINE of the user's code from which the effect came.
+    """
+    *lines, advice = found.message.split("\n")
+    if cause is not None:
+        lines.append(f"  first cause: {cause}")
+    if source is not None:
+        lines.append(f"  source: {source}")
+    told = "\n".join([*lines, advice])
+    return ReplayDivergence(told, **(found.data() | {"cause": cause, "source": source}))
+
+
+def excerpt(value: Any, position: int | None = None, width: int = 300) -> str:
+    """A value, quoted; of a long text what stands around a difference."""
+    if value == ABSENT:
+        return ABSENT
+    if position is not None and len(value) > 2 * _AROUND:
+        begin, end = max(0, position - _AROUND), position + _AROUND
+        head, tail = "…" * (begin > 0), "…" * (end < len(value))
+        return f"{head}{value[begin:end]!r}{tail} ({len(value)} characters)"
+    text = repr(value)
+    return text if len(text) <= width else f"{text[:width]}… ({len(text)} characters)"
+
+
+def without_digests(value: Any) -> Any:
+    """Placeholders of different keys cannot be compared; their kinds can."""
+    if isinstance(value, str):
+        return re.sub(PLACEHOLDER, r"⟦\1⟧", value)
+    if is_object(value):
+        return {key: without_digests(item) for key, item in value.items()}
+    if is_array(value):
+        return [without_digests(item) for item in value]
+    return value

@@ -1,0 +1,197 @@
+"""Between a run's trace and the application's own log, both ways.
+
+`use_structlog` shows what happens in runs in the application's log; `to_trace` puts
+what the application logs inside a run into that run's trace. Both use structlog as
+the application has configured it, at the moment of each line, and configure nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from contextvars import ContextVar, Token
+from typing import Any, Protocol, TypeAlias, cast
+
+from agentkit.core.effects import Address
+from agentkit.messages import JsonObject
+from agentkit.trace.writer import Tap
+
+__all__ = ["LogTaker", "Processor", "inside", "processing", "teeing", "to_trace", "use_structlog"]
+
+Processor: TypeAlias = Callable[[Any, str, Any], Any]
+"""A structlog processor: of a logger, the name of a method, and an event."""
+
+_diagnostics = logging.getLogger("agentkit")
+_WIDTH = 200
+"""Characters of a field in the application's log."""
+_UNSEEN = ("blob", "model.chunks", "log")
+"""Contents, pieces of contents, and what comes from the application's log itself."""
+_NAMED = {"name": "function", "message": "blob"}
+"""Fields that the standard library's log records have too, and what they are called instead."""
+
+
+class LogTaker(Protocol):
+    """A run's trace, as far as the application's log needs to know."""
+
+    run: str
+
+    def log(self, at: Address, level: str, text: Any, data: Mapping[str, Any]) -> None:
+        """Take a line of the application's."""
+        ...
+
+
+_inside: ContextVar[tuple[LogTaker, Address] | None] = ContextVar("_inside", default=None)
+_listening: ContextVar[bool] = ContextVar("_listening", default=False)
+_logger: Callable[[], Any] | None = None
+
+
+def use_structlog(logger: Any = None) -> Callable[[], None]:
+    """Show all runs that begin from now on in the application's own structlog log.
+
+    Each event of a run becomes one line with its fields, cut to 200 characters each: at
+    level `warning` if something failed, else `debug`. No contents of messages are among
+    them. While a tool or another function of yours runs, `run` and `at` are bound in
+    `structlog.contextvars`, so that your own lines say where they come from.
+
+    Example:
+        >>> from agentkit import use_structlog
+        >>> stop = use_structlog()
+        >>> stop()
+
+    Args:
+        logger: Takes the lines; `structlog.get_logger()` by default, as configured then.
+
+    Returns:
+        A function that ends it, for the runs that begin then.
+    """
+    global _logger
+    import structlog  # here: it takes 60 ms to import
+
+    chosen: Callable[[], Any] = structlog.get_logger if logger is None else lambda: logger
+    _logger = chosen
+
+    def stop() -> None:
+        global _logger
+        if _logger is chosen:
+            _logger = None
+
+    return stop
+
+
+def to_trace(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor: what is logged inside a run also goes to its trace, redacted.
+
+    It stands in the application's own configuration, before what makes text of the event.
+    Outside a run it does nothing.
+
+        structlog.configure(processors=[..., to_trace, structlog.dev.ConsoleRenderer()])
+    """
+    now = _inside.get()
+    if now is not None and not _listening.get():
+        taker, at = now
+        data = {name: value for name, value in event.items() if name not in ("event", "level")}
+        if data.get("exc_info"):
+            data["exc_info"] = _traced(data["exc_info"])
+        taker.log(at, str(event.get("level", method)), event.get("event", ""), data)
+    return event
+
+
+class inside:
+    """Have what the application logs belong to an effect, while that is performed."""
+
+    __slots__ = ("_at", "_bound", "_taker", "_token")
+
+    def __init__(self, taker: LogTaker, at: Address) -> None:
+        self._taker, self._at = taker, at
+        self._bound: Mapping[str, Token[Any]] = {}
+
+    def __enter__(self) -> None:
+        self._token = _inside.set((self._taker, self._at))
+        if _logger is not None:
+            from structlog.contextvars import bind_contextvars
+
+            self._bound = bind_contextvars(run=self._taker.run, at=str(self._at))
+
+    def __exit__(self, *_: object) -> None:
+        # A coroutine that was thrown away is closed in another context, where nothing is bound.
+        with contextlib.suppress(ValueError):
+            _inside.reset(self._token)
+            if self._bound:
+                from structlog.contextvars import reset_contextvars
+
+                reset_contextvars(**self._bound)
+
+
+def teeing(run: str) -> list[Tap]:
+    """What a run's lines go to besides its trace, as `use_structlog` says."""
+    logger = _logger
+    if logger is None:
+        return []
+
+    def tell(event: JsonObject) -> None:
+        name = event.pop("event")
+        if name not in _UNSEEN:
+            fields = {_NAMED.get(key, key): _short(value) for key, value in event.items()}
+            getattr(logger(), _level(name, event))(name, **{**fields, "run": run})
+
+    return [_careful(tell)]
+
+
+def processing(processors: Iterable[Processor]) -> Tap:
+    """Hand each line to structlog processors, one after the other; the last result is dropped."""
+    from structlog import DropEvent  # here: as above
+
+    chain, logger = tuple(processors), logging.getLogger("agentkit.trace")
+
+    def tell(event: JsonObject) -> None:
+        method, passed = _level(event["event"], event), event
+        with contextlib.suppress(DropEvent):
+            for processor in chain:
+                passed = processor(logger, method, passed)
+
+    return _careful(tell)
+
+
+def _careful(tell: Callable[[JsonObject], None]) -> Tap:
+    """A tap that cannot hurt the run: what it raises is logged once, and it is left alone."""
+    broken = False
+
+    def tap(line: bytes) -> None:
+        nonlocal broken
+        if broken:
+            return
+        token = _listening.set(True)
+        try:
+            tell(json.loads(line))  # a copy of its own: the trace's values are shared
+        except Exception:
+            broken = True
+            _diagnostics.exception("A listener of the trace failed; it gets no more of this run")
+        finally:
+            _listening.reset(token)
+
+    return tap
+
+
+def _level(name: str, event: JsonObject) -> str:
+    failed = name == "warning" or event.get("status") in ("error", "timeout", "limit")
+    return "warning" if failed or "error" in event else "debug"
+
+
+def _short(value: Any) -> Any:
+    """A field as a log shows it: at most one short line."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}…"
+
+
+def _traced(raised: Any) -> str:
+    """The text of what structlog takes as `exc_info`."""
+    error: Any = cast("tuple[Any, ...]", raised)[1] if isinstance(raised, tuple) else raised
+    if not isinstance(error, BaseException):
+        error = sys.exc_info()[1]
+    return "".join(traceback.format_exception(error)) if error is not None else ""

@@ -1,0 +1,411 @@
+"""Values to canonical JSON and to their names.
+
+A blob is named by the blake2b-128 of its canonical JSON, after redaction. The
+names of a message are kept in the message, because hashing the whole history at
+each step would be quadratic.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pydantic_core import to_json, to_jsonable_python
+
+from agentkit.core.effects import Address, ModelCall
+from agentkit.messages import (
+    AssistantMessage,
+    JsonObject,
+    Message,
+    ModelRequest,
+    SystemMessage,
+    ToolDefinition,
+    ToolMessage,
+    UserMessage,
+    is_array,
+    is_object,
+)
+from agentkit.redaction import Paths, Redactor, below
+
+__all__ = [
+    "NamedRequest",
+    "Namer",
+    "Packed",
+    "canonical",
+    "digest",
+    "hidden_settings",
+    "packed",
+    "whole_text",
+]
+
+_WIDEST = 2**63
+"""Integers beyond this are text in a trace: many readers of JSON cannot hold them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A value that was packed before."""
+
+    value: Any
+
+
+def packed(value: Any, redact: Redactor, *, own: bool = False) -> Any:
+    """The value as JSON can hold it, redacted.
+
+    What JSON has no form for becomes `{"$nonjson": kind, "value": …}` and is never
+    silently changed. Nothing is raised, whatever the value's own methods do.
+
+    Args:
+        value: Anything.
+        redact: Takes secrets out of texts, and what stands in secret fields.
+        own: The fields are agentkit's own, as a message's: only its texts have secret ones.
+    """
+    if type(value) is str:
+        return whole_text(redact(value))
+    if isinstance(value, Packed):
+        return value.value
+    try:
+        return _packed(value, redact, () if own else redact.paths)
+    except (Exception, RecursionError):
+        return {"$nonjson": type(value).__qualname__, "value": "(it cannot be read)"}
+
+
+def _packed(value: Any, redact: Redactor, paths: Paths) -> Any:
+    kind = cast("type[Any]", type(value))
+    if kind is str:
+        return whole_text(redact(value))
+    if value is None or kind is bool:
+        return value
+    if kind is dict or isinstance(value, Mapping):
+        fields = {
+            _key(name, redact): _part(str(name), item, redact, paths)
+            for name, item in cast("Mapping[Any, Any]", value).items()
+        }
+        # Somebody's own value may look like one of our marks.
+        return {"$nonjson": "object", "value": fields} if "$nonjson" in fields else fields
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = enumerate(cast("Iterable[Any]", value))
+        parts = [_part(index, item, redact, paths) for index, item in items]
+        return _sorted(value, parts)
+    return _scalar(value, redact, paths)
+
+
+def _part(name: str | int, item: Any, redact: Redactor, paths: Paths) -> Any:
+    """What stands at one name or index of a value that `paths` lead through."""
+    if not paths:
+        return _packed(item, redact, ())
+    further = below(paths, str(name))
+    if () in further:
+        return redact.of_field(_packed(item, redact, ()))
+    return _packed(item, redact, further)
+
+
+def _scalar(value: Any, redact: Redactor, paths: Paths) -> Any:
+    match value:
+        case str():
+            return whole_text(redact(str(value)))
+        case int():
+            narrow = -_WIDEST <= value < _WIDEST
+            return int(value) if narrow else {"$nonjson": "int", "value": str(value)}
+        case float():
+            finite = math.isfinite(value)
+            return float(value) if finite else {"$nonjson": "float", "value": repr(value)}
+        case bytes() | bytearray():
+            return {"$nonjson": "bytes", "value": base64.b64encode(value).decode()}
+        case AssistantMessage() | SystemMessage() | ToolMessage() | UserMessage():
+            return _packed(value.to_json(), redact, ())
+        case _:
+            return _packed(_plain(value), redact, paths)
+
+
+def _key(name: Any, redact: Redactor) -> str:
+    if type(name) is str and len(name) < 15 and name.isidentifier() and name.isascii():
+        return name  # most are, and no secret is
+    return redact(str(name)).encode("utf-8", "backslashreplace").decode()
+
+
+def whole_text(text: str) -> Any:
+    """Text that is redacted already as JSON can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # lone surrogates
+        return {"$nonjson": "surrogates", "value": ascii(text)[1:-1]}
+    return text
+
+
+def _plain(value: Any) -> Any:
+    try:
+        plain = to_jsonable_python(value, fallback=_unknown, bytes_mode="base64")
+    except (ValueError, TypeError, RecursionError):
+        return _unknown(value)
+    with suppress(Exception):  # where a serializer of its own has made another shape of it
+        return _in_order(value, plain)
+    return plain
+
+
+def _sorted(value: Any, parts: list[Any]) -> list[Any]:
+    """The parts of a list as they are, and those of a set in an order of their own."""
+    return sorted(parts, key=canonical) if isinstance(value, (set, frozenset)) else parts
+
+
+def _in_order(value: Any, plain: Any) -> Any:
+    """A value's JSON with its sets sorted, whose order is another one in each process."""
+    if is_array(plain) and isinstance(value, (list, tuple, set, frozenset)):
+        items = cast("Iterable[Any]", value)
+        parts = [_in_order(item, part) for item, part in zip(items, plain, strict=True)]
+        return _sorted(value, parts)
+    if not is_object(plain):
+        return plain
+    if isinstance(value, Mapping):
+        values = cast("Mapping[Any, Any]", value).values()
+        items = zip(plain.items(), values, strict=True)
+        return {name: _in_order(item, part) for (name, part), item in items}
+    kind = cast("type[Any]", type(value))
+    known = getattr(kind, "__pydantic_fields__", None) or getattr(kind, "__dataclass_fields__", {})
+    names = {getattr(one, "serialization_alias", None) or name: name for name, one in known.items()}
+    return {
+        name: _in_order(getattr(value, names[name]), part) if name in names else part
+        for name, part in plain.items()
+    }
+
+
+def _unknown(value: Any) -> JsonObject:
+    return {"$nonjson": type(value).__qualname__, "value": repr(value)}
+
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON: sorted keys, no white space, UTF-8."""
+    return _encode(value).encode("utf-8", "surrogatepass")
+
+
+def digest(data: bytes) -> str:
+    """The name of a blob."""
+    return "b2:" + hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+@dataclass(kw_only=True, slots=True)
+class NamedRequest:
+    """The names of what a request holds.
+
+    Attributes:
+        messages: Of all its messages, in order.
+        new: The messages that the agent's last request did not have.
+        model: The model's own, as it may be written.
+        tools: Of its tool list.
+        params: What it asks for besides, as JSON.
+        fingerprint: The hash of the normalised request: equal ones ask the same.
+    """
+
+    messages: list[str]
+    new: tuple[Message, ...]
+    model: Any
+    tools: str
+    params: JsonObject
+    fingerprint: str
+
+
+@dataclass(slots=True)
+class _Chain:
+    """The last request of an agent: its messages, their names, and the hash of these so far."""
+
+    messages: tuple[Message, ...]
+    names: list[str]
+    running: hashlib.blake2b
+
+
+class Namer:
+    """Names messages, tool lists and requests, each object once.
+
+    A message has two names: the blob's, of all that it holds, and the request's,
+    of what decides whether a replay asks the same (without the ids that servers
+    give to calls: calls are answered in order, so their place says it all).
+    """
+
+    def __init__(self, redact: Redactor) -> None:
+        self.redact = redact
+        # A memo outlives the run: under other rules of redaction the names are others.
+        self._memo = ("trace", redact.rules)
+        self._chains: dict[Address, _Chain] = {}
+        self._asked: tuple[Any, ...] = ()
+        self._named: tuple[Any, str, JsonObject, bytes] = ("", "", {}, b"")
+
+    def message(self, message: Message) -> tuple[str, JsonObject]:
+        """The message's blob: its name and its data."""
+        name, content = self.blob(message)
+        return name, json.loads(content)
+
+    def tools(self, tools: tuple[ToolDefinition, ...]) -> tuple[str, list[JsonObject]]:
+        """The blob of a tool list: its name and its data."""
+        name, content = self.tools_blob(tools)
+        return name, json.loads(content)
+
+    def blob(self, value: Message | ToolDefinition) -> tuple[str, bytes]:
+        """A blob's name and its canonical JSON."""
+        return self._known(value)[:2]
+
+    def tools_blob(self, tools: tuple[ToolDefinition, ...]) -> tuple[str, bytes]:
+        """The name of a tool list, after those of its tools, and its canonical JSON."""
+        blobs = [self.blob(tool) for tool in tools]
+        name = digest(",".join(name for name, _ in blobs).encode())
+        return name, b"[" + b",".join(content for _, content in blobs) + b"]"
+
+    def request(self, call: ModelCall) -> NamedRequest:
+        """Name a request. What it shares with the last one of the same agent is not looked at."""
+        messages, agent = call.request.messages, call.at.parent
+        chain = self._chains.get(agent)
+        if chain is None or messages[: len(chain.messages)] != chain.messages:
+            self._chains[agent] = chain = _Chain((), [], hashlib.blake2b(digest_size=16))
+        new = messages[len(chain.messages) :]
+        chain.messages = messages
+        for message in new:
+            name, _, identity = self._known(message)
+            chain.names.append(name)
+            chain.running.update(identity.encode())
+        running = chain.running.copy()
+        model, tools, params, rest = self._rest(call)
+        running.update(rest)
+        return NamedRequest(
+            messages=chain.names,
+            new=new,
+            model=model,
+            tools=tools,
+            params=params,
+            fingerprint=f"b2:{running.hexdigest()}",
+        )
+
+    def _rest(self, call: ModelCall) -> tuple[Any, str, JsonObject, bytes]:
+        """What a request holds besides its messages: it changes seldom, so the last is kept."""
+        request = call.request
+        asked = (request.tools, request.settings, request.output, request.tool_choice, call.model)
+        if self._asked != asked:
+            tools = self.tools_blob(request.tools)[0]
+            params = request_params(request, self.redact)
+            rest = canonical({"model": call.model, "tools": tools, **params})
+            model = packed(call.model, self.redact)
+            self._asked, self._named = asked, (model, tools, params, rest)
+        return self._named
+
+    def _known(self, value: Message | ToolDefinition) -> tuple[str, bytes, str]:
+        """A value's blob, and its name without ids."""
+        memo = value._memo  # pyright: ignore[reportPrivateUsage]  # the memo is for codecs and us
+        if self._memo not in memo:
+            content, bare = _quick(value, self.redact) or _contents(value, self.redact)
+            name = digest(content)
+            memo[self._memo] = (name, content, name if bare == content else digest(bare))
+        return memo[self._memo]
+
+
+def _contents(value: Message | ToolDefinition, redact: Redactor) -> tuple[bytes, bytes]:
+    """The canonical JSON of a blob, and that without ids."""
+    data = packed(value.to_json(), redact, own=True)
+    content = canonical(data)
+    if isinstance(value, (AssistantMessage, ToolMessage)):
+        return content, canonical(without_ids(data))
+    return content, content
+
+
+def _quick(value: Message | ToolDefinition, redact: Redactor) -> tuple[bytes, bytes] | None:
+    """The same at a quarter of the price, for what each step adds, where it is mere text.
+
+    The fields are in their order already, so that they need not be sorted.
+    """
+    if isinstance(value, ToolMessage):
+        texts = [value.call_id, value.name or ""]
+    elif isinstance(value, AssistantMessage) and _is_simple(value):
+        texts = [text for one in value.tool_calls for text in (one.id, one.name, one.arguments)]
+    else:
+        return None
+    content = value.content or ""
+    if not isinstance(content, str):
+        return None
+    try:
+        if not (redact.passes(content) and redact.passes("\n".join(texts))):
+            return None
+        if isinstance(value, ToolMessage):
+            name = b"" if value.name is None else b',"name":%b' % to_json(value.name)
+            bare = b'{"content":%b%b,"role":"tool"' % (to_json(value.content), name)
+            return b'%b,"tool_call_id":%b}' % (bare, to_json(value.call_id)), bare + b"}"
+        bare = b'{"content":%b,"role":"assistant"' % to_json(value.content)
+        if not value.tool_calls:
+            return bare + b"}", bare + b"}"
+        named = [
+            (to_json({"arguments": one.arguments, "name": one.name}), to_json(one.id))
+            for one in value.tool_calls
+        ]
+    except (TypeError, ValueError):  # no texts, or lone surrogates
+        return None
+    whole = [b'{"function":%b,"id":%b,"type":"function"}' % one for one in named]
+    calls = [b'{"function":%b,"type":"function"}' % function for function, _ in named]
+    form = b'%b,"tool_calls":[%b]}'
+    return form % (bare, b",".join(whole)), form % (bare, b",".join(calls))
+
+
+def _is_simple(message: AssistantMessage) -> bool:
+    """Whether it has a text and calls, and no more."""
+    more = (message.name, message.reasoning, message.refusal)
+    return more == (None, None, None) and not (
+        message.extra or any(call.extra for call in message.tool_calls)
+    )
+
+
+def without_ids(message: JsonObject) -> JsonObject:
+    """A message's JSON without the ids of its calls."""
+    data = {key: value for key, value in message.items() if key != "tool_call_id"}
+    if "tool_calls" in data:
+        data["tool_calls"] = [
+            {key: value for key, value in call.items() if key != "id"}
+            for call in data["tool_calls"]
+        ]
+    return data
+
+
+def request_params(request: ModelRequest, redact: Redactor) -> JsonObject:
+    """What a request asks for besides its messages and tools, as JSON."""
+    params = hidden_settings(request.settings, redact)
+    if isinstance(request.tool_choice, str):
+        params["tool_choice"] = request.tool_choice
+    elif request.tool_choice is not None:
+        params["tool_choice"] = {"name": request.tool_choice.name}
+    if request.output is not None:
+        params["output"] = packed(request.output.to_json(), redact, own=True)
+    return params
+
+
+def hidden_settings(settings: Mapping[str, Any], redact: Redactor) -> JsonObject:
+    """Sampling parameters without credentials, as JSON."""
+    params: JsonObject = dict(packed(settings, redact))
+    for name in ("extra_headers", "extra_query"):
+        if settings.get(name):
+            # A header or a query may hold any kind of credential, so none is written.
+            given = cast("Mapping[str, Any]", settings[name])
+            params[name] = {key: redact.secret(str(one), "hidden") for key, one in given.items()}
+    if "extra_body" in params:
+        params["extra_body"] = _without_credentials(params["extra_body"], redact)
+    return params
+
+
+_CREDENTIAL = re.compile("key|token|secret|passw|auth|credential", re.IGNORECASE)
+
+
+def _without_credentials(value: Any, redact: Redactor) -> Any:
+    """A JSON value without what stands under the name of a credential."""
+    if is_array(value):
+        return [_without_credentials(item, redact) for item in value]
+    if not is_object(value):
+        return value
+    return {
+        name: redact.secret(item if isinstance(item, str) else json.dumps(item), "hidden")
+        if _CREDENTIAL.search(name) and not isinstance(item, (int, float, bool))
+        else _without_credentials(item, redact)
+        for name, item in value.items()
+    }

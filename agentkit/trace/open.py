@@ -1,0 +1,224 @@
+"""Where the trace of a run goes, as `trace=` says, and what happens if it cannot."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from agentkit.errors import ConfigurationError, TraceCorrupt, TraceError
+from agentkit.messages import JsonObject, is_array, is_object
+from agentkit.redaction import Redactor
+from agentkit.trace.capture import Capture
+from agentkit.trace.file import FileSink, MemorySink, NoSink, Sink
+from agentkit.trace.logs import Processor, processing, teeing
+from agentkit.trace.memory import NotingRecorder
+from agentkit.trace.reader import Trace
+from agentkit.trace.recorder import Durability, Opened, Recorder
+
+__all__ = [
+    "Recorded",
+    "TraceTo",
+    "check_replayable",
+    "open_recorder",
+    "recorded_in",
+    "reopened",
+]
+
+_NEEDED = {
+    "trace.open": ("run",),
+    "agent.start": ("agent", "input"),
+    "agent.end": ("usage",),
+    "model.start": ("model", "messages", "tools", "params", "fp"),
+    "model.end": ("message", "finish", "usage"),
+    "tool.start": ("tool", "call", "arguments", "effect", "fp"),
+    "tool.end": ("message",),
+    "compute.start": ("name", "fp"),
+    "compute.end": ("value",),
+    "det": ("kind", "use", "value"),
+    "gate.ask": ("kind", "call", "id", "arguments"),
+    "gate.answer": ("decision", "reason", "by"),
+    "model.chunks": ("d",),
+    "tool.chunks": ("d",),
+    "http.start": ("attempt",),
+    "warning": ("code", "text"),
+}
+"""What an event has to have to be replayed, besides its place and its time."""
+_TYPES: Mapping[str, type] = {
+    **dict.fromkeys(("seq", "t", "use"), int),
+    **dict.fromkeys(("at", "agent", "fp", "kind", "message", "status", "tools"), str),
+    **dict.fromkeys(("asked", "error", "params", "redaction", "response", "usage"), dict),
+    **dict.fromkeys(("d", "messages"), list),
+}
+"""What these fields are where an event has them; the status of an HTTP attempt is a number."""
+TraceTo: TypeAlias = bool | str | os.PathLike[str] | Sequence[Processor]
+Recorded: TypeAlias = Trace | Path | list[bytes] | Callable[[], list[bytes]] | None
+_diagnostics = logging.getLogger("agentkit")
+
+
+def open_recorder(
+    to: TraceTo,
+    *,
+    run: str,
+    program: Callable[[], str],
+    redact: Redactor,
+    stream: bool = False,
+    capture: Capture = "full",
+    durability: Durability = "none",
+    fork: Mapping[str, Any] | None = None,
+) -> tuple[Recorder | None, Recorded]:
+    """Open the trace of a new run.
+
+    Where the file cannot be written, that is said once and the trace is kept in memory,
+    except with durability "effects".
+
+    Args:
+        to: As `RunOptions.trace`.
+        run: The run's id.
+        program: Gives the hash of what decides the agent's behaviour, if a header is written.
+        redact: Takes secrets out of everything that is written.
+        stream: Whether models send their answers piece by piece.
+        capture: How much of the run is written.
+        durability: When what was written is brought to the disk.
+        fork: The run, the address and the patch that it was forked with, if it was.
+
+    Returns:
+        The recorder, if anything is recorded or listens, and where the trace is.
+
+    Raises:
+        ConfigurationError: The file exists already, or there is none for durability "effects".
+        TraceError: The file cannot be written, with durability "effects".
+    """
+    path = _file(to, run)
+    if durability == "effects" and path is None:
+        raise ConfigurationError(
+            f"durability='effects' needs a file, and trace={to!r} is none: give a file or a folder."
+        )
+    tapped = [processing(to)] if isinstance(to, Sequence) and not isinstance(to, str) else []
+    taps = [*tapped, *teeing(run)]
+
+    def record(sink: Sink, opened: Opened | None = None) -> Recorder:
+        return Recorder(
+            sink,
+            run=run,
+            program=program(),
+            redact=redact,
+            stream=stream,
+            capture=capture,
+            durability=durability,
+            taps=taps,
+            fork=fork,
+            opened=opened,
+        )
+
+    if path is not None and (recorder := _in_file(path, record, durability)) is not None:
+        return recorder, path
+    if to is False:
+        return (record(NoSink()) if taps else None), None
+    if not taps and capture == "full":
+        noting = NotingRecorder(run, redact, record)
+        return noting, noting.lines
+    memory = MemorySink()
+    return record(memory), memory.lines
+
+
+def _in_file(
+    path: Path, record: Callable[[Sink], Recorder], durability: Durability
+) -> Recorder | None:
+    """A recorder that writes a new file; None if it cannot, which has been said."""
+    try:
+        sink = FileSink(path, durable=durability != "none")
+    except TraceError as error:
+        if durability == "effects":
+            raise
+        _diagnostics.warning("%s The trace is kept in memory.", error)
+        return None
+    recorder = record(sink)
+    if recorder.failure is None:
+        return recorder
+    sink.close()
+    with contextlib.suppress(OSError):
+        path.unlink()
+    if durability == "effects":
+        raise recorder.failure
+    return None
+
+
+def _file(to: TraceTo, run: str) -> Path | None:
+    if not isinstance(to, (str, os.PathLike)):
+        return None
+    path = Path(to).expanduser()
+    folder = path.is_dir() or str(to).endswith(("/", os.sep)) or not path.suffix
+    return path / f"{run}.jsonl" if folder else path
+
+
+def reopened(
+    trace: Trace | str | os.PathLike[str], durability: Durability = "none"
+) -> FileSink | MemorySink:
+    """Where the trace of an interrupted run goes on: its file, locked, or a copy of its lines.
+
+    Raises:
+        TraceError: There is no such file, it cannot be written, or its run is going on.
+    """
+    if isinstance(trace, Trace) and trace.kept is not None:
+        return MemorySink([*trace.kept])
+    path = trace.path if isinstance(trace, Trace) else Path(trace).expanduser()
+    if path is None or not path.is_file():
+        raise TraceError(f"There is no trace {str(path)!r}.", path=str(path))
+    return FileSink(path, resume=True, durable=durability != "none")
+
+
+def recorded_in(sink: FileSink | MemorySink) -> Recorded:
+    """Where a result finds the trace that went to this sink."""
+    return sink.path if isinstance(sink, FileSink) else sink.lines
+
+
+def check_replayable(trace: Trace) -> None:
+    """Refuse a trace that does not hold what a replay or a resumption needs.
+
+    Raises:
+        TraceError: It was recorded without contents.
+        TraceCorrupt: An event lacks what it has to say.
+    """
+    capture = trace.header.get("capture", "full")
+    if capture != "full":
+        raise TraceError(
+            f"The trace of {trace.run} was recorded with capture={capture!r}: it does not hold "
+            "what was said, so it can be neither replayed nor gone on with. Record with "
+            "capture='full'.",
+            path=str(trace.path) if trace.path else None,
+        )
+    for event in trace.events:
+        if wrong := next(_wrong(event, trace), None):
+            raise TraceCorrupt(
+                f"Event {event.get('seq')} of the trace of {trace.header.get('run')} "
+                f"({event['event']}) {wrong}.",
+                path=str(trace.path) if trace.path else None,
+            )
+
+
+def _wrong(event: JsonObject, trace: Trace) -> Iterator[str]:
+    """What keeps an event from being replayed."""
+    match event["event"], event.get("status"):
+        case "model.end" | "tool.end" | "compute.end", "cancelled" | "paused":
+            needed = ()
+        case "model.end" | "compute.end", "error":
+            needed = ("error",)
+        case name, _:
+            needed = _NEEDED.get(name, ())
+    yield from (f"is without {one!r}" for one in ("seq", "t", *needed) if one not in event)
+    if not event["event"].startswith("http."):
+        for one, value in event.items():
+            if not isinstance(value, _TYPES.get(one, object)):
+                yield f"has {value!r:.80} as its {one!r}"
+    if event["event"] == "agent.start":
+        data = trace.blob(str(event["input"]))
+        given = data if is_object(data) else {}
+        names = given.get("messages")
+        if not is_array(names) or not all(isinstance(one, str) for one in names):
+            yield "is without 'input.messages'"
+        if not isinstance(given.get("earlier"), int):
+            yield "is without 'input.earlier'"

@@ -1,0 +1,198 @@
+"""`agentkit replay` with some of it done for real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentkit import Limits
+from agentkit.cli.load import load_agent
+from agentkit.cli.main import app
+from agentkit.errors import ConfigurationError, LimitExceeded, ReplayDivergence
+from tests.cli.test_cli import agentkit
+from tests.cli.test_fork import APP, ran, travel
+
+__all__ = ["travel"]  # a fixture
+
+
+def replay(*arguments: str) -> None:
+    """Replay the run in this process."""
+    app(["replay", "run.jsonl", "--app", "app.py:agent", *arguments], result_action="return_value")
+
+
+def test_tools_that_only_read_run(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said what was made, and what was answered from the recording."""
+    replay("--policy", "tools_live")
+    assert sorted(ran(travel)) == ["look Paris", "look Rome"]
+    assert (
+        "Replayed with strictness structural: 4 model calls and 1 tool call answered from the "
+        "recording, 2 tool calls made."
+    ) in capsys.readouterr().out
+
+
+def test_named_tools_run(travel: Path) -> None:
+    """And no others; the policy follows from it."""
+    replay("--live-tool", "book")
+    assert ran(travel) == ["book Rome"]
+    with pytest.raises(ConfigurationError, match="live_tools names 'boook'"):
+        replay("--live-tool", "boook")
+
+
+def test_the_model_is_asked(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tools answer what was recorded of the same call."""
+    replay("--policy", "model_live")
+    assert ran(travel) == []
+    assert (
+        "3 tool calls answered from the recording, 4 model calls made." in capsys.readouterr().out
+    )
+
+
+def test_differences_are_printed_at_the_end(travel: Path) -> None:
+    """All of them, in full, and the status is 1."""
+    (travel / "app.py").write_text(APP.replace("is sunny", "is rainy"))
+    arguments = ("replay", "run.jsonl", "--app", "app.py:agent", "--policy", "tools_live")
+    done = agentkit(*arguments, cwd=travel)
+    assert (done.returncode, done.stderr) == (1, "")
+    told = done.stdout[done.stdout.index("\n1. ") :]
+    assert told.startswith(
+        "\n1. result_changed at /agent/m0/t0, /content:\n"
+        "  recorded: 'Paris is sunny'\n"
+        "  now:      'Paris is rainy'\n"
+    )
+    assert "\n2. result_changed at /agent/m0/t1, /content:\n" in told
+    assert told.endswith("\nThe replay differs in 2 places.\n")
+
+
+def test_strictness_and_what_a_difference_does(
+    travel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another prompt is a difference or not; the replay ends or goes on."""
+    (travel / "app.py").write_text(APP.replace("Kindly", "Rudely"))
+    with pytest.raises(ReplayDivergence, match="request_changed at /agent/m0"):
+        replay()
+    with pytest.raises(SystemExit):
+        replay("--on-divergence", "warn")
+    assert "request_changed at /agent/m0, /messages/0/content" in capsys.readouterr().out
+    replay("--strictness", "structural", "--order", "free", "--timing", "0.5")
+    assert "Replayed with strictness structural" in capsys.readouterr().out
+
+
+def test_a_run_that_failed_fails_again(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the recorded error: that is an exact replay. Another error is none."""
+    agent = load_agent("app.py:agent")
+    with pytest.raises(LimitExceeded):
+        agent.run_sync("go", limits=Limits(steps=1), trace="failed.jsonl")
+    command = ["replay", "failed.jsonl", "--app", "app.py:agent"]
+    app(command, result_action="return_value")
+    told = capsys.readouterr().out
+    assert "The recorded run ended with LimitExceeded:" in told
+    assert "Replayed exactly: 1 model call and 2 tool calls answered" in told
+    (travel / "app.py").write_text(APP.replace("said = [", "raise ValueError('broken'); said = ["))
+    with pytest.raises(Exception, match="broken"):
+        app([*command, "--policy", "model_live"], result_action="return_value")
+
+
+def test_a_writing_tool_that_did_not_run(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said of a policy that lets some tools run, with how to let this one."""
+    replay("--policy", "tools_live")
+    assert "book was not run: it may write (--live-tool book)\n" in capsys.readouterr().out
+    replay()
+    replay("--live-tool", "look")
+    assert "was not run" not in capsys.readouterr().out
+
+
+def test_tools_that_run_beside_a_live_model(
+    travel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What really ran is counted, whatever the policy."""
+    replay("--policy", "model_live", "--live-tool", "look")
+    assert sorted(ran(travel)) == ["look Paris", "look Rome"]
+    assert (
+        "1 tool call answered from the recording, 4 model calls and 2 tool calls made."
+    ) in capsys.readouterr().out
+
+
+def test_a_call_that_was_in_flight_counts_once(
+    travel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A resumed trace has two beginnings of it."""
+    lines = (travel / "run.jsonl").read_bytes().splitlines(keepends=True)
+    begun = next(n for n, line in enumerate(lines) if b'"model.end","seq":' in line)
+    (travel / "killed.jsonl").write_bytes(b"".join(lines[:begun]))
+    resume = ["resume", "killed.jsonl", "--app", "app.py:agent"]
+    app(resume, result_action="return_value")
+    app([*resume, "--deny", "t0=no"], result_action="return_value")
+    app(["replay", "killed.jsonl", *resume[2:]], result_action="return_value")
+    assert (
+        "Replayed exactly: 4 model calls and 3 tool calls answered from the recording, none made."
+    ) in capsys.readouterr().out
+
+
+def test_a_model_that_no_name_makes(travel: Path) -> None:
+    """The name is in the trace, and names no provider: what helps is said."""
+    with pytest.raises(ConfigurationError, match="a model that calls itself 'function'"):
+        replay("--model", "function")
+    with pytest.raises(ConfigurationError, match="Unknown model 'functoin'"):
+        replay("--model", "functoin")
+
+
+INSIDE = '''
+from agentkit import Agent, tool
+from agentkit.testing import FunctionModel
+
+
+@tool(approval=True)
+def delete() -> str:
+    """Delete."""
+    return "gone"
+
+
+def call(name, **arguments):
+    def answer(request):
+        told = [one.text for one in request.messages if one.to_json()["role"] == "tool"]
+        return told[0] if told else [(name, arguments)]
+
+    return FunctionModel(answer)
+
+
+cleaner = Agent(call("delete"), name="cleaner", tools=[delete])
+agent = Agent(call("cleaner", prompt="Clean"), tools=[cleaner.as_tool()])
+
+if __name__ == "__main__":
+    agent.run_sync("go", trace="inside.jsonl")
+'''
+
+
+def test_a_sub_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's agent is taken of several; what waits inside a call is marked up to the root.
+
+    An address that could be several is the one below the root.
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inside.py").write_text(INSIDE)
+    exec(compile(INSIDE, "inside.py", "exec"), {"__name__": "__main__"})
+    app(["replay", "inside.jsonl", "--app", "inside.py"], result_action="return_value")
+    told = capsys.readouterr().out
+    assert 't0 cleaner {"prompt":"Clean"} ?' in told
+    assert "…" not in told
+    app(["show", "inside.jsonl", "--at", "m0/t0"], result_action="return_value")
+    assert capsys.readouterr().out.startswith("/agent/m0/t0  tool cleaner ?")
+
+
+def test_a_model_that_is_asked_but_not_inside_a_tool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sub-agent is answered as a whole: its model is not asked, which is said."""
+    monkeypatch.chdir(tmp_path)
+    source = INSIDE.replace("approval=True", 'effect="write"')
+    (tmp_path / "inside.py").write_text(source)
+    exec(compile(source, "inside.py", "exec"), {"__name__": "__main__"})
+    arguments = ["--app", "inside.py:agent", "--policy", "model_live"]
+    app(["replay", "inside.jsonl", *arguments], result_action="return_value")
+    assert (
+        "Replayed with the model asked again: 2 sub-agent model calls and 2 tool calls answered "
+        "from the recording, 2 model calls made."
+    ) in capsys.readouterr().out

@@ -1,0 +1,127 @@
+"""`agentkit resume`: paused and interrupted runs go on, in the same file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentkit import Trace
+from agentkit.cli.main import app
+from agentkit.errors import ConfigurationError, TraceError
+from tests.cli.test_cli import agentkit
+from tests.cli.test_fork import ran, travel
+
+__all__ = ["travel"]  # a fixture
+
+
+def resume(*arguments: str, trace: str = "paused.jsonl") -> None:
+    """Resume a run in this process."""
+    app(["resume", trace, "--app", "app.py:agent", *arguments], result_action="return_value")
+
+
+@pytest.mark.parametrize(
+    ("decision", "said", "happened"),
+    [
+        (["--approve", "m2/t0"], "paid", ["pay"]),
+        (["--deny", "/agent/m2/t0=too much"], "Denied: too much", []),
+        (["--deny", "t0"], "Denied.", []),
+        (["--answer", "m2/t0=paid = by hand"], "paid = by hand", []),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_decisions(
+    travel: Path,
+    decision: list[str],
+    said: str,
+    happened: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By the address or its end; only what was approved runs, and the file has it all."""
+    resume(*decision)
+    assert f"Kindly: Rome is booked, {said}, no degrees.\n" in capsys.readouterr().out
+    assert ran(travel) == happened
+    assert Trace.load(travel / "paused.jsonl").status == "ok"
+
+
+def test_other_arguments(travel: Path) -> None:
+    """`--edit` runs the call with them."""
+    resume("--edit", "m2/t0={}")
+    assert ran(travel) == ["pay"]
+    answers = [e for e in Trace.load("paused.jsonl").events if e["event"] == "gate.answer"]
+    assert [one["decision"] for one in answers] == ["edit"]
+
+
+def test_without_a_decision_nothing_happens(travel: Path) -> None:
+    """What waits is listed with the command that decides, and the status is 2."""
+    before = (travel / "paused.jsonl").read_bytes()
+    done = agentkit("resume", "paused", "--app", "app.py", cwd=travel)
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[:3] == [
+        "/agent/m2/t0 waits (approval): pay {}",
+        "Decide, for example:",
+        "  agentkit resume paused.jsonl --app app.py --approve /agent/m2/t0",
+    ]
+    assert (travel / "paused.jsonl").read_bytes() == before
+
+
+def test_a_run_that_pauses_again(travel: Path) -> None:
+    """It is said what it waits for now, and the printed command decides."""
+    source = (travel / "app.py").read_text()
+    again = source.replace("if len(said) == 3:", "if len(said) in (3, 4):")
+    (travel / "app.py").write_text(again.replace("{said[3]}", "{said[4]}"))
+    done = agentkit(
+        "resume", "paused.jsonl", "--app", "app.py:agent", "--approve", "m2/t0", cwd=travel
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    command = done.stdout.splitlines()[-2].split()
+    assert command[:2] == ["agentkit", "resume"]
+    assert command[-2:] == ["--approve", "/agent/m3/t0"]
+    done = agentkit(*command[1:], cwd=travel)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ran(travel) == ["pay", "pay"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--approve", "m9"], "no call waits there. Those that wait: /agent/m2/t0 (pay)"),
+        (["--deny", "m1/t0=no"], "--deny m1/t0: no call waits there"),
+        (["--answer", "m2/t0"], "expected --answer ADDRESS=TEXT"),
+        (["--edit", "m2/t0={"], "the arguments are not JSON"),
+        (["--approve", "m2/t0", "--deny", "t0=no"], "two decisions about /agent/m2/t0"),
+        (["--approve", "m2/t0", "--model", "function"], "cannot be made from that name alone"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_decisions(travel: Path, arguments: list[str], says: str) -> None:
+    """One message before anything happens."""
+    before = (travel / "paused.jsonl").read_bytes()
+    with pytest.raises(ConfigurationError) as caught:
+        resume(*arguments)
+    assert says in caught.value.message
+    assert (travel / "paused.jsonl").read_bytes() == before
+
+
+def test_a_run_that_has_ended(travel: Path) -> None:
+    """There is nothing to go on with; and nothing in a file that is not there."""
+    with pytest.raises(ConfigurationError, match="there is nothing to go on with"):
+        resume(trace="run.jsonl")
+    with pytest.raises(TraceError, match="No such file"):
+        resume(trace="none.jsonl")
+
+
+def test_an_interrupted_run(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It goes on where it was; a writing tool that was in flight is asked about."""
+    lines = (travel / "run.jsonl").read_bytes().splitlines(keepends=True)
+    begun = [number for number, line in enumerate(lines) if b'"tool":"book"' in line]
+    (travel / "killed.jsonl").write_bytes(b"".join(lines[: begun[0] + 1]))
+    with pytest.raises(ConfigurationError, match="waits for a decision"):
+        resume(trace="killed.jsonl")
+    assert "/agent/m1/t0 waits (in_flight): book" in capsys.readouterr().out
+    resume("--answer", "m1/t0=Rome is booked", trace="killed.jsonl")
+    assert "/agent/m2/t0 waits (approval): pay {}" in capsys.readouterr().out
+    assert ran(travel) == []
+    (travel / "early.jsonl").write_bytes(b"".join(lines[: begun[0]]))
+    resume(trace="early.jsonl")
+    assert ran(travel) == ["book Rome"]

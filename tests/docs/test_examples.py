@@ -1,0 +1,343 @@
+"""The programs in examples/, with a script or a real server in the model's place."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+import uvicorn
+
+from agentkit import (
+    Agent,
+    AssistantMessage,
+    ChatModel,
+    ModelRequest,
+    ModelResponse,
+    Session,
+    ToolCall,
+    ToolMessage,
+    Trace,
+    Usage,
+)
+from agentkit.errors import LimitExceeded, ModelUnreachable
+from agentkit.replay import replay
+from agentkit.testing import HOLD, ChatServer, FunctionModel, ScriptedModel, reply, sse
+from examples import approval, chat, research, web
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment(server: ChatServer) -> dict[str, str]:
+    """Another process that asks this server as `openai:…`."""
+    paths = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    given = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "k", "PYTHONPATH": paths}
+    return os.environ | given | {"PYTHONIOENCODING": "utf-8"}
+
+
+# examples/web.py
+
+
+@contextmanager
+def served(agent: Agent[str]) -> Iterator[str]:
+    """The web example on uvicorn, in a thread; gives its address."""
+    config = uvicorn.Config(
+        web.make_app(agent), port=0, lifespan="off", ws="none", log_level="critical"
+    )
+    server = uvicorn.Server(config)
+    listening = config.bind_socket()
+    listening.listen()  # who connects before the thread is up has to wait, not to fail
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+    assert not thread.is_alive()
+
+
+def only_file(folder: Path) -> Path:
+    """The trace of the only run so far."""
+    (path,) = folder.iterdir()
+    return path
+
+
+def delta(text: str) -> dict[str, Any]:
+    """A chunk of a streamed answer."""
+    return {"id": "1", "choices": [{"index": 0, "delta": {"content": text}}]}
+
+
+@pytest.mark.anyio
+async def test_web_streams_the_answer_to_its_end(tmp_path: Path) -> None:
+    """The pieces come as server-sent events, then the status."""
+    with served(Agent(ScriptedModel(["Good day."]), trace=tmp_path)) as url:
+        async with httpx2.AsyncClient() as client:
+            page = await client.get(url)
+            answer = await client.get(url + "/answer", params={"q": "Hi"})
+    assert "EventSource" in page.text
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.text == (
+        'event: text\ndata: "Good"\n\nevent: text\ndata: " day."\n\nevent: end\ndata: "ok"\n\n'
+    )
+    assert Trace.load(only_file(tmp_path)).status == "ok"
+
+
+@pytest.mark.anyio
+async def test_web_says_how_a_run_failed() -> None:
+    """An error is the last event, and the server goes on."""
+    with served(Agent(ScriptedModel([ModelUnreachable("no route"), "Hello."]))) as url:
+        async with httpx2.AsyncClient() as client:
+            failed = await client.get(url + "/answer")
+            again = await client.get(url + "/answer")
+    assert failed.text == 'event: end\ndata: "no route"\n\n'
+    assert 'data: "Hello."' in again.text
+
+
+@pytest.mark.anyio
+async def test_web_cancels_the_run_when_its_reader_leaves(tmp_path: Path) -> None:
+    """The model is still answering: its request is given up, and the trace ends as cancelled."""
+    with ChatServer([sse([delta("Once"), delta(" upon"), HOLD, delta(" a time")])]) as server:
+        model = ChatModel("m", base_url=server.base_url, api_key="k")
+        agent = Agent(model, trace=tmp_path)
+        with served(agent) as url:
+            async with await anyio.connect_tcp("127.0.0.1", int(url.rpartition(":")[2])) as reader:
+                await reader.send(b"GET /answer?q=Hi HTTP/1.1\r\nHost: here\r\n\r\n")
+                seen = b""
+                while b" upon" not in seen:
+                    seen += await reader.receive()
+                path = only_file(tmp_path)
+                assert Trace.load(path).status == "interrupted"  # so far
+            with anyio.fail_after(5):
+                while Trace.load(path).status == "interrupted":
+                    await anyio.sleep(0.01)
+        trace = Trace.load(path)
+        assert trace.status == "cancelled"
+        (end,) = [event for event in trace.events if event["event"] == "agent.end"]
+        assert end["error"]["message"] == "The run was cancelled: the reader has left."
+
+
+# examples/chat.py
+
+
+@pytest.mark.anyio
+async def test_chat_prints_the_answer_and_remembers(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each turn goes on from the one before."""
+    session = Session(Agent(ScriptedModel(["Hello, Ada.", "You are Ada."])))
+    await chat.answer(session, "I am Ada.")
+    await chat.answer(session, "Who am I?")
+    assert capsys.readouterr().out == "Hello, Ada.\nYou are Ada.\n"
+    assert len(session.messages) == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_chat_ctrl_c_stops_the_answer_and_not_the_program() -> None:
+    """Interrupted in the middle of an answer, the program takes the next prompt."""
+    script = [sse([delta("Once upon"), HOLD]), reply("Hello again.")]
+    with ChatServer(script) as server:
+        program = subprocess.Popen(
+            [sys.executable, str(ROOT / "examples" / "chat.py"), "--model", "openai:m"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(server),
+            text=True,
+        )
+        assert program.stdin is not None
+        assert program.stdout is not None
+        program.stdin.write("Tell me a story.\n")
+        program.stdin.flush()
+        seen = ""
+        while not seen.endswith("Once upon"):
+            seen += program.stdout.read(1)
+        program.send_signal(signal.SIGINT)
+        printed, errors = program.communicate("Still there?\n", timeout=30)
+        asked = server.requests[1].json["messages"]
+    assert program.returncode == 0, errors
+    assert errors == ""
+    assert printed == "\n(stopped)\n> Hello again.\n> \n"
+    assert [message["content"] for message in asked[1:]] == ["Tell me a story.", "Still there?"]
+
+
+def test_chat_says_what_went_wrong_and_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error ends the answer, not the program; Ctrl-D does."""
+    prompts = iter(["Hi", " ", "Hi"])
+    monkeypatch.setattr("builtins.input", lambda _: next(prompts, None) or stop())
+
+    def stop() -> str:
+        raise EOFError
+
+    chat.chat(Session(Agent(ScriptedModel([ModelUnreachable("no route"), "Hello."]))))
+    assert capsys.readouterr().out == "\n\n(ModelUnreachable: no route)\nHello.\n\n"
+
+
+# examples/research.py
+
+
+def priced(text: str = "", *calls: tuple[str, str], cost: float = 0.01) -> ModelResponse:
+    """An answer that says what it cost, as some servers do; calls are (name, arguments)."""
+    made = tuple(
+        ToolCall(id=f"{name}-{index}", name=name, arguments=arguments)
+        for index, (name, arguments) in enumerate(calls)
+    )
+    return ModelResponse(
+        message=AssistantMessage(content=text, tool_calls=made),
+        finish="tool_calls" if calls else "stop",
+        usage=Usage(requests=1, input_tokens=90, output_tokens=10, cost=cost),
+    )
+
+
+class Team(FunctionModel):
+    """Plays the lead and its researchers, and counts who answers at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__(self.answer, name="scripted")
+        self.waiting = 0
+        self.both = anyio.Event()
+
+    async def answer(self, request: ModelRequest) -> ModelResponse:
+        """Two questions at once, one search for each, one summary."""
+        last = request.messages[-1]
+        if request.tools[0].name == "researcher":
+            if isinstance(last, ToolMessage):
+                return priced("Deimos is smaller and slower.")
+            asked = ["phobos", "deimos"]
+            return priced("", *[("researcher", f'{{"prompt": "{moon}"}}') for moon in asked])
+        if isinstance(last, ToolMessage):
+            return priced(last.text)
+        self.waiting += 1
+        if self.waiting == 2:
+            self.both.set()
+        with anyio.fail_after(5):
+            await self.both.wait()  # no researcher is answered before both have asked
+        return priced("", ("search", f'{{"words": "{last.text}"}}'))
+
+
+@pytest.mark.anyio
+async def test_researchers_work_at_the_same_time() -> None:
+    """Both wait for each other, their work is paid by the run, and it replays."""
+    agent = research.research_team(Team(), cost=1.0)
+    result = await agent.run("Compare the moons of Mars.")
+    assert result.output == "Deimos is smaller and slower."
+    told = [message.text for message in result.messages if isinstance(message, ToolMessage)]
+    assert [text[2:8] for text in told] == ["Phobos", "Deimos"]
+    assert (result.usage.requests, result.usage.cost) == (6, pytest.approx(0.06))
+    assert result.trace is not None
+    assert (await replay(result.trace, agent)).output == result.output
+
+
+@pytest.mark.anyio
+async def test_research_ends_when_the_money_is_spent() -> None:
+    """What researchers spend counts; the error carries a valid history and what was spent."""
+    agent = research.research_team(Team(), cost=0.03)
+    with pytest.raises(LimitExceeded, match="cost") as caught:
+        await agent.run("Compare the moons of Mars.")
+    assert caught.value.limit == "cost"
+    assert caught.value.result is not None
+    assert caught.value.result.usage.cost == pytest.approx(0.03)
+    told = [m.text for m in caught.value.result.messages if isinstance(m, ToolMessage)]
+    assert len(told) == 2
+    assert all("Limits.cost" in text for text in told)
+
+
+def test_research_prints_calls_and_what_was_spent(capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole program, with enough money and with too little."""
+    research.main("Compare.", Team(), 1.0)
+    printed = capsys.readouterr().out
+    assert "/lead/m0/t1/researcher/m0/t0: search" in printed
+    assert printed.endswith(
+        "Deimos is smaller and slower.\n(6 model calls, 600 tokens, 0.0600 USD)\n"
+    )
+    research.main("Compare.", Team(), 0.01)
+    assert capsys.readouterr().out.endswith(
+        "Reached 4 messages (1 model calls, 100 tokens, 0.0100 USD)\n"
+    )
+
+
+# examples/approval.py
+
+
+def keeper(folder: Path, server: ChatServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the approval example as a process of its own, in `folder`."""
+    program = str(ROOT / "examples" / "approval.py")
+    return subprocess.run(
+        [sys.executable, program, "--model", "openai:m", *arguments],
+        cwd=folder,
+        env=environment(server),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("decision", "left", "told"),
+    [
+        (["approve"], ["draft.old"], "draft.txt is deleted."),
+        (["deny", "It is needed."], ["draft.old", "draft.txt"], "Denied: It is needed."),
+        (
+            ["edit", '{"path": "draft.old"}'],
+            ["draft.txt"],
+            '(Run with other arguments: {"path": "draft.old"})\ndraft.old is deleted.',
+        ),
+    ],
+)
+def test_approval_across_two_processes(
+    decision: list[str], left: list[str], told: str, tmp_path: Path
+) -> None:
+    """Nothing is deleted before the decision; the second process asks the model only to go on."""
+    for name in ("draft.txt", "draft.old"):
+        (tmp_path / name).touch()
+    call = ("delete_file", {"path": "draft.txt"})
+    with ChatServer([reply(calls=[call]), reply("Done.")]) as server:
+        asked = keeper(tmp_path, server, "ask", "Delete draft.txt.")
+        assert asked.returncode == 0, asked.stderr
+        assert 'Waiting for a decision: delete_file {"path":"draft.txt"}' in asked.stdout
+        assert sorted(path.name for path in tmp_path.glob("draft.*")) == ["draft.old", "draft.txt"]
+        decided = keeper(tmp_path, server, "decide", "approval.jsonl", *decision)
+        assert (decided.returncode, decided.stdout) == (0, "Done.\n"), decided.stderr
+        assert server.requests[1].json["messages"][-1]["content"] == told
+        assert len(server.requests) == 2
+    assert sorted(path.name for path in tmp_path.glob("draft.*")) == left
+    trace = Trace.load(tmp_path / "approval.jsonl")
+    assert trace.status == "ok"
+    (answer,) = [event for event in trace.events if event["event"] == "gate.answer"]
+    assert (answer["decision"], answer["by"]) == (decision[0], "the terminal")
+
+
+@pytest.mark.anyio
+async def test_approval_of_a_run_that_asks_twice(tmp_path: Path) -> None:
+    """A decision is only about what waits now: the next call waits again."""
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    script = [[("delete_file", {"path": name})] for name in ("a", "b")]
+    agent = approval.make_agent(ScriptedModel([*script, "Done."]))
+    path = tmp_path / "run.jsonl"
+    first = await approval.ask(agent, "Delete both.", path)
+    assert first.status == "paused"
+    second = await approval.decide(agent, path, approval.Decision.deny())
+    assert [pending.at for pending in second.pending] == ["/keeper/m1/t0"]
+    assert (await approval.decide(agent, path, approval.Decision.deny())).output == "Done."
+    assert (tmp_path / "a").exists()
+
+
+# the README
+
+
+def test_the_readme_shows_the_quickstart() -> None:
+    """Its first Python block is examples/quickstart.py, to the letter."""
+    example = (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"```python\n{example}```\n" in readme

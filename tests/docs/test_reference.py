@@ -1,0 +1,55 @@
+"""The reference pages are written by hand; they name everything there is."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from agentkit import ChatSettings, Limits, RunContext, RunResult, Usage, events
+from agentkit.errors import AgentKitError
+from agentkit.models import PROFILES
+from agentkit.runtime.options import AgentOptions, RunOptions
+from agentkit.tools.tool import ToolOptions
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def public_fields(cls: Any) -> set[str]:
+    """The fields of a dataclass that users may use."""
+    return {one.name for one in fields(cls) if not one.name.startswith("_")}
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("reference/agent.md", {*AgentOptions.__annotations__}),
+        ("reference/agent.md", {*RunOptions.__annotations__}),
+        ("reference/agent.md", public_fields(Limits)),
+        ("reference/agent.md", public_fields(ChatSettings)),
+        ("reference/agent.md", public_fields(RunResult)),
+        ("reference/agent.md", public_fields(Usage)),
+        ("reference/agent.md", public_fields(RunContext) - {"emit", "threads", "services", "home"}),
+        ("reference/events.md", {one.__name__ for one in get_args(events.Event)}),
+        ("reference/errors.md", {*AgentKitError.known, "AgentKitError"}),
+        ("how-to/tools.md", {*ToolOptions.__annotations__}),
+        ("how-to/models.md", {f"{name}:" for name in PROFILES}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_pages_name_everything(page: str, names: set[str]) -> None:
+    """A new option, event or error is not forgotten."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    assert [name for name in sorted(names) if name not in text] == []
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """`zensical.toml` lists the pages; those of docs/design are for developers."""
+    nav = str(tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"])
+    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    missing = {page for page in pages if page not in nav and not page.startswith("design/")}
+    assert missing == set()

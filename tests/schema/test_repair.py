@@ -1,0 +1,167 @@
+"""The JSON text of a model: untouched if valid, repaired if it has one meaning, else refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentkit.errors import InvalidArguments
+from agentkit.schema.repair import load
+
+WHOLE = {"city": "Paris", "n": 2, "on": True, "x": None}
+
+REPAIRED = {
+    "fence": ('```json\n{"a": 1}\n```', {"a": 1}, "a code fence around it"),
+    "bare fence": ('```\n{"a": 1}\n```', {"a": 1}, "a code fence around it"),
+    "prose": ('Here you are: {"a": 1}', {"a": 1}, "text around it"),
+    "prose with apostrophe": ('I\'ll call it: {"a": 1}. Done!', {"a": 1}, "text around it"),
+    "trailing comma": (
+        '{"a": [1, 2,], "b": {"c": 3,},}',
+        {"a": [1, 2], "b": {"c": 3}},
+        "a trailing",
+    ),
+    "single quotes": (
+        "{'a': 'x', 'b': 'say \"hi\"'}",
+        {"a": "x", "b": 'say "hi"'},
+        "single quotes",
+    ),
+    "escaped apostrophe": ("{'a': 'it\\'s'}", {"a": "it's"}, "single quotes"),
+    "wrong escape": ('{"a": "it\\\'s"}', {"a": "it's"}, "a wrong escape"),
+    "python": ("{'a': True, 'b': False, 'c': None}", {"a": True, "b": False, "c": None}, "Python"),
+    "python in JSON": ('{"a": True}', {"a": True}, "Python literals"),
+    "keys without quotes": ('{a: 1, $b_2: "x"}', {"a": 1, "$b_2": "x"}, "a key without quotes"),
+    "line break": ('{"a": "one\ntwo\tthree"}', {"a": "one\ntwo\tthree"}, "line breaks"),
+    "encoded twice": (json.dumps(json.dumps({"a": 'x"y'})), {"a": 'x"y'}, "encoded twice"),
+    "encoded twice, damaged": (json.dumps("{'a': 1,}"), {"a": 1}, "encoded twice"),
+    "byte order mark": ('\ufeff{"a": 1}', {"a": 1}, "text around it"),
+    "words in strings": ("{'a': 'True, None,}'}", {"a": "True, None,}"}, "single quotes"),
+    "empty": ("", {}, "nothing was sent"),
+    "blank": (" \n", {}, "nothing was sent"),
+    "null": ("null", {}, "nothing was sent"),
+    "None": ("None", {}, "nothing was sent"),
+    "empty text": ('""', {}, "nothing was sent"),
+    "equal twice": ("{'a': 1, 'a': 1}", {"a": 1}, "single quotes"),
+}
+
+REFUSED = {
+    "cut off": ('{"city": "Paris", "n": ', "cut off after 22 characters"),
+    "cut off in a string": ('{"city": "Par', "cut off"),
+    "cut off in an array": ('{"a": [1, 2', "cut off"),
+    "cut off after prose": ("Sure: {'a': 'x", "cut off"),
+    "two objects": ('{"a": 1}{"a": 2}', "more than one JSON value"),
+    "two objects on lines": ('{"a": 1}\n{"b": 2}', "more than one JSON value"),
+    "object after array": ('[1] {"a": 1}', "more than one JSON value"),
+    "extra brace": ('{"a": 1}}', "more than one JSON value"),
+    "two values for one key": ('{"a": 1, "a": 2}', "the key 'a' stands there twice"),
+    "two values for one nested key": (
+        '{"x": {"a": 1, "a": true}}',
+        "the key 'a' stands there twice",
+    ),
+    "two values, damaged": ("{'a': 1, 'a': 2}", "the key 'a' stands there twice"),
+    "apostrophe in single quotes": ("{'a': 'it's'}", "not valid JSON"),
+    "quote in double quotes": ('{"a": "say "hi" now"}', "not valid JSON"),
+    "word": ('{"a": yes}', "not valid JSON"),
+    "NaN": ('{"a": NaN}', "NaN is not a JSON value"),
+    "too large a number": ('{"a": 1e999}', "a number is too large"),
+    "infinity": ('{"a": -Infinity}', "not valid JSON"),
+    "missing comma": ('{"a": 1 "b": 2}', "not valid JSON"),
+    "missing value": ('{"a": , "b": 2}', "not valid JSON"),
+    "only a comma": ('{"a": [,]}', "not valid JSON"),
+    "two commas": ('{"a": [1,,]}', "not valid JSON"),
+    "concatenation": ("{'a': 'x' 'y'}", "not valid JSON"),
+    "set": ("{'a', 'b'}", "not valid JSON"),
+    "None as a key": ("{None: 1}", "not valid JSON"),
+    "array": ("[1, 2]", "are an array; expected one JSON object"),
+    "number": ("3", "are a number"),
+    "boolean": ("true", "are a boolean"),
+    "prose only": ("I cannot do that.", "not valid JSON"),
+    "encoded three times": (json.dumps(json.dumps(json.dumps({"a": 1}))), "are a string"),
+    "too deep": ('{"a":' * 100_000, "nested too deeply"),
+    "surrogate": ('{"a": \\ud800}', "not valid JSON"),
+    "template": ("Use {name} for {city}", "not valid JSON"),
+}
+
+
+def test_valid_json_passes_untouched() -> None:
+    """No repair, and the same value, down to white space and order."""
+    assert load(json.dumps(WHOLE)) == (WHOLE, ())
+    assert load(f"\n  {json.dumps(WHOLE, indent=2)}\n") == (WHOLE, ())
+    assert load('{"a": 1, "a": 1}') == ({"a": 1}, ())
+
+
+@pytest.mark.parametrize("name", REPAIRED)
+def test_damage_with_one_meaning_is_repaired_and_named(name: str) -> None:
+    """The value is what was meant, and the note says what was changed."""
+    text, value, note = REPAIRED[name]
+    loaded, repairs = load(text)
+    assert loaded == value
+    assert any(note in repair for repair in repairs)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_everything_else_is_refused(name: str) -> None:
+    """Two meanings, or text that is cut off: nothing runs, and the model is told."""
+    text, message = REFUSED[name]
+    with pytest.raises(InvalidArguments) as caught:
+        load(text)
+    assert message in str(caught.value)
+    assert "Nothing was run" in str(caught.value)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=12,
+)
+json_objects = st.dictionaries(st.text(), json_values, max_size=5)
+
+
+@given(json_objects)
+def test_law_json_is_the_identity(value: dict[str, Any]) -> None:
+    """What Python can write as JSON comes back as it was, without a repair."""
+    assert load(json.dumps(value)) == (value, ())
+
+
+@given(json_objects, st.data())
+def test_law_a_cut_off_object_never_runs(value: dict[str, Any], data: st.DataObject) -> None:
+    """No proper prefix of an object is taken for one."""
+    text = json.dumps(value)
+    end = data.draw(st.integers(1, len(text) - 1))
+    with pytest.raises(InvalidArguments):
+        load(text[:end])
+
+
+plain_text = st.text(
+    st.characters(codec="ascii", categories=("L", "N", "Zs")) | st.sampled_from(",:'")
+)
+plain_objects = st.dictionaries(
+    plain_text,
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | plain_text,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain_text, inner, max_size=3),
+        max_leaves=8,
+    ),
+    max_size=4,
+)
+
+
+@given(plain_objects)
+def test_law_python_literals_mean_what_python_means(value: dict[str, Any]) -> None:
+    """The `repr` of an object is read as the object."""
+    assert load(repr(value))[0] == value
+
+
+@given(st.text())
+def test_law_no_text_crashes(text: str) -> None:
+    """Any text is either an object or refused."""
+    with contextlib.suppress(InvalidArguments):
+        assert isinstance(load(text)[0], dict)

@@ -1,0 +1,150 @@
+"""Models that follow a script or a function."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentkit.core.effects import Address
+from agentkit.errors import AgentKitError, ModelRefusal, RateLimited
+from agentkit.events import Event, ReasoningDelta, TextDelta, ToolCallDelta
+from agentkit.messages import (
+    AssistantMessage,
+    ModelRequest,
+    ModelResponse,
+    ToolCall,
+    Usage,
+    UserMessage,
+)
+from agentkit.models.base import Model
+from agentkit.models.profiles import Profile
+from agentkit.testing import FunctionModel, ScriptedModel
+
+pytestmark = pytest.mark.anyio
+
+QUESTION = ModelRequest(messages=(UserMessage(content="Hi"),))
+AT = Address("/agent/m2")
+
+
+async def test_a_text_is_the_answer() -> None:
+    """A string of the script is said as text."""
+    model: Model = ScriptedModel(["Hello"])
+    response = await model.request(QUESTION)
+    assert response == ModelResponse(
+        message=AssistantMessage(content="Hello"),
+        finish="stop",
+        usage=Usage(requests=1),
+        model="scripted",
+    )
+
+
+async def test_calls_have_ids_of_their_address() -> None:
+    """A list is tool calls; their ids are made of the address, their arguments are JSON text."""
+    model = ScriptedModel([[("weather", {"city": "Köln"}), ("now", "{broken")]])
+    response = await model.request(QUESTION, at=AT)
+    assert response.finish == "tool_calls"
+    assert response.message == AssistantMessage(
+        tool_calls=(
+            ToolCall(id="call_agent_m2_t0", name="weather", arguments='{"city":"Köln"}'),
+            ToolCall(id="call_agent_m2_t1", name="now", arguments="{broken"),
+        )
+    )
+
+
+async def test_a_complete_response_passes_as_it_is() -> None:
+    """A ModelResponse of the script is returned untouched."""
+    response = ModelResponse(message=AssistantMessage(content="cut"), finish="length", id="x")
+    assert await ScriptedModel([response]).request(QUESTION) is response
+
+
+async def test_an_error_of_the_script_is_raised() -> None:
+    """A ModelError is raised in its turn, and the script goes on after it."""
+    error = RateLimited("slow down", status=429)
+    model = ScriptedModel([error, "Hello"])
+    with pytest.raises(RateLimited) as caught:
+        await model.request(QUESTION)
+    assert caught.value is error
+    assert (await model.request(QUESTION)).message.text == "Hello"
+
+
+async def test_a_script_that_is_used_up_says_so() -> None:
+    """One request too many is an error that names the model and the count."""
+    model = ScriptedModel(["one"], name="writer")
+    await model.request(QUESTION)
+    with pytest.raises(AgentKitError, match="script of 'writer' is used up: request 2 came"):
+        await model.request(QUESTION)
+
+
+async def test_requests_are_kept() -> None:
+    """What was asked can be looked at afterwards."""
+    model = ScriptedModel(["one", "two"])
+    other = ModelRequest(messages=(UserMessage(content="Bye"),))
+    await model.request(QUESTION)
+    await model.request(other)
+    assert model.requests == (QUESTION, other)
+
+
+async def test_a_stream_shows_the_answer_on_the_way() -> None:
+    """With stream=True reasoning, text and calls come as deltas that add up to the response."""
+    call = ToolCall(id="c", name="now", arguments="{}")
+    message = AssistantMessage(content="  Hello you ", reasoning="Hm.", tool_calls=(call,))
+    seen: list[Event] = []
+    model = ScriptedModel([ModelResponse(message=message)])
+    response = await model.request(QUESTION, at=AT, emit=seen.append, stream=True)
+    assert response.message is message
+    assert seen == [
+        ReasoningDelta(at=AT, text="Hm."),
+        TextDelta(at=AT, text="  Hello"),
+        TextDelta(at=AT, text=" you"),
+        TextDelta(at=AT, text=" "),
+        ToolCallDelta(at=Address("/agent/m2/t0"), name="now", arguments="{}"),
+    ]
+
+
+async def test_without_a_stream_nothing_is_shown() -> None:
+    """Deltas come only when asked for."""
+    seen: list[Event] = []
+    await ScriptedModel(["Hello"]).request(QUESTION, at=AT, emit=seen.append)
+    assert seen == []
+
+
+async def test_a_function_answers_by_the_request() -> None:
+    """A plain function is asked with the request."""
+    model: Model = FunctionModel(lambda request: f"{len(request.messages)} message")
+    response = await model.request(QUESTION)
+    assert response.message.text == "1 message"
+    assert response.model == "function"
+
+
+async def test_a_function_may_be_async() -> None:
+    """An async function is awaited."""
+
+    async def answer(request: ModelRequest) -> list[tuple[str, str]]:
+        return [("now", "{}")]
+
+    response = await FunctionModel(answer).request(QUESTION, at=AT)
+    assert [call.name for call in response.message.tool_calls] == ["now"]
+
+
+async def test_what_a_function_raises_is_raised() -> None:
+    """A function can fail as a model fails."""
+
+    def refuse(request: ModelRequest) -> str:
+        raise ModelRefusal("no")
+
+    with pytest.raises(ModelRefusal, match="no"):
+        await FunctionModel(refuse).request(QUESTION)
+
+
+async def test_closing_is_harmless() -> None:
+    """A closed model may be used again."""
+    model = ScriptedModel(["Hello"])
+    await model.aclose()
+    assert (await model.request(QUESTION)).message.text == "Hello"
+
+
+def test_name_and_profile_can_be_set() -> None:
+    """Name and profile are the caller's, with plain defaults."""
+    plain = ScriptedModel([])
+    assert (plain.name, plain.profile) == ("scripted", Profile(name="scripted"))
+    profile = Profile(output_modes=("tool",), repeats=0)
+    assert FunctionModel(lambda request: "", name="x", profile=profile).profile is profile

@@ -1,0 +1,123 @@
+"""Docstrings of every style say the same thing."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentkit.tools.docstrings import parse
+
+GOOGLE = """Search the web.
+
+    Uses the default engine.
+
+    Args:
+        query: What to look for,
+            in any language.
+        limit (int, optional): How many: at most 10.
+        *rest: More words.
+
+    Returns:
+        The hits, best first.
+    """
+
+NUMPY = """Search the web.
+
+    Uses the default engine.
+
+    Parameters
+    ----------
+    query : str
+        What to look for,
+        in any language.
+    limit : int, optional
+        How many: at most 10.
+    *rest
+        More words.
+
+    Returns
+    -------
+    list
+        The hits, best first.
+    """
+
+REST = """Search the web.
+
+    Uses the default engine.
+
+    :param query: What to look for,
+        in any language.
+    :param int limit: How many: at most 10.
+    :param rest: More words.
+    :returns: The hits, best first.
+    """
+
+EPYDOC = """Search the web.
+
+    Uses the default engine.
+
+    @param query: What to look for, in any language.
+    @param limit: How many: at most 10.
+    @param rest: More words.
+    @return: The hits, best first.
+    """
+
+
+@pytest.mark.parametrize(
+    "text", [GOOGLE, NUMPY, REST, EPYDOC], ids=["google", "numpy", "rest", "ep"]
+)
+def test_the_four_styles_are_told_apart(text: str) -> None:
+    """Summary, body and what is returned are the description; the rest goes to the parameters."""
+    found = parse(text)
+    assert found.description == (
+        "Search the web.\n\nUses the default engine.\n\nReturns: The hits, best first."
+    )
+    assert found.parameters == {
+        "query": "What to look for, in any language.",
+        "limit": "How many: at most 10.",
+        "rest": "More words.",
+    }
+
+
+DESCRIPTIONS = {
+    "nothing": (None, ""),
+    "blank": ("  \n ", ""),
+    "one line": ("Do it.", "Do it."),
+    "colons": (
+        "Use it: like so.\n\nNote:\n    Careful.",
+        "Use it: like so.\n\nNote:\n    Careful.",
+    ),
+    "roles": ("Make a\n:class:`Box` of it.", "Make a\n:class:`Box` of it."),
+    "decorator": ("Use it with\n@tool above.", "Use it with\n@tool above."),
+    "empty section": ("Do it.\n\nArgs:\n", "Do it.\n\nArgs:"),
+    "example": ("Do it.\n\nExample:\n    >>> do(1)", "Do it.\n\nExample:\n>>> do(1)"),
+    "raises": ("Do it.\n\nRaises:\n    ValueError: Never.", "Do it."),
+}
+
+
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_what_is_no_parameter_is_description(name: str) -> None:
+    """Text that only looks like a field is left as it was written."""
+    text, description = DESCRIPTIONS[name]
+    assert parse(text).description == description
+    assert parse(text).parameters == {}
+
+
+def test_a_missing_blank_line_before_args() -> None:
+    """It is forgotten often, and still means what it says."""
+    found = parse("Do it.\n    Args:\n        x: The x.\n    Returns:\n        It.\n    ")
+    assert found.description == "Do it.\n\nReturns: It."
+    assert found.parameters == {"x": "The x."}
+
+
+def test_only_sections() -> None:
+    """A docstring may begin with its parameters."""
+    found = parse("\n    Args:\n        x: The x.\n    ")
+    assert (found.description, found.parameters) == ("", {"x": "The x."})
+
+
+def test_two_parameters_at_once() -> None:
+    """Numpy's `a, b : int` describes both."""
+    assert parse("Do.\n\nParameters\n----------\na, b : int\n    Both.").parameters == {
+        "a": "Both.",
+        "b": "Both.",
+    }

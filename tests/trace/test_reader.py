@@ -1,0 +1,586 @@
+"""Reading traces: of any size, cut anywhere, damaged, from older versions, with blobs beside."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agentkit import Agent, ChatSettings, Trace, tool
+from agentkit.errors import AgentKitError, TraceCorrupt, TraceError, TraceUnsupported
+from agentkit.replay import replay
+from agentkit.testing import ScriptedModel
+from agentkit.trace import upgrades
+from agentkit.trace.naming import canonical, digest
+
+pytestmark = pytest.mark.anyio
+
+BIG = 5_000_000
+"""Bytes beyond which a file's lines are not kept in memory."""
+
+
+@tool(effect="read")
+def look(number: int) -> str:
+    """Look at a number."""
+    return f"It is {number}."
+
+
+@tool
+def write(number: int) -> str:
+    """Write a number."""
+    return "written"
+
+
+@tool(approval=True)
+def delete(number: int) -> str:
+    """Delete a number."""
+    return "deleted"
+
+
+def agent(*script: Any) -> Agent[str]:
+    """An agent with three tools."""
+    return Agent(
+        ScriptedModel(list(script)),
+        tools=[look, write, delete],
+        instructions="Count.",
+        settings=ChatSettings(seed=1),
+    )
+
+
+@pytest.fixture(scope="module")
+def recorded() -> bytes:
+    """A trace of two steps, whose first has two calls."""
+    script = [[("look", {"number": 1}), ("write", {"number": 2})], "Three."]
+    trace = agent(*script).run_sync("Go").trace
+    assert trace is not None
+    assert trace.kept is not None
+    return b"".join(trace.kept)
+
+
+def line(**event: Any) -> bytes:
+    """One line of a trace."""
+    return json.dumps(event, separators=(",", ":")).encode() + b"\n"
+
+
+OPEN = line(event="trace.open", seq=0, t=0, schema="agentkit.trace/1", run="0" * 32)
+
+
+# laziness
+
+
+def test_events_are_a_sequence(recorded: bytes, tmp_path: Path) -> None:
+    """Length, indexes from both ends, slices, both directions and equality, without blobs."""
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(recorded)
+    events = Trace.load(path).events
+    plain = [one for one in map(json.loads, recorded.splitlines()) if one["event"] != "blob"]
+    assert len(events) == len(plain)
+    assert [*events] == plain
+    assert events == plain
+    assert plain == events
+    assert events != plain[:-1]
+    assert (events[0], events[-1]) == (plain[0], plain[-1])
+    assert events[1:3] == plain[1:3]
+    assert [*reversed(events)] == plain[::-1]
+    assert plain[2] in events
+    with pytest.raises(IndexError):
+        events[len(plain)]
+
+
+def test_blobs_are_a_mapping(recorded: bytes) -> None:
+    """By hash, each once, with what the lines have."""
+    blobs = Trace(recorded.splitlines(keepends=True)).blobs
+    lines = [one for one in map(json.loads, recorded.splitlines()) if one["event"] == "blob"]
+    assert dict(blobs) == {one["h"]: one["data"] for one in lines}
+    assert len(blobs) == len(lines)
+    assert "b2:none" not in blobs
+    with pytest.raises(KeyError):
+        blobs["b2:none"]
+
+
+def big_file(path: Path, content: bytes) -> None:
+    """The trace, with as many log lines as make it a big one, before its last line."""
+    head, _, last = content.removesuffix(b"\n").rpartition(b"\n")
+    log = line(event="log", seq=0, t=0, text="x" * 1000)
+    path.write_bytes(head + b"\n" + log * (BIG // len(log)) + last + b"\n")
+
+
+def test_a_big_file_reads_like_a_small_one(recorded: bytes, tmp_path: Path) -> None:
+    """What is read on demand from the file is what is read from memory."""
+    small, big = Trace(recorded.splitlines(keepends=True)), tmp_path / "big.jsonl"
+    big_file(big, recorded)
+    trace = Trace.load(big)
+    assert [event for event in trace.events if event["event"] != "log"] == small.events
+    assert trace.events[-1] == small.events[-1]
+    assert dict(trace.blobs) == dict(small.blobs)
+    assert (trace.status, trace.input(), trace.asked()) == ("ok", small.input(), small.asked())
+    assert trace.kept is None
+    assert trace.save(tmp_path / "copy.jsonl").read_bytes() == big.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be replaced there")
+def test_a_big_file_is_the_one_that_was_loaded(recorded: bytes, tmp_path: Path) -> None:
+    """What is appended later is not seen, and neither is a file that takes its place."""
+    path = tmp_path / "big.jsonl"
+    big_file(path, recorded)
+    trace = Trace.load(path)
+    before = len(trace.events), trace.events[-1]
+    with path.open("ab") as file:
+        file.write(line(event="log", seq=0, t=0))
+    (tmp_path / "other").write_bytes(OPEN)
+    (tmp_path / "other").replace(path)
+    assert (len([*trace.events]), trace.events[-1]) == before
+
+
+def test_a_big_file_that_is_cut_under_its_reader(recorded: bytes, tmp_path: Path) -> None:
+    """It is a located corruption, not another error."""
+    path = tmp_path / "big.jsonl"
+    big_file(path, recorded)
+    trace = Trace.load(path)
+    os.truncate(path, 1000)
+    with pytest.raises(TraceCorrupt, match=r"Line \d+ of the trace") as caught:
+        _ = trace.events[-1]
+    assert caught.value.line == trace.lines
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
+def test_no_descriptor_is_left_behind(recorded: bytes, tmp_path: Path) -> None:
+    """A small file is closed when it is loaded, a big one when its trace is gone."""
+    small, big = tmp_path / "small.jsonl", tmp_path / "big.jsonl"
+    small.write_bytes(recorded)
+    big_file(big, recorded)
+
+    def opened() -> int:
+        links = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+        return sum(link.is_symlink() and link.resolve() in (small, big) for link in links)
+
+    kept = [Trace.load(small) for _ in range(20)]
+    assert opened() == 0
+    kept.append(Trace.load(big))
+    next(iter(kept[-1].events))
+    assert opened() == 1
+    kept.clear()
+    gc.collect()
+    assert opened() == 0
+
+
+MEASURE = """
+import sys, tracemalloc
+from agentkit import Trace
+tracemalloc.start()
+trace = Trace.load(sys.argv[1])
+assert sum(1 for _ in trace.events) == trace.lines - len(trace.blobs)
+assert sum(len(trace.blob(name)["content"]) for name in trace.blobs) > 50_000_000
+print(tracemalloc.get_traced_memory()[1])
+"""
+
+
+def test_memory_does_not_grow_with_the_contents(tmp_path: Path) -> None:
+    """A trace of 64 MB is opened, and all of it read, in less than a tenth of its size."""
+    path = tmp_path / "run.jsonl"
+    with path.open("wb") as file:
+        file.write(OPEN)
+        for number in range(8000):
+            data = {"role": "tool", "content": f"{number} " + "text " * 1600, "tool_call_id": "c"}
+            name = digest(canonical(data))
+            at = f"/agent/m{number}/t0"
+            file.write(line(event="blob", seq=0, t=0, h=name, kind="message", data=data))
+            file.write(line(event="tool.end", seq=0, t=0, at=at, status="ok", message=name))
+    size = path.stat().st_size
+    assert size > 64_000_000
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < size / 10
+
+
+def test_a_live_list_is_read_as_it_was(recorded: bytes, tmp_path: Path) -> None:
+    """Lines that are added to a trace in memory later are not part of it."""
+    lines = recorded.splitlines(keepends=True)
+    whole, last = lines[:], lines.pop()
+    trace = Trace(lines)
+    lines.append(last)
+    assert (trace.status, trace.lines) == ("interrupted", len(whole) - 1)
+    assert trace.kept == whole[:-1]
+    assert trace.save(tmp_path / "saved.jsonl").read_bytes() == b"".join(whole[:-1])
+
+
+# torn and damaged
+
+
+async def test_a_trace_cut_anywhere_loads_replays_and_resumes(recorded: bytes) -> None:
+    """At every byte: what is whole is there, and what follows is an agentkit error or none."""
+    header = recorded.index(b"\n")
+    ends = [index + 1 for index, byte in enumerate(recorded) if byte == 10]
+    for cut in range(len(recorded) + 1):
+        lines = recorded[:cut].splitlines(keepends=True)
+        if cut < header:
+            with pytest.raises(TraceUnsupported):
+                Trace(lines)
+            continue
+        trace = Trace(lines)
+        whole = sum(end <= cut for end in ends)
+        unended = cut + 1 in ends  # all of a line but its newline
+        assert trace.lines == whole + unended
+        assert trace.torn == (cut not in ends)
+        assert trace.status == ("ok" if cut >= len(recorded) - 1 else "interrupted")
+        if cut in ends or cut % 97 == 0:  # between two ends of lines there is nothing new
+            await outcome_of(trace)
+
+
+async def outcome_of(trace: Trace) -> None:
+    """Replay and resume it; anything but an `AgentKitError` fails the test."""
+    for work in (replay(trace, agent()), agent("Three.", "Three.").resume(trace)):
+        with suppress(AgentKitError):
+            await work
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_changed_byte_is_located(recorded: bytes, data: st.DataObject) -> None:
+    """A line that is no event any more is named; a change that leaves one is as good as another."""
+    place = data.draw(st.integers(0, len(recorded) - 1))
+    byte = data.draw(st.integers(0, 255).filter(lambda one: one != recorded[place]))
+    changed = recorded[:place] + bytes([byte]) + recorded[place + 1 :]
+    number = recorded[:place].count(b"\n") + 1
+    named = number
+    try:
+        trace = Trace(lines_of(changed))
+    except TraceCorrupt as error:
+        named = error.line
+    except TraceUnsupported:
+        named = 1
+    else:
+        assert len([*trace.events]) + len(trace.blobs) <= trace.lines
+    assert named == number
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("agent.start", "input"),
+        ("model.start", "seq"),
+        ("model.end", "t"),
+        ("model.end", "message"),
+        ("model.end", "finish"),
+        ("model.end", "usage"),
+        ("tool.end", "seq"),
+        ("tool.end", "message"),
+        ("agent.end", "usage"),
+        ("trace.close", "seq"),
+    ],
+)
+async def test_a_field_that_is_needed(recorded: bytes, name: str, field: str) -> None:
+    """Without it nothing is replayed or gone on with, and the event and the field are named."""
+    trace = edited(recorded, name, lambda event: event.pop(field))
+    for work in (replay(trace, agent()), agent().resume(trace)):
+        with pytest.raises(TraceCorrupt, match=rf"\({name}\) is without '{field}'\.$"):
+            await work
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("trace.open", "redaction", 7),
+        ("model.start", "params", None),
+        ("model.start", "tools", []),
+        ("model.end", "usage", 7),
+        ("tool.end", "seq", "z"),
+        ("tool.end", "error", "z"),
+    ],
+)
+async def test_a_field_of_another_kind(recorded: bytes, name: str, field: str, value: Any) -> None:
+    """It is named before anything begins, with what it is."""
+    trace = edited(recorded, name, lambda event: event.update({field: value}))
+    told = re.escape(f"({name}) has {value!r} as its {field!r}.")
+    for work in (replay(trace, agent()), agent().resume(trace)):
+        with pytest.raises(TraceCorrupt, match=told):
+            await work
+
+
+async def test_a_message_that_is_none(recorded: bytes) -> None:
+    """A blob holds what it is said to hold."""
+    trace = edited(recorded, "blob", lambda event: event.update(data=7), kind="message")
+    with pytest.raises(TraceCorrupt, match="7 is no message"):
+        await replay(trace, agent())
+
+
+def no_instructions() -> str:
+    """They fail."""
+    raise AgentKitError("used up")
+
+
+@pytest.mark.parametrize(
+    ("name", "instructions"), [("model.end", "Count."), ("compute.end", no_instructions)]
+)
+async def test_an_end_in_an_error_needs_the_error(name: str, instructions: Any) -> None:
+    """And not what an answer has."""
+    failing = Agent(ScriptedModel([]), instructions=instructions)
+    with pytest.raises(AgentKitError, match="used up") as failed:
+        await failing.run("Go")
+    assert failed.value.trace is not None
+    with pytest.raises(AgentKitError, match="used up"):
+        await replay(failed.value.trace, failing)
+    lines = b"".join(failed.value.trace.raw())
+    broken = edited(lines, name, lambda event: event.pop("error"))
+    with pytest.raises(TraceCorrupt, match=rf"\({name}\) is without 'error'"):
+        await replay(broken, failing)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("earlier", None), ("earlier", "1"), ("messages", None), ("messages", 7), ("messages", [[]])],
+)
+async def test_the_input_that_is_needed(recorded: bytes, field: str, value: Any) -> None:
+    """What an agent began with has its shape, or is named."""
+    trace = edited(
+        recorded, "blob", lambda event: event["data"].update({field: value}), kind="input"
+    )
+    for work in (replay(trace, agent()), agent().resume(trace)):
+        with pytest.raises(TraceCorrupt, match=rf"\(agent.start\) is without 'input\.{field}'"):
+            await work
+
+
+async def test_any_field_left_out(recorded: bytes) -> None:
+    """Each of each event, one at a time: replayed and gone on with, or an agentkit error."""
+    lines = lines_of(recorded)
+    for number, one in enumerate(lines):
+        for field in json.loads(one):
+            event = json.loads(one)
+            del event[field]
+            with suppress(AgentKitError):
+                await outcome_of(Trace([*lines[:number], line(**event), *lines[number + 1 :]]))
+
+
+def edited(content: bytes, name: str, change: Callable[[Any], Any], **of: Any) -> Trace:
+    """The trace with the events of this name, and of these fields, changed."""
+    lines = lines_of(content)
+    for number, one in enumerate(lines):
+        event = json.loads(one)
+        if {"event": name, **of}.items() <= event.items():
+            change(event)
+            lines[number] = line(**event)
+    return Trace(lines)
+
+
+def lines_of(content: bytes) -> list[bytes]:
+    """As a file gives them: they end at a newline and nowhere else."""
+    lines = [one + b"\n" for one in content.split(b"\n")]
+    lines[-1] = lines[-1][:-1]
+    return lines if lines[-1] else lines[:-1]
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (b'{"event":"tool.st\n', "Line 2 of the trace"),
+        (b"[]\n", "it is not an event"),
+        (b'{"event":7}\n', "it is not an event"),
+        (line(event="log", t="soon"), "its t is not a number of microseconds"),
+        (line(event="blob", t=0, h="b2:0"), "a blob without h or data"),
+        (line(event="tool.start", t=0, tool="x"), "a tool.start without an address"),
+        (line(event="model.end", t=0, at="/agent/m0"), "a model.end without a status"),
+        (b'{"event":"log","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "nested too deep"),
+        (b"\xff\xfe\n", "Line 2"),
+        (b"\n", "Line 2"),
+    ],
+)
+def test_a_bad_inner_line_is_named(bad: bytes, says: str) -> None:
+    """The number of the line and what is wrong with it; also of a last line that is whole."""
+    for lines in ([OPEN, bad, OPEN], [OPEN, bad]):
+        with pytest.raises(TraceCorrupt, match=says) as caught:
+            Trace(lines)
+        assert caught.value.line == 2
+
+
+def test_deep_values_that_were_written_are_read() -> None:
+    """A value of 250 levels, which the quick parser refuses."""
+    value: Any = 1
+    for _ in range(250):
+        value = [value]
+    trace = Trace([OPEN, line(event="log", seq=1, t=1, value=value)])
+    assert trace.events[1]["value"] == value
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+def test_a_file_without_end_is_refused_at_once() -> None:
+    """What does not begin like a trace is not read on."""
+    with pytest.raises(TraceUnsupported, match="does not begin with"):
+        Trace.load("/dev/zero")
+
+
+# blobs beside the file
+
+
+def beside(folder: Path, data: Any, kind: str = "message", **changes: Any) -> tuple[Path, str]:
+    """A trace with one blob in the folder beside it, and the blob's name."""
+    content = canonical(data)
+    name = digest(content)
+    if kind == "tools":
+        name = digest(",".join(digest(canonical(one)) for one in data).encode())
+    file = f"{name.removeprefix('b2:')}.json"
+    (folder / "run.blobs").mkdir()
+    (folder / "run.blobs" / file).write_bytes(content)
+    event = {"event": "blob", "seq": 1, "t": 1, "h": name, "kind": kind, "bytes": len(content)}
+    path = folder / "run.jsonl"
+    path.write_bytes(OPEN + line(**event, **{"file": file, **changes}))
+    return path, name
+
+
+MESSAGE = {"role": "tool", "content": "x" * 70_000, "tool_call_id": "c"}
+TOOLS = [{"type": "function", "function": {"name": "a"}}, {"type": "function", "function": {}}]
+
+
+@pytest.mark.parametrize(("data", "kind"), [(MESSAGE, "message"), (TOOLS, "tools")])
+def test_a_blob_beside_the_file_is_read(tmp_path: Path, data: Any, kind: str) -> None:
+    """By its name, when it is asked for."""
+    path, name = beside(tmp_path, data, kind)
+    trace = Trace.load(path)
+    assert trace.blob(name) == data
+    assert [*trace.blobs] == [name]
+
+
+def test_a_saved_trace_has_its_blobs_inside(tmp_path: Path) -> None:
+    """A copy is one file and needs no folder."""
+    path, name = beside(tmp_path, MESSAGE)
+    copy = Trace.load(Trace.load(path).save(tmp_path / "copy.jsonl"))
+    assert copy.blob(name) == MESSAGE
+    assert "file" not in json.loads(copy.path.read_bytes().splitlines()[1] if copy.path else b"")
+
+
+def test_a_blob_that_is_gone(tmp_path: Path) -> None:
+    """The trace opens; asking for the blob names its file."""
+    path, name = beside(tmp_path, MESSAGE)
+    next((tmp_path / "run.blobs").iterdir()).unlink()
+    trace = Trace.load(path)
+    with pytest.raises(TraceCorrupt, match=r"run\.blobs.*cannot be read: No such file"):
+        trace.blob(name)
+
+
+@pytest.mark.parametrize("content", [b'{"role":"tool","content":"other"}', b"{", b""])
+def test_a_blob_that_was_changed(tmp_path: Path, content: bytes) -> None:
+    """Its hash is its name, and is checked."""
+    path, name = beside(tmp_path, MESSAGE)
+    next((tmp_path / "run.blobs").iterdir()).write_bytes(content)
+    with pytest.raises(TraceCorrupt, match=r"something else|is not JSON"):
+        Trace.load(path).blob(name)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["../run.jsonl", "/etc/passwd", "0" * 32, f"{'0' * 31}/.json", f"{'g' * 32}.json", 7, None],
+)
+def test_a_blob_is_read_from_its_folder_alone(tmp_path: Path, file: Any) -> None:
+    """A trace cannot have another file opened."""
+    path, name = beside(tmp_path, MESSAGE, file=file)
+    with pytest.raises(TraceCorrupt, match="where no blob can be"):
+        Trace.load(path).blob(name)
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="needs O_NOFOLLOW")
+def test_a_link_among_the_blobs_is_not_followed(tmp_path: Path) -> None:
+    """Not even to the right content."""
+    path, name = beside(tmp_path, MESSAGE)
+    (blob,) = (tmp_path / "run.blobs").iterdir()
+    blob.rename(tmp_path / "elsewhere")
+    blob.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TraceCorrupt, match="cannot be read"):
+        Trace.load(path).blob(name)
+
+
+# versions
+
+
+@pytest.fixture
+def older(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no older schema yet: one that said `who` for `agent` stands in for the first."""
+
+    def upgrade(event: dict[str, Any]) -> dict[str, Any]:
+        if event["event"] == "agent.start":
+            event["agent"] = event.pop("who")
+        return event
+
+    monkeypatch.setitem(upgrades.UPGRADES, 0, upgrade)
+
+
+@pytest.mark.usefixtures("older")
+def test_an_older_schema_is_upgraded_as_it_is_read(recorded: bytes) -> None:
+    """The events are the newest schema's, and the file is left as it is."""
+    old = recorded.replace(b"agentkit.trace/1", b"agentkit.trace/0").replace(
+        b'"agent":"agent"', b'"who":"agent"'
+    )
+    trace, new = Trace(lines_of(old)), Trace(lines_of(recorded))
+    assert trace.events[1:] == new.events[1:]
+    assert trace.events[1]["agent"] == "agent"
+    assert trace.kept == lines_of(old)
+
+
+@pytest.mark.parametrize("schema", ["agentkit.trace/0", "agentkit.trace/2", "agentkit.trace/x"])
+def test_a_schema_without_an_upgrade_is_refused(schema: str) -> None:
+    """What it is, and what can be read."""
+    header = line(event="trace.open", seq=0, t=0, schema=schema, run="0" * 32)
+    with pytest.raises(TraceUnsupported, match=r"reads agentkit\.trace/1") as caught:
+        Trace([header])
+    assert caught.value.schema == schema
+
+
+# what a run waits for
+
+
+async def test_pending_of_a_paused_run() -> None:
+    """What the result names, read from the trace."""
+    result = await agent([("delete", {"number": 1})]).run("Go")
+    assert result.trace is not None
+    assert result.trace.pending == result.pending
+    assert [one.kind for one in result.pending] == ["approval"]
+
+
+async def test_pending_of_text_that_is_not_whole() -> None:
+    """Arguments with lone surrogates are the text that the model sent."""
+    result = await agent([("delete", '{"number":"\ud800"}')]).run("Go")
+    assert result.trace is not None
+    assert [one.call.arguments for one in result.trace.pending] == ['{"number":"\ud800"}']
+    assert result.trace.pending == result.pending
+
+
+async def test_pending_of_an_interrupted_run(recorded: bytes) -> None:
+    """The writing tool that was in flight; not the reading one, which is simply run again."""
+    lines = recorded.splitlines(keepends=True)
+    begun = max(number for number, one in enumerate(lines) if b'"tool.start"' in one)
+    (pending,) = Trace(lines[: begun + 1]).pending
+    assert (pending.at, pending.kind) == ("/agent/m0/t1", "in_flight")
+    assert (pending.call.name, pending.call.arguments) == ("write", '{"number":2}')
+
+
+async def test_pending_of_a_finished_run(recorded: bytes) -> None:
+    """Nothing, also where something was decided on the way."""
+    decided = await agent([("delete", {"number": 1})], "Done.").run("Go", approver=lambda _: True)
+    assert decided.trace is not None
+    assert decided.trace.pending == ()
+    assert Trace(recorded.splitlines(keepends=True)).pending == ()
+
+
+# errors
+
+
+def test_a_folder_is_no_trace(tmp_path: Path) -> None:
+    """It is said as the system says it, with the path."""
+    with pytest.raises(TraceError, match="cannot be read") as caught:
+        Trace.load(tmp_path)
+    assert caught.value.path == str(tmp_path)

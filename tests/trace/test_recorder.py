@@ -1,0 +1,564 @@
+"""Writing a trace: how much of it, when it is on the disk, and what happens if it cannot be."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import structlog
+from pydantic import BaseModel, field_serializer
+
+from agentkit import (
+    Agent,
+    AssistantMessage,
+    ChatModel,
+    ImagePart,
+    Limits,
+    Trace,
+    UserMessage,
+    result_of,
+    tool,
+)
+from agentkit.errors import ConfigurationError, TraceError
+from agentkit.replay import replay
+from agentkit.testing import ChatServer, FunctionModel, ScriptedModel, reply
+from agentkit.trace import file as sinks
+from agentkit.trace import to_trace
+
+pytestmark = pytest.mark.anyio
+done: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_done() -> None:
+    done.clear()
+
+
+@tool
+def write(text: str) -> str:
+    """Write a text."""
+    done.append(text)
+    return f"wrote {text}"
+
+
+def agent(**options: Any) -> Agent[str]:
+    """One call of a tool that writes, then an answer."""
+    model = ScriptedModel([[("write", {"text": "the secret plan"})], "all is said"])
+    return Agent(model, tools=[write], instructions="be discreet", **options)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The events of a trace file."""
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+# What is in the file, and when
+
+
+async def test_what_is_in_flight_stands_in_the_file(tmp_path: Path) -> None:
+    """When a call is sent or a tool runs, its beginning is written, and all that ended before."""
+    path = tmp_path / "run.jsonl"
+    seen: list[list[str]] = []
+
+    def look(*_: Any) -> Any:
+        seen.append([line["event"] for line in lines(path) if line["event"] != "blob"])
+        return reply("Done.") if len(seen) == 3 else reply(calls=[("peek", {})])
+
+    @tool
+    def peek() -> str:
+        """Look at the file."""
+        look()
+        return "seen"
+
+    with ChatServer(look) as server:
+        model = ChatModel("any", base_url=server.base_url, api_key="k")
+        async with model:
+            await Agent(model, tools=[peek]).run("go", trace=path)
+    begun = ["trace.open", "agent.start", "model.start"]
+    called = [*begun, "http.start", "http.end", "model.end", "tool.start"]
+    assert seen == [begun, called, [*called, "tool.end", "model.start"]]
+
+
+# How much
+
+
+async def test_metadata_has_names_and_numbers_and_nothing_that_was_said(tmp_path: Path) -> None:
+    """Every call is there, with its hashes, and no text of it."""
+    path = tmp_path / "run.jsonl"
+    await agent().run("what is the plan", trace=path, capture="metadata")
+    text = path.read_text()
+    for said in ("what is the plan", "the secret plan", "all is said", "be discreet"):
+        assert said not in text
+    events = lines(path)
+    assert [event["event"] for event in events] == [
+        "trace.open",
+        "agent.start",
+        "model.start",
+        "model.end",
+        "tool.start",
+        "tool.end",
+        "model.start",
+        "model.end",
+        "agent.end",
+        "trace.close",
+    ]
+    assert [event["seq"] for event in events] == list(range(10))
+    assert events[-1]["lines"] == 10
+    called = events[4]
+    del called["t"], called["fp"]
+    assert called == {
+        "event": "tool.start",
+        "seq": 4,
+        "at": "/agent/m0/t0",
+        "tool": "write",
+        "call": "call_agent_m0_t0",
+        "effect": "write",
+    }
+
+
+async def test_metadata_of_an_error_is_its_type() -> None:
+    """What an error says may be anything."""
+
+    def instructions() -> str:
+        raise LookupError("the secret plan")
+
+    with pytest.raises(LookupError) as caught:
+        await Agent(ScriptedModel([]), instructions=instructions).run("go", capture="metadata")
+    result = result_of(caught.value)
+    assert result is not None
+    assert result.trace is not None
+    assert result.trace.events[-2]["error"] == {"type": "LookupError"}
+
+
+async def test_none_has_how_it_ended() -> None:
+    """Beginning and end, with the usage."""
+    result = await agent(capture="none").run("go")
+    assert result.trace is not None
+    assert [event["event"] for event in result.trace.events] == [
+        "trace.open",
+        "agent.start",
+        "agent.end",
+        "trace.close",
+    ]
+    assert result.trace.events[2]["usage"]["requests"] == 2
+
+
+@pytest.mark.parametrize("capture", ["metadata", "none"])
+async def test_less_than_all_is_not_replayed(capture: Any, tmp_path: Path) -> None:
+    """A trace without contents says so, instead of a divergence nobody understands."""
+    path = tmp_path / "run.jsonl"
+    await agent().run("go", trace=path, capture=capture)
+    with pytest.raises(TraceError, match=f"capture='{capture}'"):
+        await replay(path, agent())
+    with pytest.raises(TraceError, match=f"capture='{capture}'"):
+        await agent().resume(path)
+
+
+@pytest.mark.parametrize("name", ["capture", "durability"])
+def test_other_words_are_refused(name: str) -> None:
+    """The words there are, are said."""
+    with pytest.raises(ConfigurationError, match=f"{name}='some': expected 'full'|'none'"):
+        Agent("openai:any", **{name: "some"})
+
+
+# The list of processors
+
+
+async def test_processors_get_each_event_and_change_no_trace() -> None:
+    """They run one after the other on a copy; the trace is in memory as ever."""
+    seen: list[Any] = []
+
+    def rename(logger: Any, method: str, event: Any) -> Any:
+        event["event"] = event["event"].upper()
+        event.pop("data", None)
+        return event
+
+    def drop_blobs(logger: Any, method: str, event: Any) -> Any:
+        if event["event"] == "BLOB":
+            raise structlog.DropEvent
+        return event
+
+    def keep(logger: Any, method: str, event: Any) -> None:
+        seen.append((event["event"], event["level"]))
+
+    chain = [structlog.processors.add_log_level, rename, drop_blobs, keep]
+    result = await agent().run("go", trace=chain)
+    assert seen == [
+        ("TRACE.OPEN", "debug"),
+        ("AGENT.START", "debug"),
+        ("MODEL.START", "debug"),
+        ("MODEL.END", "debug"),
+        ("TOOL.START", "debug"),
+        ("TOOL.END", "debug"),
+        ("MODEL.START", "debug"),
+        ("MODEL.END", "debug"),
+        ("AGENT.END", "debug"),
+        ("TRACE.CLOSE", "debug"),
+    ]
+    assert result.trace is not None
+    assert (await replay(result.trace, agent())).output == "all is said"
+
+
+async def test_a_failing_processor_hurts_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """It is said once, it gets no more, and the run goes on."""
+    calls: list[Any] = []
+
+    def fail(logger: Any, method: str, event: Any) -> Any:
+        calls.append(event)
+        raise RuntimeError("a bug in a processor")
+
+    assert (await agent().run("go", trace=[fail])).output == "all is said"
+    assert len(calls) == 1
+    assert [record.message for record in caplog.records] == [
+        "A listener of the trace failed; it gets no more of this run"
+    ]
+
+
+def test_what_is_no_processor_is_refused() -> None:
+    """A list of anything else is a mistake."""
+    with pytest.raises(ConfigurationError, match="a list of structlog processors"):
+        Agent("openai:any", trace=["run.jsonl"])  # type: ignore[list-item]
+
+
+# When it cannot be written
+
+
+def below_a_file(folder: Path) -> Path:
+    """A path that nobody can make: a file stands where its folder should be."""
+    (folder / "file").write_text("")
+    return folder / "file" / "run.jsonl"
+
+
+def in_proc(folder: Path) -> Path:
+    """A path in a file system where nobody can write."""
+    return Path("/proc/agentkit/run.jsonl")
+
+
+UNWRITABLE = [
+    below_a_file,
+    pytest.param(in_proc, marks=pytest.mark.skipif(sys.platform != "linux", reason="has no /proc")),
+]
+
+
+@pytest.mark.parametrize("where", UNWRITABLE)
+async def test_an_unwritable_file_is_said_once_and_the_run_goes_on(
+    where: Callable[[Path], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The trace is kept in memory then."""
+    result = await agent().run("go", trace=where(tmp_path))
+    assert result.trace is not None
+    assert result.trace.path is None
+    assert result.trace.status == "ok"
+    assert len(caplog.records) == 1
+    assert "kept in memory" in caplog.text
+
+
+@pytest.mark.parametrize("where", UNWRITABLE)
+async def test_an_unwritable_file_is_an_error_where_effects_must_be_durable(
+    where: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """Nothing is asked and nothing is done."""
+    with pytest.raises(TraceError, match="cannot be written"):
+        await agent(durability="effects").run("go", trace=where(tmp_path))
+    assert done == []
+
+
+async def test_effects_need_a_file_to_be_durable_in() -> None:
+    """A trace in memory survives nothing."""
+    with pytest.raises(ConfigurationError, match="needs a file"):
+        await agent(durability="effects").run("go")
+
+
+FULL_DISK = """
+import logging, resource, sys
+from agentkit import Agent, tool
+from agentkit.testing import ScriptedModel
+
+@tool
+def write(text: str) -> str:
+    print("wrote", flush=True)
+    return "x" * 3000
+
+logging.basicConfig(stream=sys.stdout, format="said: %(message)s")
+script = [[("write", {"text": "a"})], [("write", {"text": "b"})], "done"]
+agent = Agent(ScriptedModel(script), tools=[write], durability=sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    result = agent.run_sync("go", trace=sys.argv[1])
+    print(result.output, result.trace.status)
+except Exception as error:
+    print(type(error).__name__, error.result.status)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
+@pytest.mark.parametrize(
+    ("durability", "size", "printed"),
+    [
+        ("none", 3000, ["wrote", "said", "wrote", "done interrupted"]),
+        ("none", 10, ["said", "wrote", "wrote", "done ok"]),
+        ("effects", 3000, ["wrote", "said", "TraceError error"]),
+    ],
+)
+async def test_a_file_that_can_grow_no_more(
+    durability: str, size: int, printed: list[str], tmp_path: Path
+) -> None:
+    """The run goes on and it is said once; with durable effects nothing more is done."""
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "run.jsonl"), durability, str(size)]
+    output = (await anyio.run_process(command)).stdout.decode()
+    told = [line.partition(":")[0] for line in output.splitlines()]
+    assert told == printed
+
+
+# Durability
+
+
+@pytest.mark.parametrize(
+    ("durability", "moments"),
+    [
+        ("none", []),
+        ("close", ["close"]),
+        # After the answer, before the writing tool and after it, after the answer, at the end.
+        ("effects", ["model.end", "tool.start", "tool.end", "model.end", "close"]),
+    ],
+)
+async def test_when_lines_are_brought_to_the_disk(
+    durability: Any, moments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never, at the end, or around every effect."""
+    path, synced = tmp_path / "run.jsonl", list[str]()
+
+    def sync(descriptor: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            synced.append(lines(path)[-1]["event"].replace("trace.close", "close"))
+
+    monkeypatch.setattr(sinks.os, "fsync", sync)
+    await agent(durability=durability).run("go", trace=path)
+    assert synced == moments
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_a_run_that_lost_its_trace_can_be_told_from_its_error(tmp_path: Path) -> None:
+    """With durable effects, what was done before stays done and answered."""
+    path = tmp_path / "run.jsonl"
+
+    @tool(name="lose")
+    def losing_tool() -> str:
+        """Take the file away from under the recorder."""
+        lose(path)
+        return "lost"
+
+    model = ScriptedModel([[("lose", {})], [("write", {"text": "too late"})], "done"])
+    losing = Agent(model, tools=[losing_tool, write], durability="effects")
+    with pytest.raises(TraceError, match="cannot be written any more") as caught:
+        await losing.run("go", trace=path)
+    assert done == []
+    assert caught.value.result is not None
+    assert caught.value.result.messages[-1].text == "lost"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_with_durable_effects_the_last_answer_has_to_be_written_too(tmp_path: Path) -> None:
+    """A resumption would ask the model again, so the run has not ended well."""
+    path = tmp_path / "run.jsonl"
+
+    def answer(_: Any) -> str:
+        lose(path)
+        return "all is said"
+
+    losing = Agent(FunctionModel(answer), durability="effects")
+    with pytest.raises(TraceError, match="cannot be written any more"):
+        await losing.run("go", trace=path)
+
+
+def lose(path: Path) -> None:
+    """Take a file away from under whoever writes it."""
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(int(name)), path.stat()):
+                os.dup2(os.open("/dev/full", os.O_WRONLY), int(name))
+
+
+async def test_durable_runs_resume(tmp_path: Path) -> None:
+    """A resumption is as durable as the run was."""
+
+    @tool(approval=True)
+    def ask() -> str:
+        """Needs a person."""
+        return "asked"
+
+    path = tmp_path / "run.jsonl"
+    asking = Agent(ScriptedModel([[("ask", {})], "done"]), tools=[ask], durability="effects")
+    paused = await asking.run("go", trace=path)
+    assert paused.status == "paused"
+    result = await asking.resume(path, decisions={paused.pending[0].at: True})
+    assert result.output == "done"
+
+
+# Large blobs
+
+
+def picture(size: int) -> UserMessage:
+    """A message with a picture of so many bytes."""
+    return UserMessage(content=(ImagePart(url="data:image/png;base64," + "A" * size),))
+
+
+async def test_large_blobs_stand_beside_the_file(tmp_path: Path) -> None:
+    """From 64 KiB on: a private file of canonical JSON, named by its hash, written once."""
+    path = tmp_path / "run.jsonl"
+    history = [picture(65536), AssistantMessage(content="I see.")]
+    await agent().run("go", history=history, trace=path)
+    (blob,) = [event for event in lines(path) if "file" in event]
+    assert sorted(blob) == ["bytes", "event", "file", "h", "kind", "seq", "t"]
+    assert blob["file"] == blob["h"].removeprefix("b2:") + ".json"
+    beside = tmp_path / "run.blobs" / blob["file"]
+    assert blob["bytes"] == beside.stat().st_size
+    assert beside.read_bytes().startswith(b'{"content":[{"image_url":{"url":"data:image/png;base64')
+    if sys.platform != "win32":
+        assert oct(beside.stat().st_mode)[-3:] == "600"
+        assert oct(beside.parent.stat().st_mode)[-3:] == "700"
+    assert [one.name for one in beside.parent.iterdir()] == [beside.name]
+    trace = Trace.load(path)
+    assert trace.input()[0][0] == history[0]
+    assert (await replay(path, agent())).output == "all is said"
+
+
+async def test_smaller_blobs_and_those_in_memory_stand_in_their_lines(tmp_path: Path) -> None:
+    """No folder is made for them."""
+    path = tmp_path / "run.jsonl"
+    history = [picture(64_000), AssistantMessage(content="I see.")]
+    await agent().run("go", history=history, trace=path)
+    assert not (tmp_path / "run.blobs").exists()
+    large = [picture(65536), AssistantMessage(content="I see.")]
+    result = await agent().run("go", history=large)
+    assert result.trace is not None
+    assert result.trace.save(tmp_path / "saved.jsonl").stat().st_size > 65536
+
+
+async def test_two_hundred_steps_take_two_megabytes(tmp_path: Path) -> None:
+    """Each message is there once, however often it was sent."""
+    text = "All work and no play makes Jack a dull boy. " * 20
+    script = [[("write", {"text": f"{step} {text}"})] for step in range(199)]
+    path = tmp_path / "run.jsonl"
+    model = ScriptedModel([*script, "done"])
+    await Agent(model, tools=[write], limits=Limits(steps=200)).run("go", trace=path)
+    assert path.stat().st_size < 2.5e6
+
+
+def test_the_library_is_silent_without_a_handler(tmp_path: Path) -> None:
+    """Not even a warning reaches the standard error of who has not asked for it."""
+    code = (
+        "import logging; from agentkit import Agent; from agentkit.testing import ScriptedModel\n"
+        "print(logging.getLogger('agentkit').handlers)\n"
+        f"print(Agent(ScriptedModel(['hi'])).run_sync('go', trace={str(below_a_file(tmp_path))!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert "NullHandler" in done.stdout
+
+
+async def test_warnings_go_to_the_standard_logger(caplog: pytest.LogCaptureFixture) -> None:
+    """An application that listens to `agentkit` hears of it."""
+    with caplog.at_level(logging.WARNING, logger="agentkit"):
+        await agent().run("go", trace="/dev/null/run.jsonl")
+    assert [record.name for record in caplog.records] == ["agentkit"]
+
+
+# Who writes
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the child only logs
+async def test_a_forked_process_writes_nothing(tmp_path: Path) -> None:
+    """What it logs is in no order with what the run does."""
+    path = tmp_path / "run.jsonl"
+    structlog.configure(processors=[to_trace], logger_factory=structlog.ReturnLoggerFactory())
+
+    @tool
+    async def split() -> str:
+        """Log in another process, and here."""
+        child = os.fork()
+        structlog.get_logger().info("parent" if child else "child")
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)  # noqa: ASYNC222  # it only logs
+        return "done"
+
+    try:
+        model = ScriptedModel([[("split", {})], "done"])
+        await Agent(model, tools=[split]).run("go", trace=path)
+    finally:
+        structlog.reset_defaults()
+    events = lines(path)
+    assert [event["text"] for event in events if event["event"] == "log"] == ["parent"]
+    assert [event["seq"] for event in events] == list(range(len(events)))
+
+
+async def test_a_model_may_have_any_name() -> None:
+    """A secret in it is hidden, and what no file can hold is marked."""
+    for name, written in (
+        ("m-sk-abcdefghijklmnopqrstu", "m-⟦api_key:"),
+        ("m\ud800", "{'$nonjson': 'surrogates'"),
+    ):
+        trace = (await Agent(FunctionModel(lambda _: "hi", name=name)).run("go")).trace
+        assert trace is not None
+        (start,) = (event for event in trace.events if event["event"] == "model.start")
+        assert written in str(start["model"])
+
+
+class Secretive(BaseModel):
+    """Shows less than it has."""
+
+    seen: list[dict[str, int]]
+    marks: set[int]
+
+    @field_serializer("seen")
+    def _few(self, seen: list[dict[str, int]]) -> list[int]:
+        return [one["n"] for one in seen[:1]]
+
+    @field_serializer("marks")
+    def _shown(self, marks: set[int]) -> dict[str, int]:
+        return {"many": len(marks)}
+
+
+async def test_a_model_that_writes_itself_is_recorded_so() -> None:
+    """Its own serializers decide, whatever shape they give."""
+    said = '{"seen": [{"n": 1}, {"n": 2}], "marks": [1, 2]}'
+    trace = (await Agent(ScriptedModel([said]), output=Secretive).run("go")).trace
+    assert trace is not None
+    (end,) = (event for event in trace.events if event["event"] == "agent.end")
+    assert end["output"] == {"seen": [1], "marks": {"many": 2}}
+
+
+IN_SETS = """
+from pydantic import BaseModel
+from agentkit import Agent
+from agentkit.testing import ScriptedModel
+
+class Day(BaseModel):
+    weather: set[str]
+    hours: dict[str, frozenset[int]]
+
+said = '{"weather": ["rain", "hail", "sun"], "hours": {"sun": [9, 130, 17, 42]}}'
+result = Agent(ScriptedModel([said]), output=Day).run_sync("go")
+print([event for event in result.trace.events if event["event"] == "agent.end"][0]["output"])
+"""
+
+
+def test_sets_have_the_same_order_in_every_process() -> None:
+    """Else a replay in another process would find another output."""
+    for seed in ("1", "2", "3"):
+        command = [sys.executable, "-c", IN_SETS]
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        expected = {"weather": ["hail", "rain", "sun"], "hours": {"sun": [130, 17, 42, 9]}}
+        assert done.stdout.strip() == str(expected)
