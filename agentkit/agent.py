@@ -33,7 +33,7 @@ from agentkit.runtime.assemble import (
     sources,
 )
 from agentkit.runtime.driver import Driver, Program
-from agentkit.runtime.handlers import Approver, Scope, careful, new_run_id
+from agentkit.runtime.handlers import Approver, Scope, guarded, new_run_id
 from agentkit.runtime.hooks import Beginning, interceptor
 from agentkit.runtime.options import (
     AgentOptions,
@@ -309,7 +309,7 @@ class Agent(Generic[OutputT]):
                 run=recorded.run,
                 deps=deps,
                 limits=program.spec.limits,
-                listener=careful(on_event),
+                listener=guarded(on_event),
                 recorder=recorder,
                 redact=redact,
                 approver=decide,
@@ -443,7 +443,7 @@ class Agent(Generic[OutputT]):
                 run=run,
                 deps=options.get("deps"),
                 limits=program.spec.limits,
-                listener=careful(listener),
+                listener=guarded(listener),
                 recorder=recorder,
                 redact=redact,
                 stream=stream,

@@ -77,7 +77,7 @@ __all__ = [
     "TraceUnsupported",
     "UnknownModel",
     "error_from_data",
-    "said",
+    "safe_str",
 ]
 
 RESULT = "__agentkit_result__"
@@ -335,9 +335,9 @@ def error_from_data(type_name: str, message: str, data: Mapping[str, Any]) -> Ag
     return cls(message, **{name: data[name] for name in cls.fields if name in data})
 
 
-def said(error: BaseException) -> str:
-    """An exception's text, also where it cannot say it."""
+def safe_str(error: BaseException) -> str:
+    """Return `str(error)`, or a placeholder if `__str__` itself fails."""
     try:
         return str(error)
     except Exception:  # a broken __str__ is no reason to end a run
-        return "(it cannot say what happened)"
+        return f"(str() of this {type(error).__name__} failed)"

@@ -102,8 +102,8 @@ class Session(Generic[OutputT]):
                 if run is not None:
                     self._keep(run)
 
-    def take(self, result: RunResult[Any]) -> None:
-        """Go on from a result that was reached outside the session, as of `Agent.resume`."""
+    def adopt(self, result: RunResult[Any]) -> None:
+        """Continue from a result obtained elsewhere, for example from `Agent.resume`."""
         self.messages = result.messages
         if result.status != "paused":
             self.usage += result.usage
@@ -147,4 +147,4 @@ class Session(Generic[OutputT]):
             if reached is None:
                 return  # it never got to an end
             result = reached
-        self.take(result)
+        self.adopt(result)

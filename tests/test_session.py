@@ -178,7 +178,7 @@ async def test_paused_run_is_resumed_outside_and_taken() -> None:
     assert paused.trace is not None
     assert texts(session) == ["Go"]
     decisions = {one.at: Decision.approve() for one in paused.pending}
-    session.take(await agent.resume(paused.trace, decisions=decisions))
+    session.adopt(await agent.resume(paused.trace, decisions=decisions))
     assert texts(session) == ["Go", "", "deleted", "Done."]
     assert session.usage.requests == 2
 

@@ -30,7 +30,6 @@ from agentkit.errors import (
     RecordedError,
     ToolsFailed,
     error_from_data,
-    said,
 )
 from agentkit.messages import (
     JsonObject,
@@ -202,7 +201,7 @@ class Failure:
         known = isinstance(error, AgentKitError)
         return cls(
             type=error.type if isinstance(error, RecordedError) else type(error).__name__,
-            message=said(error),
+            message=safe_str(error),
             data=error.data() if known else {},
             traceback=_traced(error),
             parts=tuple(map(cls.of, error.exceptions)) if isinstance(error, ToolsFailed) else (),

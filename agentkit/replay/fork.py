@@ -47,7 +47,7 @@ from agentkit.replay.replay import SameCalls
 from agentkit.replay.resume import decide, without_secrets
 from agentkit.runtime.assemble import Instructions, program_hash
 from agentkit.runtime.batch import outcome_of
-from agentkit.runtime.handlers import Approver, LiveHandler, Scope, careful, new_run_id
+from agentkit.runtime.handlers import Approver, LiveHandler, Scope, guarded, new_run_id
 from agentkit.runtime.options import (
     Configured,
     Prompt,
@@ -190,7 +190,7 @@ async def fork(
         run=run,
         deps=deps,
         limits=program.spec.limits,
-        listener=careful(on_event),
+        listener=guarded(on_event),
         recorder=recorder,
         redact=redact,
         approver=approver,

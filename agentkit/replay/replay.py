@@ -45,7 +45,7 @@ from agentkit.replay.playback import Player
 from agentkit.replay.policy import Policy, PolicyName, PolicyOptions, policy_of
 from agentkit.runtime.assemble import program_hash
 from agentkit.runtime.driver import Driver, Program
-from agentkit.runtime.handlers import Approver, LiveHandler, Scope, careful, new_run_id
+from agentkit.runtime.handlers import Approver, LiveHandler, Scope, guarded, new_run_id
 from agentkit.runtime.options import Configured
 from agentkit.runtime.result import Origin, RunResult, conclude, keep_result
 from agentkit.runtime.slots import Open
@@ -161,7 +161,7 @@ def prepared(
     recorded = RecordedHandler(recording, redact)
     recorded.check_agent(program.spec.at)
     _check_live_tools(policy, program, recorded)
-    listener = careful(emit)
+    listener = guarded(emit)
     going = _Replay(recorded, policy, listener)
     scope = Scope(
         run=recording.run,

@@ -24,7 +24,7 @@ from agentkit.core.effects import (
     ToolOutcome,
     ToolStatus,
 )
-from agentkit.errors import ToolError, said
+from agentkit.errors import ToolError, safe_str
 from agentkit.events import Emit, Warned
 from agentkit.messages import ToolMessage, Usage
 from agentkit.redaction import Redactor
@@ -236,7 +236,7 @@ async def _attempt(
     except (Exception, SystemExit) as error:  # argparse, for one, ends programs
         if _knows_run(arguments):
             explain(error, context)
-        text = redact(f"{type(error).__name__}: {said(error)}")
+        text = redact(f"{type(error).__name__}: {safe_str(error)}")
         return outcome_of(invocation, "error", text, error, fatal=tool.on_error == "raise")
     text = f"{invocation.call.name} did not finish within {tool.timeout:g} s."
     if not is_async(tool.function):
@@ -253,7 +253,7 @@ def _report(invocation: ToolInvocation, error: BaseException, redact: Redactor, 
 
     The line holds no traceback, which may hold secrets: that is in the trace.
     """
-    text = redact(f"{invocation.call.name} raised {type(error).__name__}: {said(error)}")
+    text = redact(f"{invocation.call.name} raised {type(error).__name__}: {safe_str(error)}")
     notes = getattr(error, "__notes__", [])
     text = " ".join([text, *(redact(str(note)) for note in notes)])
     emit(Warned(at=invocation.at, code="tool_failed", text=text))

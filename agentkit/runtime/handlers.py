@@ -58,7 +58,7 @@ __all__ = [
     "LiveHandler",
     "Recorded",
     "Scope",
-    "careful",
+    "guarded",
     "new_run_id",
     "recording",
 ]
@@ -104,8 +104,8 @@ def recording(scope: Scope, performing: Handler, live: LiveHandler) -> Handler:
     return scope.observed(scope.recording(performing))
 
 
-def careful(listener: Emit) -> Emit:
-    """A listener that cannot hurt the run: what it raises is logged once, and it is left alone."""
+def guarded(listener: Emit) -> Emit:
+    """Wrap a listener: its first exception is logged, then it is no longer called."""
     if listener is ignore:
         return ignore
     broken = False

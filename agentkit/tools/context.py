@@ -19,7 +19,7 @@ from anyio.lowlevel import EventLoopToken
 from typing_extensions import TypeVar
 
 from agentkit.core.effects import Address
-from agentkit.errors import said
+from agentkit.errors import safe_str
 from agentkit.events import Emit, ToolProgress, ignore
 from agentkit.messages import Message, Usage
 
@@ -159,6 +159,6 @@ def progress_to(emit: Emit) -> None:
 
 def explain(error: BaseException, context: RunContext[Any]) -> None:
     """Say it in a note where an exception may come from `deps` that were forgotten."""
-    nothing = isinstance(error, (AttributeError, TypeError)) and "'NoneType'" in said(error)
+    nothing = isinstance(error, (AttributeError, TypeError)) and "'NoneType'" in safe_str(error)
     if nothing and context.deps is None and context.services is not None:
         error.add_note("The run was given no deps=, so context.deps is None.")

@@ -19,7 +19,7 @@ from agentkit.cli.view.tally import Tally, counted
 from agentkit.cli.view.tree import RunTree, shown
 from agentkit.cli.view.watch import not_run, print_result, told, watched
 from agentkit.core.effects import Failure
-from agentkit.errors import AgentKitError, ConfigurationError, ReplayDivergence, said
+from agentkit.errors import AgentKitError, ConfigurationError, ReplayDivergence, safe_str
 from agentkit.events import Event
 from agentkit.models import ChatModel, resolve_model
 from agentkit.models.local.model import LocalModel
@@ -154,7 +154,7 @@ def replay_command(
         if result is None or not _ended_so(recorded, error):
             raise
         OUT.print(f"The recorded run ended with {type(error).__name__}:", style="yellow")
-        OUT.print(Text(shown(said(error))))
+        OUT.print(Text(shown(safe_str(error))))
     not_run(tally.held_back, "--live-tool NAME")
     for number, one in enumerate(result.divergences):
         OUT.print(Text(shown(f"\n{number + 1}. {one.message}")))

@@ -15,7 +15,7 @@ from agentkit.cli.console import ERR, OUT
 from agentkit.cli.view.describe import careful
 from agentkit.cli.view.tree import RunTree, pretty, shown, used
 from agentkit.core.effects import PendingCall
-from agentkit.errors import AgentKitError, said
+from agentkit.errors import AgentKitError, safe_str
 from agentkit.runtime.result import RunResult, result_of
 
 __all__ = ["not_run", "print_error", "print_result", "print_waiting", "told", "watched"]
@@ -59,7 +59,7 @@ def print_result(result: RunResult[Any]) -> None:
 
 def print_error(error: Exception) -> None:
     """One message on stderr, without a traceback."""
-    text = error.message if isinstance(error, AgentKitError) else said(error)
+    text = error.message if isinstance(error, AgentKitError) else safe_str(error)
     ERR.print(Text.assemble((f"{type(error).__name__}: ", "bold red"), shown(text)))
 
 
