@@ -30,6 +30,7 @@ from agentkit.errors import (
     RecordedError,
     ToolsFailed,
     error_from_data,
+    safe_str,
 )
 from agentkit.messages import (
     JsonObject,
