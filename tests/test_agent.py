@@ -38,6 +38,7 @@ from agentkit.history import check_history
 from agentkit.messages import ImagePart, TextPart, Usage
 from agentkit.replay import replay
 from agentkit.testing import FunctionModel, ScriptedModel
+from tests.support import double, events_of, tool_texts
 
 pytestmark = pytest.mark.anyio
 
@@ -47,12 +48,6 @@ class Trip(BaseModel):
 
     city: str
     days: int
-
-
-@tool
-async def double(number: int) -> int:
-    """Double a number."""
-    return 2 * number
 
 
 async def test_text_output() -> None:
@@ -72,7 +67,7 @@ async def test_tools_run_and_their_results_go_back() -> None:
     """The model reads what its calls returned, in call order."""
     model = ScriptedModel([[("double", {"number": 4}), ("double", {"number": 5})], "8 and 10"])
     result = await Agent(model, tools=[double]).run("double 4 and 5")
-    answers = [m.text for m in result.messages if isinstance(m, ToolMessage)]
+    answers = tool_texts(result)
     assert answers == ["8", "10"]
     assert result.output == "8 and 10"
 
@@ -321,7 +316,7 @@ async def test_tool_that_cannot_be_strict_is_said_once() -> None:
     assert "store" in warned[0].text
     assert not model.requests[0].tools[0].strict
     assert result.trace is not None
-    assert [e["code"] for e in result.trace.events if e["event"] == "warning"] == ["tool_schema"]
+    assert [e["code"] for e in events_of(result.trace, "warning")] == ["tool_schema"]
 
 
 async def test_repaired_arguments_are_one_warning() -> None:
@@ -405,4 +400,4 @@ async def test_a_trace_in_memory_is_of_then() -> None:
     result = await Agent(ScriptedModel([[("progress", {})], "hi"]), tools=[progress]).run("go")
     kept.append(2)
     assert result.trace is not None
-    assert [e["d"] for e in result.trace.events if e["event"] == "tool.chunks"] == [[[1]]]
+    assert [e["d"] for e in events_of(result.trace, "tool.chunks")] == [[[1]]]

@@ -35,6 +35,7 @@ from agentkit.messages import (
 from agentkit.middleware import around, budget, cache, guard, log, rate, redact
 from agentkit.replay import replay
 from agentkit.testing import FunctionModel, ScriptedModel
+from tests.support import tool_texts
 
 pytestmark = pytest.mark.anyio
 looked: list[str] = []
@@ -64,11 +65,6 @@ def _nothing_looked_at() -> None:
 def agent(*script: Any, middleware: Any, **options: Any) -> Agent[str]:
     """An agent with this script."""
     return Agent(ScriptedModel(script), tools=[look, write], middleware=middleware, **options)
-
-
-def told(result: Any) -> list[str]:
-    """What the tools told the model."""
-    return [message.text for message in result.messages if isinstance(message, ToolMessage)]
 
 
 def used(text: str, tokens: int, cost: float | None = None) -> ModelResponse:
@@ -179,7 +175,7 @@ async def test_named_reading_tools_are_answered_from_the_cache() -> None:
     )  # fmt: skip
     result = await one_by_one.run("go")
     assert looked == ["here", "x", "x"]
-    assert told(result) == ["seen here", "seen here", "wrote x", "wrote x"]
+    assert tool_texts(result) == ["seen here", "seen here", "wrote x", "wrote x"]
     check_history(result.messages)
     await replays(result)
 
@@ -264,7 +260,7 @@ async def test_guard_of_calls() -> None:
 
     places = [[("look", {"place": place}) for place in ("secret", "here", "home")]]
     result = await agent(*places, "Done.", middleware=[guard(call=check)]).run("go")
-    assert told(result) == ["You may not look there.", "seen there", "seen home"]
+    assert tool_texts(result) == ["You may not look there.", "seen there", "seen home"]
     assert sorted(looked) == ["home", "there"]
     check_history(result.messages)
     await replays(result)
@@ -282,7 +278,7 @@ async def test_guard_of_results() -> None:
 
     places = [[("look", {"place": place}) for place in ("home", "here", "away")]]
     result = await agent(*places, "Done.", middleware=[guard(result=check)]).run("go")
-    assert told(result) == ["Private.", "look: fine", "seen away"]
+    assert tool_texts(result) == ["Private.", "look: fine", "seen away"]
     check_history(result.messages)
     await replays(result)
 
@@ -300,7 +296,7 @@ async def test_guard_that_fails_ends_the_run(about: str) -> None:
         await guarded.run("go")
     assert [repr(error) for error in caught.value.exceptions] == ["KeyError('oops')"]
     assert caught.value.result is not None
-    assert told(caught.value.result) == ["Blocked; the run ends here."]
+    assert tool_texts(caught.value.result) == ["Blocked; the run ends here."]
     assert looked == ([] if about == "call" else ["here"])
 
 
@@ -325,7 +321,7 @@ async def test_redact_takes_patterns_out_of_what_the_model_reads() -> None:
     (place,) = re.findall(r"⟦secret:[0-9a-f]{8}⟧", first.text)
     assert first.text == f"I am {place}"
     assert third.text == f"ask {place}"
-    assert told(result) == [f"ask {place}"]
+    assert tool_texts(result) == [f"ask {place}"]
     assert result.messages[0].text == "I am ada@example.org"
 
 

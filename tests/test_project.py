@@ -6,12 +6,12 @@ import importlib
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import grimp
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT, run_python
+
 PUBLIC = {
     "agentkit",
     "agentkit.agent",
@@ -64,9 +64,7 @@ def test_only_public_modules_are_imported(folder: str) -> None:
 def test_import_is_light() -> None:
     """`import agentkit` loads no extra, and nothing heavy that only some runs need."""
     code = "import agentkit, sys; print(*sys.modules)"
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    loaded = run_python("-c", code).stdout.split()
     heavy = {"cyclopts", "docstring_parser", "jsonschema_rs", "pip", "pytest", "rich"}
     heavy |= {
         "aiohttp",
@@ -78,7 +76,7 @@ def test_import_is_light() -> None:
         "trio",
         "xllamacpp",
     }
-    assert heavy & set(run.stdout.split()) == set()
+    assert heavy & set(loaded) == set()
 
 
 def test_only_declared_packages_are_imported() -> None:
@@ -97,8 +95,7 @@ def test_imports_go_down_the_floors() -> None:
     """The contracts of pyproject.toml hold, among them that the loop is pure."""
     # In a process of its own: import-linter configures logging for all of its own.
     code = "import importlinter.cli as c, sys; sys.exit(c.lint_imports(no_cache=True))"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout
+    run_python("-c", code)
 
 
 def test_no_file_names_an_index_or_a_machine() -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from agentkit import Trace
+from tests.support import ROOT
 
 pytestmark = pytest.mark.local
-ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from agentkit.cli import main; main()"]
 
 

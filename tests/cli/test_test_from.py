@@ -22,8 +22,8 @@ from agentkit.cli.view.source import literal
 from agentkit.errors import AgentKitError
 from agentkit.replay import Patch, fork
 from agentkit.testing import ChatServer, ScriptedModel, reply
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 APP = """
 from pydantic import BaseModel
 from agentkit import Agent, Limits, tool

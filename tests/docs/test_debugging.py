@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from agentkit.cli.commands.test_from import plugin_arguments
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/tutorial/debugging.md").read_text(encoding="utf-8")
 
 

@@ -33,8 +33,7 @@ from agentkit.errors import LimitExceeded, ModelUnreachable
 from agentkit.replay import replay
 from agentkit.testing import HOLD, ChatServer, FunctionModel, ScriptedModel, reply, sse
 from examples import approval, chat, research, web
-
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT, events_of, tool_texts
 
 
 def environment(server: ChatServer) -> dict[str, str]:
@@ -122,7 +121,7 @@ async def test_web_cancels_the_run_when_its_reader_leaves(tmp_path: Path) -> Non
                     await anyio.sleep(0.01)
         trace = Trace.load(path)
         assert trace.status == "cancelled"
-        (end,) = [event for event in trace.events if event["event"] == "agent.end"]
+        (end,) = events_of(trace, "agent.end")
         assert end["error"]["message"] == "The run was cancelled: the reader has left."
 
 
@@ -230,7 +229,7 @@ async def test_researchers_work_at_the_same_time() -> None:
     agent = research.research_team(Team(), cost=1.0)
     result = await agent.run("Compare the moons of Mars.")
     assert result.output == "Deimos is smaller and slower."
-    told = [message.text for message in result.messages if isinstance(message, ToolMessage)]
+    told = tool_texts(result)
     assert [text[2:8] for text in told] == ["Phobos", "Deimos"]
     assert (result.usage.requests, result.usage.cost) == (6, pytest.approx(0.06))
     assert result.trace is not None
@@ -246,7 +245,7 @@ async def test_research_ends_when_the_money_is_spent() -> None:
     assert caught.value.limit == "cost"
     assert caught.value.result is not None
     assert caught.value.result.usage.cost == pytest.approx(0.03)
-    told = [m.text for m in caught.value.result.messages if isinstance(m, ToolMessage)]
+    told = tool_texts(caught.value.result)
     assert len(told) == 2
     assert all("Limits.cost" in text for text in told)
 
@@ -313,7 +312,7 @@ def test_approval_across_two_processes(
     assert sorted(path.name for path in tmp_path.glob("draft.*")) == left
     trace = Trace.load(tmp_path / "approval.jsonl")
     assert trace.status == "ok"
-    (answer,) = [event for event in trace.events if event["event"] == "gate.answer"]
+    (answer,) = events_of(trace, "gate.answer")
     assert (answer["decision"], answer["by"]) == (decision[0], "the terminal")
 
 

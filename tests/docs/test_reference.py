@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -14,8 +13,8 @@ from agentkit.errors import AgentKitError
 from agentkit.models import PROFILES
 from agentkit.runtime.options import AgentOptions, RunOptions
 from agentkit.tools.tool import ToolOptions
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 

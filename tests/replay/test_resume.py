@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from agentkit import (
     ModelResponse,
     RunContext,
     ToolCall,
-    ToolMessage,
     Toolset,
     Trace,
     result_of,
@@ -33,6 +31,7 @@ from agentkit import (
 from agentkit.errors import ConfigurationError, ModelUnreachable, ReplayDivergence, TraceError
 from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
+from tests.support import child_environment, run_python, tool_texts, trace_lines
 
 pytestmark = pytest.mark.anyio
 done: list[str] = []
@@ -72,11 +71,6 @@ def agent(*script: Any, **options: Any) -> Agent[str]:
     return Agent(ScriptedModel(list(script)), tools=TOOLS, **options)
 
 
-def told(result: Any) -> list[str]:
-    """What the tools told the model."""
-    return [message.text for message in result.messages if isinstance(message, ToolMessage)]
-
-
 def cut_after(path: Path, event: bytes, count: int = 1) -> None:
     """Cut a trace off behind the n-th line of an event, as a kill would."""
     kept: list[bytes] = []
@@ -99,7 +93,7 @@ async def test_paused_run_goes_on_with_a_decision(tmp_path: Path) -> None:
     result = await agent("all done").resume(path, decisions=decisions)
     assert (result.status, result.output, result.run) == ("ok", "all done", first.run)
     assert done == ["write a", "delete a"]
-    assert told(result) == ["wrote a", "deleted a"]
+    assert tool_texts(result) == ["wrote a", "deleted a"]
     assert Trace.load(path).status == "ok"
     assert await replay(path, agent()) == result
 
@@ -110,7 +104,7 @@ async def test_paused_run_in_memory() -> None:
     assert first.trace is not None
     decisions = {first.pending[0].call.id: Decision.deny("No.")}
     result = await agent("fine").resume(first.trace, decisions=decisions)
-    assert told(result) == ["Denied: No."]
+    assert tool_texts(result) == ["Denied: No."]
     assert done == []
 
 
@@ -143,7 +137,7 @@ async def test_time_goes_on_behind_the_last_line(tmp_path: Path) -> None:
     late = {**json.loads(lines[-2]), "t": 60_000_000}
     path.write_bytes(b"".join([*lines[:-2], json.dumps(late).encode() + b"\n", lines[-1]]))
     await agent([("write", {"path": "a"})], "done").resume(path)
-    times = [json.loads(line)["t"] for line in path.read_bytes().splitlines()]
+    times = [line["t"] for line in trace_lines(path)]
     assert times == sorted(times)
 
 
@@ -170,7 +164,7 @@ async def test_writing_tool_in_flight_is_asked_about(tmp_path: Path) -> None:
     assert done == []
     answer = {paused.pending[0].at: Decision.answer("It was written.")}
     result = await agent("done").resume(path, decisions=answer)
-    assert told(result) == ["It was written."]
+    assert tool_texts(result) == ["It was written."]
     assert done == []
     assert await replay(path, agent()) == result
 
@@ -236,9 +230,8 @@ def test_kill_and_resume_in_another_process(tmp_path: Path) -> None:
     """`kill -9` in the middle of a tool; a second process goes on and repeats nothing done."""
     trace, log, program = tmp_path / "run.jsonl", tmp_path / "log", tmp_path / "program.py"
     program.write_text(PROGRAM)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(program), str(trace), str(log)]
-    process = subprocess.Popen([*command, "hang", "0"], env=environment)
+    command = [str(program), str(trace), str(log)]
+    process = subprocess.Popen([sys.executable, *command, "hang", "0"], env=child_environment())
     deadline = time.monotonic() + 30
     while not (log.exists() and "2" in log.read_text()):
         assert time.monotonic() < deadline
@@ -246,9 +239,7 @@ def test_kill_and_resume_in_another_process(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert Trace.load(trace).status == "interrupted"
-    finished = subprocess.run(
-        [*command, "resume", "2"], env=environment, capture_output=True, text=True, check=True
-    )
+    finished = run_python(*command, "resume", "2")
     assert finished.stdout.split() == ["done", "3"]
     assert log.read_text().split() == ["1", "2", "2", "3"]
 
@@ -281,7 +272,7 @@ async def test_false_is_a_decision() -> None:
     first = await agent([("delete", {"path": "a"})]).run("go")
     assert first.trace is not None
     result = await agent("ok").resume(first.trace, decisions={first.pending[0].at: False})
-    assert told(result) == ["Denied."]
+    assert tool_texts(result) == ["Denied."]
 
 
 @pytest.mark.parametrize("kind", ["aprove", True, None])
@@ -335,7 +326,7 @@ async def test_resume_with_a_dynamic_toolset(tmp_path: Path) -> None:
 
     await dynamic([("delete", {"path": "a"})]).run("go", trace=path)
     result = await dynamic("ok").resume(path, decisions={"/agent/m0/t0": True})
-    assert told(result) == ["deleted a"]
+    assert tool_texts(result) == ["deleted a"]
     assert await replay(path, dynamic()) == result
 
 
@@ -400,7 +391,7 @@ async def test_a_run_that_waits_for_a_call_in_flight_replays(tmp_path: Path) -> 
     cut_after(path, b'"tool":"write"')
     paused = await agent().resume(path)
     assert [(one.at, one.kind) for one in paused.pending] == [("/agent/m0/t0", "in_flight")]
-    assert told(paused) == ["Not finished: the run is paused.", "content of b"]
+    assert tool_texts(paused) == ["Not finished: the run is paused.", "content of b"]
     assert await replay(path, agent()) == paused
 
     begun = anyio.Event()
@@ -433,7 +424,7 @@ async def test_two_decisions_about_one_call(tmp_path: Path) -> None:
     assert [one.kind for one in paused.pending] == ["in_flight"]
     answer = {paused.pending[0].at: Decision.answer("It is gone.")}
     result = await agent("done").resume(path, decisions=answer)
-    assert told(result) == ["It is gone."]
+    assert tool_texts(result) == ["It is gone."]
     assert done == ["delete a"]
     assert await replay(path, agent()) == result
 

@@ -17,7 +17,6 @@ from agentkit import (
     RunContext,
     Tool,
     ToolError,
-    ToolMessage,
     Toolset,
     Trace,
     Usage,
@@ -40,13 +39,9 @@ from agentkit.messages import (
 )
 from agentkit.replay import replay
 from agentkit.testing import FunctionModel, ScriptedModel
+from tests.support import events_of, tool_texts
 
 pytestmark = pytest.mark.anyio
-
-
-def told(messages: Any) -> list[str]:
-    """What the tools told the model."""
-    return [message.text for message in messages if isinstance(message, ToolMessage)]
 
 
 def counted(text: str, tokens: int) -> ModelResponse:
@@ -66,7 +61,7 @@ async def test_agent_as_tool() -> None:
     calls = [("shout", {"prompt": "hi"}), ("shout", {"prompt": "ho"})]
     outer = boss(*calls, tools=[inner.as_tool()])
     result = await outer.run("go")
-    assert told(result.messages) == ["HI", "HO"]
+    assert tool_texts(result) == ["HI", "HO"]
 
 
 async def test_nested_addresses_come_from_the_cause(tmp_path: Path) -> None:
@@ -116,14 +111,14 @@ async def test_limits_are_shared() -> None:
         await outer.run("go")
     assert caught.value.result is not None
     assert caught.value.result.usage.requests == 5
-    assert "Limits.steps" in told(caught.value.result.messages)[0]
+    assert "Limits.steps" in tool_texts(caught.value.result)[0]
 
 
 async def test_failing_sub_agent_is_a_tool_error() -> None:
     """The outer agent goes on and reads what happened."""
     inner = Agent(ScriptedModel([ModelUnreachable("no route")]), name="inner")
     result = await boss(("inner", {"prompt": "x"}), tools=[inner.as_tool()]).run("go")
-    assert told(result.messages) == ["ModelUnreachable: no route"]
+    assert tool_texts(result) == ["ModelUnreachable: no route"]
 
 
 @pytest.mark.parametrize("end", ["deadline", "cancel"])
@@ -192,7 +187,7 @@ async def test_cancellation_goes_through() -> None:
         await outer.run("go", limits=Limits(seconds=0.05))
     trace = caught.value.trace
     assert trace is not None
-    ends = {e["at"]: e["status"] for e in trace.events if e["event"] == "agent.end"}
+    ends = {e["at"]: e["status"] for e in events_of(trace, "agent.end")}
     assert ends == {"/boss/m0/t0/inner": "cancelled", "/boss": "limit"}
     assert trace.status == "limit"
 
@@ -209,7 +204,7 @@ async def test_context_values_are_recorded() -> None:
 
     result = await boss(("look", {}), tools=[look]).run("go")
     assert result.trace is not None
-    dets = [event for event in result.trace.events if event["event"] == "det"]
+    dets = events_of(result.trace, "det")
     assert [event["value"] for event in dets] == seen
     assert [(e["kind"], e["use"]) for e in dets] == [
         ("now", 0),
@@ -248,7 +243,7 @@ async def test_handoff_moves_the_conversation(tmp_path: Path) -> None:
     result = await front.run("refund order 7", trace=tmp_path / "run.jsonl")
     assert result.output == "Refunded."
     assert result.usage.requests == 3
-    assert told(result.messages) == ["Handed over to billing.", "refunded 7"]
+    assert tool_texts(result) == ["Handed over to billing.", "refunded 7"]
     assert [m.to_json()["role"] for m in result.new_messages] == [
         "user",
         "assistant",
@@ -314,7 +309,7 @@ async def test_dynamic_toolsets_are_asked_at_each_step(tmp_path: Path) -> None:
         ["say0", "say1"],
         ["say0", "say1", "say2"],
     ]
-    assert told(result.messages) == ["Ada says a", "Ada says b"]
+    assert tool_texts(result) == ["Ada says a", "Ada says b"]
     assert await replay(tmp_path / "run.jsonl", agent.with_(model=ScriptedModel([]))) == result
     assert growing.asked == 3
 
@@ -402,7 +397,7 @@ async def test_tools_that_raise_surface_together() -> None:
     assert [str(error) for error in caught.value.exceptions] == ["one", "two"]
     assert isinstance(caught.value, ToolsFailed)
     assert caught.value.result is not None
-    assert told(caught.value.result.messages) == ["ValueError: one", "fine", "ValueError: two"]
+    assert tool_texts(caught.value.result) == ["ValueError: one", "fine", "ValueError: two"]
     assert caught.value.trace is not None
     with pytest.raises(ToolsFailed) as again:
         await replay(caught.value.trace, Agent(ScriptedModel([]), name="boss", tools=[fail, fine]))
@@ -484,7 +479,7 @@ async def test_named_uses_of_a_sub_agent() -> None:
 
     result = await boss(("both", {}), tools=[both]).run("go")
     assert result.trace is not None
-    starts = {e["at"] for e in result.trace.events if e["event"] == "model.start"}
+    starts = {e["at"] for e in events_of(result.trace, "model.start")}
     assert {"/boss/m0/t0/left/m0", "/boss/m0/t0/right/m0"} <= starts
 
 
@@ -530,7 +525,7 @@ async def test_bounded_tools_may_be_called_inside_themselves() -> None:
         return "bottom"
 
     result = await boss(("dig", {"depth": 1}), tools=[dig]).run("go")
-    assert told(result.messages) == ["deeper"]
+    assert tool_texts(result) == ["deeper"]
 
 
 class Counter:
@@ -614,7 +609,7 @@ async def test_a_bounded_tool_may_be_called_inside_itself_at_any_depth() -> None
 
     with anyio.fail_after(20):
         result = await boss(("dig", {"depth": 3}), ("dig", {"depth": 2}), tools=[dig]).run("go")
-    assert told(result.messages) == ["3", "2"]
+    assert tool_texts(result) == ["3", "2"]
 
 
 async def test_a_crash_inside_a_sub_agent_is_asked_about_there(tmp_path: Path) -> None:
@@ -640,5 +635,5 @@ async def test_a_crash_inside_a_sub_agent_is_asked_about_there(tmp_path: Path) -
     ]
     decisions = {paused.pending[0].at: Decision.answer("It is there.")}
     result = await team(["done"], ["ok"]).resume(path, decisions=decisions)
-    assert (result.output, told(result.messages)) == ("done", ["ok"])
+    assert (result.output, tool_texts(result)) == ("done", ["ok"])
     assert await replay(path, team([], [])) == result

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from agentkit import Agent, Decision, RunContext, Tool, ToolMessage, Trace, tool
+from agentkit import Agent, Decision, RunContext, Tool, Trace, tool
 from agentkit.core.effects import PendingCall
 from agentkit.errors import ConfigurationError
 from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
+from tests.support import tool_texts
 
 pytestmark = pytest.mark.anyio
 deleted: list[str] = []
@@ -38,11 +39,6 @@ def _nothing_deleted() -> None:
 def agent(*calls: Any, tools: Any = (delete, read)) -> Agent[str]:
     """An agent that makes these calls and then says done."""
     return Agent(ScriptedModel([list(calls), "done"]), tools=tools)
-
-
-def told(result: Any) -> list[str]:
-    """What the tools told the model."""
-    return [message.text for message in result.messages if isinstance(message, ToolMessage)]
 
 
 async def test_without_an_approver_the_run_pauses() -> None:
@@ -73,7 +69,7 @@ async def test_approver_decides_in_process(is_async: bool) -> None:
     result = await agent(("read", {"path": "a"}), ("delete", {"path": "a"})).run(
         "go", approver=approve_later if is_async else approve
     )
-    assert told(result) == ["content of a", "deleted a"]
+    assert tool_texts(result) == ["content of a", "deleted a"]
     assert [pending.call.name for pending in asked] == ["delete"]
 
 
@@ -81,7 +77,7 @@ async def test_denied_calls_do_not_run() -> None:
     """The model reads the reason."""
     denying = agent(("delete", {"path": "a"}))
     result = await denying.run("go", approver=lambda pending: Decision.deny("It is needed."))
-    assert told(result) == ["Denied: It is needed."]
+    assert tool_texts(result) == ["Denied: It is needed."]
     assert deleted == []
 
 
@@ -91,7 +87,7 @@ async def test_edited_calls_run_with_other_arguments() -> None:
         "go", approver=lambda pending: Decision.edit({"path": "b"})
     )
     assert deleted == ["b"]
-    assert told(result) == ['(Run with other arguments: {"path": "b"})\ndeleted b']
+    assert tool_texts(result) == ['(Run with other arguments: {"path": "b"})\ndeleted b']
 
 
 async def test_approval_may_depend_on_the_arguments() -> None:
@@ -108,7 +104,7 @@ async def test_approval_may_depend_on_the_arguments() -> None:
     result = await agent(*calls, tools=[write]).run(
         "go", deps="/tmp", approver=lambda pending: False
     )
-    assert told(result) == ["wrote /tmp/a", "Denied."]
+    assert tool_texts(result) == ["wrote /tmp/a", "Denied."]
 
 
 async def test_failing_approval_function_asks() -> None:
@@ -133,7 +129,7 @@ async def test_deferred_tools_are_answered_from_outside() -> None:
     assert (await waiting.run("go")).pending[0].kind == "deferred"
     answering = agent(("ask_human", {"question": "why?"}), tools=[ask])
     result = await answering.run("go", approver=lambda pending: Decision.answer("because"))
-    assert told(result) == ["because"]
+    assert tool_texts(result) == ["because"]
 
 
 async def test_wrong_answer_of_an_approver() -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import anyio
 import pytest
 
-from agentkit import Agent, Limits, RunContext, ToolError, ToolMessage, Trace, tool
+from agentkit import Agent, Limits, RunContext, ToolError, Trace, tool
 from agentkit.events import Event, ToolProgress, Warned
 from agentkit.testing import FunctionModel, ScriptedModel
+from tests.support import events_of, tool_texts
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +24,7 @@ async def answers(tools: list[Callable[..., Any]], calls: list[Any], **options: 
     """What the model is told when it makes these calls in one response."""
     agent = Agent(ScriptedModel([calls, "done"]), tools=tools)
     result = await agent.run("go", **options)
-    return [message.text for message in result.messages if isinstance(message, ToolMessage)]
+    return tool_texts(result)
 
 
 async def test_calls_run_concurrently_and_answer_in_call_order() -> None:
@@ -153,7 +154,7 @@ async def test_timeout_of_a_sync_tool_abandons_its_thread() -> None:
         tools=[block, wait_for_it],
     )
     result = await agent.run("go", on_event=seen.append)
-    told = [message.text for message in result.messages if isinstance(message, ToolMessage)]
+    told = tool_texts(result)
     assert told == [
         "block did not finish within 0.3 s. It may still be at work, but its result will not be "
         "seen.",
@@ -163,7 +164,7 @@ async def test_timeout_of_a_sync_tool_abandons_its_thread() -> None:
     assert warned == [("/agent/m0/t0", "thread_abandoned")]
     assert not any(isinstance(event, ToolProgress) for event in seen)
     assert result.trace is not None
-    codes = [event["code"] for event in result.trace.events if event["event"] == "warning"]
+    codes = [event["code"] for event in events_of(result.trace, "warning")]
     assert codes == ["thread_abandoned"]
 
 
@@ -224,9 +225,9 @@ async def test_outside_cancellation_keeps_finished_results(tmp_path: Path) -> No
     assert passed_on
     trace = Trace.load(tmp_path / "run.jsonl")
     assert trace.status == "cancelled"
-    ends = {e["at"]: e["status"] for e in trace.events if e["event"] == "tool.end"}
+    ends = {e["at"]: e["status"] for e in events_of(trace, "tool.end")}
     assert ends == {"/agent/m0/t0": "ok", "/agent/m0/t1": "cancelled"}
-    (end,) = [event for event in trace.events if event["event"] == "agent.end"]
+    (end,) = events_of(trace, "agent.end")
     assert end["error"]["type"] == "RunCancelled"
 
 
@@ -387,5 +388,5 @@ async def test_a_stream_that_is_cancelled_from_outside_has_a_result() -> None:
         async with agent.stream("go") as run:
             async for _ in run:
                 pass
-    told = [m.text for m in run.result.messages if isinstance(m, ToolMessage)]
+    told = tool_texts(run.result)
     assert (run.result.status, told) == ("cancelled", ["quick", "Cancelled before it finished."])

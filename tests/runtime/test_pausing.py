@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentkit import Agent, Decision, Limits, RunContext, Tool, ToolMessage, Trace, result_of, tool
+from agentkit import Agent, Decision, Limits, RunContext, Tool, Trace, result_of, tool
 from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.events import ToolCallFinished
 from agentkit.messages import AssistantMessage
 from agentkit.replay import replay
 from agentkit.testing import FunctionModel, ScriptedModel
+from tests.support import events_of, run_python, tool_texts
 
 pytestmark = pytest.mark.anyio
 done: list[str] = []
@@ -65,11 +63,6 @@ def asks(*paths: str) -> list[Any]:
 ASK_INNER: list[Any] = [("inner", {"prompt": "clean up"})]
 
 
-def told(result: Any) -> list[str]:
-    """What the tools told the model."""
-    return [message.text for message in result.messages if isinstance(message, ToolMessage)]
-
-
 async def test_a_sub_agent_pauses_the_run(tmp_path: Path) -> None:
     """The call is named by its own address; decided, it goes on, and nothing is done twice."""
     path = tmp_path / "run.jsonl"
@@ -79,13 +72,13 @@ async def test_a_sub_agent_pauses_the_run(tmp_path: Path) -> None:
     assert [(one.at, one.kind) for one in paused.pending] == [
         ("/boss/m0/t0/inner/m1/t0", "approval")
     ]
-    assert told(paused) == ["Not finished: the run is paused."]
+    assert tool_texts(paused) == ["Not finished: the run is paused."]
     assert await replay(path, boss([], inner().as_tool())) == paused
     assert Trace.load(path).pending == paused.pending
     decisions = {paused.pending[0].at: Decision.approve(by="Ada")}
     result = await boss(["done"], inner("gone").as_tool()).resume(path, decisions=decisions)
     assert (result.status, result.output) == ("ok", "done")
-    assert told(result) == ["gone"]
+    assert tool_texts(result) == ["gone"]
     assert done == ["write log", "delete a"]
     assert result.usage.requests == 5
     assert await replay(path, boss([], inner().as_tool())) == result
@@ -109,13 +102,13 @@ async def test_calls_beside_it_keep_their_results(tmp_path: Path) -> None:
     paused = await team([calls], [asks("a")], [asks("b")]).run("go", trace=path)
     first, second = (one.at for one in paused.pending)
     assert (first, second) == ("/boss/m0/t0/one/m0/t0", "/boss/m0/t2/two/m0/t0")
-    assert told(paused)[1] == "wrote log"
+    assert tool_texts(paused)[1] == "wrote log"
     assert await replay(path, team([], [], [])) == paused
     again = await team([], ["no a"], []).resume(path, decisions={first: False})
     assert [one.at for one in again.pending] == [second]
-    assert told(again)[0] == "no a"
+    assert tool_texts(again)[0] == "no a"
     result = await team(["done"], [], ["b is gone"]).resume(path, decisions={second: True})
-    assert told(result) == ["no a", "wrote log", "b is gone"]
+    assert tool_texts(result) == ["no a", "wrote log", "b is gone"]
     assert done == ["write log", "delete b"]
     assert await replay(path, team([], [], [])) == result
 
@@ -188,7 +181,7 @@ async def test_a_tool_begins_anew_and_its_agents_do_not() -> None:
     assert paused.trace is not None
     decisions = {DELETE: True}
     result = await team(["done"], [], ["gone"]).resume(paused.trace, decisions=decisions)
-    assert told(result) == ["help, gone"]
+    assert tool_texts(result) == ["help, gone"]
     assert done == ["write w", "delete a"]
     assert len(started) == 2
     assert started[0] == started[1]
@@ -225,9 +218,9 @@ async def test_deferred_calls_inside() -> None:
     result = await team(["done"], ["They say yes."]).resume(
         paused.trace, decisions={DELETE: Decision.answer("yes")}
     )
-    assert told(result) == ["They say yes."]
+    assert tool_texts(result) == ["They say yes."]
     assert result.trace is not None
-    (answered,) = [e for e in result.trace.events if e["event"] == "gate.answer"]
+    (answered,) = events_of(result.trace, "gate.answer")
     assert (answered["at"], answered["decision"]) == (DELETE, "answer")
 
 
@@ -260,7 +253,7 @@ async def test_a_tool_may_give_up_waiting() -> None:
         return "nobody was there"
 
     result = await boss([[("work", {})], "done"], work).run("go")
-    assert (result.output, told(result)) == ("done", ["nobody was there"])
+    assert (result.output, tool_texts(result)) == ("done", ["nobody was there"])
     assert result.trace is not None
     assert result.trace.pending == ()
     with pytest.raises(ConfigurationError, match="No call waits at"):
@@ -339,7 +332,9 @@ async def test_an_agent_of_a_call_that_is_over_cannot_wait() -> None:
         return (await kept[0].run(inner(asks("a")), "x")).output
 
     result = await boss([[("keep", {})], [("use", {})], "done"], keep, use).run("go")
-    assert told(result)[1].startswith("ConfigurationError: An agent that was run with the context")
+    assert tool_texts(result)[1].startswith(
+        "ConfigurationError: An agent that was run with the context"
+    )
 
 
 PROGRAM = """
@@ -370,12 +365,9 @@ def test_paused_here_and_resumed_in_another_process(tmp_path: Path) -> None:
     """Everything that is needed stands in the file."""
     program, trace = tmp_path / "program.py", tmp_path / "run.jsonl"
     program.write_text(PROGRAM)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
     def call(*arguments: str) -> list[str]:
-        command = [sys.executable, str(program), *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        return done.stdout.splitlines()
+        return run_python(str(program), *arguments).stdout.splitlines()
 
     assert call("run", str(trace)) == [f"paused {DELETE} None"]
     assert call("resume", str(trace), DELETE) == ["deleted a", "ok done"]
@@ -429,7 +421,7 @@ def test_every_call_is_made_once(
         def answer(request: Any) -> Any:
             step = sum(isinstance(message, AssistantMessage) for message in request.messages)
             if step == len(steps):
-                return " ".join(told(request))
+                return " ".join(tool_texts(request))
             return [
                 (call, {}) if isinstance(call, str) else (f"{name}_{step}_{index}", {"prompt": "x"})
                 for index, call in enumerate(steps[step])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from agentkit import (
     ChatModel,
     Limits,
     RunContext,
-    ToolMessage,
     Toolset,
     Trace,
     result_of,
@@ -35,6 +33,7 @@ from agentkit.models import FallbackModel
 from agentkit.output.partial import PartialOutput
 from agentkit.replay import replay
 from agentkit.testing import ChatServer, ScriptedModel, reply, sse
+from tests.support import child_environment, events_of, tool_texts
 
 pytestmark = pytest.mark.anyio
 
@@ -101,7 +100,7 @@ async def test_cancel_keeps_what_finished() -> None:
             if type(event).__name__ == "ToolCallFinished":
                 run.cancel("user pressed stop")
     assert run.result.status == "cancelled"
-    told = [m.text for m in run.result.messages if isinstance(m, ToolMessage)]
+    told = tool_texts(run.result)
     assert told == ["8", "Cancelled before it finished."]
     assert run.result.trace is not None
     assert run.result.trace.status == "cancelled"
@@ -281,7 +280,7 @@ async def test_a_listener_that_fails_does_not_hurt_the_run(
 
     result = await agent().run("go", on_event=broken)
     assert result.output == "2 and 4"
-    assert [m.text for m in result.messages if isinstance(m, ToolMessage)] == ["2", "4"]
+    assert tool_texts(result) == ["2", "4"]
     assert len(caplog.records) == 1
 
 
@@ -379,7 +378,7 @@ async def test_middleware_that_raises_in_a_batch(way: str) -> None:
         _ = ended.result
     reached = result_of(caught.value)
     assert reached is not None
-    told = [m.text for m in reached.messages if isinstance(m, ToolMessage)]
+    told = tool_texts(reached)
     assert told == ["Cancelled before it finished."] * 2
 
 
@@ -504,7 +503,7 @@ def test_ctrl_c(backend: str, tmp_path: Path) -> None:
     program.write_text(PROGRAM)
     process = subprocess.Popen(
         [sys.executable, "-W", "error", str(program), str(trace), backend],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=child_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -519,5 +518,5 @@ def test_ctrl_c(backend: str, tmp_path: Path) -> None:
     assert (out, err, process.returncode) == ("cleaned up\ninterrupted\n", "", 0)
     recorded = Trace.load(trace)
     assert recorded.status == "cancelled"
-    ends = {e["at"]: e["status"] for e in recorded.events if e["event"] == "tool.end"}
+    ends = {e["at"]: e["status"] for e in events_of(recorded, "tool.end")}
     assert ends == {"/agent/m0/t0": "ok", "/agent/m1/t0": "cancelled"}

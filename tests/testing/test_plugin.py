@@ -16,8 +16,8 @@ import pytest
 from agentkit import Trace
 from agentkit.testing import ChatServer, ServerRequest, reply
 from agentkit.testing.replies import ChatReply
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 APP = """
 from agentkit import Agent, RunContext, tool
 

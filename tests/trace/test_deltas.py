@@ -16,6 +16,7 @@ from agentkit.errors import AgentKitError
 from agentkit.events import Event, ReasoningDelta, Restarted, TextDelta, ToolCallDelta
 from agentkit.testing import HOLD, ChatServer, ScriptedModel, reply, sse
 from agentkit.trace.deltas import Chunks
+from tests.support import events_of
 
 pytestmark = pytest.mark.anyio
 AT = Address("/agent/m0")
@@ -25,12 +26,6 @@ AT = Address("/agent/m0")
 def look(place: str) -> str:
     """Look at a place."""
     return "fine"
-
-
-def of(trace: Trace | None, *events: str) -> list[Any]:
-    """The lines of these kinds."""
-    assert trace is not None
-    return [line for line in trace.events if line["event"] in events]
 
 
 def piece(text: str) -> dict[str, Any]:
@@ -56,7 +51,7 @@ async def test_pieces_are_recorded_before_the_end_of_their_call() -> None:
     calls = [("look", {"place": "here"}), ("look", {"place": "there"})]
     with ChatServer([reply("Let me see.", calls=calls), reply("All fine.")]) as server:
         run, _ = await streamed(server)
-    lines = of(run.result.trace, "model.start", "model.chunks", "model.end")
+    lines = events_of(run.result.trace, "model.start", "model.chunks", "model.end")
     assert [(line["event"], line["at"]) for line in lines] == [
         ("model.start", "/agent/m0"),
         ("model.chunks", "/agent/m0"),
@@ -80,8 +75,8 @@ async def test_pieces_are_recorded_before_the_end_of_their_call() -> None:
 async def test_runs_that_are_not_streamed_have_no_pieces() -> None:
     """What nobody saw in pieces is not recorded in pieces."""
     result = await Agent(ScriptedModel(["a word or two"])).run("go")
-    assert of(result.trace, "model.chunks") == []
-    assert "first_chunk" not in of(result.trace, "model.end")[0]
+    assert events_of(result.trace, "model.chunks") == []
+    assert "first_chunk" not in events_of(result.trace, "model.end")[0]
 
 
 async def test_a_long_answer_is_written_while_it_comes(tmp_path: Path) -> None:
@@ -97,11 +92,11 @@ async def test_a_long_answer_is_written_while_it_comes(tmp_path: Path) -> None:
                 seen += isinstance(event, TextDelta)
                 if seen == 100:
                     break
-            early = of(Trace.load(path), "model.chunks")
+            early = events_of(Trace.load(path), "model.chunks")
             server.release()
             async for _ in run:
                 pass
-    lines = of(Trace.load(path), "model.chunks")
+    lines = events_of(Trace.load(path), "model.chunks")
     assert 2 <= len(early) < len(lines)
     assert all(len(line["d"]) <= 51 for line in lines)
     assert [item for line in lines for _, item in line["d"]] == words
@@ -113,7 +108,7 @@ async def test_a_stream_that_breaks_keeps_its_pieces() -> None:
     with ChatServer([broken, reply("Good day.")]) as server:
         run, seen = await streamed(server)
     assert any(isinstance(event, Restarted) for event in seen)
-    (chunks,) = of(run.result.trace, "model.chunks")
+    (chunks,) = events_of(run.result.trace, "model.chunks")
     items = [item for _, item in chunks["d"]]
     assert items[:2] == ["Hel", "lo"]
     assert list(items[2]) == ["restarted"]
@@ -126,7 +121,7 @@ async def test_failed_and_cancelled_calls_keep_their_pieces() -> None:
         run, _ = await streamed(server)
         with pytest.raises(AgentKitError) as caught:
             _ = run.result
-    kinds = [line["event"] for line in of(caught.value.trace, "model.chunks", "model.end")]
+    kinds = [line["event"] for line in events_of(caught.value.trace, "model.chunks", "model.end")]
     assert kinds == ["model.chunks", "model.end"]
 
     with ChatServer([sse([piece("Hel"), HOLD])]) as server:
@@ -135,7 +130,7 @@ async def test_failed_and_cancelled_calls_keep_their_pieces() -> None:
             async for event in run:
                 if isinstance(event, TextDelta):
                     run.cancel("enough")
-        lines = of(run.result.trace, "model.chunks", "model.end")
+        lines = events_of(run.result.trace, "model.chunks", "model.end")
     assert [item for _, item in lines[0]["d"]] == ["Hel"]
     assert lines[1]["status"] == "cancelled"
 
@@ -196,8 +191,8 @@ async def test_the_first_piece_is_shown_before_anything_is_written(tmp_path: Pat
                 async for event in run:
                     if isinstance(event, TextDelta):
                         break
-            assert of(Trace.load(path), "model.chunks") == []
+            assert events_of(Trace.load(path), "model.chunks") == []
             server.release()
             async for _ in run:
                 pass
-    assert len(of(Trace.load(path), "model.chunks")) == 1
+    assert len(events_of(Trace.load(path), "model.chunks")) == 1

@@ -11,9 +11,10 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from agentkit import Agent, Redactor, RunContext, Trace, tool, use_structlog
+from agentkit import Agent, Redactor, RunContext, tool, use_structlog
 from agentkit.testing import ScriptedModel
 from agentkit.trace import to_trace
+from tests.support import events_of
 
 pytestmark = pytest.mark.anyio
 
@@ -48,12 +49,6 @@ def agent(*calls: Any, **options: Any) -> Agent[str]:
 
 
 WORK = ("work", {"text": "hard"})
-
-
-def of(trace: Trace | None, event: str) -> list[Any]:
-    """The lines of one kind."""
-    assert trace is not None
-    return [line for line in trace.events if line["event"] == event]
 
 
 async def test_runs_show_in_the_applications_log() -> None:
@@ -180,7 +175,7 @@ async def test_lines_of_the_application_go_to_the_trace() -> None:
     structlog.configure(processors=[structlog.processors.add_log_level, to_trace, keep])
     secret = Redactor(patterns={"word": "hard"}, key="k")
     result = await agent(WORK).run("go", redact=secret)
-    (line,) = of(result.trace, "log")
+    (line,) = events_of(result.trace, "log")
     assert (line["at"], line["level"], line["text"]) == ("/agent/m0/t0", "info", "working")
     assert line["data"] == {"text": secret("hard"), "level_of_detail": 3}
     assert [event["text"] for event in seen] == ["hard"]
@@ -202,7 +197,7 @@ async def test_a_line_with_an_exception_has_its_traceback() -> None:
 
     structlog.configure(processors=[to_trace, drop])
     stumbling = Agent(ScriptedModel([[("stumble", {})], "done"]), tools=[stumble])
-    (line,) = of((await stumbling.run("go")).trace, "log")
+    (line,) = events_of((await stumbling.run("go")).trace, "log")
     assert line["level"] == "error"
     assert line["data"]["exc_info"].endswith("LookupError: nobody there\n")
 
@@ -219,7 +214,7 @@ async def test_both_ways_at_once_do_not_go_round() -> None:
         result = await agent(WORK).run("go")
     finally:
         stop()
-    assert [line["text"] for line in of(result.trace, "log")] == ["working"]
+    assert [line["text"] for line in events_of(result.trace, "log")] == ["working"]
 
 
 async def test_parallel_runs_keep_their_lines_apart() -> None:
@@ -239,7 +234,7 @@ async def test_parallel_runs_keep_their_lines_apart() -> None:
         for name in "abc":
             group.start_soon(run, name)
     for name, trace in traces.items():
-        lines = {(line["at"], line["data"]["text"]) for line in of(trace, "log")}
+        lines = {(line["at"], line["data"]["text"]) for line in events_of(trace, "log")}
         assert lines == {(f"/agent/m0/t{number}", f"{name}{number}") for number in range(5)}
 
 

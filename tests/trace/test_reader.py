@@ -6,7 +6,6 @@ import gc
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +22,7 @@ from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
 from agentkit.trace import upgrades
 from agentkit.trace.naming import canonical, digest
+from tests.support import run_python
 
 pytestmark = pytest.mark.anyio
 
@@ -199,14 +199,7 @@ def test_memory_does_not_grow_with_the_contents(tmp_path: Path) -> None:
             file.write(line(event="tool.end", seq=0, t=0, at=at, status="ok", message=name))
     size = path.stat().st_size
     assert size > 64_000_000
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(path)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_python("-c", MEASURE, str(path))
     assert int(done.stdout) < size / 10
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +31,7 @@ from agentkit.replay import replay
 from agentkit.testing import ChatServer, FunctionModel, ScriptedModel, reply
 from agentkit.trace import file as sinks
 from agentkit.trace import to_trace
+from tests.support import run_python, trace_lines
 
 pytestmark = pytest.mark.anyio
 done: list[str] = []
@@ -56,11 +55,6 @@ def agent(**options: Any) -> Agent[str]:
     return Agent(model, tools=[write], instructions="be discreet", **options)
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The events of a trace file."""
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
-
-
 # What is in the file, and when
 
 
@@ -70,7 +64,7 @@ async def test_what_is_in_flight_stands_in_the_file(tmp_path: Path) -> None:
     seen: list[list[str]] = []
 
     def look(*_: Any) -> Any:
-        seen.append([line["event"] for line in lines(path) if line["event"] != "blob"])
+        seen.append([line["event"] for line in trace_lines(path) if line["event"] != "blob"])
         return reply("Done.") if len(seen) == 3 else reply(calls=[("peek", {})])
 
     @tool
@@ -98,7 +92,7 @@ async def test_metadata_has_names_and_numbers_and_nothing_that_was_said(tmp_path
     text = path.read_text()
     for said in ("what is the plan", "the secret plan", "all is said", "be discreet"):
         assert said not in text
-    events = lines(path)
+    events = trace_lines(path)
     assert [event["event"] for event in events] == [
         "trace.open",
         "agent.start",
@@ -339,7 +333,7 @@ async def test_when_lines_are_brought_to_the_disk(
 
     def sync(descriptor: int) -> None:
         if os.path.samestat(os.fstat(descriptor), path.stat()):
-            synced.append(lines(path)[-1]["event"].replace("trace.close", "close"))
+            synced.append(trace_lines(path)[-1]["event"].replace("trace.close", "close"))
 
     monkeypatch.setattr(sinks.os, "fsync", sync)
     await agent(durability=durability).run("go", trace=path)
@@ -417,7 +411,7 @@ async def test_large_blobs_stand_beside_the_file(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     history = [picture(65536), AssistantMessage(content="I see.")]
     await agent().run("go", history=history, trace=path)
-    (blob,) = [event for event in lines(path) if "file" in event]
+    (blob,) = [event for event in trace_lines(path) if "file" in event]
     assert sorted(blob) == ["bytes", "event", "file", "h", "kind", "seq", "t"]
     assert blob["file"] == blob["h"].removeprefix("b2:") + ".json"
     beside = tmp_path / "run.blobs" / blob["file"]
@@ -461,7 +455,7 @@ def test_the_library_is_silent_without_a_handler(tmp_path: Path) -> None:
         "print(logging.getLogger('agentkit').handlers)\n"
         f"print(Agent(ScriptedModel(['hi'])).run_sync('go', trace={str(below_a_file(tmp_path))!r}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_python("-c", code)
     assert done.stderr == ""
     assert "NullHandler" in done.stdout
 
@@ -498,7 +492,7 @@ async def test_a_forked_process_writes_nothing(tmp_path: Path) -> None:
         await Agent(model, tools=[split]).run("go", trace=path)
     finally:
         structlog.reset_defaults()
-    events = lines(path)
+    events = trace_lines(path)
     assert [event["text"] for event in events if event["event"] == "log"] == ["parent"]
     assert [event["seq"] for event in events] == list(range(len(events)))
 
@@ -557,8 +551,6 @@ print([event for event in result.trace.events if event["event"] == "agent.end"][
 def test_sets_have_the_same_order_in_every_process() -> None:
     """Else a replay in another process would find another output."""
     for seed in ("1", "2", "3"):
-        command = [sys.executable, "-c", IN_SETS]
-        environment = {**os.environ, "PYTHONHASHSEED": seed}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        done = run_python("-c", IN_SETS, PYTHONHASHSEED=seed)
         expected = {"weather": ["hail", "rain", "sun"], "hours": {"sun": [130, 17, 42, 9]}}
         assert done.stdout.strip() == str(expected)

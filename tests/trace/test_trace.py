@@ -22,14 +22,9 @@ from agentkit.testing import ScriptedModel
 from agentkit.trace.file import FileSink
 from agentkit.trace.naming import canonical, packed
 from agentkit.trace.reader import unpacked
+from tests.support import double, trace_lines
 
 pytestmark = pytest.mark.anyio
-
-
-@tool
-def double(number: int) -> int:
-    """Double a number."""
-    return 2 * number
 
 
 def agent(*script: Any, **options: Any) -> Agent[str]:
@@ -42,16 +37,11 @@ def two_steps() -> Agent[str]:
     return agent([("double", {"number": 1}), ("double", {"number": 2})], "2 and 4")
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The events of a trace file."""
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
-
-
 async def test_events_of_a_run(tmp_path: Path) -> None:
     """Starts and ends pair up, and the file opens and closes."""
     path = tmp_path / "run.jsonl"
     await two_steps().run("go", trace=path)
-    events = [(e["event"], e.get("at")) for e in lines(path) if e["event"] != "blob"]
+    events = [(e["event"], e.get("at")) for e in trace_lines(path) if e["event"] != "blob"]
     assert events[:4] == [
         ("trace.open", None),
         ("agent.start", "/agent"),
@@ -76,7 +66,7 @@ async def test_fields_come_first_and_are_counted(tmp_path: Path) -> None:
     """Each line begins with event, seq and t; seq has no gap; the close counts the lines."""
     path = tmp_path / "run.jsonl"
     await two_steps().run("go", trace=path)
-    events = lines(path)
+    events = trace_lines(path)
     assert all(list(event)[:3] == ["event", "seq", "t"] for event in events)
     assert [event["seq"] for event in events] == list(range(len(events)))
     assert events[-1]["lines"] == len(events)
@@ -88,7 +78,7 @@ async def test_each_blob_is_written_once(tmp_path: Path) -> None:
     """Messages are blobs, referred to by hash from every later request."""
     path = tmp_path / "run.jsonl"
     await two_steps().run("go", trace=path)
-    events = lines(path)
+    events = trace_lines(path)
     blobs = [event["h"] for event in events if event["event"] == "blob"]
     assert len(blobs) == len(set(blobs))
     first, second = (e["messages"] for e in events if e["event"] == "model.start")

