@@ -1,4 +1,4 @@
-"""A chat in the terminal. Ctrl-C stops the answer, not the program; Ctrl-D ends it.
+"""A chat in the terminal. Ctrl-C stops the answer, Ctrl-D ends the program.
 
 pip install "agentkit-replay[local]"
 python examples/chat.py                               (or --model openai:gpt-4o-mini)
@@ -12,16 +12,16 @@ from agentkit import Agent, AgentKitError, Session
 
 
 async def answer(session: Session[str], prompt: str) -> None:
-    """Print the answer as it comes. The session keeps what was said, however this ends."""
+    """Print an answer as it arrives. The session keeps the history, however the run ends."""
     async with session.stream(prompt) as run:
         async for piece in run.text():
             print(piece, end="", flush=True)
     print(flush=True)
-    _ = run.result  # raises what the run failed with
+    _ = run.result  # raises if the run failed
 
 
 def chat(session: Session[str]) -> None:
-    """Ask for prompts and answer them, until there are no more."""
+    """Read prompts and answer them until the input ends."""
     while True:
         try:
             prompt = input("> ")

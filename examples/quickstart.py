@@ -12,7 +12,7 @@ TIME = {"Paris": "15:40", "London": "14:40", "Tokyo": "22:40"}
 
 
 class Now(BaseModel):
-    """What it is like in a city now."""
+    """Current conditions in a city."""
 
     city: City
     sky: Literal["sunny", "cloudy", "rainy"]

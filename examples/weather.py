@@ -1,4 +1,4 @@
-"""An agent that gives a wrong answer: docs/tutorial/debugging.md finds out why."""
+"""An agent with a bug, which docs/tutorial/debugging.md finds and fixes."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from agentkit import Agent, ChatSettings, tool
 
-# What the weather stations send.
+# What the weather stations report.
 STATIONS = {"Paris": ("sunny", 21), "London": ("rainy", 14), "Boston": ("cloudy", 68)}
 
 

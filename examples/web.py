@@ -1,4 +1,4 @@
-"""An agent behind a web page: its answer is streamed, and it stops when the reader leaves.
+"""An agent behind a web page: it streams its answer, and stops when the reader leaves.
 
 pip install "agentkit-replay[local]" starlette uvicorn
 python examples/web.py                                (or --model openai:gpt-4o-mini)
@@ -39,7 +39,7 @@ function ask(question) {
 
 
 class AnswerStream(Response):
-    """Runs an agent for as long as its reader stays, and sends the text as it comes."""
+    """Server-sent events of one run, which is cancelled when the client disconnects."""
 
     def __init__(self, agent: Agent[str], question: str) -> None:
         super().__init__(media_type="text/event-stream", headers={"cache-control": "no-store"})
@@ -47,38 +47,38 @@ class AnswerStream(Response):
         self.agent, self.question = agent, question
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request: a run, and beside it a task that sees the reader leave."""
+        """Send the events of a run, while a task waits for the client to disconnect."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
 
-        async def say(kind: str, data: str, *, more: bool = True) -> None:
+        async def send_event(kind: str, data: str, *, more: bool = True) -> None:
             body = f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()
             await send({"type": "http.response.body", "body": body, "more_body": more})
 
-        async with self.agent.stream(self.question) as run, anyio.create_task_group() as beside:
+        async with self.agent.stream(self.question) as run, anyio.create_task_group() as tasks:
 
-            async def stop_when_left() -> None:
+            async def cancel_on_disconnect() -> None:
                 while (await receive())["type"] != "http.disconnect":
                     pass
                 run.cancel("the reader has left")
 
-            beside.start_soon(stop_when_left)
+            tasks.start_soon(cancel_on_disconnect)
             async for event in run:
                 match event:
                     case TextDelta(text=text):
-                        await say("text", text)
+                        await send_event("text", text)
                     case Restarted(reason=reason):
-                        await say("restarted", reason)
+                        await send_event("restarted", reason)
                     case _:
                         pass
-            beside.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()
         try:
-            await say("end", run.result.status, more=False)
+            await send_event("end", run.result.status, more=False)
         except AgentKitError as error:
-            await say("end", error.message, more=False)
+            await send_event("end", error.message, more=False)
 
 
 def make_app(agent: Agent[str]) -> Starlette:
-    """The page at `/`, the agent at `/answer`."""
+    """Return the application: the page at `/`, the agent at `/answer`."""
 
     async def page(request: Request) -> Response:
         return HTMLResponse(PAGE)
@@ -93,5 +93,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="local")
     parser.add_argument("--port", type=int, default=8000)
-    given = parser.parse_args()
-    uvicorn.run(make_app(Agent(given.model)), host="127.0.0.1", port=given.port)
+    options = parser.parse_args()
+    uvicorn.run(make_app(Agent(options.model)), host="127.0.0.1", port=options.port)

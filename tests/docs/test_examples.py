@@ -1,4 +1,4 @@
-"""The programs in examples/, with a script or a real server in the model's place."""
+"""The programs in examples/, with scripted models or a real server."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from tests.support import ROOT, events_of, tool_texts
 
 
 def environment(server: ChatServer) -> dict[str, str]:
-    """Another process that asks this server as `openai:…`."""
+    """Return the environment of a process whose `openai:` models are on this server."""
     paths = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-    given = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "k", "PYTHONPATH": paths}
-    return os.environ | given | {"PYTHONIOENCODING": "utf-8"}
+    openai = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "k"}
+    return os.environ | openai | {"PYTHONPATH": paths, "PYTHONIOENCODING": "utf-8"}
 
 
 # examples/web.py
@@ -48,13 +48,13 @@ def environment(server: ChatServer) -> dict[str, str]:
 
 @contextmanager
 def served(agent: Agent[str]) -> Iterator[str]:
-    """The web example on uvicorn, in a thread; gives its address."""
+    """Serve the web example with uvicorn in a thread, and yield its URL."""
     config = uvicorn.Config(
         web.make_app(agent), port=0, lifespan="off", ws="none", log_level="critical"
     )
     server = uvicorn.Server(config)
     listening = config.bind_socket()
-    listening.listen()  # who connects before the thread is up has to wait, not to fail
+    listening.listen()  # early connections wait for the thread instead of failing
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
@@ -66,19 +66,19 @@ def served(agent: Agent[str]) -> Iterator[str]:
 
 
 def only_file(folder: Path) -> Path:
-    """The trace of the only run so far."""
+    """Return the only file in a folder."""
     (path,) = folder.iterdir()
     return path
 
 
 def delta(text: str) -> dict[str, Any]:
-    """A chunk of a streamed answer."""
+    """Return a chunk of a streamed answer."""
     return {"id": "1", "choices": [{"index": 0, "delta": {"content": text}}]}
 
 
 @pytest.mark.anyio
 async def test_web_streams_the_answer_to_its_end(tmp_path: Path) -> None:
-    """The pieces come as server-sent events, then the status."""
+    """The text arrives as server-sent events, followed by the status."""
     with served(Agent(ScriptedModel(["Good day."]), trace=tmp_path)) as url:
         async with httpx2.AsyncClient() as client:
             page = await client.get(url)
@@ -92,28 +92,28 @@ async def test_web_streams_the_answer_to_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_web_says_how_a_run_failed() -> None:
-    """An error is the last event, and the server goes on."""
+async def test_web_reports_a_failed_run() -> None:
+    """The error is the last event, and the server keeps serving."""
     with served(Agent(ScriptedModel([ModelUnreachable("no route"), "Hello."]))) as url:
         async with httpx2.AsyncClient() as client:
             failed = await client.get(url + "/answer")
-            again = await client.get(url + "/answer")
+            next_answer = await client.get(url + "/answer")
     assert failed.text == 'event: end\ndata: "no route"\n\n'
-    assert 'data: "Hello."' in again.text
+    assert 'data: "Hello."' in next_answer.text
 
 
 @pytest.mark.anyio
 async def test_web_cancels_the_run_when_its_reader_leaves(tmp_path: Path) -> None:
-    """The model is still answering: its request is given up, and the trace ends as cancelled."""
+    """The request to the model is abandoned, and the trace ends as cancelled."""
     with ChatServer([sse([delta("Once"), delta(" upon"), HOLD, delta(" a time")])]) as server:
         model = ChatModel("m", base_url=server.base_url, api_key="k")
         agent = Agent(model, trace=tmp_path)
         with served(agent) as url:
             async with await anyio.connect_tcp("127.0.0.1", int(url.rpartition(":")[2])) as reader:
                 await reader.send(b"GET /answer?q=Hi HTTP/1.1\r\nHost: here\r\n\r\n")
-                seen = b""
-                while b" upon" not in seen:
-                    seen += await reader.receive()
+                received = b""
+                while b" upon" not in received:
+                    received += await reader.receive()
                 path = only_file(tmp_path)
                 assert Trace.load(path).status == "interrupted"  # so far
             with anyio.fail_after(5):
@@ -130,7 +130,7 @@ async def test_web_cancels_the_run_when_its_reader_leaves(tmp_path: Path) -> Non
 
 @pytest.mark.anyio
 async def test_chat_prints_the_answer_and_remembers(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each turn goes on from the one before."""
+    """Each turn continues from the previous one."""
     session = Session(Agent(ScriptedModel(["Hello, Ada.", "You are Ada."])))
     await chat.answer(session, "I am Ada.")
     await chat.answer(session, "Who am I?")
@@ -139,8 +139,8 @@ async def test_chat_prints_the_answer_and_remembers(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_chat_ctrl_c_stops_the_answer_and_not_the_program() -> None:
-    """Interrupted in the middle of an answer, the program takes the next prompt."""
+def test_chat_ctrl_c_stops_only_the_answer() -> None:
+    """After an interrupted answer, the program reads the next prompt."""
     script = [sse([delta("Once upon"), HOLD]), reply("Hello again.")]
     with ChatServer(script) as server:
         program = subprocess.Popen(
@@ -155,22 +155,22 @@ def test_chat_ctrl_c_stops_the_answer_and_not_the_program() -> None:
         assert program.stdout is not None
         program.stdin.write("Tell me a story.\n")
         program.stdin.flush()
-        seen = ""
-        while not seen.endswith("Once upon"):
-            seen += program.stdout.read(1)
+        received = ""
+        while not received.endswith("Once upon"):
+            received += program.stdout.read(1)
         program.send_signal(signal.SIGINT)
         printed, errors = program.communicate("Still there?\n", timeout=30)
-        asked = server.requests[1].json["messages"]
+        messages = server.requests[1].json["messages"]
     assert program.returncode == 0, errors
     assert errors == ""
     assert printed == "\n(stopped)\n> Hello again.\n> \n"
-    assert [message["content"] for message in asked[1:]] == ["Tell me a story.", "Still there?"]
+    assert [message["content"] for message in messages[1:]] == ["Tell me a story.", "Still there?"]
 
 
-def test_chat_says_what_went_wrong_and_goes_on(
+def test_chat_reports_an_error_and_continues(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error ends the answer, not the program; Ctrl-D does."""
+    """An error ends the answer, and Ctrl-D ends the program."""
     prompts = iter(["Hi", " ", "Hi"])
     monkeypatch.setattr("builtins.input", lambda _: next(prompts, None) or stop())
 
@@ -185,20 +185,20 @@ def test_chat_says_what_went_wrong_and_goes_on(
 
 
 def priced(text: str = "", *calls: tuple[str, str], cost: float = 0.01) -> ModelResponse:
-    """An answer that says what it cost, as some servers do; calls are (name, arguments)."""
-    made = tuple(
+    """Return an answer with its cost, as some servers report it; calls are (name, arguments)."""
+    tool_calls = tuple(
         ToolCall(id=f"{name}-{index}", name=name, arguments=arguments)
         for index, (name, arguments) in enumerate(calls)
     )
     return ModelResponse(
-        message=AssistantMessage(content=text, tool_calls=made),
+        message=AssistantMessage(content=text, tool_calls=tool_calls),
         finish="tool_calls" if calls else "stop",
         usage=Usage(requests=1, input_tokens=90, output_tokens=10, cost=cost),
     )
 
 
 class Team(FunctionModel):
-    """Plays the lead and its researchers, and counts who answers at the same time."""
+    """Scripted lead and researchers; no researcher is answered before both have started."""
 
     def __init__(self) -> None:
         super().__init__(self.answer, name="scripted")
@@ -206,61 +206,61 @@ class Team(FunctionModel):
         self.both = anyio.Event()
 
     async def answer(self, request: ModelRequest) -> ModelResponse:
-        """Two questions at once, one search for each, one summary."""
+        """Return two questions at once, a search for each, then a summary."""
         last = request.messages[-1]
         if request.tools[0].name == "researcher":
             if isinstance(last, ToolMessage):
                 return priced("Deimos is smaller and slower.")
-            asked = ["phobos", "deimos"]
-            return priced("", *[("researcher", f'{{"prompt": "{moon}"}}') for moon in asked])
+            moons = ["phobos", "deimos"]
+            return priced("", *[("researcher", f'{{"prompt": "{moon}"}}') for moon in moons])
         if isinstance(last, ToolMessage):
             return priced(last.text)
         self.waiting += 1
         if self.waiting == 2:
             self.both.set()
         with anyio.fail_after(5):
-            await self.both.wait()  # no researcher is answered before both have asked
+            await self.both.wait()
         return priced("", ("search", f'{{"words": "{last.text}"}}'))
 
 
 @pytest.mark.anyio
 async def test_researchers_work_at_the_same_time() -> None:
-    """Both wait for each other, their work is paid by the run, and it replays."""
+    """Both start before either is answered, the run's usage includes them, and it replays."""
     agent = research.research_team(Team(), cost=1.0)
     result = await agent.run("Compare the moons of Mars.")
     assert result.output == "Deimos is smaller and slower."
-    told = tool_texts(result)
-    assert [text[2:8] for text in told] == ["Phobos", "Deimos"]
+    answers = tool_texts(result)
+    assert [text[2:8] for text in answers] == ["Phobos", "Deimos"]
     assert (result.usage.requests, result.usage.cost) == (6, pytest.approx(0.06))
     assert result.trace is not None
     assert (await replay(result.trace, agent)).output == result.output
 
 
 @pytest.mark.anyio
-async def test_research_ends_when_the_money_is_spent() -> None:
-    """What researchers spend counts; the error carries a valid history and what was spent."""
+async def test_research_ends_when_the_budget_is_spent() -> None:
+    """Researchers' spending counts, and the error carries a valid history and the cost."""
     agent = research.research_team(Team(), cost=0.03)
     with pytest.raises(LimitExceeded, match="cost") as caught:
         await agent.run("Compare the moons of Mars.")
     assert caught.value.limit == "cost"
     assert caught.value.result is not None
     assert caught.value.result.usage.cost == pytest.approx(0.03)
-    told = tool_texts(caught.value.result)
-    assert len(told) == 2
-    assert all("Limits.cost" in text for text in told)
+    answers = tool_texts(caught.value.result)
+    assert len(answers) == 2
+    assert all("Limits.cost" in text for text in answers)
 
 
-def test_research_prints_calls_and_what_was_spent(capsys: pytest.CaptureFixture[str]) -> None:
-    """The whole program, with enough money and with too little."""
+def test_research_prints_calls_and_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """The program prints them with a sufficient budget, and with one that is too small."""
     research.main("Compare.", Team(), 1.0)
     printed = capsys.readouterr().out
     assert "/lead/m0/t1/researcher/m0/t0: search" in printed
     assert printed.endswith(
-        "Deimos is smaller and slower.\n(6 model calls, 600 tokens, 0.0600 USD)\n"
+        "Deimos is smaller and slower.\n(model calls: 6, tokens: 600, 0.0600 USD)\n"
     )
     research.main("Compare.", Team(), 0.01)
     assert capsys.readouterr().out.endswith(
-        "Reached 4 messages (1 model calls, 100 tokens, 0.0100 USD)\n"
+        "Messages so far: 4 (model calls: 1, tokens: 100, 0.0100 USD)\n"
     )
 
 
@@ -268,7 +268,7 @@ def test_research_prints_calls_and_what_was_spent(capsys: pytest.CaptureFixture[
 
 
 def keeper(folder: Path, server: ChatServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the approval example as a process of its own, in `folder`."""
+    """Run the approval example in its own process, in `folder`."""
     program = str(ROOT / "examples" / "approval.py")
     return subprocess.run(
         [sys.executable, program, "--model", "openai:m", *arguments],
@@ -282,7 +282,7 @@ def keeper(folder: Path, server: ChatServer, *arguments: str) -> subprocess.Comp
 
 
 @pytest.mark.parametrize(
-    ("decision", "left", "told"),
+    ("decision", "remaining", "result"),
     [
         (["approve"], ["draft.old"], "draft.txt is deleted."),
         (["deny", "It is needed."], ["draft.old", "draft.txt"], "Denied: It is needed."),
@@ -294,22 +294,22 @@ def keeper(folder: Path, server: ChatServer, *arguments: str) -> subprocess.Comp
     ],
 )
 def test_approval_across_two_processes(
-    decision: list[str], left: list[str], told: str, tmp_path: Path
+    decision: list[str], remaining: list[str], result: str, tmp_path: Path
 ) -> None:
-    """Nothing is deleted before the decision; the second process asks the model only to go on."""
+    """Nothing is deleted before the decision, and the second process makes one model call."""
     for name in ("draft.txt", "draft.old"):
         (tmp_path / name).touch()
     call = ("delete_file", {"path": "draft.txt"})
     with ChatServer([reply(calls=[call]), reply("Done.")]) as server:
-        asked = keeper(tmp_path, server, "ask", "Delete draft.txt.")
-        assert asked.returncode == 0, asked.stderr
-        assert 'Waiting for a decision: delete_file {"path":"draft.txt"}' in asked.stdout
+        paused = keeper(tmp_path, server, "ask", "Delete draft.txt.")
+        assert paused.returncode == 0, paused.stderr
+        assert 'Waiting for a decision: delete_file {"path":"draft.txt"}' in paused.stdout
         assert sorted(path.name for path in tmp_path.glob("draft.*")) == ["draft.old", "draft.txt"]
-        decided = keeper(tmp_path, server, "decide", "approval.jsonl", *decision)
-        assert (decided.returncode, decided.stdout) == (0, "Done.\n"), decided.stderr
-        assert server.requests[1].json["messages"][-1]["content"] == told
+        resumed = keeper(tmp_path, server, "decide", "approval.jsonl", *decision)
+        assert (resumed.returncode, resumed.stdout) == (0, "Done.\n"), resumed.stderr
+        assert server.requests[1].json["messages"][-1]["content"] == result
         assert len(server.requests) == 2
-    assert sorted(path.name for path in tmp_path.glob("draft.*")) == left
+    assert sorted(path.name for path in tmp_path.glob("draft.*")) == remaining
     trace = Trace.load(tmp_path / "approval.jsonl")
     assert trace.status == "ok"
     (answer,) = events_of(trace, "gate.answer")
@@ -317,8 +317,8 @@ def test_approval_across_two_processes(
 
 
 @pytest.mark.anyio
-async def test_approval_of_a_run_that_asks_twice(tmp_path: Path) -> None:
-    """A decision is only about what waits now: the next call waits again."""
+async def test_approval_of_two_calls_in_turn(tmp_path: Path) -> None:
+    """A decision applies only to the calls that wait now: the next call waits again."""
     for name in ("a", "b"):
         (tmp_path / name).touch()
     script = [[("delete_file", {"path": name})] for name in ("a", "b")]
@@ -336,7 +336,7 @@ async def test_approval_of_a_run_that_asks_twice(tmp_path: Path) -> None:
 
 
 def test_the_readme_shows_the_quickstart() -> None:
-    """Its first Python block is examples/quickstart.py, to the letter."""
+    """Its first Python block is examples/quickstart.py, byte for byte."""
     example = (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"```python\n{example}```\n" in readme

@@ -1,4 +1,4 @@
-"""The reference pages are written by hand; they name everything there is."""
+"""The hand-written reference pages name every public option, field, event and error."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DOCS = ROOT / "docs"
 
 
 def public_fields(cls: Any) -> set[str]:
-    """The fields of a dataclass that users may use."""
-    return {one.name for one in fields(cls) if not one.name.startswith("_")}
+    """Return the names of a dataclass's public fields."""
+    return {field.name for field in fields(cls) if not field.name.startswith("_")}
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def public_fields(cls: Any) -> set[str]:
         ("reference/agent.md", public_fields(RunResult)),
         ("reference/agent.md", public_fields(Usage)),
         ("reference/agent.md", public_fields(RunContext) - {"emit", "threads", "services", "home"}),
-        ("reference/events.md", {one.__name__ for one in get_args(events.Event)}),
+        ("reference/events.md", {event.__name__ for event in get_args(events.Event)}),
         ("reference/errors.md", {*AgentKitError.known, "AgentKitError"}),
         ("how-to/tools.md", {*ToolOptions.__annotations__}),
         ("how-to/models.md", {f"{name}:" for name in PROFILES}),
@@ -41,13 +41,13 @@ def public_fields(cls: Any) -> set[str]:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_pages_name_everything(page: str, names: set[str]) -> None:
-    """A new option, event or error is not forgotten."""
+    """A page names everything that it documents."""
     text = (DOCS / page).read_text(encoding="utf-8")
     assert [name for name in sorted(names) if name not in text] == []
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    """`zensical.toml` lists the pages; those of docs/design are for developers."""
+    """`zensical.toml` lists all pages, apart from docs/design, which is for developers."""
     nav = str(tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"])
     pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
     missing = {page for page in pages if page not in nav and not page.startswith("design/")}
