@@ -1,8 +1,8 @@
-"""Models: what answers the loop's requests.
+"""Models: what answers the model calls of a run.
 
-`Model` is the seam. `ChatModel` speaks to servers, `FallbackModel` and the
-limiters wrap other models, and `resolve_model` reads strings such as
-`openai:gpt-4o`.
+`Model` is the seam. `ChatModel` speaks to servers, `FallbackModel` and the limits
+wrap other models, `LocalModel` runs on this machine, and `resolve_model` reads
+strings such as `openai:gpt-4o`. What a server supports is a `Profile`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ from agentkit.models.base import DIRECT, Model
 from agentkit.models.chat.model import ChatModel
 from agentkit.models.fallback import FallbackModel
 from agentkit.models.limits import ConcurrencyLimit, RateLimit
-from agentkit.models.profiles import PROFILES, Profile
-from agentkit.models.resolving import resolve_model
+from agentkit.models.names import resolve_model
+from agentkit.models.profiles import COMPATIBLE, LOCAL, PROFILES, OutputMode, Profile
 
 if TYPE_CHECKING:
     from agentkit.models.local.model import LocalModel
 
 __all__ = [
+    "COMPATIBLE",
     "DIRECT",
+    "LOCAL",
     "PROFILES",
     "ChatModel",
     "ConcurrencyLimit",
     "FallbackModel",
     "LocalModel",
     "Model",
+    "OutputMode",
     "Profile",
     "RateLimit",
     "resolve_model",
@@ -34,7 +37,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import `LocalModel` when it is first used: few programs need what it brings."""
+    """Import `LocalModel` on first use: few programs need what it imports."""
     if name == "LocalModel":
         from agentkit.models.local.model import LocalModel
 

@@ -1,4 +1,4 @@
-"""The one seam between the loop and whatever answers it."""
+"""`Model`: the one seam between a run and whatever answers its model calls."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from agentkit.events import Emit, ReasoningDelta, TextDelta, ToolCallDelta, igno
 from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse
 from agentkit.models.profiles import Profile
 
-__all__ = ["DIRECT", "Model", "show_whole"]
-
 DIRECT = Address("/direct/m0")
-"""The address of a model call that nobody's run asked for."""
+"""The address of a model call outside any run."""
 
 
 class Model(Protocol):
@@ -21,19 +19,19 @@ class Model(Protocol):
 
     @property
     def name(self) -> str:
-        """What traces and messages call it, for example `openai:gpt-4o`."""
+        """The name in traces and messages, for example `openai:gpt-4o`."""
         ...
 
     @property
     def profile(self) -> Profile:
-        """What it supports."""
+        """What the model supports."""
         ...
 
     def check(self) -> None:
-        """Say now, without I/O, what would make every request fail: a missing key, an extra.
+        """Raise now, without I/O, if every request would fail: no key, no extra.
 
         Raises:
-            AgentKitError: What is missing and how to get it.
+            AgentKitError: With what is missing and how to get it.
         """
         ...
 
@@ -47,8 +45,8 @@ class Model(Protocol):
     ) -> ModelResponse:
         """Answer one request.
 
-        Streaming is a side channel: with `stream=True` deltas are given to
-        `emit` on the way, and the complete response is returned all the same.
+        Streaming is a side channel: with `stream=True`, deltas go to `emit` as they
+        arrive, and the complete response is returned all the same.
 
         Raises:
             ModelError: There is no usable answer.
@@ -60,10 +58,10 @@ class Model(Protocol):
         ...
 
 
-def show_whole(
+def emit_deltas(
     message: AssistantMessage, at: Address, emit: Emit, texts: Iterable[str] | None = None
 ) -> None:
-    """Emit the deltas of an answer that came in one piece, or whose text is cut into `texts`."""
+    """Emit the deltas of a complete answer, its text in one piece or cut into `texts`."""
     if message.reasoning:
         emit(ReasoningDelta(at=at, text=message.reasoning))
     for text in texts if texts is not None else [message.text]:

@@ -1,4 +1,7 @@
-"""`FallbackModel`: asks the next model when one has no answer."""
+"""`FallbackModel`: the next model answers when one fails.
+
+It stands between a run and several models, above the retries of each.
+"""
 
 from __future__ import annotations
 
@@ -26,26 +29,24 @@ from agentkit.events import (
 )
 from agentkit.messages import ModelRequest, ModelResponse
 from agentkit.models.base import DIRECT, Model
+from agentkit.models.names import resolve_model
 from agentkit.models.profiles import Profile
-from agentkit.models.resolving import resolve_model
-
-__all__ = ["FallbackModel"]
 
 
 class FallbackModel:
-    """Asks models in order until one answers.
+    """Tries models in order until one answers.
 
         model = FallbackModel("openai:gpt-4o", "groq:llama-3.3-70b-versatile", "local")
 
-    Each model makes its own retries first. A refusal is an answer: it is not
-    taken to the next model. Every change of model is a warning in the trace.
+    Each model makes its own retries first. A refusal is an answer: the next model is
+    not tried. Every change of model is a warning in the trace.
 
     Args:
         models: At least one, best first: model strings, or models.
-        on: The errors after which the next model is asked.
+        on: The errors after which the next model is tried.
 
     Raises:
-        ConfigurationError: There is no model, or a string that names none.
+        ConfigurationError: There is no model, or a string does not name one.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class FallbackModel:
 
     @property
     def profile(self) -> Profile:
-        """The first model's, with only those ways to ask for an output that all of them know."""
+        """The first model's profile, with only the output modes that all of them support."""
         first, *others = (model.profile for model in self._models)
         shared = tuple(
             mode
@@ -80,10 +81,10 @@ class FallbackModel:
         )
 
     def check(self) -> None:
-        """Check every model: a fallback that cannot work is found before it is needed.
+        """Check every model, so that a broken fallback is found before it is needed.
 
         Raises:
-            AgentKitError: What one of them lacks.
+            AgentKitError: With what one of them lacks.
         """
         for model in self._models:
             model.check()
@@ -96,10 +97,10 @@ class FallbackModel:
         emit: Emit = ignore,
         stream: bool = False,
     ) -> ModelResponse:
-        """Answer one request by the first model that can; see `Model`.
+        """Answer one request with the first model that can; see `Model`.
 
         Raises:
-            ModelError: The last model's error. What the others said is in its notes.
+            ModelError: The last model's error; those of the others are in its notes.
         """
         relay = _Relay(at, emit)
         failures: list[str] = []
@@ -122,7 +123,10 @@ class FallbackModel:
 
 
 class _Relay:
-    """Passes events on, with the HTTP attempts of all models counted in one row."""
+    """Forwards events, and numbers the HTTP attempts of all models in one sequence.
+
+    The models count from 0 each, but an address must not occur twice in a trace.
+    """
 
     def __init__(self, at: Address, emit: Emit) -> None:
         self._at = at
@@ -147,8 +151,8 @@ class _Relay:
         self._emit(event)
 
     def switch(self, model: str, following: str, failure: str) -> None:
-        """Tell that the next model is asked."""
-        text = f"{model} failed ({failure}); {following} is asked."
+        """Report that the next model is tried."""
+        text = f"{model} failed ({failure}); trying {following}."
         data = {"model": model, "next": following, "error": failure}
         self(Warned(at=self._at, code="fallback", text=text, data=data))
         if self._shown:

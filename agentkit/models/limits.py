@@ -1,7 +1,7 @@
-"""Wrappers that hold a model's load down: how many at once, how many a minute.
+"""Wrappers that bound a model's load: requests at the same time, requests per minute.
 
-One wrapper is shared by all runs that are to be limited together: make it once
-and give it to the agents. Every wait is a warning in the trace.
+One wrapper is shared by all runs that are limited together: make it once and pass
+it to the agents. Every wait is a warning in the trace.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ from agentkit.messages import ModelRequest, ModelResponse
 from agentkit.models.base import DIRECT, Model
 from agentkit.models.profiles import Profile
 
-__all__ = ["Bucket", "ConcurrencyLimit", "RateLimit"]
-
 
 class _Wrapper:
-    """A model that is another one, except for when it is asked."""
+    """A model that delegates everything except requests to another one."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -50,14 +48,14 @@ class _Wrapper:
 
 
 class ConcurrencyLimit(_Wrapper):
-    """Asks a model at most `limit` questions at the same time; the others wait in line.
+    """Sends a model at most `limit` requests at the same time; the others wait in line.
 
     Args:
         model: The model.
         limit: Requests at the same time, in each event loop.
 
     Raises:
-        InvalidSetting: The limit is not at least 1.
+        InvalidSetting: The limit is below 1.
     """
 
     def __init__(self, model: Model, limit: int) -> None:
@@ -74,16 +72,16 @@ class ConcurrencyLimit(_Wrapper):
         emit: Emit = ignore,
         stream: bool = False,
     ) -> ModelResponse:
-        """Answer one request when there is room; see `Model`."""
+        """Answer one request once a slot is free; see `Model`."""
         loop = current_token().native_token
         slots = self._slots.setdefault(loop, anyio.CapacityLimiter(self._limit))
-        # A borrower of its own: one task may ask several questions.
+        # A borrower of its own: one task may send several requests.
         borrower = object()
         busy, started = slots.available_tokens == 0, anyio.current_time()
         await slots.acquire_on_behalf_of(borrower)
         if busy:
             waited = anyio.current_time() - started
-            _tell(emit, at, "concurrency_limit", f"{self.name}: waited for a free slot.", waited)
+            _warn(emit, at, "concurrency_limit", f"{self.name} waited for a free slot.", waited)
         try:
             return await self._model.request(request, at=at, emit=emit, stream=stream)
         finally:
@@ -91,10 +89,10 @@ class ConcurrencyLimit(_Wrapper):
 
 
 class RateLimit(_Wrapper):
-    """Asks a model at most so many questions, or uses so many tokens, in a span of time.
+    """Sends a model at most so many requests, or uses so many tokens, in a span of time.
 
-    What a request will use is not known before it is made, so tokens are paid
-    afterwards: a long answer makes the next questions wait.
+    The tokens of a request are not known before it is sent, so they are counted
+    afterwards: a long answer makes the next requests wait.
 
     Args:
         model: The model.
@@ -103,7 +101,7 @@ class RateLimit(_Wrapper):
         seconds: The span.
 
     Raises:
-        InvalidSetting: A number is too small, or none is given.
+        InvalidSetting: A number is too small, or both limits are missing.
     """
 
     def __init__(
@@ -131,14 +129,14 @@ class RateLimit(_Wrapper):
         emit: Emit = ignore,
         stream: bool = False,
     ) -> ModelResponse:
-        """Answer one request when the rate allows; see `Model`."""
+        """Answer one request once the rate allows; see `Model`."""
         delay = 0.0
         if self._requests is not None:
             delay = self._requests.book(1)
         if self._tokens is not None:
             delay = max(delay, self._tokens.book(0))
         if delay:
-            _tell(emit, at, "rate_limit", f"{self.name}: waits for the rate limit.", delay)
+            _warn(emit, at, "rate_limit", f"{self.name} waits because of its rate limit.", delay)
             await anyio.sleep(delay)
         response = await self._model.request(request, at=at, emit=emit, stream=stream)
         if self._tokens is not None:
@@ -147,9 +145,9 @@ class RateLimit(_Wrapper):
 
 
 class Bucket:
-    """Fills evenly up to `size` in `seconds`; taking more than it holds makes a debt.
+    """A token bucket: fills evenly up to `size` in `seconds`; booking more makes a debt.
 
-    Works across event loops: it holds numbers, and the waiting is done by the caller.
+    Works across event loops: it only counts, and the caller does the waiting.
     """
 
     def __init__(self, size: float, seconds: float) -> None:
@@ -159,18 +157,18 @@ class Bucket:
         self._filled = time.monotonic()
 
     def book(self, amount: float) -> float:
-        """Take `amount`; returns the seconds after which it will have been there."""
+        """Take `amount` and return the seconds until it is covered."""
         now = time.monotonic()
         self._level = min(self._size, self._level + (now - self._filled) * self._speed) - amount
         self._filled = now
         return max(0.0, -self._level / self._speed)
 
 
-def _check(name: str, value: float | None, right: bool, allowed: str) -> None:
-    if not right:
-        text = f"{name}: {value!r} was given; expected {allowed}."
+def _check(name: str, value: float | None, valid: bool, allowed: str) -> None:
+    if not valid:
+        text = f"{name} must be {allowed}, not {value!r}."
         raise InvalidSetting(text, field=name, value=repr(value), allowed=allowed)
 
 
-def _tell(emit: Emit, at: Address, code: str, text: str, seconds: float) -> None:
+def _warn(emit: Emit, at: Address, code: str, text: str, seconds: float) -> None:
     emit(Warned(at=at, code=code, text=text, data={"seconds": round(seconds, 3)}))

@@ -1,4 +1,7 @@
-"""What model calls cost, by the price list of `genai-prices` (the extra `prices`)."""
+"""The cost of model calls, by the price list of `genai-prices` (the extra `prices`).
+
+Each response of a run passes through here before its usage is counted.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,18 @@ from dataclasses import replace
 from agentkit.errors import ConfigurationError
 from agentkit.messages import ModelResponse, Usage
 
-__all__ = ["check_price", "priced"]
-
 _UNPRICED = frozenset("local ollama lmstudio llamacpp openrouter scripted function".split())
-"""What costs nothing, or says itself what it costs."""
+"""Providers that cost nothing, or report the cost themselves."""
 _PROVIDERS = {"gemini": "google"}
-"""Where our provider's name is not the price list's."""
+"""Providers with another name in the price list."""
 
 
-def priced(model: str, response: ModelResponse) -> Usage:
-    """The usage of a response with its cost, as the server or else the price list says.
+def usage_with_cost(model: str, response: ModelResponse) -> Usage:
+    """Return the usage of a response with its cost: the server's own, or by the price list.
 
     Args:
         model: `provider:model`.
-        response: The answer; its own `model` is the exact name, where the server gives it.
+        response: The answer; its own `model` is the exact name, where the server sends it.
     """
     if response.usage.cost is not None or not _installed():
         return response.usage
@@ -33,7 +34,7 @@ def priced(model: str, response: ModelResponse) -> Usage:
 
 
 def check_price(model: str) -> None:
-    """Check that a limit on money can be kept.
+    """Check that a limit on cost can be enforced.
 
     Raises:
         ConfigurationError: There is no price for this model.
@@ -43,12 +44,13 @@ def check_price(model: str) -> None:
         return
     if not _installed():
         raise ConfigurationError(
-            'Limits.cost needs the price list: pip install "agentkit-replay[prices]".'
+            "Limits.cost needs a price list, which is not installed. "
+            'Run: pip install "agentkit-replay[prices]"'
         )
     if _cost(provider, name, Usage(input_tokens=1)) is None:
         raise ConfigurationError(
-            f"Limits.cost is set, and the price list has no price for {model!r}. Upgrade "
-            "genai-prices, or limit total_tokens instead."
+            f"Limits.cost cannot be enforced: the price list has no price for {model!r}. "
+            "Upgrade genai-prices, or limit total_tokens instead."
         )
 
 
@@ -61,14 +63,14 @@ def _cost(provider: str, model: str, usage: Usage) -> float | None:
     # Imported here: it is an extra, and takes 160 ms.
     import genai_prices
 
-    counted = genai_prices.Usage(
+    amounts = genai_prices.Usage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cached_tokens,
     )
     try:
         price = genai_prices.calc_price(
-            counted, model_ref=model, provider_id=_PROVIDERS.get(provider, provider)
+            amounts, model_ref=model, provider_id=_PROVIDERS.get(provider, provider)
         )
     except LookupError:
         return None

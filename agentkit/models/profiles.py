@@ -1,10 +1,10 @@
 """What each server supports, as data.
 
-The codec reads a profile; nothing else in agentkit knows one server from
+`chat.encode` reads a profile; nothing else in agentkit knows one server from
 another. A profile is chosen by the model string or the base URL, and a caller
 may pass another one: `dataclasses.replace(PROFILES["vllm"], call_ids="alnum9")`.
 
-Sources are the servers' public references and what they were seen to send.
+Sources are the servers' public references and recorded exchanges.
 """
 
 from __future__ import annotations
@@ -15,15 +15,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-__all__ = [
-    "COMPATIBLE",
-    "PROFILES",
-    "OutputMode",
-    "Profile",
-    "profile_for_url",
-    "profile_source",
-]
-
 OutputMode: TypeAlias = Literal["native", "tool", "json", "prompt"]
 
 
@@ -33,45 +24,45 @@ class Profile:
 
     Attributes:
         name: The provider's name, as in `provider:model`.
-        base_url: Where it is, when that is always the same place.
+        base_url: The server's URL, if it is always the same.
         url_variable: The environment variable that may hold another base URL.
-        key_variable: The environment variable that holds the API key; None needs no key.
+        key_variable: The environment variable with the API key; None if no key is needed.
         auth: How the key is sent: `Authorization: Bearer` or `api-key`.
-        hosts: Hosts by which a base URL is recognised; `.x` and `:1` match the end of host:port.
+        hosts: Hosts that identify the server in a base URL; `.x` and `:1` match the end
+            of host:port.
         path: The path under the base URL; `{model}` is filled in.
         query: Query parameters of every request.
-        idempotency_header: Header that makes a repeated request harmless, if there is one.
         tool_calling: `native` sends `tools`; `functions` the deprecated `functions` and
-            `function_call`; `constrained` asks for calls through one JSON schema, for
+            `function_call`; `constrained` expresses calls through one JSON schema, for
             servers that enforce schemas and have no tool template.
-        output_modes: How a typed output can be asked for, best first.
+        output_modes: The ways to request a typed output, best first.
         native_with_tools: Whether a `response_format` may be sent together with tools.
-        repeats: How often in a row the very same batch of calls may come again,
-            where `Limits.repeats` does not say.
-        tool_limit: Most tools in one request; None where no limit is known.
+        repeats: How often in a row the same batch of calls may recur, unless
+            `Limits.repeats` is set.
+        tool_limit: Most tools in one request; None if no limit is known.
         strict_tools: Whether a function may carry `strict`.
-        required: How "call some tool" is written.
+        required: The word for "call some tool".
         forced_tool: How "call this tool" is written: as the `named` object, as `required`
             with the other tools left out (`alone`), or not at all (`auto`).
         none_omits_tools: Whether "call no tool" has to leave the tools out.
-        renames: Parameters that go by another name here.
+        renames: Parameters with another name on this server.
         drops: Parameters that are refused or ignored.
         drops_reasoning: Further parameters that are refused unless `reasoning_effort="none"`.
         ranges: Parameters with a narrower range than the reference: (least, most).
-        defaults: Parameters that are sent where the caller sets none.
-        stream_usage: Whether `stream_options.include_usage` is known.
+        defaults: Parameters that are sent unless the caller sets them.
+        stream_usage: Whether `stream_options.include_usage` is supported.
         stream_output: Whether a `response_format` can be streamed.
-        system_role: What instructions are called.
-        single_system: Whether there may be but one system message, at the start.
+        system_role: The role of instructions.
+        single_system: Whether only one system message is allowed, at the start.
         names: Roles whose `name` is sent.
-        text_parts: Whether plain text may come as a list of parts.
+        text_parts: Whether plain text may be a list of parts.
         null_content: How the absent text of a message with tool calls is written.
         empty_assistant: Whether an assistant message without text and calls is sent.
         user_after_tool: Whether a user message may follow a tool message.
         refusals: Whether `refusal` may be sent back; otherwise it is sent as text.
-        call_ids: The form ids of tool calls must have.
+        call_ids: The required form of tool-call ids.
         raw_arguments: Whether arguments that are not a JSON object may be sent back.
-        reasoning_field: The name under which thinking is sent back on tool turns.
+        reasoning_field: The field in which reasoning is sent back on tool turns.
         echo: Unknown message fields that are sent back.
         echo_calls: Unknown fields of tool calls that are sent back.
         variants: (pattern, changes) for models that differ; the first match counts.
@@ -85,7 +76,6 @@ class Profile:
     hosts: tuple[str, ...] = ()
     path: str = "/chat/completions"
     query: Mapping[str, str] = field(default_factory=dict[str, str])
-    idempotency_header: str | None = None
 
     tool_calling: Literal["native", "functions", "constrained"] = "native"
     output_modes: tuple[OutputMode, ...] = ("native", "tool", "json", "prompt")
@@ -123,7 +113,7 @@ class Profile:
     variants: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
     def for_model(self, model: str) -> Profile:
-        """The profile of one model of this server."""
+        """Return the profile of one model of this server."""
         for pattern, changes in self.variants:
             if re.search(pattern, model):
                 return replace(self, **changes)
@@ -137,7 +127,7 @@ _OPENAI_ONLY = frozenset(
     "web_search_options".split()
 )
 _FOREIGN = _OPENROUTER_ONLY | _HOSTS_ONLY | _OPENAI_ONLY
-"""What servers do not know that know only the reference."""
+"""Parameters that servers with only the reference's parameters do not know."""
 _LOGPROBS = frozenset({"logprobs", "top_logprobs"})
 _PENALTIES = frozenset({"frequency_penalty", "presence_penalty"})
 _MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
@@ -167,11 +157,11 @@ _OPENAI = Profile(
 )
 
 COMPATIBLE = Profile(name="compatible", renames=_MAX_TOKENS)
-"""A server that nothing is known about, except that it speaks chat completions."""
+"""A chat-completions server about which nothing else is known."""
 
 
 def _hosted(name: str, base_url: str, **facts: Any) -> Profile:
-    """A service on the internet, which is known by its host and wants a key."""
+    """Return the profile of a hosted service, identified by its host and used with a key."""
     facts.setdefault("hosts", (urlsplit(base_url).netloc,))
     return Profile(name=name, base_url=base_url, key_variable=f"{name.upper()}_API_KEY", **facts)
 
@@ -182,7 +172,7 @@ _SELF_HOSTED = Profile(
 
 
 def _self_hosted(name: str, port: int, **facts: Any) -> Profile:
-    """A server that people run themselves, here unless its variable says where."""
+    """Return the profile of a self-hosted server, on this machine unless its variable is set."""
     url, variable = f"http://127.0.0.1:{port}/v1", f"{name.upper()}_BASE_URL"
     return replace(_SELF_HOSTED, name=name, base_url=url, url_variable=variable, **facts)
 
@@ -318,24 +308,38 @@ _KNOWN = (
     ),
 )
 
-PROFILES: Mapping[str, Profile] = {one.name: one for one in _KNOWN}
+PROFILES: Mapping[str, Profile] = {profile.name: profile for profile in _KNOWN}
 """The known servers by name."""
+
+LOCAL = replace(
+    PROFILES["llamacpp"],
+    name="local",
+    base_url=None,
+    url_variable=None,
+    tool_calling="constrained",
+    native_with_tools=True,
+    output_modes=("native", "prompt"),
+    repeats=0,
+    # The same answer each time, and an end to it: a weak model repeats itself for ever.
+    defaults={"temperature": 0, "max_completion_tokens": 1024},
+)
+"""The embedded server; see `LocalModel`. Not in `PROFILES`: no model string names it."""
 
 
 def profile_for_url(base_url: str) -> Profile:
-    """The profile of the server at `base_url`, or `COMPATIBLE` when it is not known."""
-    place = urlsplit(base_url).netloc.rpartition("@")[2].lower()
+    """Return the profile of the server at `base_url`, or `COMPATIBLE` if it is not known."""
+    netloc = urlsplit(base_url).netloc.rpartition("@")[2].lower()
     for profile in PROFILES.values():
         for host in profile.hosts:
-            if place == host or (host[0] in ".:" and place.endswith(host)):
+            if netloc == host or (host[0] in ".:" and netloc.endswith(host)):
                 return profile
     return COMPATIBLE
 
 
 def profile_source(profile: Profile) -> str:
-    """A profile as Python source: a `replace` of the known profile of its name, if there is one.
+    """Return a profile as Python source: a `replace` of the known profile of its name, if any.
 
-    What it needs: `Profile`, `PROFILES` and `dataclasses.replace`.
+    The source uses the names `Profile`, `PROFILES` and `replace`.
     """
     known = PROFILES.get(profile.name)
     base = known or Profile()

@@ -42,7 +42,7 @@ from agentkit.core.spec import Finish
 from agentkit.errors import AgentKitError, ConfigurationError, RunCancelled
 from agentkit.events import Emit, Event, ignore
 from agentkit.messages import Message, ModelResponse, Usage, UserMessage
-from agentkit.models.prices import priced
+from agentkit.models.prices import usage_with_cost
 from agentkit.redaction import Redactor
 from agentkit.runtime.batch import outcome_of, run_call
 from agentkit.runtime.driver import Driver, ObservedHandler, Program
@@ -315,7 +315,7 @@ class LiveHandler:
             return Failure.of(error)
         finally:
             meter.under_way -= 1
-        response = replace(response, usage=priced(call.model, response))
+        response = replace(response, usage=usage_with_cost(call.model, response))
         meter.used += response.usage
         return response
 

@@ -17,7 +17,7 @@ from agentkit.core.effects import Address
 from agentkit.errors import AgentKitError, ModelError
 from agentkit.events import Emit, ignore
 from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse, ToolCall, Usage
-from agentkit.models.base import DIRECT, show_whole
+from agentkit.models.base import DIRECT, emit_deltas
 from agentkit.models.profiles import Profile
 
 __all__ = ["Answer", "FunctionModel", "ScriptedModel"]
@@ -83,7 +83,7 @@ class FunctionModel:
         response = _response(answer, at, self.name)
         if stream:
             words = re.findall(r"\s*\S+|\s+$", response.message.text)
-            show_whole(response.message, at, emit, words)
+            emit_deltas(response.message, at, emit, words)
         return response
 
     async def aclose(self) -> None:

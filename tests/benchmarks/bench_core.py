@@ -22,7 +22,8 @@ from agentkit.messages import (
     ToolMessage,
     UserMessage,
 )
-from agentkit.models.chat.codec import decode_response, encode_request
+from agentkit.models.chat.decode import decode_response
+from agentkit.models.chat.encode import encode_request
 from agentkit.models.profiles import Profile
 from agentkit.output.build import output_spec
 from agentkit.output.partial import PartialOutput

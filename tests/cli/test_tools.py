@@ -342,7 +342,7 @@ def test_doctor_begins_with_the_nearest_profile(folder: Path) -> None:
         (raw(404, {"error": "no such model"}), ["--model", "m"], 1, "no such model"),
         (raw(200, {"data": [{"id": "m1"}, {"id": "m2"}]}), [], 2, "has 2 models"),
         (raw(404), [], 2, "does not say which models it has"),
-        (drop(), ["--profile", "vlm"], 2, "There is no profile 'vlm'"),
+        (drop(), ["--profile", "vlm"], 2, "'vlm' is not a known profile"),
         (drop(), ["--api-key-env", "NO_KEY"], 2, "--api-key-env names 'NO_KEY'"),
     ],
 )

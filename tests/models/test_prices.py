@@ -9,7 +9,7 @@ import pytest
 from agentkit import Agent, ChatModel, Limits, Usage, tool
 from agentkit.errors import ConfigurationError, LimitExceeded
 from agentkit.messages import AssistantMessage, ModelResponse, ToolCall
-from agentkit.models.prices import priced
+from agentkit.models.prices import usage_with_cost
 from agentkit.testing import ChatServer, FunctionModel, ScriptedModel, reply
 
 pytestmark = pytest.mark.anyio
@@ -24,27 +24,27 @@ def answered(model: str | None, **usage: Any) -> ModelResponse:
 
 def test_known_models_have_a_price() -> None:
     """A million tokens in and out of gpt-4o cost 2.50 and 10 dollars."""
-    read = priced("openai:gpt-4o", answered("gpt-4o-2024-11-20", input_tokens=1_000_000))
-    written = priced("openai:gpt-4o", answered(None, output_tokens=1_000_000))
+    read = usage_with_cost("openai:gpt-4o", answered("gpt-4o-2024-11-20", input_tokens=1_000_000))
+    written = usage_with_cost("openai:gpt-4o", answered(None, output_tokens=1_000_000))
     assert (read.cost, written.cost) == (2.5, 10.0)
 
 
 def test_cached_tokens_cost_less() -> None:
     """Tokens from the server's cache are counted at their own price."""
     usage = {"input_tokens": 1_000_000, "cached_tokens": 1_000_000}
-    cost = priced("openai:gpt-4o", answered(None, **usage)).cost
+    cost = usage_with_cost("openai:gpt-4o", answered(None, **usage)).cost
     assert cost is not None
     assert cost < 2.5
 
 
 def test_unknown_models_have_none() -> None:
     """No price is not a price of zero."""
-    assert priced("openai:gpt-99", answered(None, input_tokens=1)).cost is None
+    assert usage_with_cost("openai:gpt-99", answered(None, input_tokens=1)).cost is None
 
 
 def test_the_servers_own_price_wins() -> None:
     """Where the server says what a call cost, nothing is looked up."""
-    assert priced("openai:gpt-4o", answered(None, input_tokens=5, cost=0.5)).cost == 0.5
+    assert usage_with_cost("openai:gpt-4o", answered(None, input_tokens=5, cost=0.5)).cost == 0.5
 
 
 async def test_a_limit_needs_a_price() -> None:

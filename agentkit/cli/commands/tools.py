@@ -145,7 +145,7 @@ def models(profile: str | None = None, *, as_json: AsJson = False) -> None:
 
 def _profiles() -> dict[str, Profile]:
     # Here: it looks for the embedded model, which the other commands do without.
-    from agentkit.models.local.model import LOCAL
+    from agentkit.models import LOCAL
 
     return {**PROFILES, LOCAL.name: LOCAL, COMPATIBLE.name: COMPATIBLE}
 

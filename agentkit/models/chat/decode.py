@@ -1,9 +1,9 @@
 """A chat-completions body as a `ModelResponse`, whatever a server makes of the format.
 
-Pure, and generous: unknown fields are kept, absent and null ones are met in the
-wild, and calls without an id are given one. What is not an answer at all is an
-error of the tree. A folded stream passes through here too, so that both forms
-of an answer give the same response.
+Pure, and generous: unknown fields are kept, absent and null ones are normal, and
+calls without an id get one. A body that is not an answer at all raises a
+`ModelError`. A folded stream passes through here too, so that both forms of an
+answer give the same response.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from agentkit.messages import (
 from agentkit.models.chat.call_ids import CallIds
 from agentkit.models.chat.errors import error_inside
 from agentkit.models.chat.lenient import as_list, as_object, clean, json_text, parse_json
-
-__all__ = ["decode_response", "response_from_body", "thinking_of"]
 
 _WORDS: Mapping[FinishReason, str] = {
     "stop": "stop eos eos_token end_turn stop_sequence complete",
@@ -59,11 +57,11 @@ def decode_response(
     Args:
         data: The body.
         model: The model's name, for errors.
-        seed: What ids for calls without one are made from, such as the call's address.
-        taken: Ids of the conversation so far, which no call may have again.
+        seed: What missing ids of tool calls are derived from, such as the call's address.
+        taken: Ids of the conversation so far, which no call gets again.
 
     Raises:
-        ModelError: The body is not an answer, or says that there is none.
+        ModelError: The body is not an answer, or reports an error.
     """
     try:
         return response_from_body(parse_json(data), model=model, seed=seed, taken=taken)
@@ -79,8 +77,8 @@ def response_from_body(
     body: Any, *, model: str | None = None, seed: str = "", taken: Iterable[str] = ()
 ) -> ModelResponse:
     """Read a parsed body; see `decode_response`."""
-    if (failed := error_inside(body, model=model)) is not None:
-        raise failed
+    if (error := error_inside(body, model=model)) is not None:
+        raise error
     data = as_object(body)
     choices = [as_object(choice) for choice in as_list(data.get("choices")) if choice]
     if not choices:
@@ -89,19 +87,21 @@ def response_from_body(
             model=model,
         )
     ids = CallIds(f"{seed}/{data.get('id')}", taken)
-    messages = [_message(as_object(one.get("message") or one.get("delta")), ids) for one in choices]
+    messages = [
+        _message(as_object(choice.get("message") or choice.get("delta")), ids) for choice in choices
+    ]
     first = choices[0]
     finish, raw = _finish(first.get("finish_reason"), messages[0], model)
     extra = _unknown(data, _BODY_KEYS) | _unknown(first, _CHOICE_KEYS)
     if raw is not None:
         extra["finish_reason"] = raw
-    counted = as_object(data.get("usage") or as_object(data.get("x_groq")).get("usage"))
-    if more := _unknown(counted, _USAGE_KEYS):
-        extra["usage"] = more
+    usage = as_object(data.get("usage") or as_object(data.get("x_groq")).get("usage"))
+    if unknown := _unknown(usage, _USAGE_KEYS):
+        extra["usage"] = unknown
     return ModelResponse(
         message=messages[0],
         finish=finish,
-        usage=_usage(counted),
+        usage=_usage(usage),
         model=_text(data.get("model")),
         id=_text(data.get("id")),
         choices=tuple(messages[1:]),
@@ -113,7 +113,7 @@ def response_from_body(
 def _finish(
     raw: Any, message: AssistantMessage, model: str | None
 ) -> tuple[FinishReason, str | None]:
-    """Why the answer ended, and the server's word for it where ours differs."""
+    """Return why the answer ended, and the server's word for it where ours differs."""
     normal: FinishReason = "tool_calls" if message.tool_calls else "stop"
     if raw is None or raw == "":
         return normal, None
@@ -124,8 +124,8 @@ def _finish(
     if known is None:
         # Calls of an answer that ended in an unknown way are not safe to run.
         raise InvalidResponse(
-            f"{model or 'The model'} ended its answer with finish_reason {word!r}, which does "
-            "not say that it is complete; nothing of it was executed.",
+            f"{model or 'The model'} ended its answer with the unknown finish_reason {word!r}, so "
+            "the answer may be incomplete; nothing of it was executed.",
             model=model,
         )
     finish = normal if known in ("stop", "tool_calls") else known
@@ -153,7 +153,7 @@ def _message(data: JsonObject, ids: CallIds) -> AssistantMessage:
 
 
 def _content(content: Any) -> tuple[str | tuple[Part, ...] | None, str]:
-    """Text or parts, and the thinking among the parts."""
+    """Return text or parts, and the thinking among the parts."""
     if content is None or isinstance(content, str):
         return clean(content), ""
     if not is_array(content):
@@ -174,7 +174,7 @@ def _content(content: Any) -> tuple[str | tuple[Part, ...] | None, str]:
 
 
 def thinking_of(part: Any) -> str | None:
-    """The text of a part with thinking, which may be in pieces; None for any other part."""
+    """Return the text of a thinking part, which may be in pieces; None for any other part."""
     match part:
         case {"type": "thinking", "thinking": str(text)}:
             return text
@@ -191,7 +191,7 @@ def _call(data: JsonObject, ids: CallIds) -> ToolCall:
     if not isinstance(arguments, str):
         arguments = "{}" if arguments is None else json_text(arguments)
     return ToolCall(
-        id=ids.of(data.get("id")),
+        id=ids.assign(data.get("id")),
         name=_text(function.get("name")) or "",
         arguments=clean(arguments),
         extra=_unknown(data, {"id", "type", "function", "index"}),

@@ -1,6 +1,6 @@
 """A request as the bytes of one server's chat-completions body.
 
-Pure. Each message and tool is encoded once per variant of the wire and its
+Pure. Each message and tool is encoded once per variant of the wire format and its
 bytes are kept in its memo, so that a request is a join: a long conversation
 costs linear work. Messages come last and keys come in a stable order, so the
 body of step n+1 begins with the body of step n, and prompt caches hit.
@@ -34,15 +34,13 @@ from agentkit.models.chat.lenient import clean, json_text
 from agentkit.models.chat.parameters import Note, adapt_settings
 from agentkit.models.profiles import Profile
 
-__all__ = ["encode_request", "forced_tool"]
-
 _SAY_JSON = SystemMessage(content="Answer with one JSON object and nothing else.")
 _BRIDGE = AssistantMessage(content="OK.")
 _RULES = (
     "tool_calling system_role names text_parts null_content refusals call_ids raw_arguments "
     "reasoning_field echo echo_calls".split()
 )
-"""What of a profile the encoding of a message depends on."""
+"""The fields of a profile that the encoding of a message depends on."""
 
 
 def encode_request(
@@ -57,15 +55,15 @@ def encode_request(
     """Encode a request for one server.
 
     Args:
-        request: What to ask.
+        request: The request.
         model: The model by the server's name.
-        profile: The server.
-        stream: Whether the answer shall come as a stream.
+        profile: What the server supports.
+        stream: Whether to ask for a stream.
         strict: Refuse parameters that the server does not take instead of dropping them.
-        note: Told of everything that was changed for the server.
+        note: Called with every change that was made for the server.
 
     Returns:
-        The body. Equal requests give equal bytes.
+        The body. Equal requests have equal bytes.
 
     Raises:
         InvalidSetting: More tools than the server takes, or a refused parameter.
@@ -105,8 +103,8 @@ def _choose_tools(
         return ()
     if profile.tool_limit is not None and len(tools) > profile.tool_limit:
         raise InvalidSetting(
-            f"The request has {len(tools)} tools and {profile.name} takes at most "
-            f"{profile.tool_limit}. Offer fewer, for example through Toolset.filter().",
+            f"The request has {len(tools)} tools, but {profile.name} takes at most "
+            f"{profile.tool_limit}. Offer fewer, for example with Toolset.filter().",
             field="tools",
             value=str(len(tools)),
             allowed=f"<= {profile.tool_limit}",
@@ -140,26 +138,26 @@ def _force(
         fields["tool_choice"] = profile.required
         return [tool]
     else:
-        text = f"{profile.name} cannot be made to call {name!r}; it may choose freely."
+        text = f"tool_choice={name!r} was left out: {profile.name} cannot force a tool."
         notes.append(Note(code="dropped_parameter", text=text, data={"field": "tool_choice"}))
     return tools
 
 
 def forced_tool(tools: Iterable[ToolDefinition], name: str) -> ToolDefinition:
-    """The tool that `tool_choice` names.
+    """Return the tool that `tool_choice` names.
 
     Raises:
         InvalidSetting: The request does not have it.
     """
-    found = {tool.name: tool for tool in tools}
-    if name not in found:
+    by_name = {tool.name: tool for tool in tools}
+    if name not in by_name:
         raise InvalidSetting(
-            f"tool_choice names {name!r}, and the request has only {', '.join(found)}.",
+            f"tool_choice names {name!r}, but the request only has {', '.join(by_name)}.",
             field="tool_choice",
             value=name,
-            allowed=", ".join(found),
+            allowed=", ".join(by_name),
         )
-    return found[name]
+    return by_name[name]
 
 
 def _tool(tool: ToolDefinition, profile: Profile) -> bytes:
@@ -179,7 +177,7 @@ def _tool(tool: ToolDefinition, profile: Profile) -> bytes:
 
 
 def _arranged(request: ModelRequest, profile: Profile) -> Iterable[Message]:
-    """The messages in the order and number that the server accepts."""
+    """Return the messages in the order and number that the server accepts."""
     messages: Sequence[Message] = request.messages
     json_mode = request.output is not None and request.output.kind == "json_object"
     if json_mode and not any(b"json" in one.lower() for one in _encoded(messages, profile)):
@@ -246,7 +244,7 @@ def _message(message: Message, profile: Profile) -> JsonObject:
         case AssistantMessage():
             return _assistant(message, profile)
         case ToolMessage():
-            return _answer(message, profile)
+            return _tool_message(message, profile)
         case _:
             assert_never(message)
     data["content"] = _content(message.content, profile)
@@ -255,7 +253,7 @@ def _message(message: Message, profile: Profile) -> JsonObject:
     return data
 
 
-def _answer(message: ToolMessage, profile: Profile) -> JsonObject:
+def _tool_message(message: ToolMessage, profile: Profile) -> JsonObject:
     content = _content(message.content, profile)
     if profile.tool_calling == "functions":
         return {"role": "function", "name": message.name or message.call_id, "content": content}
@@ -283,7 +281,7 @@ def _assistant(message: AssistantMessage, profile: Profile) -> JsonObject:
         data["refusal"] = message.refusal
     data |= {key: value for key, value in message.extra.items() if key in profile.echo}
     match data.get("audio"):
-        case {"id": audio_id}:  # An earlier answer's audio is named, not sent again.
+        case {"id": audio_id}:  # An earlier answer's audio is referred to by id.
             data["audio"] = {"id": audio_id}
         case _:
             data.pop("audio", None)
@@ -302,7 +300,7 @@ def _call(call: ToolCall, profile: Profile) -> JsonObject:
 
 
 def _arguments(call: ToolCall, profile: Profile) -> str:
-    """The arguments as sent back: always a JSON object where the server parses them."""
+    """Return the arguments to send back: a JSON object where the server parses them."""
     if profile.raw_arguments and call.arguments:
         return call.arguments
     try:

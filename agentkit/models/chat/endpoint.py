@@ -1,4 +1,4 @@
-"""Where a model is and how it is asked: URL, key, headers, profile.
+"""Where a model is and how it is reached: URL, key, headers, profile.
 
 The environment is read at each request, never when an object is made: a program
 without a key can still load, replay and be tested.
@@ -15,34 +15,34 @@ from urllib.parse import quote, urlencode, urlsplit
 from agentkit.errors import AgentKitError, ConfigurationError, MissingKey, UnknownModel
 from agentkit.models.profiles import PROFILES, Profile, profile_for_url
 
-__all__ = ["Endpoint", "choose_profile", "host_of", "shown", "without_secrets"]
-
 _SECRET_HEADERS = ("authorization", "api-key", "x-api-key")
 
 
-def choose_profile(given: Profile | str | None, base_url: str | None, model: str) -> Profile:
-    """The profile of a model: the one that is given, or the one of its server.
+def choose_profile(profile: Profile | str | None, base_url: str | None, model: str) -> Profile:
+    """Return the profile that the caller chose, or else the one of the server.
 
     Raises:
         UnknownModel: There is no profile of this name.
-        ConfigurationError: The base URL cannot be read.
+        ConfigurationError: The base URL is not valid.
     """
-    if isinstance(given, Profile):
-        return given
-    if given is not None and given not in PROFILES:
-        known = ", ".join(PROFILES)
-        raise UnknownModel(f"There is no profile {given!r}; there are {known}.", model=model)
-    if given is not None or base_url is None:
-        return PROFILES[given or "openai"].for_model(model)
+    if isinstance(profile, Profile):
+        return profile
+    if profile is not None and profile not in PROFILES:
+        raise UnknownModel(
+            f"{profile!r} is not a known profile. Known profiles: {', '.join(PROFILES)}.",
+            model=model,
+        )
+    if profile is not None or base_url is None:
+        return PROFILES[profile or "openai"].for_model(model)
     try:
         return profile_for_url(base_url).for_model(model)
     except ValueError as error:
-        raise ConfigurationError(f"The base URL {base_url!r} is none: {error}") from None
+        raise ConfigurationError(f"{base_url!r} is not a valid base URL: {error}.") from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
-    """One model of one server. What is not given comes from the profile and the environment."""
+    """One model of one server; the profile and the environment fill in what is None."""
 
     model: str
     profile: Profile
@@ -57,7 +57,7 @@ class Endpoint:
         return f"{self.profile.name}:{self.model}"
 
     def url(self, extra: Mapping[str, Any], path: str | None = None) -> str:
-        """The URL of a request, for chat completions or another path, with `extra` in its query.
+        """Return the URL for chat completions, or for `path`, with `extra` in its query.
 
         Raises:
             ConfigurationError: There is no base URL.
@@ -65,21 +65,21 @@ class Endpoint:
         profile = self.profile
         base = self.base_url or os.environ.get(profile.url_variable or "") or profile.base_url
         if not base:
-            wanted = f" or set {profile.url_variable}" if profile.url_variable else ""
+            variable = f" or set {profile.url_variable}" if profile.url_variable else ""
             raise ConfigurationError(
-                f"{self.name} has no base URL; pass base_url to ChatModel{wanted}."
+                f"{self.name} has no base URL. Pass base_url to ChatModel{variable}."
             )
         address, _, own = base.partition("?")
         address = address.rstrip("/").removesuffix("/chat/completions")
         query = profile.query
-        if address.endswith("/v1"):  # Azure's newer form looks like everybody's.
+        if address.endswith("/v1"):  # Azure's newer form looks like every other server's.
             path, query = path or "/chat/completions", {}
         path = path or profile.path.format(model=quote(self.model, safe=""))
         query = "&".join(filter(None, (own, urlencode({**query, **extra}))))
         return f"{address}{path}?{query}" if query else address + path
 
     def headers(self, extra: Mapping[str, str]) -> dict[str, str]:
-        """The headers of a request, names in lower case; those in `extra` win.
+        """Return the headers of a request by lower-case name; those in `extra` win.
 
         Raises:
             MissingKey: The server needs a key and there is none.
@@ -89,15 +89,15 @@ class Endpoint:
         for more in (self.own_headers, extra):
             headers |= {name.lower(): value for name, value in more.items()}
         bearer = self.profile.auth == "bearer"
-        where = "authorization" if bearer else self.profile.auth
-        if where not in headers and (key := self._find_key()):
-            headers[where] = f"Bearer {key}" if bearer else key
+        key_header = "authorization" if bearer else self.profile.auth
+        if key_header not in headers and (key := self._find_key()):
+            headers[key_header] = f"Bearer {key}" if bearer else key
         for name, value in headers.items():
             if not (value.isascii() and value.isprintable()):
-                # Said without the value: it may be the key.
+                # Without the value, which may be the key.
                 raise ConfigurationError(
-                    f"The header {name!r} for {self.name} has characters that headers cannot "
-                    "hold, such as a line break or a letter outside ASCII."
+                    f"The header {name!r} for {self.name} cannot be sent: its value has a line "
+                    "break or a character outside ASCII."
                 )
         return headers
 
@@ -106,28 +106,28 @@ class Endpoint:
         key = (self.api_key or "").strip() or os.environ.get(variable or "", "").strip()
         if not key and variable is not None and self.needs_key:
             raise MissingKey(
-                f"{self.name} needs an API key: set {variable}, or pass api_key to ChatModel.",
+                f"{self.name} needs an API key. Set {variable}, or pass api_key to ChatModel.",
                 variable=variable,
             )
         return key or None
 
 
 def host_of(url: str) -> str:
-    """Host and port of a URL, without a user's name and password."""
+    """Return host and port of a URL, without user name and password."""
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
-def shown(url: str) -> str:
-    """A URL as people may see it: without query, and without a user's name and password."""
+def public_url(url: str) -> str:
+    """Return a URL without user name, password and query, for messages."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{host_of(url)}{parts.path}"
 
 
-def without_secrets(error: AgentKitError, headers: Mapping[str, str]) -> None:
-    """Take the key out of an error, should the server have repeated it."""
+def redact_key(error: AgentKitError, headers: Mapping[str, str]) -> None:
+    """Replace the key in an error, in case the server repeated it."""
     for name in _SECRET_HEADERS:
         secret = headers.get(name, "").removeprefix("Bearer ").strip()
-        if len(secret) < 8:  # Too short to be one, and bound to be in other words.
+        if len(secret) < 8:  # Too short for a key, and likely to be part of other words.
             continue
         error.args = tuple(
             one.replace(secret, "[key]") if isinstance(one, str) else one for one in error.args

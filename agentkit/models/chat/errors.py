@@ -1,8 +1,8 @@
-"""Error answers of servers, read into the error tree.
+"""Error answers of servers as exceptions of `agentkit.errors`, and which of them pass.
 
 Pure. Bodies come in every shape: an object, an array, a bare string, HTML,
-nothing; and an error may sit inside a response of status 200. What a caller
-needs is which of our errors it is, and the server's own words.
+nothing; and an error may sit inside a response of status 200. A caller needs
+the right exception, and the server's own words.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from agentkit.errors import (
 )
 from agentkit.messages import JsonObject, is_array
 from agentkit.models.chat.lenient import as_object, json_or
-
-__all__ = ["error_from_http", "error_inside", "is_transient", "request_id", "retry_after"]
 
 _BODY_LIMIT = 2_000
 _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray")
@@ -62,7 +60,7 @@ def error_from_http(
     now: float,
     url: str | None = None,
 ) -> ModelError:
-    """The error of an answer with an error status.
+    """Return the exception for an answer with an error status.
 
     Args:
         status: The HTTP status.
@@ -70,7 +68,7 @@ def error_from_http(
         body: The response's body.
         model: The model's name, for the message.
         now: Seconds since the epoch, for a Retry-After date without a Date beside it.
-        url: What was asked for, for the message when it is not there.
+        url: The requested URL, for the message of a 404.
     """
     data = json_or(None, body)
     wait = retry_after(headers, now)
@@ -83,27 +81,27 @@ def error_from_http(
         retry_after=_wait_in_body(body) if wait is None else wait,
     )
     if isinstance(error, ModelNotFound) and url is not None:
-        error.args = (f"{error.message} (asked for: {url})",)
+        error.args = (f"{error.message} (requested: {url})",)
     return error
 
 
 def error_inside(body: Any, *, model: str | None) -> ModelError | None:
-    """The error that a body of status 200 or a chunk of a stream holds, or None."""
+    """Return the error that a body of status 200 or a chunk of a stream holds, or None."""
     if not _holds_error(body):
         return None
-    found = _find(body)
-    status = _status(found.get("code")) or _status(found.get("status")) or 200
-    return _classify(status, found, model=model)
+    error = _find(body)
+    status = _status(error.get("code")) or _status(error.get("status")) or 200
+    return _classify(status, error, model=model)
 
 
 def is_transient(error: AgentKitError) -> bool:
-    """Whether asking again may help."""
+    """Return whether another attempt may succeed."""
     match error:
         case QuotaExceeded() | AuthenticationFailed() | ContextLengthExceeded():
             return False
         case ModelHTTPError():
             if error.status == 200:
-                # Inside a stream servers rarely say; only a lasting cause is told apart.
+                # Inside a stream servers rarely say; only a lasting cause can be recognised.
                 return not _LASTING.search(f"{error.code} {error.message}".lower())
             resampled = error.code is not None and _RESAMPLED.search(error.code) is not None
             return resampled or error.status in _RETRIED or error.status >= 500
@@ -114,12 +112,12 @@ def is_transient(error: AgentKitError) -> bool:
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
-    """The server's id of a request, under whichever header it sends it."""
+    """Return the server's id of a request, whichever header it is in."""
     return next((headers[name] for name in _REQUEST_IDS if headers.get(name)), None)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds to wait as the server asks for: `retry-after-ms`, or Retry-After in either form."""
+    """Return the seconds in `retry-after-ms` or Retry-After; in a date, those until then."""
     if (ms := _number(headers.get("retry-after-ms"))) is not None:
         return ms / 1000
     value = headers.get("retry-after")
@@ -148,8 +146,8 @@ def _number(value: str | None) -> float | None:
 
 def _wait_in_body(body: bytes) -> float | None:
     # google.rpc.RetryInfo: {"retryDelay": "17s"}
-    found = re.search(rb'"retryDelay"\s*:\s*"([0-9.]+)s"', body)
-    return _number(found[1].decode()) if found else None
+    match = re.search(rb'"retryDelay"\s*:\s*"([0-9.]+)s"', body)
+    return _number(match[1].decode()) if match else None
 
 
 def _plain_text(body: bytes) -> str:
@@ -184,7 +182,7 @@ def _holds_error(body: Any) -> bool:
 
 
 def _find(body: Any) -> JsonObject:
-    """The object that describes the error, with its text under `message`."""
+    """Return the object that describes the error, with its text under `message`."""
     match body:
         case [first, *_] | {"errors": [first, *_]}:
             return _find(first)
@@ -214,14 +212,14 @@ def _words(error: JsonObject) -> str | None:
 
 
 def _classify(status: int, error: JsonObject, *, model: str | None, **details: Any) -> ModelError:
-    """The error of a status and a description; `details` are its further attributes."""
-    said = error.get("message") or "no reason given"
+    """Return the exception for a status and a description; `details` are further attributes."""
+    reason = error.get("message") or "no reason given"
     codes = [str(v) for key in ("code", "type", "status") if (v := error.get(key))]
     # Some servers repeat the status as the code.
     code = next((one for one in codes if not one.isdigit()), codes[0] if codes else None)
     # `innererror` and its like matter for filters only.
-    clue = f"{code} {error.get('type')} {error.get('innererror')} {said}".lower()
-    message = f"{model or 'The model'} answered {_phrase(status)}: {said[:_BODY_LIMIT]}"
+    clue = f"{code} {error.get('type')} {error.get('innererror')} {reason}".lower()
+    message = f"{model or 'The model'} answered {_phrase(status)}: {reason[:_BODY_LIMIT]}"
     if _FILTER.search(clue) and status in (200, 400, 403, 422):
         return ModelRefusal(message, model=model, reason="content_filter")
     return _kind(status, clue)(message, model=model, status=status, code=code, **details)

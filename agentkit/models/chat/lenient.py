@@ -9,13 +9,11 @@ from pydantic_core import from_json
 
 from agentkit.messages import JsonObject
 
-__all__ = ["as_list", "as_object", "clean", "json_or", "json_text", "parse_json"]
-
 MAX_DEPTH = 200
 
 
 def parse_json(data: bytes) -> Any:
-    """Parse JSON with a BOM, broken UTF-8 or half a surrogate pair in it, too.
+    """Parse JSON that may have a BOM, broken UTF-8 or half a surrogate pair in it.
 
     Raises:
         ValueError: It is not JSON, or nested too deeply.
@@ -32,17 +30,17 @@ def parse_json(data: bytes) -> Any:
 
 
 def _check_depth(value: Any) -> None:
-    """Refuse what from_json would refuse, so that no reader of it recurses too far."""
+    """Refuse what `from_json` would refuse, so that later readers cannot recurse too far."""
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
-        level = [inner for one in level for inner in as_list(one) or as_object(one).values()]
+        level = [child for one in level for child in as_list(one) or as_object(one).values()]
         if not level:
             return
     raise ValueError("nested too deeply")
 
 
 def json_or(default: Any, text: str | bytes) -> Any:
-    """The value of a JSON text, or `default` where it is none."""
+    """Return the value of a JSON text, or `default` if it is not JSON."""
     try:
         return from_json(text)
     except ValueError:
@@ -50,17 +48,17 @@ def json_or(default: Any, text: str | bytes) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON with its letters as they are, as models read and write it."""
+    """Return a value as JSON without escaped letters, as models read and write it."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def as_object(value: Any) -> JsonObject:
-    """The value if it is an object, otherwise an empty one."""
+    """Return the value if it is an object, otherwise an empty one."""
     return cast(JsonObject, value) if isinstance(value, dict) else {}
 
 
 def as_list(value: Any) -> list[Any]:
-    """The value if it is an array, otherwise an empty one."""
+    """Return the value if it is an array, otherwise an empty one."""
     return cast(list[Any], value) if isinstance(value, list) else []
 
 

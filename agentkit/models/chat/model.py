@@ -1,7 +1,11 @@
 """`ChatModel`: a model behind a chat-completions server.
 
-Codec and HTTP put together, with what stands around them: which URL, which
-key, how often it is tried. The loop sees one call with one answer.
+Each attempt goes through `endpoint` (URL, key), `encode`, a transport, and
+`decode` or `stream`. This file puts them together and decides on retries; the
+loop sees one call with one answer.
+
+    ModelRequest ──encode──▶ body ──transport──▶ server ──▶ body ────decode──▶ ModelResponse
+                                                   └──────▶ chunks ──stream──▶ the same
 """
 
 from __future__ import annotations
@@ -12,7 +16,6 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from random import uniform
 from typing import TYPE_CHECKING, Any, Literal, Self
-from uuid import uuid4
 
 import anyio
 
@@ -34,39 +37,41 @@ from agentkit.events import (
     ignore,
 )
 from agentkit.messages import ModelRequest, ModelResponse
-from agentkit.models.base import DIRECT, show_whole
+from agentkit.models.base import DIRECT, emit_deltas
 from agentkit.models.chat.call_ids import ids_in
-from agentkit.models.chat.codec import (
-    EventDecoder,
-    Note,
-    StreamFold,
-    decode_response,
-    encode_request,
-)
-from agentkit.models.chat.endpoint import Endpoint, choose_profile, host_of, shown, without_secrets
+from agentkit.models.chat.decode import decode_response
+from agentkit.models.chat.encode import encode_request
+from agentkit.models.chat.endpoint import Endpoint, choose_profile, host_of, public_url, redact_key
 from agentkit.models.chat.errors import error_from_http, is_transient, request_id
 from agentkit.models.chat.lenient import parse_json
+from agentkit.models.chat.parameters import Note
+from agentkit.models.chat.stream import EventDecoder, StreamFold
 from agentkit.models.constrained.rewrite import constrain, release
 from agentkit.models.profiles import Profile
 from agentkit.settings import Timeouts
 
 if TYPE_CHECKING:
-    from agentkit.models.chat.transport import HttpWire
-    from agentkit.models.chat.transport_aiohttp import AiohttpWire
-    from agentkit.models.chat.wire import HttpClient, Reply
+    from agentkit.models.chat.transport import HttpClient, Reply, Transport
 
-__all__ = ["ChatModel"]
 
 WAIT_FIRST = 0.5
 WAIT_MOST = 30.0
-"""Seconds between attempts: doubled each time, with as much jitter again, up to the most."""
+"""Seconds between attempts: doubled each time, plus up to as much jitter, at most WAIT_MOST."""
 DRAIN_SECONDS = 0.25
-"""How long the end of a stream is waited for after its [DONE]."""
+"""How long to wait for the end of a stream after its [DONE]."""
 
 
 @dataclass(kw_only=True, slots=True)
 class _Call:
-    """One request on its way, through all its attempts."""
+    """One request through all its attempts.
+
+    Attributes:
+        show: Whether the caller wants deltas.
+        streamed: Whether the server sends a stream.
+        delay: Seconds until the next attempt; None if there is none.
+        shown: Whether deltas of the current attempt were emitted.
+        failure: Why the last attempt failed.
+    """
 
     request: ModelRequest
     at: Address
@@ -78,11 +83,11 @@ class _Call:
     body: bytes
     delay: float | None = None
     shown: bool = False
-    broken: str = ""
+    failure: str = ""
 
 
 class ChatModel:
-    """A model that a chat-completions server answers for.
+    """A model behind a chat-completions server.
 
         async with ChatModel("gpt-4o") as model:
             response = await model.request(ModelRequest(messages=(UserMessage(content="Hi"),)))
@@ -92,24 +97,24 @@ class ChatModel:
 
     Args:
         model: The model by the server's name.
-        base_url: The server, up to and without `/chat/completions`. Default: the profile's.
-        api_key: Default: from the profile's environment variable.
+        base_url: The server's URL, without `/chat/completions`. Default: the profile's.
+        api_key: The API key. Default: from the profile's environment variable.
         organization: Sent as OpenAI-Organization.
         project: Sent as OpenAI-Project.
         headers: Further headers, such as OpenRouter's HTTP-Referer and X-Title.
         http_client: Your own `httpx2.AsyncClient` or `httpx.AsyncClient`; it is never
-            closed here, and its own timeouts hold. Or "aiohttp" (an extra), which takes
+            closed here, and its own timeouts apply. Or "aiohttp" (an extra), which uses
             less CPU under asyncio.
-        profile: What the server supports: a name of `PROFILES`, or a `Profile`, which is
-            taken as it is. Default: known by `base_url`; without one, OpenAI.
+        profile: What the server supports: a name in `PROFILES`, or a `Profile`, which is
+            used as it is. Default: chosen by `base_url`; without one, OpenAI.
         timeout: Seconds for a whole call with all its attempts, or `Timeouts`.
         retries: Further attempts after a failure that may pass: no connection, 408, 409,
-            429, 5xx, a broken answer. The server's Retry-After is kept to.
-        strict_settings: Refuse parameters that the server does not take, instead of
+            429, 5xx, a broken answer. The server's Retry-After is respected.
+        strict_settings: Refuse parameters that the server does not support, instead of
             dropping them with a warning.
 
     Raises:
-        ConfigurationError: An argument that cannot be.
+        ConfigurationError: An argument is not valid.
     """
 
     def __init__(
@@ -136,7 +141,7 @@ class ChatModel:
             base_url=base_url,
             api_key=api_key,
             own_headers={name: v for name, v in own.items() if v is not None} | dict(headers or {}),
-            # A client of the caller may add the key itself.
+            # The caller's own client may add the key itself.
             needs_key=http_client in (None, "aiohttp"),
         )
         self._client = http_client
@@ -145,14 +150,14 @@ class ChatModel:
         self._timeouts = timeout if isinstance(timeout, Timeouts) else Timeouts(total=timeout)
         if retries < 0:
             raise InvalidSetting(
-                f"retries is {retries!r}; expected 0 or more.",
+                f"retries must be 0 or more, not {retries!r}.",
                 field="retries",
                 value=repr(retries),
                 allowed=">= 0",
             )
         self._attempts = retries + 1
         self._strict = strict_settings
-        self._wire_made: AiohttpWire | HttpWire | None = None
+        self._open_transport: Transport | None = None
 
     @property
     def name(self) -> str:
@@ -168,17 +173,17 @@ class ChatModel:
         return f"ChatModel({self._model!r}, profile={self._profile.name!r})"
 
     def check(self) -> None:
-        """Say now, without I/O, what would make every request fail.
+        """Raise now, without I/O, if every request would fail.
 
         Raises:
             MissingKey: The server needs a key and there is none.
-            ConfigurationError: There is no base URL, a header that cannot be sent, or an
-                extra that is not installed.
+            ConfigurationError: There is no base URL, a header cannot be sent, or an extra
+                is not installed.
         """
         self._endpoint.url({})
         self._endpoint.headers({})
         if self._client == "aiohttp":
-            self._wire()
+            self._transport()
 
     async def request(
         self,
@@ -188,53 +193,55 @@ class ChatModel:
         emit: Emit = ignore,
         stream: bool = False,
     ) -> ModelResponse:
-        """Answer one request; see `Model`. Failures that may pass are tried again.
+        """Answer one request; see `Model`. Failures that may pass are retried.
 
         Raises:
             ConfigurationError: A key is missing or a parameter is refused; nothing was sent.
-            ModelError: There is no usable answer.
+            ModelError: No attempt gave a usable answer.
         """
         if self._profile.tool_calling != "constrained":
-            return await self._ask(request, at, emit, stream)
-        # On the wire, text and calls alike are one JSON text: it is shown when it is read.
+            return await self._complete(request, at, emit, stream)
+        # Text and calls alike arrive as one JSON text, so they can only be shown once it is read.
         plain = stream and (not request.tools or request.tool_choice == "none")
-        answer = await self._ask(constrain(request), at, emit, plain)
+        answer = await self._complete(constrain(request), at, emit, plain)
         response = release(request, answer, at=at)
         if stream and not plain:
-            show_whole(response.message, at, emit)
+            emit_deltas(response.message, at, emit)
         return response
 
-    async def _ask(
+    async def _complete(
         self, request: ModelRequest, at: Address, emit: Emit, stream: bool
     ) -> ModelResponse:
         call = self._prepare(request, at, emit, stream)
         total = self._timeouts.total
         with anyio.move_on_after(total) as scope:
-            return await self._tried(call, scope.deadline)
+            return await self._with_retries(call, scope.deadline)
         raise ModelUnreachable(
             f"{self.name} gave no complete answer within {total:g} seconds.", model=self.name
         )
 
     async def models(self) -> list[str]:
-        """The models that the server lists.
+        """Return the names of the models that the server lists.
 
         Raises:
-            ModelError: It does not answer, or lists none.
+            ModelError: The server does not answer, or lists no models.
         """
         url = self._endpoint.url({}, "/models")
-        async with self._wire().send("GET", url, self._endpoint.headers({})) as reply:
+        async with self._transport().send("GET", url, self._endpoint.headers({})) as reply:
             if reply.status >= 300:
-                raise await self._failed(reply, url)
+                raise await self._error(reply, url)
             body = await _whole(reply.chunks)
         with suppress(ValueError, KeyError, TypeError):
             if names := [str(one["id"]) for one in parse_json(body)["data"]]:
                 return names
-        raise InvalidResponse(f"{shown(url)} lists no models: {body[:200]!r}.", model=self.name)
+        raise InvalidResponse(
+            f"{public_url(url)} lists no models: {body[:200]!r}.", model=self.name
+        )
 
     async def aclose(self) -> None:
-        """Close this event loop's connections; a client of the caller's stays open."""
-        if self._wire_made is not None:
-            await self._wire_made.aclose()
+        """Close this event loop's connections; the caller's own client stays open."""
+        if self._open_transport is not None:
+            await self._open_transport.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -242,15 +249,13 @@ class ChatModel:
     async def __aexit__(self, *raised: object) -> None:
         await self.aclose()
 
-    # What is sent
+    # The request
 
     def _prepare(self, request: ModelRequest, at: Address, emit: Emit, stream: bool) -> _Call:
         profile = self._profile
         streamed = stream and (request.output is None or profile.stream_output)
         url = self._endpoint.url(request.settings.get("extra_query") or {})
         headers = self._endpoint.headers(request.settings.get("extra_headers") or {})
-        if profile.idempotency_header is not None:
-            headers[profile.idempotency_header.lower()] = uuid4().hex
 
         def warn(note: Note) -> None:
             emit(Warned(at=at, code=note.code, text=note.text, data=note.data))
@@ -271,10 +276,10 @@ class ChatModel:
 
     # Attempts
 
-    async def _tried(self, call: _Call, deadline: float) -> ModelResponse:
+    async def _with_retries(self, call: _Call, deadline: float) -> ModelResponse:
         for index in range(self._attempts):
             if call.shown:
-                call.emit(Restarted(at=call.at, reason=call.broken))
+                call.emit(Restarted(at=call.at, reason=call.failure))
                 call.shown = False
             try:
                 return await self._attempt(call, index, deadline)
@@ -282,7 +287,7 @@ class ChatModel:
                 if call.delay is None:
                     raise
                 await anyio.sleep(call.delay)
-        raise AssertionError("the last attempt has no delay, and raises")
+        raise AssertionError("the last attempt returns or raises")
 
     async def _attempt(self, call: _Call, index: int, deadline: float) -> ModelResponse:
         at = call.at.attempt(index)
@@ -291,21 +296,21 @@ class ChatModel:
         headers: Mapping[str, str] = {}
         ended: dict[str, Any] = {}
         try:
-            async with self._wire().send("POST", call.url, call.headers, call.body) as reply:
+            async with self._transport().send("POST", call.url, call.headers, call.body) as reply:
                 headers = reply.headers
                 ended = {"status": reply.status, "request_id": request_id(headers)}
                 return await self._read(reply, call)
         except BaseException as error:
             if isinstance(error, AgentKitError):
-                without_secrets(error, call.headers)
+                redact_key(error, call.headers)
                 if isinstance(error, ModelUnreachable) and error.model is None:
                     error.args = (f"{self.name} at {host_of(call.url)}: {error.message}",)
                     error.model = self.name
                 call.delay = self._delay(error, index, headers, deadline)
             failed = isinstance(error, Exception)
-            call.broken = f"{type(error).__name__}: {error}" if failed else "cancelled"
+            call.failure = f"{type(error).__name__}: {error}" if failed else "cancelled"
             ended["retry_after"] = getattr(error, "retry_after", None)
-            ended |= {"delay": call.delay, "error": call.broken}
+            ended |= {"delay": call.delay, "error": call.failure}
             raise
         finally:
             call.emit(HttpFinished(at=at, **ended))
@@ -313,13 +318,13 @@ class ChatModel:
     async def _read(self, reply: Reply, call: _Call) -> ModelResponse:
         async with aclosing(reply.chunks) as chunks:
             if reply.status >= 300:
-                raise await self._failed(reply, call.url)
+                raise await self._error(reply, call.url)
             first = b""
-            async for piece in chunks:
-                first += piece
+            async for chunk in chunks:
+                first += chunk
                 if len(first) > 3 and not first.isspace():
                     break
-            # Some servers stream whatever the content type, others never do.
+            # The content type says little: some servers stream without it, others never do.
             start = first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
             if call.streamed and start not in (b"{", b"[", b"<"):
                 return await self._fold(first, chunks, call)
@@ -328,31 +333,31 @@ class ChatModel:
             body, model=self.name, seed=call.at, taken=ids_in(call.request.messages)
         )
         if call.show:
-            show_whole(response.message, call.at, call.emit)
+            emit_deltas(response.message, call.at, call.emit)
         return response
 
-    async def _failed(self, reply: Reply, url: str) -> ModelError:
+    async def _error(self, reply: Reply, url: str) -> ModelError:
         body = await _whole(reply.chunks)
         now = time.time()
         return error_from_http(
-            reply.status, reply.headers, body, model=self.name, now=now, url=shown(url)
+            reply.status, reply.headers, body, model=self.name, now=now, url=public_url(url)
         )
 
     async def _fold(self, first: bytes, chunks: AsyncIterator[bytes], call: _Call) -> ModelResponse:
         decoder, fold = EventDecoder(), StreamFold(at=call.at, model=self.name)
 
-        def take(events: Iterable[bytes]) -> None:
+        def add(events: Iterable[bytes]) -> None:
             for data in events:
                 for delta in fold.feed(data):
                     call.shown = True
                     call.emit(delta)
 
         try:
-            take(decoder.feed(first))
-            while not fold.done and (piece := await anext(chunks, None)) is not None:
-                take(decoder.feed(piece))
+            add(decoder.feed(first))
+            while not fold.done and (chunk := await anext(chunks, None)) is not None:
+                add(decoder.feed(chunk))
             if not fold.done:
-                take(decoder.finish())
+                add(decoder.finish())
         except ModelUnreachable:
             if not fold.complete:
                 raise
@@ -366,33 +371,33 @@ class ChatModel:
     def _delay(
         self, error: AgentKitError, index: int, headers: Mapping[str, str], deadline: float
     ) -> float | None:
-        """Seconds until the next attempt; None when there is none."""
-        again, asked = is_transient(error), None
+        """Return the seconds until the next attempt; None if there is none."""
+        retry, wanted = is_transient(error), None
         if isinstance(error, ModelHTTPError):
-            asked = error.retry_after
-            again = {"true": True, "false": False}.get(headers.get("x-should-retry", ""), again)
-        if not again or index + 1 >= self._attempts:
+            wanted = error.retry_after
+            retry = {"true": True, "false": False}.get(headers.get("x-should-retry", ""), retry)
+        if not retry or index + 1 >= self._attempts:
             return None
-        if asked is not None:
-            delay = asked + uniform(0, min(1.0, asked / 10))
+        if wanted is not None:
+            delay = wanted + uniform(0, min(1.0, wanted / 10))
         else:
             backoff = WAIT_FIRST * 2**index
             delay = min(WAIT_MOST, backoff + uniform(0, backoff))
         return delay if anyio.current_time() + delay < deadline else None
 
-    def _wire(self) -> AiohttpWire | HttpWire:
-        if self._wire_made is None:
+    def _transport(self) -> Transport:
+        if self._open_transport is None:
             # Here: an HTTP client takes 90 ms to import, and only requests need it.
             if self._client == "aiohttp":
-                from agentkit.models.chat.transport_aiohttp import AiohttpWire
+                from agentkit.models.chat.transport_aiohttp import AiohttpTransport
 
-                self._wire_made = AiohttpWire(self._timeouts)
+                self._open_transport = AiohttpTransport(self._timeouts)
             else:
-                from agentkit.models.chat.transport import HttpWire
+                from agentkit.models.chat.transport_httpx import HttpxTransport
 
                 own = None if isinstance(self._client, str) else self._client
-                self._wire_made = HttpWire(self._timeouts, own)
-        return self._wire_made
+                self._open_transport = HttpxTransport(self._timeouts, own)
+        return self._open_transport
 
 
 async def _whole(chunks: AsyncIterator[bytes]) -> bytes:
@@ -402,8 +407,8 @@ async def _whole(chunks: AsyncIterator[bytes]) -> bytes:
 async def _drain(chunks: AsyncIterator[bytes], seconds: float) -> None:
     """Read to the end, so that the connection can be used again, or give up on it.
 
-    Giving up is a cancellation, because that comes from the inside: the HTTP
-    library does not finish all of its own generators when it is left from the outside.
+    Giving up is a cancellation of the read, because the HTTP library does not finish
+    all of its own generators when its caller merely stops reading.
     """
     with suppress(ModelUnreachable), anyio.move_on_after(seconds):
         async for _ in chunks:

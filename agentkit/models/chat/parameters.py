@@ -1,7 +1,7 @@
 """Sampling parameters as one server takes them: renamed, clamped, left out, or refused.
 
-Pure. A caller writes the reference's names; the profile says what its server
-makes of them, and every change is told as a `Note`.
+Pure; `encode` starts here. A caller uses the reference's names; the profile knows
+what its server takes, and every change is reported as a `Note`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from agentkit.errors import InvalidSetting
 from agentkit.messages import JsonObject
 from agentkit.models.profiles import Profile
 
-__all__ = ["Note", "adapt_settings"]
-
 _PASSED_THROUGH = ("extra_body", "extra_headers", "extra_query")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Note:
-    """Something that was changed for the server: becomes a `Warned` event."""
+    """A change that was made for the server: becomes a `Warned` event."""
 
     code: str
     text: str
@@ -31,22 +29,22 @@ class Note:
 def adapt_settings(
     settings: Mapping[str, Any], profile: Profile, *, strict: bool = False
 ) -> tuple[dict[str, Any], list[Note]]:
-    """Translate parameters, `extra_…` among them, for a server.
+    """Translate parameters, including `extra_body`, for a server.
 
     Returns:
-        The fields of the request body in stable order, and what was changed.
+        The fields of the request body in stable order, and the changes.
 
     Raises:
         InvalidSetting: With `strict`, a parameter that the server does not take.
     """
     notes: list[Note] = []
     fields: dict[str, Any] = {}
-    wanted = {**profile.defaults, **settings}
+    requested = {**profile.defaults, **settings}
     dropped = profile.drops
-    if wanted.get("reasoning_effort") != "none":
+    if requested.get("reasoning_effort") != "none":
         dropped |= profile.drops_reasoning
-    for name in sorted(wanted):
-        value = wanted[name]
+    for name in sorted(requested):
+        value = requested[name]
         if value is None or name in _PASSED_THROUGH:
             continue
         if name in dropped:
@@ -58,7 +56,7 @@ def adapt_settings(
     if strict and notes:
         first = notes[0].data
         raise InvalidSetting(
-            f"strict_settings: {notes[0].text}",
+            f"{notes[0].text.removesuffix('.')}, and strict_settings=True forbids that.",
             field=first["field"],
             value=repr(first["value"]),
             allowed=first.get("allowed", "not supported"),
@@ -67,7 +65,7 @@ def adapt_settings(
 
 
 def _dropped(name: str, value: Any, profile: Profile) -> Note:
-    text = f"{name}={value!r} is not supported by {profile.name} here and was left out."
+    text = f"{name}={value!r} was left out: {profile.name} does not support it here."
     return Note(code="dropped_parameter", text=text, data={"field": name, "value": value})
 
 
@@ -76,7 +74,7 @@ def _clamped(name: str, value: Any, profile: Profile, notes: list[Note]) -> Any:
     if not isinstance(value, (int, float)) or least <= value <= most:
         return value
     nearest, allowed = min(max(value, least), most), f"{least}…{most}"
-    text = f"{name}={value!r} is out of {profile.name}'s range {allowed}; {nearest!r} was sent."
+    text = f"{name}={value!r} was changed to {nearest!r}: {profile.name} accepts {allowed}."
     data = {"field": name, "value": value, "allowed": allowed}
     notes.append(Note(code="clamped_parameter", text=text, data=data))
     return nearest

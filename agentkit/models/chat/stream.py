@@ -1,28 +1,25 @@
 """A streamed answer: bytes to events, events to deltas and one complete response.
 
 Pure. `EventDecoder` finds the data of server-sent events in bytes that are cut
-anywhere; `StreamFold` adds parsed chunks up. What comes out at the end is read
-by the same code as an answer in one piece, so both give the same response.
+anywhere; `StreamFold` adds up the chunks. The folded body then goes through
+`decode`, so that both forms of an answer give the same response.
 
     https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from agentkit.core.effects import Address
 from agentkit.errors import InvalidResponse, OutputTruncated
-from agentkit.events import Event, ReasoningDelta, TextDelta
-from agentkit.messages import JsonObject, ModelResponse
+from agentkit.events import Event, ReasoningDelta, TextDelta, ToolCallDelta
+from agentkit.messages import JsonObject, ModelResponse, is_array, is_object
 from agentkit.models.base import DIRECT
 from agentkit.models.chat.decode import response_from_body, thinking_of
 from agentkit.models.chat.errors import error_inside
-from agentkit.models.chat.lenient import as_list, as_object, clean, parse_json
-from agentkit.models.chat.pieces import CallFold, merge_into
-
-__all__ = ["EventDecoder", "StreamFold"]
+from agentkit.models.chat.lenient import as_list, as_object, clean, json_or, json_text, parse_json
 
 BLANK_LIMIT = 4_000
 """Characters of white space in a row after which an answer is taken to be endless.
@@ -43,7 +40,7 @@ class EventDecoder:
         self._after_cr = False
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The data of the events that `piece` completes."""
+        """Return the data of the events that `piece` completes."""
         if self._after_cr and piece:  # CR and LF of one line end may come apart.
             piece = piece.removeprefix(b"\n")
             self._after_cr = False
@@ -53,15 +50,17 @@ class EventDecoder:
         self._after_cr = piece.endswith(b"\r")
         lines = (b"".join(self._line) + piece).splitlines(keepends=True)
         self._line = [] if lines[-1].endswith((b"\n", b"\r")) else [lines.pop()]
-        return [data for line in lines if (data := self._take(line.rstrip(b"\r\n"))) is not None]
+        return [
+            data for line in lines if (data := self._read_line(line.rstrip(b"\r\n"))) is not None
+        ]
 
     def finish(self) -> list[bytes]:
-        """The data of an event that the end of the stream cut short of its blank line."""
-        self._take(b"".join(self._line))
-        last = self._take(b"")
+        """Return the data of a last event that has no blank line after it."""
+        self._read_line(b"".join(self._line))
+        last = self._read_line(b"")
         return [] if last is None else [last]
 
-    def _take(self, line: bytes) -> bytes | None:
+    def _read_line(self, line: bytes) -> bytes | None:
         if not self._started:
             line = line.removeprefix(b"\xef\xbb\xbf")
             self._started = True
@@ -77,7 +76,7 @@ class EventDecoder:
 
 
 class StreamFold:
-    """Adds the chunks of a streamed answer up.
+    """Adds up the chunks of a streamed answer.
 
     fold = StreamFold()
     for data in decoder.feed(piece):
@@ -94,18 +93,18 @@ class StreamFold:
         self._at = at
         self._model = model
         self._body: JsonObject = {}
-        self._choices: dict[int, _Choice] = {}
+        self._choices: dict[int, _ChoiceFold] = {}
         self.done = False
-        """Whether the server has said [DONE]."""
+        """Whether the server has sent [DONE]."""
 
     @property
     def complete(self) -> bool:
         """Whether the answer ended properly: with [DONE], or with a reason in every choice."""
-        ended = self._choices and all(one.finish for one in self._choices.values())
+        ended = self._choices and all(choice.finish for choice in self._choices.values())
         return self.done or bool(ended)
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take the data of one event; returns the deltas to show.
+        """Add the data of one event and return the deltas to show.
 
         Raises:
             ModelError: The server reports an error, or sends something that is not a chunk.
@@ -123,16 +122,16 @@ class StreamFold:
                 f"{data[:200].decode('utf-8', 'replace')!r}.",
                 model=self._model,
             ) from None
-        if (failed := error_inside(chunk, model=self._model)) is not None:
-            raise failed
+        if (error := error_inside(chunk, model=self._model)) is not None:
+            raise error
         body = as_object(chunk)
-        merge_into(self._body, body, skipped=("choices",))
+        _merge_into(self._body, body, skipped=("choices",))
         return [
             event for one in as_list(body.get("choices")) for event in self._add(as_object(one))
         ]
 
     def finish(self, *, taken: Iterable[str] = ()) -> ModelResponse:
-        """The complete response, no call of which has an id that is `taken`.
+        """Return the complete response; no call gets an id that is `taken`.
 
         Raises:
             InvalidResponse: The stream ended before the answer did.
@@ -148,29 +147,29 @@ class StreamFold:
         return response_from_body(body, model=self._model, seed=self._at, taken=taken)
 
     def _add(self, choice: JsonObject) -> list[Event]:
-        """Add one choice; the deltas are those of the first."""
+        """Add one choice; only the deltas of the first choice are shown."""
         index = choice.get("index")
         index = index if isinstance(index, int) else 0
         fold = self._choices.get(index)
         if fold is None:
-            fold = self._choices[index] = _Choice(self._at)
-        shown = fold.add(choice)
+            fold = self._choices[index] = _ChoiceFold(self._at)
+        deltas = fold.add(choice)
         if fold.blanks > BLANK_LIMIT:
             raise OutputTruncated(
-                f"{self._model or 'The model'} sends nothing but white space, so the stream was "
-                "ended. In json_object mode, say in the instructions that the answer is JSON.",
+                f"{self._model or 'The model'} sent nothing but white space, so the stream was "
+                "closed. In json_object mode, ask for JSON in the instructions.",
                 model=self._model,
                 text=fold.text.rstrip(),
             )
-        return shown if index == min(self._choices) else []
+        return deltas if index == min(self._choices) else []
 
 
 _CHOICE_KEYS = frozenset({"index", "delta", "message", "finish_reason"})
 _DELTA_KEYS = frozenset({"role", "content", "tool_calls", "function_call"})
 
 
-class _Choice:
-    """One choice of the answer as far as it has come."""
+class _ChoiceFold:
+    """One choice of the answer as far as it has arrived."""
 
     def __init__(self, at: Address) -> None:
         self.finish: str | None = None
@@ -178,7 +177,7 @@ class _Choice:
         self._at = at
         self._content: list[Any] | None = None
         self._reasoning: list[str] = []
-        self._calls = CallFold()
+        self._calls = _CallFold()
         self._extra: JsonObject = {}
         self._message: JsonObject = {}
 
@@ -187,32 +186,32 @@ class _Choice:
         return "".join(piece for piece in self._content or () if isinstance(piece, str))
 
     def add(self, choice: JsonObject) -> list[Event]:
-        """Take one choice of a chunk; returns the deltas."""
-        shown: list[Event] = []
+        """Add one choice of a chunk and return its deltas."""
+        deltas: list[Event] = []
         if choice.get("finish_reason"):
             self.finish = str(choice["finish_reason"])
-        # A last chunk may repeat the whole message; deltas have said it all already.
+        # A last chunk may repeat the whole message that the deltas held.
         delta = as_object(choice.get("delta"))
         if not delta and self._content is None and not self._calls:
             delta = as_object(choice.get("message"))
-        merge_into(self._extra, choice, skipped=_CHOICE_KEYS)
+        _merge_into(self._extra, choice, skipped=_CHOICE_KEYS)
         if delta:
-            self._add_delta(delta, shown)
-        return shown
+            self._add_delta(delta, deltas)
+        return deltas
 
-    def _add_delta(self, delta: JsonObject, shown: list[Event]) -> None:
-        self._add_content(delta.get("content"), shown)
+    def _add_delta(self, delta: JsonObject, deltas: list[Event]) -> None:
+        self._add_content(delta.get("content"), deltas)
         if function := delta.get("function_call"):
-            self._add_calls([{"index": 0, "function": function}], shown)
+            self._add_calls([{"index": 0, "function": function}], deltas)
         if calls := delta.get("tool_calls"):
-            self._add_calls([as_object(one) for one in as_list(calls)], shown)
+            self._add_calls([as_object(call) for call in as_list(calls)], deltas)
         thought = delta.get("reasoning_content") or delta.get("reasoning")
         if isinstance(thought, str):
-            self._think(thought, shown)
+            self._add_reasoning(thought, deltas)
             delta = {**delta, "reasoning_content": None, "reasoning": None}
-        merge_into(self._message, delta, skipped=_DELTA_KEYS)
+        _merge_into(self._message, delta, skipped=_DELTA_KEYS)
 
-    def _add_content(self, content: Any, shown: list[Event]) -> None:
+    def _add_content(self, content: Any, deltas: list[Event]) -> None:
         if content is None:
             return
         if self._content is None:
@@ -223,34 +222,195 @@ class _Choice:
                     self._content.append(text)
                     self._count_blanks(text)
                     if text:
-                        shown.append(TextDelta(at=self._at, text=clean(text)))
+                        deltas.append(TextDelta(at=self._at, text=clean(text)))
                 case _ if (thought := thinking_of(piece)) is not None:
-                    self._think(thought, shown)
+                    self._add_reasoning(thought, deltas)
                 case _:
                     self._content.append(piece)
 
-    def _think(self, text: str, shown: list[Event]) -> None:
+    def _add_reasoning(self, text: str, deltas: list[Event]) -> None:
         if text:
             self._reasoning.append(text)
-            shown.append(ReasoningDelta(at=self._at, text=clean(text)))
+            deltas.append(ReasoningDelta(at=self._at, text=clean(text)))
 
-    def _add_calls(self, fragments: list[JsonObject], shown: list[Event]) -> None:
+    def _add_calls(self, fragments: list[JsonObject], deltas: list[Event]) -> None:
         for delta in self._calls.add(fragments, self._at):
             self._count_blanks(delta.arguments)
-            shown.append(delta)
+            deltas.append(delta)
 
     def _count_blanks(self, text: str) -> None:
         ending = len(text) - len(text.rstrip())
         self.blanks = self.blanks + ending if ending == len(text) else ending
 
     def body(self) -> JsonObject:
-        """The choice as an answer in one piece would hold it."""
+        """Return the choice as a complete answer would hold it."""
         message: JsonObject = {**self._message, "content": None}
         if self._content is not None:
-            whole = all(isinstance(piece, str) for piece in self._content)
-            message["content"] = self.text if whole else self._content
+            only_text = all(isinstance(piece, str) for piece in self._content)
+            message["content"] = self.text if only_text else self._content
         if self._reasoning:
             message["reasoning_content"] = "".join(self._reasoning)
         if self._calls:
             message["tool_calls"] = self._calls.bodies()
         return {**self._extra, "message": message, "finish_reason": self.finish}
+
+
+# Tool calls
+
+
+class _CallFold:
+    """The tool calls of one answer as far as they have arrived.
+
+    Which fragment belongs to which call has to be worked out: indexes are missing,
+    always 0 or counted in some other way; ids are null, empty or the same on two
+    calls; names are repeated or cut.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[_PartialCall] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def add(self, fragments: list[JsonObject], at: Address) -> list[ToolCallDelta]:
+        """Add the fragments of one chunk of the answer at `at`; return a delta for each."""
+        deltas: list[ToolCallDelta] = []
+        touched: set[int] = set()
+        for position, data in enumerate(fragments):
+            fragment = _Fragment(data)
+            call = self._find(fragment, position if len(fragments) > 1 else -1)
+            again = call is not None and call.place in touched and bool(fragment.name)
+            if call is None or again or not call.accepts(fragment):
+                call = _PartialCall(len(self._calls), fragment.index)
+                self._calls.append(call)
+            touched.add(call.place)
+            call.add(fragment, data)
+            arguments = clean(fragment.arguments)
+            deltas.append(
+                ToolCallDelta(at=at.call(call.place), name=call.name, arguments=arguments)
+            )
+        return deltas
+
+    def bodies(self) -> list[JsonObject]:
+        """Return the calls as a complete answer would hold them."""
+        return [call.body() for call in self._calls]
+
+    def _find(self, fragment: _Fragment, position: int) -> _PartialCall | None:
+        """Find the call a fragment continues: by index and id, else by name, else by order."""
+        if not self._calls:
+            return None
+        by_index = by_id = None
+        for call in self._calls:
+            if fragment.index is not None and call.index == fragment.index:
+                by_index = call
+            if fragment.id and call.id == fragment.id:
+                by_id = call
+        if by_index is not None:
+            contradicted = fragment.id and by_index.id and by_index.id != fragment.id
+            return by_id if contradicted else by_index
+        if by_id is not None:
+            moved = fragment.index is not None
+            return by_id if by_id.accepts(fragment, moved=moved) else None
+        if fragment.id:
+            return None
+        if not fragment.name:
+            return self._calls[position if position < len(self._calls) else -1]
+        return self._calls[-1] if fragment.index is None else None
+
+
+class _Fragment:
+    """The fields of a tool-call fragment that identify its call, and its arguments."""
+
+    def __init__(self, data: JsonObject) -> None:
+        function = as_object(data.get("function"))
+        index, id_, name = data.get("index"), data.get("id"), function.get("name")
+        self.index = index if isinstance(index, int) else None
+        self.id = id_ if isinstance(id_, str) else ""
+        self.name = name if isinstance(name, str) else ""
+        arguments = function.get("arguments")
+        if arguments is not None and not isinstance(arguments, str):
+            arguments = json_text(arguments)
+        self.arguments = arguments or ""
+
+
+class _PartialCall:
+    """One tool call as far as it has arrived."""
+
+    def __init__(self, place: int, index: int | None) -> None:
+        self.place = place
+        self.index = index
+        self.id = ""
+        self.name = ""
+        self._arguments: list[str] = []
+        self._extra: JsonObject = {}
+
+    def accepts(self, fragment: _Fragment, *, moved: bool = False) -> bool:
+        """Return whether a fragment, perhaps `moved` to another index, continues this call."""
+        if not fragment.name or not self.name:
+            return True
+        if fragment.name != self.name:
+            return not self._arguments  # Before its arguments, a name may come in pieces.
+        if not self._arguments:
+            return not moved
+        last = self._arguments[-1].rstrip()
+        unfinished = bool(last) and last[-1] != "}"  # Saves parsing all of it again.
+        return (
+            not fragment.arguments
+            or unfinished
+            or not is_object(json_or(None, "".join(self._arguments)))
+        )
+
+    def add(self, fragment: _Fragment, data: JsonObject) -> None:
+        """Add a fragment, with the unknown fields of its `data`."""
+        self.id = self.id or fragment.id
+        if fragment.name != self.name:
+            # In pieces, or each time the whole of it so far.
+            longer = fragment.name.startswith(self.name)
+            self.name = fragment.name if longer else self.name + fragment.name
+        _merge_into(self._extra, data, skipped=("index", "id", "type", "function"))
+        if fragment.arguments:
+            self._arguments.append(fragment.arguments)
+
+    def body(self) -> JsonObject:
+        """Return the call as a complete answer would hold it."""
+        function = {"name": self.name, "arguments": "".join(self._arguments)}
+        return {**self._extra, "id": self.id, "function": function}
+
+
+# Unknown fields
+
+_JOINED = {"text", "summary", "data", "transcript", "thinking", "arguments", "content", "refusal"}
+"""Fields whose text comes in pieces; of any other field the last value counts."""
+
+
+def _merge_into(whole: JsonObject, piece: JsonObject, skipped: Collection[str]) -> None:
+    """Merge the fields of `piece` that are neither `skipped` nor null into `whole`."""
+    for key, value in piece.items():
+        if value is not None and key not in skipped:
+            whole[key] = _merged(whole.get(key), value, key)
+
+
+def _merged(old: Any, new: Any, key: str) -> Any:
+    if old is None or new is None:
+        return old if new is None else new
+    if isinstance(old, str) and isinstance(new, str):
+        return old + new if key in _JOINED else new
+    if is_object(old) and is_object(new):
+        return old | {name: _merged(old.get(name), value, name) for name, value in new.items()}
+    if is_array(old) and is_array(new):
+        return _merged_lists(old, new)
+    return new
+
+
+def _merged_lists(old: list[Any], new: list[Any]) -> list[Any]:
+    """Append, but merge items of one index: reasoning_details come in pieces like that."""
+    items = list(old)
+    for item in new:
+        match items[-1:], item:
+            case [{"index": was, **last}], {"index": index, **rest} if was == index and last.get(
+                "type"
+            ) == rest.get("type"):
+                items[-1] = _merged(items[-1], item, "")
+            case _:
+                items.append(item)
+    return items

@@ -1,193 +1,181 @@
-"""HTTP for models: one request and its answer. The only file that imports httpx2."""
+"""What `ChatModel` needs of an HTTP library: one request, and its answer in pieces.
+
+`transport_httpx` and `transport_aiohttp` implement it; nothing else in agentkit
+imports an HTTP client. Connections belong to the event loop that opened them,
+so each transport keeps them in a `PerLoop`.
+"""
 
 from __future__ import annotations
 
-import ssl
-import sys
-import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
-from functools import cache, partial
-from typing import Any
+import asyncio
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-import httpx2
+import anyio
+from anyio.lowlevel import current_token
 
-from agentkit.errors import ConfigurationError
-from agentkit.models.chat.loop_local import PerLoop
-from agentkit.models.chat.wire import IDLE_SECONDS, HttpClient, Reply, as_ours
-from agentkit.settings import Timeouts
+from agentkit.errors import ConfigurationError, ModelUnreachable
 
-__all__ = ["HttpWire"]
+Errors: TypeAlias = tuple[type[Exception], ...]
+ResourceT = TypeVar("ResourceT")
 
-SHARD_CONNECTIONS = 16
-"""Connections in one pool. A pool looks at all of them for each request and each release,
-so its cost grows with the square; small pools side by side keep a request's cost flat."""
-_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+IDLE_SECONDS = 30.0
+"""How long an idle connection is kept: tools run between two requests of a conversation."""
 
 
-class HttpWire:
-    """Sends requests through httpx2, or through the caller's own client.
+class HttpClient(Protocol):
+    """What is used of a caller's own client: `httpx2.AsyncClient` or `httpx.AsyncClient`."""
 
-    Args:
-        timeouts: In seconds; a caller's own client keeps its own.
-        client: An `httpx2.AsyncClient` or `httpx.AsyncClient`. It is never closed here.
+    def build_request(
+        self, method: str, url: str, *, content: bytes, headers: dict[str, str]
+    ) -> Any:
+        """Build the library's request object."""
+        ...
+
+    async def send(self, request: Any, *, stream: bool) -> Any:
+        """Send a request and return the library's response object."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """The answer to a request, its body not yet read.
+
+    Attributes:
+        status: The HTTP status.
+        headers: Header values by lower-case name.
+        chunks: The decompressed body as it arrives. Raises `ModelUnreachable` when the
+            connection breaks.
     """
 
-    def __init__(self, timeouts: Timeouts, client: HttpClient | None = None) -> None:
-        self._timeouts = timeouts
-        self._own = client
-        self._pools = PerLoop(self._make, httpx2.AsyncClient.aclose)
-        library = httpx2 if client is None else _library_of(client)
-        misused = (library.InvalidURL, library.UnsupportedProtocol)
-        self._errors = partial(as_ours, misused, (library.HTTPError, library.StreamError))
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncGenerator[bytes, None]
 
-    @asynccontextmanager
-    async def send(
+
+class Transport(Protocol):
+    """Sends HTTP requests, from any number of event loops."""
+
+    def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
-    ) -> AsyncGenerator[Reply, None]:
-        """Send the request and wait for the head of its answer.
+    ) -> AbstractAsyncContextManager[Reply]:
+        """Send a request and wait for the head of its answer.
 
         Raises:
             ModelUnreachable: There is no answer.
-            ConfigurationError: The URL is not one.
+            ConfigurationError: The URL is not valid.
         """
-        client: HttpClient = self._own or await self._pools.get()
-        with self._errors():
-            request = client.build_request(method, url, content=body, headers=dict(headers))
-            response: httpx2.Response = await client.send(request, stream=True)
-        try:
-            lower = {name.lower(): value for name, value in response.headers.items()}
-            yield Reply(status=response.status_code, headers=lower, chunks=self._chunks(response))
-        finally:
-            with self._errors():
-                await response.aclose()
-
-    async def _chunks(self, response: httpx2.Response) -> AsyncGenerator[bytes, None]:
-        with self._errors():
-            async with aclosing(response.aiter_bytes()) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+        ...
 
     async def aclose(self) -> None:
-        """Close the connections of the running loop."""
-        await self._pools.aclose()
-
-    def _make(self) -> httpx2.AsyncClient:
-        limits = self._timeouts
-        timeout = httpx2.Timeout(
-            connect=limits.connect, read=limits.read, write=limits.write, pool=limits.pool
-        )
-        if urllib.request.getproxies():
-            # The client reads them only when it makes its transports itself. Servers on this
-            # machine are not behind a proxy: it would look for them on its own.
-            direct = {f"all://{host}": _Shards() for host in _LOOPBACK}
-            return httpx2.AsyncClient(timeout=timeout, limits=_limits(None), mounts=direct)
-        return httpx2.AsyncClient(timeout=timeout, transport=_Shards())
+        """Close the connections of the running event loop."""
+        ...
 
 
-def _library_of(client: object) -> Any:
-    """The module whose exceptions a client raises: httpx2, or httpx for its clients."""
-    for cls in type(client).__mro__:
-        root = cls.__module__.partition(".")[0]
-        if root in ("httpx", "httpx2") and cls.__name__ == "AsyncClient":
-            return sys.modules[root]
-    raise ConfigurationError(
-        f"http_client is a {type(client).__name__}; expected an httpx2.AsyncClient or an "
-        "httpx.AsyncClient."
-    )
-
-
-def _limits(connections: int | None) -> httpx2.Limits:
-    return httpx2.Limits(
-        max_connections=connections,
-        max_keepalive_connections=connections,
-        keepalive_expiry=IDLE_SECONDS,
-    )
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Made once: that takes longer than a request does."""
-    return httpx2.create_ssl_context()
-
-
-class _Pool:
-    """A small pool, and how many of its connections are in use."""
-
-    def __init__(self, secure: bool) -> None:
-        verify = _tls() if secure else False  # Only ever asked for its own scheme.
-        self.secure = secure
-        self.active = 0
-        self.transport = httpx2.AsyncHTTPTransport(verify=verify, limits=_limits(SHARD_CONNECTIONS))
-
-
-class _Shards(httpx2.AsyncBaseTransport):
-    """Spreads requests over as many small pools as they need."""
-
-    def __init__(self) -> None:
-        self._pools: list[_Pool] = []
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send through the first pool with a free connection."""
-        pool = self._free(request.url.scheme == "https")
-        pool.active += 1
-        try:
-            response = await _sent(pool.transport, request)
-        except BaseException:
-            pool.active -= 1
-            raise
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _Counted(response.stream, pool)
-        return response
-
-    def _free(self, secure: bool) -> _Pool:
-        for pool in self._pools:
-            if pool.secure == secure and pool.active < SHARD_CONNECTIONS:
-                return pool
-        self._pools.append(_Pool(secure))
-        return self._pools[-1]
-
-    async def aclose(self) -> None:
-        """Close all pools."""
-        for pool in self._pools:
-            await pool.transport.aclose()
-
-
-async def _sent(transport: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> httpx2.Response:
-    """Send, and once more if a kept connection turns out to be closed by now.
-
-    Servers close idle connections, and some do after each stream: when that
-    crosses our request on the way, nothing has failed that is worth telling.
-    """
-    opened = False
-
-    async def trace(name: str, info: Any) -> None:
-        nonlocal opened
-        opened = opened or name == "connection.connect_tcp.started"
-
-    request.extensions = {**request.extensions, "trace": trace}
+@contextmanager
+def translated_errors(misuse: Errors, failures: Errors) -> Generator[None]:
+    """Raise a library's `misuse` as ConfigurationError and its `failures` as ModelUnreachable."""
     try:
-        return await transport.handle_async_request(request)
-    except (httpx2.NetworkError, httpx2.RemoteProtocolError):
-        if opened:
-            raise
-    return await transport.handle_async_request(request)
+        yield
+    except misuse as error:
+        raise ConfigurationError(f"The base URL cannot be used: {error}") from error
+    except failures as error:
+        text = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise ModelUnreachable(text) from error
 
 
-class _Counted(httpx2.AsyncByteStream):
-    """A body that says when its connection is free again."""
+class PerLoop(Generic[ResourceT]):
+    """One resource per event loop, closed when its loop ends or its owner goes away.
 
-    def __init__(self, stream: httpx2.AsyncByteStream, pool: _Pool) -> None:
-        self._stream = stream
-        self._pool: _Pool | None = pool
+    A model outlives event loops: `run_sync` starts one for each call, tests one for
+    each test. A loop outlives models: a web handler makes an agent for each request
+    and nobody can close the model inside. Sockets have to be closed on the loop that
+    opened them, in both cases.
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._stream.__aiter__()
+    The resource is held by an async generator that was started on the loop:
+    asyncio.run, anyio.run and trio.run finish the generators that are left when
+    they shut down. When this object is garbage before that, the loop is asked to
+    finish the generator; left to the garbage collector, sockets would go first.
+    """
+
+    def __init__(
+        self, make: Callable[[], ResourceT], close: Callable[[ResourceT], Awaitable[None]]
+    ) -> None:
+        self._make = make
+        self._close = close
+        self._held: dict[Any, tuple[ResourceT, weakref.finalize[..., Any]]] = {}
+
+    async def get(self) -> ResourceT:
+        """Return the resource of the running loop; make it on first use."""
+        loop = current_token().native_token
+        held = self._held.get(loop)
+        if held is None:
+            # No await between here and the assignment, so two tasks make but one resource.
+            resource = self._make()
+            generator = _hold(resource, self._close, weakref.ref(self), loop)
+            abandoned = weakref.finalize(self, _finish_on, loop, generator)
+            abandoned.atexit = False
+            self._held[loop] = held = (resource, abandoned)
+            await anext(generator)
+        return held[0]
 
     async def aclose(self) -> None:
-        try:
-            await self._stream.aclose()
-        finally:
-            if self._pool is not None:
-                self._pool.active -= 1
-                self._pool = None
+        """Close the running loop's resource. The next `get` makes a new one."""
+        held = self._held.get(current_token().native_token)
+        if held is not None and (alive := held[1].peek()) is not None:
+            _, _, (_, generator), _ = alive
+            await generator.aclose()
+
+    def forget(self, loop: Any) -> None:
+        """Drop the entry of a loop whose resource is closed."""
+        _, abandoned = self._held.pop(loop)
+        abandoned.detach()
+
+
+async def _hold(
+    resource: ResourceT,
+    close: Callable[[ResourceT], Awaitable[None]],
+    owner: weakref.ref[PerLoop[Any]],
+    loop: Any,
+) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        if (alive := owner()) is not None:
+            alive.forget(loop)
+        # trio finishes generators in a cancelled scope.
+        with anyio.CancelScope(shield=True):
+            await close(resource)
+
+
+def _finish_on(loop: Any, generator: AsyncGenerator[None, None]) -> None:
+    """Finish a generator on its loop, from wherever the garbage collector runs."""
+
+    async def finish() -> None:
+        with suppress(Exception):  # Nobody is left who could handle it.
+            await generator.aclose()
+
+    # RuntimeError: the loop is over, and with it the generator.
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_start, loop, finish)
+    else:
+        import trio  # Here: only those who run under it have it.
+
+        with suppress(RuntimeError):
+            loop.run_sync_soon(trio.lowlevel.spawn_system_task, finish)
+
+
+_finishing: set[asyncio.Task[None]] = set()
+"""asyncio itself holds its tasks weakly."""
+
+
+def _start(
+    loop: asyncio.AbstractEventLoop, finish: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    task = loop.create_task(finish())
+    _finishing.add(task)
+    task.add_done_callback(_finishing.discard)

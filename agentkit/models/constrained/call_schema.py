@@ -1,4 +1,4 @@
-"""The one JSON Schema through which tool calls, or the answer, are asked for.
+"""The one JSON Schema for tool calls or an answer, in a constrained request.
 
 {"calls": [{"tool": "get_weather", "arguments": {…}}, …]}   or   {"answer": …}
 """
@@ -11,13 +11,11 @@ from typing import Any
 from agentkit.messages import JsonObject, ToolDefinition
 from agentkit.schema.walk import definitions, mapped
 
-__all__ = ["call_schema"]
-
 
 def call_schema(
     tools: Sequence[ToolDefinition], answer: JsonObject | None, most: int
 ) -> JsonObject:
-    """Describe an object with up to `most` calls of the tools or, unless it is None, an answer."""
+    """Describe an object with up to `most` calls or, unless `answer` is None, an answer."""
     defs: JsonObject = {}
     calls = [
         _closed(
@@ -43,13 +41,13 @@ def _closed(**properties: JsonObject) -> JsonObject:
 
 
 def _part(schema: JsonObject, scope: str, defs: JsonObject) -> JsonObject:
-    """The schema as a part of a larger one, with what it refers to moved into `defs`.
+    """Return the schema as part of a larger one, with its definitions moved into `defs`.
 
-    `#/$defs/City` becomes `#/$defs/t0_City`. A reference to another place of the
-    schema makes the schema itself a definition, `#/$defs/t0`, and is written from there.
+    `#/$defs/City` becomes `#/$defs/t0_City`. A reference to another place in the
+    schema makes the schema itself a definition, `#/$defs/t0`, and starts from there.
     """
     own = {key: value for key, value in schema.items() if key not in ("$defs", "definitions")}
-    named = {f"{scope}_{name}": body for name, body in definitions(schema).items()}
+    own_definitions = {f"{scope}_{name}": body for name, body in definitions(schema).items()}
     root = f"#/$defs/{scope}"
     refers_to_root = False
 
@@ -65,7 +63,7 @@ def _part(schema: JsonObject, scope: str, defs: JsonObject) -> JsonObject:
                 return one
 
     moved: Any = mapped(own, move)
-    defs |= {name: mapped(body, move) for name, body in named.items()}
+    defs |= {name: mapped(body, move) for name, body in own_definitions.items()}
     if refers_to_root:
         defs[scope] = moved
         return {"$ref": root}

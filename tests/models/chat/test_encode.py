@@ -26,7 +26,8 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models import PROFILES, Profile
-from agentkit.models.chat.codec import Note, encode_request
+from agentkit.models.chat.encode import encode_request
+from agentkit.models.chat.parameters import Note
 from agentkit.models.profiles import COMPATIBLE
 
 OPENAI = PROFILES["openai"]

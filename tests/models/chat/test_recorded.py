@@ -14,8 +14,9 @@ import pytest
 
 from agentkit.errors import InvalidResponse, ModelError
 from agentkit.messages import ModelResponse
-from agentkit.models.chat.codec import EventDecoder, StreamFold, decode_response
+from agentkit.models.chat.decode import decode_response
 from agentkit.models.chat.errors import error_from_http
+from agentkit.models.chat.stream import EventDecoder, StreamFold
 
 PLACE = Path(os.environ.get("AGENTKIT_RECORDED", "../shared/wire/recorded.jsonl"))
 LINES = PLACE.read_text("utf-8").splitlines() if PLACE.exists() else []

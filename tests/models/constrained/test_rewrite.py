@@ -215,7 +215,7 @@ def test_a_forced_tool_is_the_only_one() -> None:
 
 def test_forcing_a_tool_that_is_not_there_is_refused() -> None:
     """With the names that are."""
-    with pytest.raises(InvalidSetting, match="names 'nope', and the request has only get_weather,"):
+    with pytest.raises(InvalidSetting, match="names 'nope', but the request only has get_weather,"):
         constrain(ask(choice=ForcedTool(name="nope")))
 
 

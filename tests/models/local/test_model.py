@@ -28,8 +28,9 @@ from agentkit.messages import (
     ToolMessage,
     UserMessage,
 )
-from agentkit.models.local.model import LOCAL, LocalModel
+from agentkit.models.local.model import LocalModel
 from agentkit.models.local.weights import fetch
+from agentkit.models.profiles import LOCAL
 from tests.support import child_environment
 
 pytestmark = [pytest.mark.anyio, pytest.mark.local]
@@ -93,7 +94,7 @@ def servers(parent: int) -> list[int]:
             ppid = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if b"_serve.py" in command and ppid == parent:
+        if b"child.py" in command and ppid == parent:
             found.append(int(folder.name))
     return found
 
@@ -416,7 +417,7 @@ def test_the_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_context_of_nothing() -> None:
     """Refused with the field and the range."""
-    with pytest.raises(InvalidSetting, match="context is 0"):
+    with pytest.raises(InvalidSetting, match="context must be at least 1 token, not 0"):
         LocalModel(context=0)
 
 

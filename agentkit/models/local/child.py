@@ -1,9 +1,9 @@
 """The program of the child process that serves one .gguf file on a loopback port.
 
-Started by `embedded.py` with this file's path, so that nothing of agentkit is
-imported here. It reads one JSON line with its configuration from stdin, writes
-one with its address to stdout, and ends when stdin does: when its parent closes
-the pipe, exits, crashes or is killed.
+Started by `server` with this file's path, so that nothing of agentkit is imported
+here. It reads one JSON line with its configuration from stdin, writes one with its
+address to stdout, and ends when stdin does: when its parent closes the pipe, exits,
+crashes or is killed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 
 def main() -> None:
     """Serve until the parent is gone."""
-    # Ctrl-C is the parent's business, which then closes the pipe.
+    # The parent handles Ctrl-C, and then closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = json.loads(sys.stdin.buffer.readline())
     sys.path.append(config["packages"])
     try:
         server = serve(config)
     except RuntimeError as error:
-        sys.exit(str(error))  # Below what llama.cpp has said itself.
+        sys.exit(str(error))  # Below llama.cpp's own messages.
     sys.stdout.write(json.dumps({"address": server.listening_address}) + "\n")
     sys.stdout.flush()
     threading.Thread(target=_end_with, args=(config["parent"],), daemon=True).start()
@@ -37,14 +37,14 @@ def main() -> None:
 
 
 def serve(config: dict[str, Any]) -> Any:
-    """Load the model and open the port. Nobody without the key gets in, no web page either."""
-    # By name: only now is it certain where it is, and it has no types.
+    """Load the model and open the port. Requests need the key, those of web pages too."""
+    # By name: its folder is only now on the path, and it has no types.
     llama: Any = importlib.import_module("xllamacpp")
     params = llama.CommonParams()
     params.model.path = config["path"]
     params.model_alias = {config["name"]}
     params.n_ctx = config["context"]
-    # One at a time: with several, answers at temperature 0 depend on who else asks.
+    # One at a time: with several, answers at temperature 0 depend on the other requests.
     params.n_parallel = 1
     params.cache_ram_mib = 256
     threads = _threads()
@@ -58,10 +58,10 @@ def serve(config: dict[str, Any]) -> Any:
 
 
 def _threads() -> int:
-    """Half of the CPUs, which is the number of cores where each counts as two.
+    """Return half of the CPUs, which is the number of cores where each counts as two.
 
     llama.cpp's threads spin while they wait for one another. One per CPU is half as fast
-    again on an idle machine, and was seen to be fifteen times slower on a busy one.
+    again on an idle machine, but was fifteen times slower on a busy one.
     """
     usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(1, min(usable // 2, 8))
