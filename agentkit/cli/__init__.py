@@ -1,4 +1,4 @@
-"""The command line, `agentkit`; its commands are listed in `agentkit.cli.main`.
+"""The command line, `agentkit`: one file a command in `agentkit.cli.commands`.
 
 It needs the extra `cli`; the library never imports it.
 """
@@ -9,11 +9,9 @@ import importlib.util
 import os
 import sys
 
-__all__ = ["main"]
-
 
 def main() -> None:
-    """The console script."""
+    """Run the command line, as the script `agentkit` and as `python -m agentkit`."""
     _open_streams()
     missing = [name for name in ("cyclopts", "rich") if importlib.util.find_spec(name) is None]
     if missing:
@@ -26,7 +24,7 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Give a program whose caller has closed a stream an empty one: everything expects three."""
+    """Replace streams that the caller has closed by empty ones: everything expects three."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # to the end

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
-
-__all__ = ["ERR", "OUT", "AsJson", "PipedConsole", "print_json", "print_table"]
+from rich.text import Text
 
 AsJson: TypeAlias = Annotated[bool, Parameter(name="--json", negative="")]
 
+INDENTED = (0, 0, 0, 2)
+"""The padding of what belongs to the line above it."""
 _PIPED = 1000
 """Columns where there is no terminal: programs read lines, so texts are not wrapped there."""
+_MODULE = Path(__file__).resolve().parents[1] / "__main__.py"
 
 
 class PipedConsole(Console):
     """A console whose reader may go away, as `head` does."""
 
     def on_broken_pipe(self) -> None:
-        """Let `commands.run` end the program: the reader has gone."""
+        """Let `main.run` end the program: the reader has gone."""
         raise BrokenPipeError
 
 
@@ -38,17 +46,99 @@ OUT = _console(stderr=False)
 ERR = _console(stderr=True)
 
 
+def shown(text: str, width: int | None = None) -> str:
+    """Return the text with control, bidirectional and other invisible characters made visible.
+
+    Whatever a model, a tool, a trace or a server wrote is hostile here: it goes through this,
+    and is never read as markup.
+
+    Args:
+        text: The text.
+        width: Cut it to one line of this many characters.
+    """
+    safe = "".join(
+        char
+        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )
+    if width is None:
+        return safe
+    line = " ".join(safe.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def print_line(line: str, style: str = "") -> None:
+    """Print a line that is not wrapped, such as a command or a path."""
+    OUT.print(Text(shown(line), style), soft_wrap=True)
+
+
+def print_note(line: str) -> None:
+    """Print a note on stderr."""
+    ERR.print(Text(shown(line), "yellow"))
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document. It is ASCII, so nothing in it can harm a terminal."""
     print(json.dumps(value, indent=2))
 
 
-def print_table(table: Table) -> None:
-    """Print a table; where a program reads it, without spaces that fill the lines."""
+def print_rows(
+    titles: Mapping[str, Any], rows: Iterable[Sequence[Text]], *, narrow: int = 0
+) -> None:
+    """Print a table; on a narrow terminal, the cells of each row one below the other.
+
+    Args:
+        titles: How each column is laid out, by its title.
+        rows: A cell for each column.
+        narrow: The width that the table needs.
+    """
+    if OUT.width < narrow:
+        for head, *rest in rows:
+            OUT.print(head)
+            for title, cell in zip([*titles][1:], rest, strict=True):
+                if cell.plain:
+                    named = Text.assemble((f"{title}: ", "dim"), cell)
+                    OUT.print(Padding(named, INDENTED, expand=False))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title, layout in titles.items():
+        table.add_column(title, **{"overflow": "fold"} | layout)
+    for row in rows:
+        table.add_row(*row)
     if OUT.is_terminal:
         OUT.print(table)
         return
     with OUT.capture() as text:
         OUT.print(table)
-    for line in text.get().splitlines():
+    for line in text.get().splitlines():  # without the spaces that fill the lines
         print(line.rstrip())
+
+
+def command_line(*words: str) -> str:
+    """Return a command of agentkit's, to be pasted into the shell that started this one."""
+    return shlex.join([*_program(), *words])
+
+
+def _program() -> list[str]:
+    """Return how this program is started: as it was, and as short as its shell allows.
+
+    `make` and editors run it from a virtual environment that is not on the PATH.
+    """
+    script = Path(sys.argv[0])
+    if script.name == _MODULE.name and script.resolve() == _MODULE:
+        return [_from_here(Path(sys.executable)), "-m", "agentkit"]
+    return [_from_here(script) if script.stem == "agentkit" else "agentkit"]
+
+
+def _from_here(program: Path) -> str:
+    """Return a program's name if that finds it, or else its path, from the current folder."""
+    place, here = program.absolute(), Path.cwd()
+    known = shutil.which(place.name)
+    # By their folders: the same interpreter in another one is another environment.
+    if known is not None and Path(known).parent.resolve() == place.parent.resolve():
+        return place.name
+    if not place.is_relative_to(here):
+        return str(place)
+    path = str(place.relative_to(here))
+    return path if os.sep in path else f".{os.sep}{path}"

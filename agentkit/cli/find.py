@@ -11,11 +11,10 @@ from pathlib import Path
 from platformdirs import user_state_path
 from pydantic_core import from_json
 
+from agentkit.cli.console import command_line
 from agentkit.errors import TraceError
 from agentkit.messages import JsonObject, is_object
 from agentkit.trace.reader import Trace
-
-__all__ = ["found", "header_of", "state_folder", "state_of", "traces_folder", "traces_in"]
 
 _FIRST = 1 << 16
 """More bytes than the first line of a trace has."""
@@ -44,7 +43,7 @@ def found(trace: Path) -> Path:
     text = str(trace)
     if trace.is_dir():
         raise TraceError(
-            f"{text!r} is a folder. `agentkit runs {text}` lists the runs in it.", path=text
+            f"{text!r} is a folder. `{command_line('runs', text)}` lists the runs in it.", path=text
         )
     if trace.exists() or trace.name != text or trace.suffix == ".jsonl":
         return trace
@@ -62,7 +61,9 @@ def found(trace: Path) -> Path:
         said += " …" * (len(runs) > 5)
     else:
         said = f"There is no file {text!r}, and no run is called so or ends so in {where}"
-    raise TraceError(f"{said}. `agentkit runs FOLDER` lists the runs in a folder.", path=text)
+    raise TraceError(
+        f"{said}. `{command_line('runs', 'FOLDER')}` lists the runs in a folder.", path=text
+    )
 
 
 def header_of(file: Path) -> JsonObject:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import shlex
 import sys
 import traceback
 from collections.abc import Iterable
@@ -16,18 +15,6 @@ from agentkit.agent import Agent
 from agentkit.errors import ConfigurationError
 from agentkit.models import resolve_model
 from agentkit.trace.reader import Trace
-
-__all__ = [
-    "agent_named",
-    "agents_in",
-    "imported",
-    "in_shell",
-    "is_file",
-    "load_agent",
-    "load_module",
-    "split_name",
-    "with_model",
-]
 
 _OURS = Path(__file__).resolve().parents[1]
 """agentkit itself: what its lines say is no help to whoever wrote an application."""
@@ -95,10 +82,10 @@ def split_name(app: str) -> tuple[str, str]:
     return place, name
 
 
-def in_shell(app: str | None, model: object) -> str:
-    """What follows `--app` in a command that is to find this agent with this model's name."""
-    named = "FILE.py:NAME" if app is None else shlex.quote(app)
-    return f"{named} --model {shlex.quote(model)}" if isinstance(model, str) else named
+def options_of(app: str | None, model: object) -> list[str]:
+    """Return the options by which a command finds this agent with the model of this name."""
+    named = ["--app", app or "FILE.py:NAME"]
+    return [*named, "--model", model] if isinstance(model, str) else named
 
 
 def agent_named(module: ModuleType, name: str, place: str) -> Agent[Any]:

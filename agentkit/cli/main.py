@@ -14,8 +14,12 @@ from cyclopts import App, CycloptsError
 from rich.text import Text
 
 from agentkit.cli.commands import (
+    demo,
     diff,
+    doctor,
     fork,
+    grep,
+    models,
     replay,
     resume,
     runs,
@@ -25,29 +29,26 @@ from agentkit.cli.commands import (
     tools,
     trace_doctor,
 )
-from agentkit.cli.console import ERR, PipedConsole
-from agentkit.cli.view.tree import shown
+from agentkit.cli.console import ERR, PipedConsole, shown
 from agentkit.cli.view.watch import print_error
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
 from agentkit.runtime.result import result_of
 from agentkit.trace.recorder import installed_version
 
-__all__ = ["run"]
-
 COMMANDS: dict[str, Callable[..., Any]] = {
-    "demo": replay.demo,
+    "demo": demo.demo,
     "show": show.show,
     "runs": runs.runs,
-    "grep": runs.grep,
-    "replay": replay.replay_command,
-    "resume": resume.resume_command,
-    "fork": fork.fork_command,
+    "grep": grep.grep,
+    "replay": replay.replay,
+    "resume": resume.resume,
+    "fork": fork.fork,
     "step": step.step,
-    "diff": diff.diff_command,
-    "test-from": test_from.from_trace,
+    "diff": diff.diff,
+    "test-from": test_from.test_from,
     "tools": tools.tools,
-    "models": tools.models,
-    "doctor": tools.doctor,
+    "models": models.models,
+    "doctor": doctor.doctor,
 }
 """A command is a function: its parameters are the arguments, its docstring is the help."""
 

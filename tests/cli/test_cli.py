@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from agentkit import Agent
-from agentkit.cli.view.tree import shown
+from agentkit.cli.console import shown
 from agentkit.testing import ScriptedModel
+from tests.cli.support import COMMAND, agentkit
+from tests.support import child_environment
 
 APP = """
 from agentkit import Agent, tool
@@ -27,24 +31,6 @@ agent = Agent(model, tools=[double], instructions="Add.")
 other = Agent(model, name="other")
 count = 3
 """
-
-
-def agentkit(
-    *arguments: str, cwd: Path, typed: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run the console script's entry point; `typed` is piped in."""
-    command = [sys.executable, "-c", "from agentkit.cli import main; main()", *arguments]
-    environment = os.environ | {"COLUMNS": "120", "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run(
-        command,
-        cwd=cwd,
-        env=environment,
-        input=typed,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.fixture
@@ -171,7 +157,7 @@ def test_streams_that_are_closed_or_full(
     done = subprocess.run(
         ["bash", "-c", f'{sys.executable} -c "from agentkit.cli import main; main()" {command}'],
         cwd=recorded,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=child_environment(),
         capture_output=True,
         text=True,
         timeout=60,
@@ -180,3 +166,163 @@ def test_streams_that_are_closed_or_full(
     assert done.returncode == status
     assert says in done.stderr
     assert done.stderr.count("\n") == bool(says)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["show", "none.jsonl"], "No such file"),
+        (["show", "."], "'.' is a folder. `agentkit runs .` lists the runs in it."),
+        (["show", os.devnull], "does not begin with"),
+        (["show", "count.jsonl", "--json", "--raw"], "give one of them"),
+        (["show"], "requires an argument"),
+        (["runs", "none"], "No such file or folder"),
+        (["grep", "(", "."], "'(' is not a regular expression: missing )"),
+        (["grep", "x", "none"], "No such file or folder"),
+        (["replay", ".", "--app", "x.py"], "is a folder"),
+    ],
+)
+def test_wrong_calls(runs: Path, arguments: list[str], says: str) -> None:
+    """Status 2, a message that names the mistake, and nothing on stdout."""
+    done = agentkit(*arguments, cwd=runs)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "count.jsonl"],
+        ["show", "hello.jsonl", "--at", "m0"],
+        ["runs", "."],
+        ["models"],
+        ["models", "openai"],
+    ],
+)
+def test_forty_columns_are_enough(runs: Path, arguments: list[str]) -> None:
+    """No line is longer, and no word is cut where there is room for it."""
+    done = agentkit(*arguments, cwd=runs, columns=40)
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 40
+    expected = {"show": " ✓ ", "runs": "polite", "models": "OPENAI_API_KEY"}
+    assert expected[arguments[0]] in done.stdout
+
+
+def test_a_pipe_is_not_wrapped(runs: Path) -> None:
+    """Programs get whole lines, without spaces at their ends."""
+    done = agentkit("show", "hello.jsonl", cwd=runs, columns=None)
+    assert "word " * 59 + "word" in done.stdout
+    done = agentkit("models", "openai", cwd=runs, columns=None)
+    assert all(line == line.rstrip() for line in done.stdout.splitlines())
+    assert "Authorization: Bearer" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell with pipes")
+@pytest.mark.parametrize("arguments", ["show long.jsonl --raw", "show long.jsonl", "grep x ."])
+def test_a_reader_that_goes_away(runs: Path, tmp_path: Path, arguments: str) -> None:
+    """As of `git log | head`: nothing is said, and the status is that of SIGPIPE."""
+    head = (runs / "count.jsonl").read_bytes()
+    call = {"event": "tool.start", "seq": 9, "t": 9, "tool": "x", "arguments": "x" * 90}
+    lines = [json.dumps({**call, "at": f"/agent/m{number}/t0"}) for number in range(3000)]
+    (tmp_path / "long.jsonl").write_bytes(head + "\n".join(lines).encode() + b"\n")
+    program = f"{sys.executable} -c '{COMMAND[-1]}' {arguments}"
+    done = subprocess.run(
+        ["bash", "-c", f'{program} | head -1 > /dev/null; echo "${{PIPESTATUS[0]}}"'],
+        cwd=tmp_path,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+# commands to paste
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell and scripts")
+@pytest.mark.parametrize(
+    ("path", "start", "printed"),
+    [
+        ("", "'my env/bin/agentkit'", "'my env/bin/agentkit'"),
+        ("my env/bin", "agentkit", "agentkit"),
+        ("my env/bin", "'my env/bin/agentkit'", "agentkit"),
+        ("my env/bin", "../other/agentkit", "../other/agentkit"),
+        ("", f"{sys.executable} -m agentkit", f"{sys.executable} -m agentkit"),
+        (os.path.dirname(sys.executable), "python -m agentkit", "python -m agentkit"),
+        ("", "cd 'my env/bin' && ./agentkit", "./agentkit"),
+    ],
+)
+def test_printed_commands_can_be_pasted(
+    recorded: Path, path: str, start: str, printed: str
+) -> None:
+    """As the program was started, whether the shell finds it or not."""
+    script = f"#!{sys.executable}\nfrom agentkit.cli import main\nmain()\n"
+    for folder in (recorded / "my env" / "bin", recorded.parent / "other"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "agentkit").write_text(script)
+        (folder / "agentkit").chmod(0o755)
+    lines = (recorded / "run.jsonl").read_bytes().splitlines(keepends=True)
+    trace = recorded / "killed run.jsonl"
+    trace.write_bytes(b"".join(lines[:-2]))
+
+    def shell(command: str) -> str:
+        variables = child_environment(PATH=f"{recorded / path}:/usr/bin:/bin" if path else "/bin")
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=recorded,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+    shown_run = shell(f"{start} show '{trace}'")
+    command = next(line for line in shown_run.splitlines() if "Go on: " in line)[len("Go on: ") :]
+    assert command == f"{printed} resume '{trace}' --app FILE.py:NAME"
+    moved = f"{start.rpartition('&&')[0]}&& " if "&&" in start else ""
+    assert "There is no file 'FILE.py'" in shell(moved + command)
+
+
+def test_version(tmp_path: Path) -> None:
+    """The distribution's; also where the command line is started as a module."""
+    done = agentkit("--version", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    module = subprocess.run(
+        [sys.executable, "-m", "agentkit", "--version"],
+        cwd=tmp_path,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert module.stdout == done.stdout
+    assert re.fullmatch(r"\d+\.\d+.*|unknown", done.stdout.strip())
+
+
+def test_without_the_extra(tmp_path: Path) -> None:
+    """The exit says what to install, however it is started."""
+    hidden = (
+        "import importlib.util as u, runpy, sys; find = u.find_spec; "
+        "u.find_spec = lambda name, *more: None if name == 'cyclopts' else find(name, *more); "
+    )
+    for start in (
+        "from agentkit.cli import main; main()",
+        "runpy.run_module('agentkit', run_name='__main__')",
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", hidden + start],
+            cwd=tmp_path,
+            env=child_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert (
+            done.stderr == 'The command line needs cyclopts: pip install "agentkit-replay[cli]"\n'
+        )

@@ -1,4 +1,4 @@
-"""The demo on the embedded model, end to end: real weights, real processes, no script."""
+"""`agentkit demo`, as a user runs it: also on the embedded model, with real weights."""
 
 from __future__ import annotations
 
@@ -10,39 +10,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentkit import Trace
+from agentkit.testing import ChatServer, raw, reply
+from tests.cli.support import COMMAND, agentkit, environment
 from tests.support import ROOT
 
-pytestmark = pytest.mark.local
-COMMAND = [sys.executable, "-c", "from agentkit.cli import main; main()"]
+
+def agentkit_at_home(*arguments: str, state: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in the project's folder."""
+    return agentkit(*arguments, cwd=ROOT, AGENTKIT_STATE_DIR=str(state))
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """The user's own, but for keys, and with a state folder of the test's."""
-    kept = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
-    state = {"AGENTKIT_STATE_DIR": str(folder), "COLUMNS": "120"}
-    return kept | state | {"PYTHONPATH": os.pathsep.join(sys.path)}
-
-
-def agentkit(*arguments: str, folder: Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end."""
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=cwd,
-        env=environment(folder),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
+@pytest.mark.local
 def test_the_demo_and_the_two_commands_that_it_names(tmp_path: Path) -> None:
     """Two parallel calls, a typed result that is right, and both next commands work."""
-    demo = agentkit("demo", folder=tmp_path)
+    demo = agentkit_at_home("demo", state=tmp_path)
     assert demo.returncode == 0, demo.stderr
     printed = re.search(r"^\{.*?^\}", demo.stdout, re.MULTILINE | re.DOTALL)
     assert printed is not None, demo.stdout
@@ -55,7 +41,7 @@ def test_the_demo_and_the_two_commands_that_it_names(tmp_path: Path) -> None:
     commands = [line.split() for line in demo.stdout.splitlines() if line.startswith("  agentkit")]
     assert [command[1] for command in commands] == ["show", "replay"]
     for command in commands:
-        done = agentkit(*command[1:], folder=tmp_path)
+        done = agentkit_at_home(*command[1:], state=tmp_path)
         assert done.returncode == 0, done.stderr
     assert "answered from the recording, none made" in done.stdout
     (path,) = (tmp_path / "traces").iterdir()
@@ -64,25 +50,27 @@ def test_the_demo_and_the_two_commands_that_it_names(tmp_path: Path) -> None:
     assert sorted(event["tool"] for event in calls) == ["get_time", "get_weather"]
 
 
+@pytest.mark.local
 def test_replay_of_an_edited_example_names_the_difference(tmp_path: Path) -> None:
     """The address and the pointer of the first difference, without a model."""
-    assert agentkit("demo", folder=tmp_path / "state").returncode == 0
+    assert agentkit_at_home("demo", state=tmp_path / "state").returncode == 0
     (path,) = (tmp_path / "state" / "traces").iterdir()
     source = (ROOT / "examples" / "quickstart.py").read_text()
     edited = source.replace("output=Now,", 'output=Now,\n    instructions="Be brief.",')
     (tmp_path / "app.py").write_text(edited)
-    done = agentkit("replay", str(path), "--app", "app.py:agent", folder=tmp_path, cwd=tmp_path)
+    done = agentkit("replay", str(path), "--app", "app.py:agent", cwd=tmp_path)
     assert done.returncode == 1
     assert "request_changed at /agent/m0, /messages/0" in done.stderr
 
 
+@pytest.mark.local
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_leaves_no_process_and_a_readable_trace(tmp_path: Path) -> None:
     """Interrupted while the model answers: exit 130, nothing runs on, `show` reads the trace."""
     demo = subprocess.Popen(
         [*COMMAND, "demo"],
         cwd=ROOT,
-        env=environment(tmp_path),
+        env=environment(tmp_path) | {"AGENTKIT_STATE_DIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -103,7 +91,7 @@ def test_ctrl_c_leaves_no_process_and_a_readable_trace(tmp_path: Path) -> None:
     (path,) = traces.iterdir()
     assert path.read_bytes().endswith(b"\n")
     assert Trace.load(path).status == "cancelled"
-    shown = agentkit("show", str(path), folder=tmp_path)
+    shown = agentkit_at_home("show", str(path), state=tmp_path)
     assert shown.returncode == 0
     assert "cancelled" in shown.stdout
 
@@ -112,3 +100,48 @@ def test_the_example_is_the_demo() -> None:
     """`examples/quickstart.py` and the file that the demo runs are the same."""
     example = (ROOT / "examples" / "quickstart.py").read_text()
     assert example == (ROOT / "agentkit" / "cli" / "quickstart.py").read_text()
+
+
+def answered(request: Any) -> Any:
+    """The demo's model: one call, then the answer."""
+    if request.json["messages"][-1]["role"] == "tool":
+        return reply('{"city":"Tokyo","sky":"cloudy","celsius":17,"time":"22:40"}')
+    return reply(calls=[("get_time", {"city": "Tokyo"})])
+
+
+def test_demo_names_the_file_in_a_folder_and_commands_that_work(tmp_path: Path) -> None:
+    """With another model than the file's, too: the commands are run as they are printed."""
+    key = {"OPENAI_API_KEY": "none"}
+    with ChatServer(answered) as server:
+        key["OPENAI_BASE_URL"] = server.base_url
+        done = agentkit("demo", "--trace", "my runs", cwd=tmp_path, **key)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "my runs").iterdir()
+    assert f"The trace is in {Path('my runs', path.name)}" in done.stdout
+    commands = [line for line in done.stdout.splitlines() if line.startswith("  agentkit")]
+    assert [command.split()[1] for command in commands] == ["show", "replay"]
+    for command in commands:
+        words = command.replace("'my runs/", "my-runs/").replace(".jsonl'", ".jsonl").split()
+        words = [word.replace("my-runs/", "my runs/") for word in words]
+        again = agentkit(*words[1:], cwd=tmp_path)
+        assert again.returncode == 0, again.stderr
+    assert "answered from the recording, none made" in again.stdout
+
+
+def test_demo_that_failed_suggests_to_look(tmp_path: Path) -> None:
+    """Not to replay what has failed."""
+    with ChatServer([raw(400, {"error": {"message": "no such thing"}})]) as server:
+        arguments = ("demo", "--model", "small", "--base-url", server.base_url)
+        done = agentkit(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no such thing" in done.stderr
+    (path,) = (tmp_path / "state" / "traces").iterdir()
+    assert f"  agentkit show {path}" in done.stdout
+    assert "agentkit replay" not in done.stdout
+
+
+def test_help_names_the_arguments(tmp_path: Path) -> None:
+    """What is given by place is called so, and not also an option."""
+    text = agentkit("show", "--help", cwd=tmp_path).stdout
+    assert "agentkit show [OPTIONS] TRACE" in text
+    assert "--trace" not in text

@@ -9,7 +9,7 @@ import pytest
 
 from agentkit import Agent
 from agentkit.testing import ScriptedModel
-from tests.cli.test_cli import agentkit
+from tests.cli.support import agentkit
 
 
 @pytest.fixture

@@ -9,79 +9,8 @@ from subprocess import CompletedProcess
 import pytest
 
 from agentkit import Trace
-from agentkit.cli.main import app
 from agentkit.errors import ConfigurationError, TraceError
-from tests.cli.test_cli import agentkit
-
-APP = '''
-from pathlib import Path
-
-from agentkit import Agent, Decision, tool
-from agentkit.testing import FunctionModel
-
-
-def ran(what):
-    with open("ran.txt", "a") as file:
-        print(what, file=file)
-
-
-@tool(effect="read")
-def look(city: str) -> str:
-    """Look at a city."""
-    ran(f"look {city}")
-    return f"{city} is sunny"
-
-
-@tool
-def book(city: str) -> str:
-    """Book a trip."""
-    ran(f"book {city}")
-    return f"{city} is booked"
-
-
-@tool(approval=True)
-def pay() -> str:
-    """Pay for it."""
-    ran("pay")
-    return "paid"
-
-
-def answer(request):
-    said = [message.text for message in request.messages if message.to_json()["role"] == "tool"]
-    if not said:
-        return [("look", {"city": "Paris"}), ("look", {"city": "Rome"})]
-    if len(said) == 2:
-        return [("book", {"city": "Rome" if "Rome is sunny" in said else "Paris"})]
-    if len(said) == 3:
-        return [("pay", {})]
-    temperature = request.settings.get("temperature", "no")
-    return f"{request.messages[0].text}: {said[2]}, {said[3]}, {temperature} degrees."
-
-
-agent = Agent(FunctionModel(answer), tools=[look, book, pay], instructions="Kindly")
-
-if __name__ == "__main__":
-    agent.run_sync("go", trace="run.jsonl", approver=lambda pending: Decision.deny("no"))
-    agent.run_sync("go", trace="paused.jsonl")
-    Path("ran.txt").unlink()
-'''
-
-
-@pytest.fixture
-def travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an application, a run of its agent, and one that waits for a decision."""
-    monkeypatch.setenv("AGENTKIT_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.delenv("AGENTKIT_TRACE_DIR", raising=False)
-    (tmp_path / "app.py").write_text(APP)
-    monkeypatch.chdir(tmp_path)
-    exec(compile(APP, "app.py", "exec"), {"__name__": "__main__"})
-    return tmp_path
-
-
-def ran(folder: Path) -> list[str]:
-    """The tools that ran, in order."""
-    file = folder / "ran.txt"
-    return file.read_text().splitlines() if file.exists() else []
+from tests.cli.support import TRAVEL, agentkit, here, ran
 
 
 def command(*arguments: str, trace: str = "run.jsonl") -> list[str]:
@@ -97,7 +26,7 @@ def fork(folder: Path, *arguments: str) -> CompletedProcess[str]:
 
 def fork_here(*arguments: str, trace: str = "run.jsonl") -> None:
     """Fork a run in this process."""
-    app(command(*arguments, trace=trace), result_action="return_value")
+    here(*command(*arguments, trace=trace))
 
 
 def test_a_result_is_changed(travel: Path) -> None:
@@ -215,7 +144,7 @@ def test_wrong_input(travel: Path, arguments: list[str], says: str) -> None:
 
 def test_what_the_application_raises(travel: Path) -> None:
     """Its own code may end a fork: one message, and the trace that there is."""
-    broken = APP + "\n@agent.output_validator\ndef check(output):\n    raise KeyError('a bug')\n"
+    broken = TRAVEL + "\n@agent.output_validator\ndef check(output):\n    raise KeyError('a bug')\n"
     (travel / "app.py").write_text(broken)
     done = fork(travel, "--at", "m3", "--result", "x")
     assert done.returncode == 1
@@ -259,11 +188,11 @@ def test_runs_and_show_say_what_a_fork_is(travel: Path, capsys: pytest.CaptureFi
     fork_here("--at", "m2/t0", "--deny", "too much")
     fork_here("--prompt", "stay", "--trace", "second.jsonl")
     capsys.readouterr()
-    app(["show", "fork.jsonl"], result_action="return_value")
+    here("show", "fork.jsonl")
     assert capsys.readouterr().out.splitlines()[1] == (
         f"fork of {run} at /agent/m2/t0: deny too much"
     )
-    app(["runs", "."], result_action="return_value")
+    here("runs", ".")
     assert f"fork of {run}: prompt stay; stay" in capsys.readouterr().out
 
 

@@ -8,17 +8,13 @@ import pytest
 
 from agentkit import Limits
 from agentkit.cli.load import load_agent
-from agentkit.cli.main import app
 from agentkit.errors import ConfigurationError, LimitExceeded, ReplayDivergence
-from tests.cli.test_cli import agentkit
-from tests.cli.test_fork import APP, ran, travel
-
-__all__ = ["travel"]  # a fixture
+from tests.cli.support import TRAVEL, agentkit, here, ran
 
 
 def replay(*arguments: str) -> None:
     """Replay the run in this process."""
-    app(["replay", "run.jsonl", "--app", "app.py:agent", *arguments], result_action="return_value")
+    here("replay", "run.jsonl", "--app", "app.py:agent", *arguments)
 
 
 def test_tools_that_only_read_run(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +46,7 @@ def test_the_model_is_asked(travel: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_differences_are_printed_at_the_end(travel: Path) -> None:
     """All of them, in full, and the status is 1."""
-    (travel / "app.py").write_text(APP.replace("is sunny", "is rainy"))
+    (travel / "app.py").write_text(TRAVEL.replace("is sunny", "is rainy"))
     arguments = ("replay", "run.jsonl", "--app", "app.py:agent", "--policy", "tools_live")
     done = agentkit(*arguments, cwd=travel)
     assert (done.returncode, done.stderr) == (1, "")
@@ -68,7 +64,7 @@ def test_strictness_and_what_a_difference_does(
     travel: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Another prompt is a difference or not; the replay ends or goes on."""
-    (travel / "app.py").write_text(APP.replace("Kindly", "Rudely"))
+    (travel / "app.py").write_text(TRAVEL.replace("Kindly", "Rudely"))
     with pytest.raises(ReplayDivergence, match="request_changed at /agent/m0"):
         replay()
     with pytest.raises(SystemExit):
@@ -84,13 +80,15 @@ def test_a_run_that_failed_fails_again(travel: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(LimitExceeded):
         agent.run_sync("go", limits=Limits(steps=1), trace="failed.jsonl")
     command = ["replay", "failed.jsonl", "--app", "app.py:agent"]
-    app(command, result_action="return_value")
+    here(*command)
     told = capsys.readouterr().out
     assert "The recorded run ended with LimitExceeded:" in told
     assert "Replayed exactly: 1 model call and 2 tool calls answered" in told
-    (travel / "app.py").write_text(APP.replace("said = [", "raise ValueError('broken'); said = ["))
+    (travel / "app.py").write_text(
+        TRAVEL.replace("said = [", "raise ValueError('broken'); said = [")
+    )
     with pytest.raises(Exception, match="broken"):
-        app([*command, "--policy", "model_live"], result_action="return_value")
+        here(*command, "--policy", "model_live")
 
 
 def test_a_writing_tool_that_did_not_run(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,9 +119,9 @@ def test_a_call_that_was_in_flight_counts_once(
     begun = next(n for n, line in enumerate(lines) if b'"model.end","seq":' in line)
     (travel / "killed.jsonl").write_bytes(b"".join(lines[:begun]))
     resume = ["resume", "killed.jsonl", "--app", "app.py:agent"]
-    app(resume, result_action="return_value")
-    app([*resume, "--deny", "t0=no"], result_action="return_value")
-    app(["replay", "killed.jsonl", *resume[2:]], result_action="return_value")
+    here(*resume)
+    here(*resume, "--deny", "t0=no")
+    here("replay", "killed.jsonl", *resume[2:])
     assert (
         "Replayed exactly: 4 model calls and 3 tool calls answered from the recording, none made."
     ) in capsys.readouterr().out
@@ -174,11 +172,11 @@ def test_a_sub_agent(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "inside.py").write_text(INSIDE)
     exec(compile(INSIDE, "inside.py", "exec"), {"__name__": "__main__"})
-    app(["replay", "inside.jsonl", "--app", "inside.py"], result_action="return_value")
+    here("replay", "inside.jsonl", "--app", "inside.py")
     told = capsys.readouterr().out
     assert 't0 cleaner {"prompt":"Clean"} ?' in told
     assert "…" not in told
-    app(["show", "inside.jsonl", "--at", "m0/t0"], result_action="return_value")
+    here("show", "inside.jsonl", "--at", "m0/t0")
     assert capsys.readouterr().out.startswith("/agent/m0/t0  tool cleaner ?")
 
 
@@ -191,7 +189,7 @@ def test_a_model_that_is_asked_but_not_inside_a_tool(
     (tmp_path / "inside.py").write_text(source)
     exec(compile(source, "inside.py", "exec"), {"__name__": "__main__"})
     arguments = ["--app", "inside.py:agent", "--policy", "model_live"]
-    app(["replay", "inside.jsonl", *arguments], result_action="return_value")
+    here("replay", "inside.jsonl", *arguments)
     assert (
         "Replayed with the model asked again: 2 sub-agent model calls and 2 tool calls answered "
         "from the recording, 2 model calls made."

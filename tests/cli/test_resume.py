@@ -7,17 +7,13 @@ from pathlib import Path
 import pytest
 
 from agentkit import Trace
-from agentkit.cli.main import app
 from agentkit.errors import ConfigurationError, TraceError
-from tests.cli.test_cli import agentkit
-from tests.cli.test_fork import ran, travel
-
-__all__ = ["travel"]  # a fixture
+from tests.cli.support import agentkit, here, ran
 
 
 def resume(*arguments: str, trace: str = "paused.jsonl") -> None:
     """Resume a run in this process."""
-    app(["resume", trace, "--app", "app.py:agent", *arguments], result_action="return_value")
+    here("resume", trace, "--app", "app.py:agent", *arguments)
 
 
 @pytest.mark.parametrize(

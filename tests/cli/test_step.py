@@ -14,13 +14,10 @@ from pathlib import Path
 import pytest
 
 from agentkit import Agent, Trace
-from agentkit.cli.main import app
 from agentkit.errors import ConfigurationError, TraceError
 from agentkit.testing import ScriptedModel
-from tests.cli.test_cli import agentkit
-from tests.cli.test_fork import ran, travel
-
-__all__ = ["travel"]  # a fixture
+from tests.cli.support import COMMAND, agentkit, here, ran
+from tests.support import child_environment
 
 Walk = Callable[..., tuple[list[str], str]]
 
@@ -36,7 +33,7 @@ def walk(travel: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         capsys.readouterr()
         failed = False
         try:
-            app(["step", trace, *options], result_action="return_value")
+            here("step", trace, *options)
         except SystemExit as end:
             failed = end.code == 1
         told, errors = capsys.readouterr()
@@ -218,7 +215,7 @@ def test_unusable_traces(walk: Walk, travel: Path) -> None:
         with pytest.raises(TraceError, match=says):
             walk("n", trace=name)
     with pytest.raises(ConfigurationError, match=r"no file 'none\.py'"):
-        app(["step", "run.jsonl", "--app", "none.py:agent"], result_action="return_value")
+        here("step", "run.jsonl", "--app", "none.py:agent")
 
 
 def test_in_a_process(travel: Path) -> None:
@@ -238,12 +235,10 @@ def on_terminal(folder: Path, typed: list[bytes], **more: str) -> tuple[int, str
     import termios
 
     ours, theirs = pty.openpty()
-    environment = os.environ | {"TERM": "dumb", "PYTHONPATH": os.pathsep.join(sys.path)} | more
-    command = "from agentkit.cli import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", command, "step", "run.jsonl"],
+        [*COMMAND, "step", "run.jsonl"],
         cwd=folder,
-        env=environment,
+        env=child_environment(TERM="dumb", **more),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -314,7 +309,7 @@ def test_going_on_to_a_pause(walk: Walk) -> None:
 def test_another_model(walk: Walk) -> None:
     """It is the agent's, so there has to be one."""
     with pytest.raises(ConfigurationError, match="--model is for the agent of --app"):
-        app(["step", "run.jsonl", "--model", "openai:x"], result_action="return_value")
+        here("step", "run.jsonl", "--model", "openai:x")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")

@@ -22,6 +22,7 @@ from agentkit.cli.view.source import literal
 from agentkit.errors import AgentKitError
 from agentkit.replay import Patch, fork
 from agentkit.testing import ChatServer, ScriptedModel, reply
+from tests.cli.support import agentkit
 from tests.support import ROOT
 
 APP = """
@@ -89,15 +90,7 @@ def make(
     project: Path, *arguments: str, trace: str = "run.jsonl"
 ) -> subprocess.CompletedProcess[str]:
     """Call `agentkit test-from`."""
-    command = [sys.executable, "-c", "from agentkit.cli import main; main()", "test-from"]
-    return subprocess.run(
-        [*command, trace, *arguments],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return agentkit("test-from", trace, *arguments, cwd=project, columns=200)
 
 
 def test_it_passes_at_once(project: Path) -> None:

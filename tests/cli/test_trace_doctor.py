@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import agentkit
+from tests.cli.support import agentkit
 
 APP = '''
 import itertools

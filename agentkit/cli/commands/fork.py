@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,34 +13,28 @@ from typing import Annotated, Any
 import anyio
 from cyclopts import Parameter
 
+from agentkit import replay
 from agentkit.agent import Agent
+from agentkit.cli.console import command_line, print_line
 from agentkit.cli.find import found, header_of, traces_folder, traces_in
-from agentkit.cli.load import in_shell, load_agent
+from agentkit.cli.load import load_agent, options_of
 from agentkit.cli.view.describe import address_in, asked_at, describe
 from agentkit.cli.view.tally import effects_of
 from agentkit.cli.view.tree import RunTree
-from agentkit.cli.view.watch import not_run, print_result, print_waiting, told, watched
+from agentkit.cli.view.watch import not_run, print_result, print_waiting, watched
 from agentkit.core.effects import Decision
 from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.messages import JsonObject, is_object
-from agentkit.replay import Patch, diff, fork
+from agentkit.replay import Patch
 from agentkit.replay.fork import LiveTools
 from agentkit.runtime.result import RunResult, result_of
 from agentkit.settings import ChatSettings
 from agentkit.trace.reader import Trace
 
-__all__ = [
-    "fork_command",
-    "forked",
-    "message_number",
-    "outcome_at",
-    "settings_from",
-]
-
 _MESSAGE = "--message N=TEXT"
 
 
-def fork_command(
+def fork(
     trace: Path,
     /,
     *,
@@ -100,8 +93,8 @@ def fork_command(
             "different, such as --prompt TEXT."
         )
     agent = load_agent(app, original)
-    shell = in_shell(app, model)
-    forked(original, agent, at=where, patch=patch, tools=tools, to=to, app=shell)
+    options = options_of(app, model)
+    forked(original, agent, at=where, patch=patch, tools=tools, to=to, options=options)
 
 
 def _check_runs(
@@ -151,7 +144,7 @@ def forked(
     tools: LiveTools = "by_effect",
     to: Path | None = None,
     allow: str = "--tools live",
-    app: str = "FILE.py:NAME",
+    options: Sequence[str] = ("--app", "FILE.py:NAME"),
 ) -> Trace:
     """Fork a run, and show the tree, what came of it, and what differs from the original.
 
@@ -163,7 +156,7 @@ def forked(
         tools: Which tools run, of those whose call was not recorded so.
         to: Where the fork is recorded.
         allow: How to let every tool run, for whoever reads that one was not.
-        app: What follows `--app` in the command that decides about a call.
+        options: The agent's, for the command that decides about a call.
 
     Raises:
         ConfigurationError: Nothing would be done.
@@ -178,7 +171,7 @@ def forked(
     failed: Exception | None = None
 
     async def again() -> RunResult[Any]:
-        return await fork(
+        return await replay.fork(
             original, agent, at=at, patch=patch, tools=tools, record=record, on_event=tree.event
         )
 
@@ -197,7 +190,7 @@ def forked(
         if tools == "by_effect" and result.trace is not None:
             not_run(_held_back(original, result.trace, at, patch), allow)
     assert result.trace is not None
-    print_waiting(result.pending, result.trace.path, app)
+    print_waiting(result.pending, result.trace.path, options)
     _print_difference(original, result.trace)
     if failed is not None:
         raise _allowing(failed, allow) if tools != "live" else failed
@@ -240,20 +233,20 @@ def _say_where(original: Trace, new: set[Path]) -> None:
     """Where the trace of a fork is that was interrupted."""
     for path in sorted(new):
         if original.run in str(header_of(path).get("fork")):  # else it is of another process
-            told(f"The trace of the fork, as far as it came, is in {path}")
+            print_line(f"The trace of the fork, as far as it came, is in {path}")
 
 
 def _print_difference(original: Trace, made: Trace) -> None:
     """What the change has changed, and where to see all of it."""
-    compared = diff(original, made)
-    told(f"\n{compared.short()}")
+    compared = replay.diff(original, made)
+    print_line(f"\n{compared.short()}")
     if made.path is None:
-        told("The trace was not kept: it cannot be written where it was to go.")
+        print_line("The trace was not kept: it cannot be written where it was to go.")
     else:
-        told(f"The trace is in {made.path}")
+        print_line(f"The trace is in {made.path}")
     if original.path is not None and made.path is not None and not compared.same:
-        paths = f"{shlex.quote(str(original.path))} {shlex.quote(str(made.path))}"
-        told(f"All that differs:\n  agentkit diff {paths}")
+        command = command_line("diff", str(original.path), str(made.path))
+        print_line(f"All that differs:\n  {command}")
 
 
 def outcome_at(trace: Trace, at: str, text: str) -> Any:

@@ -1,9 +1,7 @@
-"""The commands that run an agent: `demo` and `replay`."""
+"""`agentkit replay`: a recorded run again, offline and exactly, or with some of it for real."""
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,87 +10,23 @@ import anyio
 from cyclopts import Parameter
 from rich.text import Text
 
-from agentkit.cli.console import OUT
-from agentkit.cli.find import found, traces_folder
+from agentkit import replay as replaying
+from agentkit.cli.console import OUT, shown
+from agentkit.cli.find import found
 from agentkit.cli.load import load_agent
 from agentkit.cli.view.tally import Tally, counted
-from agentkit.cli.view.tree import RunTree, shown
-from agentkit.cli.view.watch import not_run, print_result, told, watched
+from agentkit.cli.view.tree import RunTree
+from agentkit.cli.view.watch import not_run, print_result, watched
 from agentkit.core.effects import Failure
-from agentkit.errors import AgentKitError, ConfigurationError, ReplayDivergence, safe_str
+from agentkit.errors import ReplayDivergence, safe_str
 from agentkit.events import Event
-from agentkit.models import ChatModel, resolve_model
-from agentkit.models.local.model import LocalModel
-from agentkit.replay import replay
 from agentkit.replay.policy import PolicyName, policy_of
 from agentkit.runtime.result import RunResult, result_of
 from agentkit.trace.compare import Strictness
 from agentkit.trace.reader import Trace
 
-__all__ = ["demo", "replay_command"]
 
-_EXAMPLE = Path("examples/quickstart.py")
-_INSTALLED = "agentkit.cli.quickstart"
-
-
-def demo(
-    *,
-    model: str | None = None,
-    base_url: str | None = None,
-    prompt: str | None = None,
-    trace: Path | None = None,
-) -> None:
-    """Run the quickstart agent: tools in parallel, then a typed result.
-
-    It uses the embedded model, or OpenAI if OPENAI_API_KEY is set.
-
-    Args:
-        model: Another model, such as `openai:gpt-4o`; with --base-url its plain name.
-        base_url: The address of any chat-completions server, such as http://localhost:8000/v1.
-        prompt: Another question.
-        trace: A new file, or a folder, where the run is recorded; by default the state folder.
-    """
-    from agentkit.cli import quickstart  # builds an agent, which only this command needs
-
-    chosen = _demo_model(model, base_url)
-    agent = quickstart.agent if chosen is None else quickstart.agent.with_(model=chosen)
-    question = prompt or quickstart.PROMPT
-    tree = RunTree(question)
-    served = agent.program().model
-    if isinstance(served, LocalModel):
-        anyio.run(served.start)  # its weights may be fetched now, with a bar of their own
-    to = trace or f"{traces_folder()}{os.sep}"
-    try:
-        result = watched(tree, lambda: agent.run_sync(question, trace=to, on_event=tree.event))
-    except AgentKitError as error:
-        _next_steps(error.trace)
-        raise
-    print_result(result)
-    place = str(_EXAMPLE) if _EXAMPLE.is_file() else _INSTALLED
-    other = f" --model {chosen}" if chosen is not None else ""
-    _next_steps(result.trace, f"{place}:agent{other}" if base_url is None else None)
-
-
-def _next_steps(trace: Trace | None, app: str | None = None) -> None:
-    if trace is not None:
-        path = shlex.quote(str(trace.path))
-        told(f"\nThe trace is in {trace.path}\nNext, try:\n  agentkit show {path}")
-        if app is not None:
-            told(f"  agentkit replay {path} --app {app}")
-
-
-def _demo_model(model: str | None, base_url: str | None) -> Any:
-    if base_url is not None:
-        if model is None:
-            raise ConfigurationError("--base-url needs --model NAME, the server's name for it.")
-        return ChatModel(model, base_url=base_url, api_key=os.environ.get("OPENAI_API_KEY"))
-    if model is not None:
-        resolve_model(model)  # a name that nobody understands is said first
-        return model
-    return "openai:gpt-4o-mini" if os.environ.get("OPENAI_API_KEY") else None
-
-
-def replay_command(
+def replay(
     trace: Path,
     /,
     *,
@@ -142,7 +76,9 @@ def replay_command(
     asks = chosen.model == "live" or chosen.on_divergence == "go_live"
 
     async def again() -> RunResult[Any]:
-        return await replay(recorded, agent, policy=chosen, record=asks, on_event=happened)
+        return await replaying.replay(
+            recorded, agent, policy=chosen, record=asks, on_event=happened
+        )
 
     try:
         result = watched(tree, lambda: anyio.run(again))

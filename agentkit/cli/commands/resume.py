@@ -9,22 +9,21 @@ from typing import Annotated, Any, TypeAlias
 import anyio
 from cyclopts import Parameter
 
+from agentkit.cli.console import command_line, print_line
 from agentkit.cli.find import found, state_of
-from agentkit.cli.load import in_shell, load_agent
+from agentkit.cli.load import load_agent, options_of
 from agentkit.cli.view.tree import RunTree
-from agentkit.cli.view.watch import print_result, print_waiting, told, watched
+from agentkit.cli.view.watch import print_result, print_waiting, watched
 from agentkit.core.effects import Decision, PendingCall
 from agentkit.errors import ConfigurationError
 from agentkit.runtime.result import RunResult, result_of
 from agentkit.trace.open import check_replayable
 from agentkit.trace.reader import Trace
 
-__all__ = ["resume_command"]
-
 _Many: TypeAlias = Annotated[list[str] | None, Parameter(negative="")]
 
 
-def resume_command(
+def resume(
     trace: Path,
     /,
     *,
@@ -55,13 +54,13 @@ def resume_command(
     if (state := state_of(recorded)) == "ok":
         raise ConfigurationError(
             f"The run of {str(recorded.path)!r} has ended, and there is nothing to go on with. "
-            "`agentkit fork` runs it again with something changed."
+            f"`{command_line('fork', str(recorded.path))}` runs it again with something changed."
         )
-    shell = in_shell(app, model)
+    options = options_of(app, model)
     given = {"--approve": approve, "--deny": deny, "--answer": answer, "--edit": edit}
     decisions = _decisions(recorded.pending, given)
     if recorded.pending and not decisions and state != "running":
-        print_waiting(recorded.pending, recorded.path, shell)
+        print_waiting(recorded.pending, recorded.path, options)
         raise ConfigurationError("The run waits for a decision, and none was given.")
     agent = load_agent(app, recorded, model)
     tree = RunTree(f"run {recorded.run}, resumed")
@@ -74,11 +73,11 @@ def resume_command(
         result = watched(tree, lambda: anyio.run(on))
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) or result_of(error) is not None:
-            told(f"The trace is in {recorded.path}")
+            print_line(f"The trace is in {recorded.path}")
         raise
     print_result(result)
-    told(f"The trace is in {recorded.path}")
-    print_waiting(result.pending, recorded.path, shell)
+    print_line(f"The trace is in {recorded.path}")
+    print_waiting(result.pending, recorded.path, options)
 
 
 def _decisions(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +13,7 @@ from cyclopts import Parameter
 from rich.padding import Padding
 from rich.text import Text
 
-from agentkit.cli.console import OUT, AsJson, print_json
+from agentkit.cli.console import OUT, AsJson, command_line, print_json, print_line, shown
 from agentkit.cli.find import found
 from agentkit.cli.view.describe import (
     address_in,
@@ -30,16 +29,13 @@ from agentkit.cli.view.tree import (
     decided,
     forked_from,
     pretty,
-    shown,
     tree_of,
     used,
 )
-from agentkit.cli.view.watch import print_waiting, told
+from agentkit.cli.view.watch import print_waiting
 from agentkit.errors import ConfigurationError
 from agentkit.messages import JsonObject, Usage, is_array, is_object
 from agentkit.trace.reader import Trace
-
-__all__ = ["print_effect", "print_message", "show"]
 
 _SHORT = 60
 _SAID = ("role", "content", "tool_calls", "tool_call_id", "name")
@@ -104,7 +100,8 @@ def _print_run(trace: Trace) -> None:
     elif run["status"] == "interrupted":
         OUT.print("The run was interrupted; what is recorded ends here.", style="yellow")
         if not trace.pending:
-            told(f"Go on: agentkit resume {shlex.quote(str(trace.path))} --app FILE.py:NAME")
+            command = command_line("resume", str(trace.path), "--app", "FILE.py:NAME")
+            print_line(f"Go on: {command}")
     if run["status"] in ("paused", "interrupted"):
         print_waiting(trace.pending, trace.path)
     if run["error"] is not None:

@@ -18,13 +18,13 @@ from rich.text import Text
 from agentkit.agent import Agent
 from agentkit.cli.commands.fork import forked, message_number, outcome_at, settings_from
 from agentkit.cli.commands.show import print_effect, print_message
-from agentkit.cli.console import ERR, OUT
+from agentkit.cli.console import ERR, OUT, print_line, shown
 from agentkit.cli.find import found, state_of
-from agentkit.cli.load import in_shell, load_agent
+from agentkit.cli.load import load_agent, options_of
 from agentkit.cli.view.describe import address_in, asked_at, careful, describe, describe_run
 from agentkit.cli.view.edit import Change, What, joined, patch_of, written
-from agentkit.cli.view.tree import MARKS, as_text, decided, pretty, shown
-from agentkit.cli.view.watch import print_error, told
+from agentkit.cli.view.tree import MARKS, as_text, decided, pretty
+from agentkit.cli.view.watch import print_error
 from agentkit.core.effects import Address, Decision
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
 from agentkit.messages import JsonObject, is_object
@@ -32,8 +32,6 @@ from agentkit.models import resolve_model
 from agentkit.replay.fork import LiveTools
 from agentkit.runtime.result import result_of
 from agentkit.trace.reader import Trace
-
-__all__ = ["step"]
 
 _PROMPT = "step> "
 _BEGINS = ("model.start", "tool.start", "compute.start", "gate.ask")
@@ -88,7 +86,7 @@ def step(
     person = sys.stdin.isatty() and sys.stdout.isatty()
     failed = False
     with careful(recorded):
-        walk = _Walk(recorded, agent, lambda other: in_shell(app, other or model))
+        walk = _Walk(recorded, agent, lambda other: options_of(app, other or model))
         walk.begin()
     for line in _lines(person):
         if line.strip() in ("quit", "q"):
@@ -141,7 +139,7 @@ class _Walk:
     """Where somebody is in a run, and what they have changed."""
 
     def __init__(
-        self, trace: Trace, agent: Agent[Any] | None, shell: Callable[[object], str]
+        self, trace: Trace, agent: Agent[Any] | None, shell: Callable[[object], list[str]]
     ) -> None:
         self._agent, self._shell = agent, shell
         self._commands: dict[str, Callable[[str], None]] = {
@@ -182,7 +180,7 @@ class _Walk:
     def begin(self) -> None:
         """Say where one is."""
         state, many = state_of(self._trace), len(self._places)
-        told(f"run {self._trace.run}  {state}  {many} effects; `help` lists the commands")
+        print_line(f"run {self._trace.run}  {state}  {many} effects; `help` lists the commands")
         self._look()
 
     @property
@@ -286,7 +284,9 @@ class _Walk:
             case "prompt" | "instructions":
                 now = self._prompt() if word == "prompt" else self._instructions()
                 self._add(word, written(text, now))
-                told(f"If the result of {self._here} was meant: `undo`, and `edit result {rest}`.")
+                print_line(
+                    f"If the result of {self._here} was meant: `undo`, and `edit result {rest}`."
+                )
             case "setting":
                 name, _, value = text.strip().partition(" ")
                 if not value:
@@ -311,7 +311,7 @@ class _Walk:
         at = self._here if what in ("result", "message") else self._from(what)
         new = Change(what=what, at=at, value=value, number=number)
         self._changes = joined(self._changes, new)
-        told(f"{self._changes[-1].said()}. `go` runs on with that.")
+        print_line(f"{self._changes[-1].said()}. `go` runs on with that.")
 
     def _from(self, what: str) -> str | None:
         """Where a change of the agent begins to hold: at its next model call; a prompt's at all."""
@@ -327,15 +327,15 @@ class _Walk:
 
     def _tell_changes(self) -> None:
         for one in self._changes:
-            told(one.said())
+            print_line(one.said())
         if not self._changes:
-            told("Nothing is changed.")
+            print_line("Nothing is changed.")
 
     def _undo(self) -> None:
         if not self._changes:
-            told("Nothing is changed.")
+            print_line("Nothing is changed.")
             return
-        told(f"Undone: {self._changes[-1].said()}")
+        print_line(f"Undone: {self._changes[-1].said()}")
         self._changes = self._changes[:-1]
 
     # Going on
@@ -359,7 +359,7 @@ class _Walk:
                 patch=patch,
                 tools=tools,
                 allow="go live",
-                app=self._shell(patch.model),
+                options=self._shell(patch.model),
             )
         except KeyboardInterrupt:
             ERR.print("Interrupted; you are where you were.", style="yellow")

@@ -22,11 +22,10 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from agentkit.agent import Agent
-from agentkit.cli.console import OUT
+from agentkit.cli.console import OUT, command_line, shown
 from agentkit.cli.find import found, state_of
 from agentkit.cli.load import imported, is_file, load_agent, split_name, with_model
 from agentkit.cli.view.source import Case, source_of
-from agentkit.cli.view.tree import shown
 from agentkit.core.effects import Address, ancestors
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
 from agentkit.messages import Message, is_object
@@ -35,12 +34,10 @@ from agentkit.runtime.result import RunResult
 from agentkit.trace.open import check_replayable
 from agentkit.trace.reader import Trace
 
-__all__ = ["from_trace", "plugin_arguments"]
-
 _WORDS, _LONGEST = 6, 40
 
 
-def from_trace(
+def test_from(
     trace: Path,
     /,
     *,
@@ -65,9 +62,10 @@ def from_trace(
     recorded = Trace.load(found(trace))
     check_replayable(recorded)
     if recorded.status == "interrupted":
+        resume = command_line("resume", str(recorded.path))
         raise TraceError(
             f"The run of {str(recorded.path)!r} is {state_of(recorded)}: it has no end that a test "
-            "could expect. Go on with it (`agentkit resume`), or take another one.",
+            f"could expect. Go on with it (`{resume} …`), or take another one.",
             path=str(recorded.path),
         )
     agent = load_agent(app, recorded)

@@ -1,41 +1,32 @@
-"""The commands that look before anything runs: `tools`, `models`, `doctor`.
+"""`agentkit tools`: what the model will see of the tools in a file.
 
-What a tool's author, a file, a server or the environment says is hostile here;
-see `tree.shown`.
+Tools at the module's top level, and whatever its agents offer: their tools and
+functions, handoffs, toolsets as far as they answer without a run, and the tool
+through which a typed output comes.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import fields, replace
+from dataclasses import dataclass, replace
 from textwrap import indent
 from typing import Any, cast
 
 import anyio
 from rich.highlighter import JSONHighlighter
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from agentkit.cli.console import ERR, OUT, AsJson, print_json, print_table
+from agentkit.agent import Agent
+from agentkit.cli.console import INDENTED, OUT, AsJson, print_json, print_note, shown
 from agentkit.cli.load import agent_named, agents_in, load_module, split_name
-from agentkit.cli.view.offer import Listing, Offer, list_tools
-from agentkit.cli.view.tree import shown
-from agentkit.errors import ConfigurationError, InvalidTool, MissingKey, UnknownModel
-from agentkit.models.profiles import COMPATIBLE, PROFILES, Profile, profile_source
-from agentkit.tools.tool import Tool
-
-__all__ = ["doctor", "models", "tools"]
-
-_LEFT, _CUT = (0, 0, 0, 2), 400
-_NARROW = 80
-
-
-# tools
+from agentkit.errors import AgentKitError, ConfigurationError, InvalidTool
+from agentkit.messages import ToolDefinition
+from agentkit.tools.context import RunContext
+from agentkit.tools.tool import AnyTool, Tool, Toolset, tools_of
 
 
 def tools(source: str, /, *, as_json: AsJson = False) -> None:
@@ -63,9 +54,9 @@ def tools(source: str, /, *, as_json: AsJson = False) -> None:
             raise ConfigurationError(
                 f"{place} has no tools: a function needs @tool, or a place among an agent's tools."
             )
-        listing = anyio.run(list_tools, agents, rest)
+        listing = anyio.run(_listing, agents, rest)
     for note in listing.notes:
-        ERR.print(Text(shown(note), style="yellow"))
+        print_note(note)
     wrong = [one for one in listing.offers if one.problem is not None]
     if as_json:
         if not wrong:
@@ -79,7 +70,7 @@ def tools(source: str, /, *, as_json: AsJson = False) -> None:
         raise InvalidTool(wrong[0].problem or "", tool=wrong[0].name)
 
 
-def _print_offer(offer: Offer) -> None:
+def _print_offer(offer: _Offer) -> None:
     definition = offer.definition
     head = Text(shown(offer.name), style="bold cyan")
     facts = [*offer.facts]
@@ -90,19 +81,19 @@ def _print_offer(offer: Offer) -> None:
         facts.append(f"in {', '.join(offer.agents)}")
     OUT.print(head + Text(f"  {shown(', '.join(facts))}", style="not bold dim"))
     if offer.problem is not None:
-        OUT.print(Padding(Text(f"✗ {shown(offer.problem)}", style="red"), _LEFT, expand=False))
+        OUT.print(Padding(Text(f"✗ {shown(offer.problem)}", style="red"), INDENTED, expand=False))
     if definition is not None:
         if definition.description:
-            OUT.print(Padding(Text(shown(definition.description)), _LEFT, expand=False))
+            OUT.print(Padding(Text(shown(definition.description)), INDENTED, expand=False))
         schema = shown(json.dumps(definition.parameters, indent=2, ensure_ascii=False))
         OUT.print(JSONHighlighter()(indent(schema, "  ")), soft_wrap=True)
     for warning in offer.warnings:
-        OUT.print(Padding(Text(f"! {shown(warning)}", style="yellow"), _LEFT, expand=False))
+        OUT.print(Padding(Text(f"! {shown(warning)}", style="yellow"), INDENTED, expand=False))
     OUT.print()
 
 
-def _print_totals(listing: Listing, agents: list[str]) -> None:
-    def line(offers: list[Offer]) -> str:
+def _print_totals(listing: _Listing, agents: list[str]) -> None:
+    def line(offers: list[_Offer]) -> str:
         tokens = sum(one.definition.tokens for one in offers if one.definition)
         return f"{len(offers)} tool{'s' * (len(offers) != 1)}, about {tokens} tokens"
 
@@ -114,201 +105,120 @@ def _print_totals(listing: Listing, agents: list[str]) -> None:
     OUT.print(Text(f"{line([*listing.offers])}{end}", style="bold"))
 
 
-# models
+# What there is to list
 
 
-def models(profile: str | None = None, *, as_json: AsJson = False) -> None:
-    """Show the providers that are known, or everything about one.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Offer:
+    """One tool.
+
+    Attributes:
+        name: What the model calls it.
+        definition: What the model sees; None where it cannot be made.
+        facts: What the model does not see, in words: effect, approval.
+        warnings: Why it is not strict, and other things to know.
+        problem: Why there is no definition.
+        agents: The names, in the file, of the agents that offer it.
+    """
+
+    name: str
+    definition: ToolDefinition | None
+    facts: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    problem: str | None = None
+    agents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Listing:
+    """All tools of a file.
+
+    Attributes:
+        offers: In the order in which they are sent, agent by agent; then the other tools.
+        notes: What could not be listed, and why.
+    """
+
+    offers: tuple[_Offer, ...]
+    notes: tuple[str, ...]
+
+
+async def _listing(agents: Mapping[str, Agent[Any]], tools: Sequence[AnyTool]) -> _Listing:
+    """Return what some agents offer, and some tools besides; each once.
 
     Args:
-        profile: The provider, as in `provider:model`.
-        as_json: Print JSON.
+        agents: By their names in the file.
+        tools: Further tools.
     """
-    known = _profiles()
-    if profile is None:
-        found = [_summary(one) for one in known.values()]
-        if as_json:
-            print_json(found)
+    offers: list[_Offer] = []
+    notes: list[str] = []
+    for name, agent in agents.items():
+        offers += [replace(one, agents=(name,)) for one in await _of_agent(name, agent, notes)]
+    offers += [_of_tool(tool) for tool in tools]
+    merged: list[_Offer] = []
+    for offer in offers:
+        for place, other in enumerate(merged):
+            if replace(offer, agents=()) == replace(other, agents=()):
+                names = dict.fromkeys((*other.agents, *offer.agents))
+                merged[place] = replace(other, agents=tuple(names))
+                break
         else:
-            _print_providers(found)
-        return
-    if profile not in known:
-        raise UnknownModel(
-            f"There is no profile {profile!r}; there are {', '.join(known)}.", model=profile
-        )
-    values = {one.name: _plain(getattr(known[profile], one.name)) for one in fields(Profile)}
-    if as_json:
-        print_json(values)
+            merged.append(offer)
+    return _Listing(offers=tuple(merged), notes=tuple(notes))
+
+
+async def _of_agent(name: str, agent: Agent[Any], notes: list[str]) -> list[_Offer]:
+    """Return what one agent offers, in the order of its requests."""
+    offers = [_of_tool(one) for one in agent.tools if isinstance(one, Tool)]
+    output: ToolDefinition | None = None
+    try:
+        spec = agent.program().spec
+    except ConfigurationError as error:
+        if not any(offer.problem for offer in offers):
+            notes.append(f"{name} cannot run: {error.message}")
     else:
-        _print_fields(values)
+        output = spec.output.tool
+        offers += [
+            _of_definition(one.definition, f"hands over to {one.handoff}")
+            for one in spec.tools
+            if one.handoff is not None
+        ]
+    for one in agent.tools:
+        if isinstance(one, Toolset):
+            offers += await _of_toolset(name, one, notes)
+    if output is not None:
+        offers.append(_of_definition(output, "the typed output"))
+    return offers
 
 
-def _profiles() -> dict[str, Profile]:
-    # Here: it looks for the embedded model, which the other commands do without.
-    from agentkit.models import LOCAL
-
-    return {**PROFILES, LOCAL.name: LOCAL, COMPATIBLE.name: COMPATIBLE}
-
-
-def _summary(profile: Profile) -> dict[str, Any]:
-    """What the table has of a profile. Of a key only whether there is one."""
-    variable = profile.key_variable
-    return {
-        "name": profile.name,
-        "base_url": profile.base_url,
-        "url_variable": profile.url_variable,
-        "key_variable": variable,
-        "key_set": None if variable is None else bool(os.environ.get(variable, "").strip()),
-        "tool_calling": profile.tool_calling,
-        "output_modes": list(profile.output_modes),
-    }
-
-
-def _print_providers(found: list[dict[str, Any]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("provider", "base URL", "key variable", "set", "tools", "output modes"):
-        table.add_column(
-            title,
-            overflow="fold",
-            no_wrap=title not in ("base URL", "output modes"),
-            max_width=13 if title == "output modes" else None,  # the rows have two lines anyway
+async def _of_toolset(name: str, toolset: Toolset, notes: list[str]) -> list[_Offer]:
+    """Return what a toolset offers at the first step, without dependencies."""
+    try:
+        return [_of_tool(tool) for tool in await tools_of(toolset, RunContext())]
+    except Exception as error:
+        # It is the user's code, and may want what only a run has.
+        reason = error.message if isinstance(error, AgentKitError) else repr(error)
+        notes.append(
+            f"The tools of {name}'s {type(toolset).__name__} are known only in a run: {reason}"
         )
-    for one in found:
-        url = one["base_url"] or {"local": "on this machine"}.get(one["name"], "yours: base_url=…")
-        if one["url_variable"]:
-            url = f"{one['base_url'] or ''}\nor ${one['url_variable']}".removeprefix("\nor ")
-        state = {True: ("yes", "green"), False: ("no", "yellow"), None: ("",)}[one["key_set"]]
-        cells = (
-            Text(one["name"], "bold cyan"),
-            Text(url),
-            Text(one["key_variable"]) if one["key_variable"] else Text("none needed", "dim"),
-            Text(*state),
-            Text(one["tool_calling"]),
-            Text(", ".join(one["output_modes"])),
-        )
-        table.add_row(*cells)
-        if OUT.width < _NARROW:
-            _print_below(cells[0], *cells[1:3], cells[4], cells[5])
-    if OUT.width >= _NARROW:
-        print_table(table)
+        return []
 
 
-def _print_below(head: Text, *rest: Text) -> None:
-    """A row where a table has no room: its cells one under the other."""
-    OUT.print(head)
-    for one in rest:
-        OUT.print(Padding(one, _LEFT, expand=False))
+def _of_tool(tool: AnyTool) -> _Offer:
+    facts = (f"effect {tool.effect}", f"approval {_approval(tool)}")
+    if tool.deferred:
+        facts += ("answered from outside",)
+    try:
+        definition, warnings = tool.definition, tool.warnings
+    except InvalidTool as error:
+        return _Offer(name=tool.name, definition=None, facts=facts, problem=error.message)
+    return _Offer(name=tool.name, definition=definition, facts=facts, warnings=warnings)
 
 
-def _plain(value: Any) -> Any:
-    """A profile's value as JSON has it; sets in order."""
-    if isinstance(value, frozenset):
-        return sorted(cast("frozenset[str]", value))
-    if isinstance(value, tuple):
-        return [_plain(one) for one in cast("tuple[Any, ...]", value)]
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in cast("Mapping[str, Any]", value).items()}
-    return value
+def _approval(tool: AnyTool) -> str:
+    if callable(tool.approval):
+        return f"decided by {getattr(tool.approval, '__name__', 'a function')}"
+    return "always" if tool.approval else "never"
 
 
-def _print_fields(values: Mapping[str, Any]) -> None:
-    # Here: only this table needs it. The class's docstring says what the fields mean.
-    from docstring_parser import parse
-
-    meanings = {one.arg_name: one.description or "" for one in parse(Profile.__doc__ or "").params}
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, share in (("field", None), ("value", 2), ("meaning", 3)):
-        table.add_column(title, ratio=share if OUT.is_terminal else None, overflow="fold")
-    for name, value in values.items():
-        meaning = Text(" ".join(meanings.get(name, "").split()), "dim")
-        cells = Text(name, "cyan"), Text(_in_words(value)), meaning
-        table.add_row(*cells)
-        if OUT.width < _NARROW:
-            _print_below(*cells)
-    if OUT.width >= _NARROW:
-        print_table(table)
-
-
-def _in_words(value: Any) -> str:
-    if value is None or value in ([], {}):
-        return "none"
-    match value:
-        case bool():
-            return "yes" if value else "no"
-        case [str(), *_]:
-            return ", ".join(value)
-        case {**items}:
-            return "\n".join(f"{key}: {_in_words(one)}" for key, one in items.items())
-        case [[str(), dict()], *_]:  # variants
-            return "\n".join(f"{pattern}\n{_in_words(changes)}" for pattern, changes in value)
-        case [*items]:
-            return " … ".join(str(one) for one in items)
-        case _:
-            return str(value)
-
-
-# doctor
-
-
-def doctor(
-    *,
-    base_url: str,
-    model: str | None = None,
-    api_key_env: str | None = None,
-    profile: str | None = None,
-) -> None:
-    """Ask a server what it can do, and print a profile that says so.
-
-    Sends about a dozen short requests.
-
-    Args:
-        base_url: The address of a chat-completions server, such as http://localhost:8000/v1.
-        model: The server's name for the model; not needed where there is only one.
-        api_key_env: The environment variable that holds the key.
-        profile: The known provider that the server is most like; by default as its address says.
-    """
-    # Here: asking needs an HTTP client, and the other commands do without.
-    from agentkit.cli.commands.probe import Check, probe
-
-    if api_key_env is not None and not os.environ.get(api_key_env, "").strip():
-        raise MissingKey(
-            f"--api-key-env names {api_key_env!r}, and there is no such environment variable, "
-            "or it is empty.",
-            variable=api_key_env,
-        )
-    with ERR.status(Text(f"Asking {shown(base_url)} …")) as status:
-
-        def told(check: Check) -> None:
-            status.update(Text(f"Asking {shown(base_url)}: after {check.name} …"))
-
-        async def ask() -> Any:
-            key = os.environ[api_key_env] if api_key_env is not None else None
-            return await probe(base_url, model=model, api_key=key, profile=profile, told=told)
-
-        found = anyio.run(ask)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("feature", "works", "seen"):
-        table.add_column(title, overflow="fold")
-    words = {True: ("yes", "green"), False: ("no", "red"), None: ("unknown", "yellow")}
-    for check in found.checks:
-        table.add_row(check.name, Text(*words[check.ok]), Text(shown(check.detail, _CUT)))
-    OUT.print(Text(shown(f"{found.model} at {found.base_url}"), style="bold"))
-    print_table(table)
-    known = found.profile
-    if api_key_env is not None:
-        known = replace(known, key_variable=api_key_env)
-    OUT.print()
-    OUT.print(Text(shown(_program(found.base_url, found.model, known))), soft_wrap=True)
-
-
-def _program(base_url: str, model: str, profile: Profile) -> str:
-    """A program with the model as it was found, to paste."""
-    source = profile_source(profile)
-    lines = ["from agentkit import ChatModel"]
-    lines.append(
-        f"from agentkit.models import {'PROFILES' if 'PROFILES[' in source else 'Profile'}"
-    )
-    if source.startswith("replace("):
-        lines[:0] = ["from dataclasses import replace", ""]
-    call = f"model = ChatModel({model!r}, base_url={base_url!r}, profile=profile)"
-    return "\n".join([*lines, "", f"profile = {source}", call])
+def _of_definition(definition: ToolDefinition, fact: str) -> _Offer:
+    return _Offer(name=definition.name, definition=definition, facts=(fact,))

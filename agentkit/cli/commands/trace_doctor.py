@@ -16,10 +16,9 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from agentkit.agent import Agent
-from agentkit.cli.console import ERR, OUT
+from agentkit.cli.console import ERR, OUT, shown
 from agentkit.cli.load import agents_in, imported, load_agent, split_name
 from agentkit.cli.view.tally import made_up
-from agentkit.cli.view.tree import shown
 from agentkit.cli.view.watch import not_run
 from agentkit.core.effects import ancestors
 from agentkit.errors import ConfigurationError, ReplayDivergence
@@ -31,8 +30,6 @@ from agentkit.runtime.result import result_of
 from agentkit.tools.tool import Tool, Toolset
 from agentkit.trace.compare import Found, differences
 from agentkit.trace.reader import Trace
-
-__all__ = ["trace_doctor"]
 
 
 def trace_doctor(

@@ -13,12 +13,11 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from agentkit.cli.console import command_line
 from agentkit.cli.find import state_of
 from agentkit.errors import AgentKitError, ConfigurationError, TraceCorrupt, TraceError
 from agentkit.messages import JsonObject, Usage
 from agentkit.trace.reader import Trace
-
-__all__ = ["address_in", "asked_at", "careful", "describe", "describe_run", "lines_at", "summary"]
 
 _FRAME = ("event", "seq", "t", "at")
 
@@ -29,9 +28,10 @@ def careful(trace: Trace) -> Generator[None]:
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raw = command_line("show", str(trace.path), "--raw")
         raise TraceCorrupt(
             f"The trace {str(trace.path)!r} holds an event that cannot be shown "
-            f"({type(error).__name__}: {error}). `agentkit show --raw` prints its lines.",
+            f"({type(error).__name__}: {error}). `{raw}` prints its lines.",
             path=str(trace.path),
         ) from error
 
@@ -203,7 +203,7 @@ def address_in(trace: Trace, given: str) -> str:
     listed = ", ".join((near or [*known])[:5]) + " …" * (len(near or known) > 5)
     raise TraceError(
         f"The run has {has} {given!r}; {'nearest' if near and not ends else 'it has'}: {listed}. "
-        "`agentkit show` without --at shows all.",
+        f"`{command_line('show', str(trace.path))}` shows all.",
         path=str(trace.path),
     )
 

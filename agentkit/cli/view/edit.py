@@ -20,8 +20,6 @@ from agentkit.errors import ConfigurationError
 from agentkit.replay import Patch
 from agentkit.settings import ChatSettings
 
-__all__ = ["Change", "What", "joined", "patch_of", "written"]
-
 What: TypeAlias = Literal["result", "message", "prompt", "instructions", "settings", "model"]
 
 

@@ -17,8 +17,6 @@ from agentkit.messages import Message, UserMessage, is_object
 from agentkit.runtime.result import RunResult
 from agentkit.settings import limits_of, settings_of
 
-__all__ = ["Case", "literal", "source_of"]
-
 _WIDTH = 88
 _MANY = 25
 """Assertions; an output that would need more is compared as a whole."""

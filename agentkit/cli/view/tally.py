@@ -10,8 +10,6 @@ from agentkit.events import Event, StepStarted, ToolCallStarted
 from agentkit.replay import Policy
 from agentkit.trace.reader import Trace
 
-__all__ = ["Tally", "counted", "effects_of", "made_up"]
-
 
 class Tally:
     """Counts the calls of a replay by their addresses, those inside sub-agents included.

@@ -1,13 +1,8 @@
-"""A run as a tree of steps and calls, live or from a trace.
-
-Everything that a model, a tool or a trace said is hostile here: `shown` makes
-control characters visible, and no text is ever read as markup.
-"""
+"""A run as a tree of steps and calls, live or from a trace."""
 
 from __future__ import annotations
 
 import json
-import unicodedata
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -16,6 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from rich.tree import Tree
 
+from agentkit.cli.console import shown
 from agentkit.cli.view.unrun import unrun
 from agentkit.core.effects import ancestors
 from agentkit.events import (
@@ -32,19 +28,6 @@ from agentkit.events import (
 from agentkit.messages import JsonObject, Usage, is_object
 from agentkit.trace.reader import Trace
 
-__all__ = [
-    "MARKS",
-    "RunTree",
-    "as_text",
-    "decided",
-    "forked_from",
-    "money",
-    "pretty",
-    "shown",
-    "tree_of",
-    "used",
-]
-
 MARKS = {
     "ok": ("✓", "green"),
     "error": ("✗", "red"),
@@ -57,20 +40,6 @@ MARKS = {
     "decided": ("⊘ not run", "yellow"),
 }
 """How a status is shown, and in which colour."""
-
-
-def shown(text: str, width: int | None = None) -> str:
-    """The text with control, bidirectional and other invisible characters made visible."""
-    safe = "".join(
-        char
-        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
-        else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
-    if width is None:
-        return safe
-    line = " ".join(safe.split())
-    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 @dataclass(slots=True)

@@ -15,8 +15,6 @@ from agentkit.core.effects import Address
 from agentkit.messages import JsonObject, is_object
 from agentkit.trace.reader import Trace
 
-__all__ = ["Unrun", "unrun"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unrun:

@@ -1,22 +1,28 @@
-"""What a server can do, found out by asking it: the work behind `agentkit doctor`.
+"""`agentkit doctor`: finds out what a server can do by asking it.
 
 A dozen short questions, each with a right answer that a server gives only if
-the feature works, and each bounded in time and tokens. What comes out is a
-table and a `Profile` made from it.
+the feature works, and each bounded in time and tokens. The answers become a
+table and a `Profile`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import anyio
+from rich.text import Text
+
+from agentkit.cli.console import ERR, print_line, print_rows, shown
 from agentkit.errors import (
     AgentKitError,
     AuthenticationFailed,
     ConfigurationError,
     InvalidResponse,
+    MissingKey,
     ModelHTTPError,
     ModelUnreachable,
     QuotaExceeded,
@@ -34,17 +40,81 @@ from agentkit.messages import (
 from agentkit.models.chat.endpoint import choose_profile
 from agentkit.models.chat.lenient import json_or
 from agentkit.models.chat.model import ChatModel
-from agentkit.models.profiles import COMPATIBLE, OutputMode, Profile
+from agentkit.models.profiles import COMPATIBLE, OutputMode, Profile, profile_source
 
-__all__ = ["Check", "Diagnosis", "probe"]
+_CUT = 400
+"""Characters of an answer that are printed."""
+
+
+def doctor(
+    *,
+    base_url: str,
+    model: str | None = None,
+    api_key_env: str | None = None,
+    profile: str | None = None,
+) -> None:
+    """Ask a server what it can do, and print a profile that says so.
+
+    Sends about a dozen short requests.
+
+    Args:
+        base_url: The address of a chat-completions server, such as http://localhost:8000/v1.
+        model: The server's name for the model; not needed where there is only one.
+        api_key_env: The environment variable that holds the key.
+        profile: The known provider that the server is most like; by default as its address says.
+    """
+    key = None if api_key_env is None else os.environ.get(api_key_env, "")
+    if key is not None and not key.strip():
+        raise MissingKey(
+            f"--api-key-env names {api_key_env!r}, but this environment variable is not set, or "
+            "empty.",
+            variable=api_key_env,
+        )
+    with ERR.status(Text(f"Asking {shown(base_url)} …")) as status:
+
+        def report(check: Check) -> None:
+            status.update(Text(f"Asking {shown(base_url)}: after {check.name} …"))
+
+        ask = partial(probe, base_url, model=model, api_key=key, profile=profile, report=report)
+        diagnosis = anyio.run(ask)
+    print_line(f"{diagnosis.model} at {diagnosis.base_url}", "bold")
+    words = {True: ("yes", "green"), False: ("no", "red"), None: ("unknown", "yellow")}
+    print_rows(
+        {"feature": {}, "works": {}, "seen": {}},
+        (
+            (Text(check.name), Text(*words[check.ok]), Text(shown(check.detail, _CUT)))
+            for check in diagnosis.checks
+        ),
+    )
+    suited = diagnosis.profile
+    if api_key_env is not None:
+        suited = replace(suited, key_variable=api_key_env)
+    print_line("")
+    print_line(_program(diagnosis.base_url, diagnosis.model, suited))
+
+
+def _program(base_url: str, model: str, profile: Profile) -> str:
+    """Return a program with the model as it was found, to paste."""
+    source = profile_source(profile)
+    lines = ["from agentkit import ChatModel"]
+    lines.append(
+        f"from agentkit.models import {'PROFILES' if 'PROFILES[' in source else 'Profile'}"
+    )
+    if source.startswith("replace("):
+        lines[:0] = ["from dataclasses import replace", ""]
+    call = f"model = ChatModel({model!r}, base_url={base_url!r}, profile=profile)"
+    return "\n".join([*lines, "", f"profile = {source}", call])
+
+
+# Probing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One thing a server was asked for.
+    """One feature of a server.
 
     Attributes:
-        name: What it is, for example `named tool_choice`.
+        name: The feature, for example `named tool_choice`.
         ok: Whether it works; None where there was no answer to tell by (no connection, too
             slow, too many requests).
         detail: What was seen, or the server's words.
@@ -61,7 +131,7 @@ class Diagnosis:
 
     Attributes:
         base_url: The server.
-        model: The model that was asked.
+        model: The model that answered.
         checks: One for each feature, in order.
         profile: What to pass as `ChatModel(profile=…)`: the known profile of the server,
             changed to what was seen.
@@ -81,9 +151,9 @@ async def probe(
     headers: Mapping[str, str] | None = None,
     profile: Profile | str | None = None,
     seconds: float = 120.0,
-    told: Callable[[Check], None] = lambda check: None,
+    report: Callable[[Check], None] = lambda check: None,
 ) -> Diagnosis:
-    """Ask a server what it can do. Takes about a dozen requests.
+    """Ask a server what it can do, in about a dozen requests.
 
     Args:
         base_url: The server, up to and without `/chat/completions`.
@@ -92,13 +162,13 @@ async def probe(
         headers: Further headers.
         profile: The known profile that is nearest, or its name. Default: known by `base_url`.
         seconds: For each question, with one further attempt.
-        told: Called with each result as it comes.
+        report: Called with each result as it comes.
 
     Raises:
-        ModelUnreachable: Nobody answers there.
+        ModelUnreachable: There is no answer from there.
         AuthenticationFailed: The key is wrong.
         ModelError: Not even "Say hello" is answered.
-        ConfigurationError: No model was named, and the server does not list just one.
+        ConfigurationError: `model` is None, and the server does not list just one.
     """
     server: dict[str, Any] = {"base_url": base_url, "api_key": api_key, "headers": headers}
     if model is None:
@@ -119,14 +189,14 @@ async def probe(
         variants=(),
     )
     async with ChatModel(model, profile=bare, timeout=seconds, retries=1, **server) as chat:
-        patient = _Patient(chat, told)
-        await patient.examine()
+        examination = _Examination(chat, report)
+        await examination.examine()
     name = known.name if known.name != COMPATIBLE.name else "custom"
     return Diagnosis(
         base_url=base_url,
         model=model,
-        checks=tuple(patient.checks.values()),
-        profile=_profile(replace(known, name=name), patient.checks),
+        checks=tuple(examination.checks.values()),
+        profile=_profile(replace(known, name=name), examination.checks),
     )
 
 
@@ -136,26 +206,26 @@ async def _only_model(lister: ChatModel, base_url: str) -> str:
     except AuthenticationFailed:
         raise
     except ModelUnreachable as error:
-        raise ModelUnreachable(f"Nobody answers at {base_url}: {error.message}") from error
+        raise ModelUnreachable(f"There is no answer from {base_url}: {error.message}") from error
     except (ModelHTTPError, InvalidResponse) as error:
         raise ConfigurationError(
-            f"{base_url} does not say which models it has; give the model's name. ({error})"
+            f"{base_url} does not list its models; give the model's name. ({error})"
         ) from error
     if len(names) > 1:
-        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         raise ConfigurationError(
             f"{base_url} has {len(names)} models; give the name of one: "
-            f"{', '.join(names[:LISTED])}{more}."
+            f"{', '.join(names[:_LISTED])}{more}."
         )
     return names[0]
 
 
 # Questions
 
-LISTED = 20
+_LISTED = 20
 """How many models an error names."""
-FEW_TOKENS = 16
-ANSWER_TOKENS = 512
+_FEW_TOKENS = 16
+_ANSWER_TOKENS = 512
 """Small models talk without end, and large ones think before they answer."""
 
 _WEATHER = ToolDefinition(
@@ -180,12 +250,12 @@ _FORM = OutputFormat(kind="json_schema", name="code", schema=_SCHEMA)
 _LONG = "Count from 1 to 100, in words, and write nothing else."
 
 
-class _Patient:
-    """A server under examination."""
+class _Examination:
+    """The questions to one server, and its answers."""
 
-    def __init__(self, chat: ChatModel, told: Callable[[Check], None]) -> None:
+    def __init__(self, chat: ChatModel, report: Callable[[Check], None]) -> None:
         self._chat = chat
-        self._told = told
+        self._report = report
         self._limit: dict[str, Any] = {}
         self.checks: dict[str, Check] = {}
 
@@ -194,9 +264,9 @@ class _Patient:
         for name in ("max_completion_tokens", "max_tokens"):
             await self._check(name, partial(self._cut, name))
         known = [name for name, check in self.checks.items() if check.ok]
-        self._limit = dict.fromkeys(known[:1], ANSWER_TOKENS)
+        self._limit = dict.fromkeys(known[:1], _ANSWER_TOKENS)
         answer = await self._ask(_HELLO)
-        self._note("chat", bool(answer.message.text), _said(answer))
+        self._note("chat", bool(answer.message.text), _excerpt(answer))
         await self._tools()
         await self._check("json_schema", self._schema)
         await self._check("json_object", self._object)
@@ -213,30 +283,30 @@ class _Patient:
         async def calls(prompt: str, least: int = 1, **options: Any) -> tuple[bool, str]:
             answer = await self._ask(prompt, tools=both, **options)
             names = [call.name for call in answer.message.tool_calls]
-            wanted = getattr(options.get("tool_choice"), "name", None)
-            right = len(names) >= least and (wanted is None or names == [wanted])
-            return right, f"called {', '.join(names)}" if names else _said(answer)
+            forced = getattr(options.get("tool_choice"), "name", None)
+            right = len(names) >= least and (forced is None or names == [forced])
+            return right, f"called {', '.join(names)}" if names else _excerpt(answer)
 
-        forced = ForcedTool(name="get_time")
+        named = ForcedTool(name="get_time")
         await self._check("tools", lambda: calls(paris))
         await self._check("required tool_choice", lambda: calls(_HELLO, tool_choice="required"))
-        await self._check("named tool_choice", lambda: calls(_HELLO, tool_choice=forced))
+        await self._check("named tool_choice", lambda: calls(_HELLO, tool_choice=named))
         await self._check("parallel calls", lambda: calls(cities, least=2))
 
     async def _cut(self, name: str) -> tuple[bool, str]:
-        answer = await self._ask(_LONG, settings={name: FEW_TOKENS})
+        answer = await self._ask(_LONG, settings={name: _FEW_TOKENS})
         cut = answer.finish == "length"
         return cut, "kept to" if cut else f"ignored: finished with {answer.finish!r}"
 
     async def _schema(self) -> tuple[bool, str]:
         answer = await self._ask(_HELLO, output=_FORM)
-        return json_or(None, answer.message.text) == {"code": "zx-81"}, _said(answer)
+        return json_or(None, answer.message.text) == {"code": "zx-81"}, _excerpt(answer)
 
     async def _object(self) -> tuple[bool, str]:
         answer = await self._ask(
             "Describe a cat as a JSON object.", output=OutputFormat(kind="json_object")
         )
-        return isinstance(json_or(None, answer.message.text), dict), _said(answer)
+        return isinstance(json_or(None, answer.message.text), dict), _excerpt(answer)
 
     async def _both(self) -> tuple[bool, str]:
         answer = await self._ask(
@@ -277,17 +347,17 @@ class _Patient:
             ok, detail = await ask()
         except AgentKitError as error:
             if not self.checks and isinstance(error, ModelUnreachable | AuthenticationFailed):
-                raise  # Nobody is there, or we may not ask.
+                raise  # nothing answers, or the key is wrong
             busy = isinstance(error, ModelUnreachable | RateLimited | QuotaExceeded)
             ok, detail = None if busy else False, str(error)
         self._note(name, ok, detail)
 
     def _note(self, name: str, ok: bool | None, detail: str) -> None:
         self.checks[name] = Check(name=name, ok=ok, detail=detail)
-        self._told(self.checks[name])
+        self._report(self.checks[name])
 
 
-def _said(answer: ModelResponse) -> str:
+def _excerpt(answer: ModelResponse) -> str:
     text = f"answered {answer.message.text[:60]!r}"
     return f"{text}, cut off" if answer.finish == "length" else text
 

@@ -1,0 +1,86 @@
+"""`agentkit demo`: the quickstart agent, run and recorded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from agentkit.cli.console import command_line, print_line
+from agentkit.cli.find import traces_folder
+from agentkit.cli.view.tree import RunTree
+from agentkit.cli.view.watch import print_result, watched
+from agentkit.errors import AgentKitError, ConfigurationError
+from agentkit.models import ChatModel, resolve_model
+from agentkit.models.local.model import LocalModel
+from agentkit.trace.reader import Trace
+
+_EXAMPLE = Path("examples/quickstart.py")
+_INSTALLED = "agentkit.cli.quickstart"
+
+
+def demo(
+    *,
+    model: str | None = None,
+    base_url: str | None = None,
+    prompt: str | None = None,
+    trace: Path | None = None,
+) -> None:
+    """Run the quickstart agent: tools in parallel, then a typed result.
+
+    It uses the embedded model, or OpenAI if OPENAI_API_KEY is set.
+
+    Args:
+        model: Another model, such as `openai:gpt-4o`; with --base-url its plain name.
+        base_url: The address of any chat-completions server, such as http://localhost:8000/v1.
+        prompt: Another question.
+        trace: A new file, or a folder, where the run is recorded; by default the state folder.
+    """
+    from agentkit.cli import quickstart  # builds an agent, which only this command needs
+
+    chosen = _chosen_model(model, base_url)
+    agent = quickstart.agent if chosen is None else quickstart.agent.with_(model=chosen)
+    question = prompt or quickstart.PROMPT
+    tree = RunTree(question)
+    served = agent.program().model
+    if isinstance(served, LocalModel):
+        anyio.run(served.start)  # its weights may be fetched now, with a bar of their own
+    to = trace or f"{traces_folder()}{os.sep}"
+    try:
+        result = watched(tree, lambda: agent.run_sync(question, trace=to, on_event=tree.event))
+    except AgentKitError as error:
+        _print_next(error.trace)
+        raise
+    print_result(result)
+    place = str(_EXAMPLE) if _EXAMPLE.is_file() else _INSTALLED
+    options = ["--app", f"{place}:agent"]
+    if chosen is not None:
+        options += ["--model", str(chosen)]
+    _print_next(result.trace, options if base_url is None else None)
+
+
+def _print_next(trace: Trace | None, options: list[str] | None = None) -> None:
+    """Print where the trace is, and what can be done with it."""
+    if trace is not None:
+        path = str(trace.path)
+        print_line(f"\nThe trace is in {path}\nNext, try:\n  {command_line('show', path)}")
+        if options is not None:
+            print_line(f"  {command_line('replay', path, *options)}")
+
+
+def _chosen_model(model: str | None, base_url: str | None) -> Any:
+    """Return the model to use instead of the embedded one; None for that.
+
+    Raises:
+        ConfigurationError: There is no such model.
+    """
+    if base_url is not None:
+        if model is None:
+            raise ConfigurationError("--base-url needs --model NAME, the server's name for it.")
+        return ChatModel(model, base_url=base_url, api_key=os.environ.get("OPENAI_API_KEY"))
+    if model is not None:
+        resolve_model(model)  # raises for an unknown name before anything is printed
+        return model
+    return "openai:gpt-4o-mini" if os.environ.get("OPENAI_API_KEY") else None

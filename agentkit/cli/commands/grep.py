@@ -1,0 +1,128 @@
+"""`agentkit grep`: text in recorded runs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from agentkit.cli.console import OUT, AsJson, print_json, print_note, shown
+from agentkit.cli.find import traces_in
+from agentkit.cli.view.describe import careful
+from agentkit.cli.view.tree import as_text
+from agentkit.errors import ConfigurationError, TraceError
+from agentkit.messages import JsonObject, is_object
+from agentkit.trace.reader import Trace, unpacked
+
+_LINE = 400
+"""Characters of a matching line that are printed."""
+
+
+def grep(
+    pattern: str,
+    /,
+    *places: Path,
+    ignore_case: Annotated[bool, Parameter(name=("--ignore-case", "-i"), negative="")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find text in recorded runs: messages, arguments, results, errors.
+
+    Prints the file, the address and the line; ends with status 1 if nothing is found.
+
+    Args:
+        pattern: A regular expression.
+        places: Trace files, and folders of them; by default where traces go.
+        ignore_case: Ignore upper and lower case.
+        as_json: Print a JSON array.
+    """
+    try:
+        wanted = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
+    except re.error as error:
+        raise ConfigurationError(f"{pattern!r} is not a regular expression: {error}.") from error
+    hits: list[JsonObject] = []
+    count = 0
+    for hit in _hits(wanted, places):
+        count += 1
+        if as_json:
+            hits.append(hit)
+        else:
+            _print_hit(wanted, hit)
+    if as_json:
+        print_json(hits)
+    if not count:
+        sys.exit(1)
+
+
+def _hits(wanted: re.Pattern[str], places: tuple[Path, ...]) -> Iterator[JsonObject]:
+    for path in [*traces_in(places)]:
+        try:
+            trace = Trace.load(path)
+            with careful(trace):
+                for at, kind, text in _texts(trace):
+                    for line in text.splitlines():
+                        if wanted.search(line):
+                            yield {"file": str(path), "at": at, "kind": kind, "line": line}
+        except TraceError as error:
+            print_note(error.message)
+
+
+def _texts(trace: Trace) -> Iterator[tuple[str, str, str]]:
+    """Every text of a run, once, where it first appeared."""
+    seen: set[str] = set()
+
+    def message(name: str) -> Iterator[tuple[str, str]]:
+        if name in trace.blobs and name not in seen:
+            seen.add(name)
+            data = trace.blob(name)
+            kind = "result" if data["role"] == "tool" else as_text(data["role"])
+            for key in ("content", "reasoning", "refusal"):
+                if data.get(key) is not None:
+                    yield kind, as_text(unpacked(data[key]))
+
+    for event in trace.events:
+        at = event.get("at", "")
+        if event["event"] == "agent.start":
+            given = trace.blobs.get(event.get("input", ""))
+            names = given["messages"] if is_object(given) else ()
+        else:
+            names = (
+                *event.get("messages", ()),
+                *([event["message"]] if "message" in event else ()),
+            )
+        for name in names:
+            yield from ((at, kind, text) for kind, text in message(name))
+        yield from ((at, kind, text) for kind, text in _said(event))
+
+
+def _said(event: JsonObject) -> Iterator[tuple[str, str]]:
+    """What stands in the event itself."""
+    match event["event"]:
+        case "tool.start" | "gate.ask":
+            yield "arguments", as_text(unpacked(event.get("arguments", "")))
+        case "tool.chunks":
+            yield "progress", as_text(event["d"])
+        case "warning":
+            yield "warning", as_text(event.get("text", event.get("code")))
+        case "log":
+            yield "log", as_text(event)
+        case _:
+            pass
+    error = event.get("error")
+    if is_object(error) and event["event"] != "agent.end":  # which only says it again
+        said = f"{error.get('type')}: {as_text(error.get('message', ''))}"
+        yield "error", as_text(error.get("traceback") or said)
+
+
+def _print_hit(wanted: re.Pattern[str], hit: JsonObject) -> None:
+    line: str = hit["line"]
+    match = wanted.search(line)
+    start = max(0, match.start() - _LINE // 2) if match is not None and len(line) > _LINE else 0
+    text = Text(shown(f"{'…' * (start > 0)}{line[start:]}", _LINE))
+    text.highlight_regex(wanted, "bold red")
+    head = Text.assemble((shown(hit["file"]), "magenta"), " ", (shown(hit["at"]), "cyan"))
+    OUT.print(head + Text(f" {hit['kind']}: ") + text, soft_wrap=True)

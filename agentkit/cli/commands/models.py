@@ -1,0 +1,134 @@
+"""`agentkit models`: the known providers, and what their profiles say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, cast
+
+from docstring_parser import parse
+from rich.text import Text
+
+from agentkit.cli.console import OUT, AsJson, print_json, print_rows
+from agentkit.errors import UnknownModel
+from agentkit.models.profiles import COMPATIBLE, LOCAL, PROFILES, Profile
+
+_WIDE = 80
+"""Columns that the tables need."""
+
+
+def models(profile: str | None = None, *, as_json: AsJson = False) -> None:
+    """Show the providers that are known, or everything about one.
+
+    Args:
+        profile: The provider, as in `provider:model`.
+        as_json: Print JSON.
+    """
+    known = {**PROFILES, LOCAL.name: LOCAL, COMPATIBLE.name: COMPATIBLE}
+    if profile is None:
+        found = [_summary(one) for one in known.values()]
+        if as_json:
+            print_json(found)
+        else:
+            _print_providers(found)
+        return
+    if profile not in known:
+        raise UnknownModel(
+            f"There is no profile {profile!r}; there are {', '.join(known)}.", model=profile
+        )
+    values = {one.name: _plain(getattr(known[profile], one.name)) for one in fields(Profile)}
+    if as_json:
+        print_json(values)
+    else:
+        _print_fields(values)
+
+
+def _summary(profile: Profile) -> dict[str, Any]:
+    """Return what the table has of a profile; of a key, only whether it is set."""
+    variable = profile.key_variable
+    return {
+        "name": profile.name,
+        "base_url": profile.base_url,
+        "url_variable": profile.url_variable,
+        "key_variable": variable,
+        "key_set": None if variable is None else bool(os.environ.get(variable, "").strip()),
+        "tool_calling": profile.tool_calling,
+        "output_modes": list(profile.output_modes),
+    }
+
+
+def _print_providers(found: list[dict[str, Any]]) -> None:
+    whole = {"no_wrap": True}
+    titles = {
+        "provider": whole,
+        "base URL": {},
+        "key variable": whole,
+        "set": whole,
+        "tools": whole,
+        "output modes": {"max_width": 13},  # the rows have two lines anyway
+    }
+    print_rows(titles, map(_provider, found), narrow=_WIDE)
+
+
+def _provider(profile: dict[str, Any]) -> list[Text]:
+    base, variable = profile["base_url"], profile["url_variable"]
+    places = [base, f"or ${variable}" if base else f"${variable}"] if variable else [base]
+    unknown = "on this machine" if profile["name"] == LOCAL.name else "yours: base_url=…"
+    state = {True: ("yes", "green"), False: ("no", "yellow"), None: ("",)}[profile["key_set"]]
+    key = profile["key_variable"]
+    return [
+        Text(profile["name"], "bold cyan"),
+        Text("\n".join(filter(None, places)) or unknown),
+        Text(key) if key else Text("none needed", "dim"),
+        Text(*state),
+        Text(profile["tool_calling"]),
+        Text(", ".join(profile["output_modes"])),
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """Return a profile's value as JSON; sets in order."""
+    if isinstance(value, frozenset):
+        return sorted(cast("frozenset[str]", value))
+    if isinstance(value, tuple):
+        return [_plain(one) for one in cast("tuple[Any, ...]", value)]
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in cast("Mapping[str, Any]", value).items()}
+    return value
+
+
+def _print_fields(values: Mapping[str, Any]) -> None:
+    # The docstring of the class says what its fields mean.
+    meanings = {one.arg_name: one.description or "" for one in parse(Profile.__doc__ or "").params}
+    shares = {"field": None, "value": 2, "meaning": 3}
+    titles = {
+        title: {"ratio": share if OUT.is_terminal else None} for title, share in shares.items()
+    }
+    rows = (
+        [
+            Text(name, "cyan"),
+            Text(_in_words(value)),
+            Text(" ".join(meanings.get(name, "").split()), "dim"),
+        ]
+        for name, value in values.items()
+    )
+    print_rows(titles, rows, narrow=_WIDE)
+
+
+def _in_words(value: Any) -> str:
+    if value is None or value in ([], {}):
+        return "none"
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case [str(), *_]:
+            return ", ".join(value)
+        case {**items}:
+            return "\n".join(f"{key}: {_in_words(one)}" for key, one in items.items())
+        case [[str(), dict()], *_]:  # variants
+            return "\n".join(f"{pattern}\n{_in_words(changes)}" for pattern, changes in value)
+        case [*items]:
+            return " … ".join(str(one) for one in items)
+        case _:
+            return str(value)

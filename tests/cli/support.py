@@ -1,0 +1,132 @@
+"""Helpers and applications of the command line's tests."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from agentkit import tool
+from agentkit.cli.main import app
+from tests.support import child_environment
+
+COMMAND = (sys.executable, "-c", "from agentkit.cli import main; main()")
+"""What the console script does."""
+
+
+def agentkit(
+    *arguments: str,
+    cwd: Path,
+    typed: str | None = None,
+    columns: int | None = 120,
+    **variables: str,
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end, without keys, and with a state folder below `cwd`.
+
+    Args:
+        arguments: Its words.
+        cwd: Where.
+        typed: What is piped in.
+        columns: The terminal's; None is a pipe without a width.
+        variables: Further environment variables.
+    """
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env=environment(cwd, columns) | variables,
+        input=typed,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+    )
+
+
+def environment(cwd: Path, columns: int | None = 120) -> dict[str, str]:
+    """Return the environment of a command."""
+    inherited = child_environment(AGENTKIT_STATE_DIR=str(cwd / "state"))
+    kept = {
+        name: v for name, v in inherited.items() if not re.fullmatch("COLUMNS|.*_API_KEY", name)
+    }
+    return kept if columns is None else {**kept, "COLUMNS": str(columns)}
+
+
+def here(*arguments: str) -> None:
+    """Run the command line in this process."""
+    app(arguments, result_action="return_value")
+
+
+def ran(folder: Path) -> list[str]:
+    """Return the tools of the travel agent that ran, in order."""
+    file = folder / "ran.txt"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+@tool
+def double(number: int) -> int:
+    """Double a number."""
+    if number == 13:
+        raise ValueError("an unlucky\x1b[31m number")
+    return 2 * number
+
+
+@tool(approval=True)
+def delete(path: str) -> str:
+    """Delete a file."""
+    return "gone"
+
+
+TRAVEL = '''
+from pathlib import Path
+
+from agentkit import Agent, Decision, tool
+from agentkit.testing import FunctionModel
+
+
+def ran(what):
+    with open("ran.txt", "a") as file:
+        print(what, file=file)
+
+
+@tool(effect="read")
+def look(city: str) -> str:
+    """Look at a city."""
+    ran(f"look {city}")
+    return f"{city} is sunny"
+
+
+@tool
+def book(city: str) -> str:
+    """Book a trip."""
+    ran(f"book {city}")
+    return f"{city} is booked"
+
+
+@tool(approval=True)
+def pay() -> str:
+    """Pay for it."""
+    ran("pay")
+    return "paid"
+
+
+def answer(request):
+    said = [message.text for message in request.messages if message.to_json()["role"] == "tool"]
+    if not said:
+        return [("look", {"city": "Paris"}), ("look", {"city": "Rome"})]
+    if len(said) == 2:
+        return [("book", {"city": "Rome" if "Rome is sunny" in said else "Paris"})]
+    if len(said) == 3:
+        return [("pay", {})]
+    temperature = request.settings.get("temperature", "no")
+    return f"{request.messages[0].text}: {said[2]}, {said[3]}, {temperature} degrees."
+
+
+agent = Agent(FunctionModel(answer), tools=[look, book, pay], instructions="Kindly")
+
+if __name__ == "__main__":
+    agent.run_sync("go", trace="run.jsonl", approver=lambda pending: Decision.deny("no"))
+    agent.run_sync("go", trace="paused.jsonl")
+    Path("ran.txt").unlink()
+'''
