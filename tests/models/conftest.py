@@ -1,4 +1,4 @@
-"""Retries wait only shortly in these tests, where the server does not say how long."""
+"""Short waits between retries, unless the server sets them."""
 
 from __future__ import annotations
 

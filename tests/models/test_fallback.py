@@ -1,4 +1,4 @@
-"""`FallbackModel`: the next model is asked when one has no answer."""
+"""`FallbackModel`: the next model answers when one fails."""
 
 from __future__ import annotations
 
@@ -6,69 +6,65 @@ from dataclasses import replace
 
 import pytest
 
-from agentkit.core.effects import Address
 from agentkit.errors import ConfigurationError, ModelHTTPError, ModelRefusal, UnknownModel
 from agentkit.events import Event, HttpStarted, Restarted, TextDelta, Warned
-from agentkit.messages import ModelRequest, UserMessage
 from agentkit.models import PROFILES, ChatModel, FallbackModel
 from agentkit.testing import ChatServer, ScriptedModel, raw, reply, sse
+from tests.models.support import AT, REQUEST
 
 pytestmark = pytest.mark.anyio
 
-ASK = ModelRequest(messages=(UserMessage(content="Hi"),))
-AT = Address("/agent/m0")
-
 
 async def test_the_first_model_that_answers() -> None:
-    """The next is asked after an error, and the change is a warning."""
+    """After an error the next model is tried, with a warning and unique attempts."""
     events: list[Event] = []
     with ChatServer([raw(500), raw(500), reply("Hello")]) as server:
         a = ChatModel("a", base_url=server.base_url, retries=1)
         b = ChatModel("b", base_url=server.base_url)
         async with a, b:
             model = FallbackModel(a, b)
-            response = await model.request(ASK, at=AT, emit=events.append)
+            response = await model.request(REQUEST, at=AT, emit=events.append)
     assert response.message.content == "Hello"
     assert [one.json["model"] for one in server.requests] == ["a", "a", "b"]
-    (told,) = (one for one in events if isinstance(one, Warned))
-    assert told.code == "fallback"
-    assert told.data["next"] == "compatible:b"
+    (warning,) = (one for one in events if isinstance(one, Warned))
+    assert warning.code == "fallback"
+    assert warning.data["next"] == "compatible:b"
     attempts = [one for one in events if isinstance(one, HttpStarted)]
     assert [one.at for one in attempts] == [AT.attempt(0), AT.attempt(1), AT.attempt(2)]
 
 
 async def test_no_model_answers() -> None:
-    """The last error is raised, and its notes hold what the others said."""
+    """If all models fail, the last error is raised with the others in its notes."""
     with ChatServer([raw(500, {"error": "first"}), raw(404, {"error": "last"})]) as server:
         a = ChatModel("a", base_url=server.base_url, retries=0)
         async with a:
             with pytest.raises(ModelHTTPError, match="last") as caught:
-                await FallbackModel(a, a).request(ASK)
+                await FallbackModel(a, a).request(REQUEST)
     assert "first" in caught.value.__notes__[0]
 
 
 async def test_a_refusal_is_an_answer() -> None:
-    """It is not taken to the next model."""
+    """After a refusal the next model is not tried."""
     model = FallbackModel(ScriptedModel([ModelRefusal("No.")]), ScriptedModel(["Yes"]))
     with pytest.raises(ModelRefusal):
-        await model.request(ASK)
+        await model.request(REQUEST)
 
 
 async def test_shown_text_is_taken_back() -> None:
-    """When the first model breaks off in sight, the caller is told to forget its text."""
+    """If a model fails after visible deltas, Restarted takes them back."""
     events: list[Event] = []
     with ChatServer([sse([{"choices": [{"delta": {"content": "Hel"}}]}]), reply("Yo")]) as server:
         a = ChatModel("a", base_url=server.base_url, retries=0)
         async with a:
-            await FallbackModel(a, a).request(ASK, at=AT, emit=events.append, stream=True)
+            await FallbackModel(a, a).request(REQUEST, at=AT, emit=events.append, stream=True)
     shown = [one for one in events if isinstance(one, (TextDelta, Restarted))]
     assert shown[0] == TextDelta(at=AT, text="Hel")
     assert isinstance(shown[1], Restarted)
     assert shown[2] == TextDelta(at=AT, text="Yo")
 
 
-def test_the_profile_is_what_all_can_do() -> None:
-    """Outputs are asked for in a way that every model knows."""
+def test_the_profile_is_what_all_support() -> None:
+    """The profile has only the output modes that all models support."""
     a = ScriptedModel([], name="a", profile=PROFILES["openai"])
     b = ScriptedModel([], name="b", profile=replace(PROFILES["anthropic"], repeats=1))
     model = FallbackModel(a, b)
@@ -78,7 +74,7 @@ def test_the_profile_is_what_all_can_do() -> None:
 
 
 def test_models_may_be_named() -> None:
-    """By the strings that an agent takes; one that names nothing is said at once."""
+    """Models may be strings, and an unknown one is refused at once."""
     assert FallbackModel("openai:gpt-4o", "ollama:qwen3").name == (
         "fallback(openai:gpt-4o, ollama:qwen3)"
     )
@@ -87,18 +83,18 @@ def test_models_may_be_named() -> None:
 
 
 def test_no_models() -> None:
-    """There has to be one."""
+    """A fallback without models is refused."""
     with pytest.raises(ConfigurationError):
         FallbackModel()
 
 
 async def test_checking_and_closing() -> None:
-    """Both reach every model: a fallback that cannot work is found before it is needed."""
+    """`check` and `aclose` reach every model."""
     with ChatServer([reply("Hi")]) as server:
         good = ChatModel("a", base_url=server.base_url)
         bad = ChatModel("b", profile="azure", api_key="x")
         model = FallbackModel(good, bad)
         with pytest.raises(ConfigurationError):
             model.check()
-        await model.request(ASK)
+        await model.request(REQUEST)
         await model.aclose()

@@ -1,4 +1,4 @@
-"""Limiters: how many requests at once, how many in a span of time."""
+"""Limits on the requests at the same time and in a span of time."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from agentkit.messages import (
     ModelRequest,
     ModelResponse,
     Usage,
-    UserMessage,
 )
 from agentkit.models import ChatModel, ConcurrencyLimit, RateLimit
 from agentkit.testing import FunctionModel
+from tests.models.support import REQUEST
 
 pytestmark = pytest.mark.anyio
 
-ASK = ModelRequest(messages=(UserMessage(content="Hi"),))
-
 
 async def test_concurrency() -> None:
-    """No more than the limit at the same time; who waited is in the events."""
+    """At most `limit` requests run at the same time, and each wait is a warning."""
     running, most = 0, 0
     events: list[Event] = []
 
@@ -37,18 +35,18 @@ async def test_concurrency() -> None:
 
     model = ConcurrencyLimit(FunctionModel(answer), 2)
 
-    async def ask() -> None:
-        await model.request(ASK, emit=events.append)
+    async def send() -> None:
+        await model.request(REQUEST, emit=events.append)
 
     async with anyio.create_task_group() as tasks:
         for _ in range(6):
-            tasks.start_soon(ask)
+            tasks.start_soon(send)
     assert most == 2
     assert [one.code for one in events if isinstance(one, Warned)] == ["concurrency_limit"] * 4
 
 
 async def test_a_limited_model_is_the_same_model() -> None:
-    """Name, profile, check and closing are those of the model inside."""
+    """Name, profile, check and aclose are those of the wrapped model."""
     inner = ChatModel("gpt-4o", api_key="x")
     for model in (ConcurrencyLimit(inner, 1), RateLimit(inner, requests=1)):
         assert model.name == "openai:gpt-4o"
@@ -58,40 +56,40 @@ async def test_a_limited_model_is_the_same_model() -> None:
 
 
 async def test_requests_per_span() -> None:
-    """The third of two a span waits, and says how long."""
+    """The third request in a span of two waits, and the warning has the seconds."""
     events: list[Event] = []
     model = RateLimit(FunctionModel(lambda _: "Hi"), requests=2, seconds=0.2)
     started = anyio.current_time()
     for _ in range(3):
-        await model.request(ASK, emit=events.append)
+        await model.request(REQUEST, emit=events.append)
     assert anyio.current_time() - started >= 0.08
-    (told,) = (one for one in events if isinstance(one, Warned))
-    assert told.code == "rate_limit"
-    assert 0.05 <= told.data["seconds"] <= 0.1
+    (warning,) = (one for one in events if isinstance(one, Warned))
+    assert warning.code == "rate_limit"
+    assert 0.05 <= warning.data["seconds"] <= 0.1
 
 
 async def test_tokens_per_span() -> None:
-    """What an answer used beyond the span's tokens is waited for by the next question."""
+    """Tokens beyond the span's limit make the next request wait."""
     used = ModelResponse(
         message=AssistantMessage(content="Hi"), usage=Usage(requests=1, output_tokens=150)
     )
     model = RateLimit(FunctionModel(lambda _: used), tokens=100, seconds=0.2)
-    await model.request(ASK)
+    await model.request(REQUEST)
     started = anyio.current_time()
-    await model.request(ASK)
+    await model.request(REQUEST)
     assert 0.08 <= anyio.current_time() - started < 1
 
 
 @pytest.mark.parametrize(
     "options", [{}, {"requests": 0}, {"tokens": -1}, {"requests": 1, "seconds": 0}]
 )
-def test_limits_that_cannot_be(options: dict[str, int]) -> None:
-    """They are refused at once."""
+def test_invalid_rate_limits(options: dict[str, int]) -> None:
+    """Rate limits that are missing or too small are refused."""
     with pytest.raises(InvalidSetting):
         RateLimit(FunctionModel(lambda _: "Hi"), **options)
 
 
-def test_a_concurrency_that_cannot_be() -> None:
-    """Nothing at once is nothing ever."""
+def test_an_invalid_concurrency_limit() -> None:
+    """A concurrency limit below 1 is refused."""
     with pytest.raises(InvalidSetting):
         ConcurrencyLimit(FunctionModel(lambda _: "Hi"), 0)

@@ -1,4 +1,4 @@
-"""Money: what calls cost, and where a run ends for it."""
+"""The cost of calls, and runs that end at their cost limit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from agentkit.testing import ChatServer, FunctionModel, ScriptedModel, reply
 pytestmark = pytest.mark.anyio
 
 
-def answered(model: str | None, **usage: Any) -> ModelResponse:
-    """An answer with this usage."""
+def response_with(model: str | None, **usage: Any) -> ModelResponse:
+    """Return a response with this usage."""
     return ModelResponse(
         message=AssistantMessage(content="x"), model=model, usage=Usage(requests=1, **usage)
     )
@@ -24,38 +24,42 @@ def answered(model: str | None, **usage: Any) -> ModelResponse:
 
 def test_known_models_have_a_price() -> None:
     """A million tokens in and out of gpt-4o cost 2.50 and 10 dollars."""
-    read = usage_with_cost("openai:gpt-4o", answered("gpt-4o-2024-11-20", input_tokens=1_000_000))
-    written = usage_with_cost("openai:gpt-4o", answered(None, output_tokens=1_000_000))
+    read = usage_with_cost(
+        "openai:gpt-4o", response_with("gpt-4o-2024-11-20", input_tokens=1_000_000)
+    )
+    written = usage_with_cost("openai:gpt-4o", response_with(None, output_tokens=1_000_000))
     assert (read.cost, written.cost) == (2.5, 10.0)
 
 
 def test_cached_tokens_cost_less() -> None:
-    """Tokens from the server's cache are counted at their own price."""
+    """Tokens from the server's cache have their own, lower price."""
     usage = {"input_tokens": 1_000_000, "cached_tokens": 1_000_000}
-    cost = usage_with_cost("openai:gpt-4o", answered(None, **usage)).cost
+    cost = usage_with_cost("openai:gpt-4o", response_with(None, **usage)).cost
     assert cost is not None
     assert cost < 2.5
 
 
-def test_unknown_models_have_none() -> None:
-    """No price is not a price of zero."""
-    assert usage_with_cost("openai:gpt-99", answered(None, input_tokens=1)).cost is None
+def test_unknown_models_have_no_price() -> None:
+    """The cost of an unknown model is None, not zero."""
+    assert usage_with_cost("openai:gpt-99", response_with(None, input_tokens=1)).cost is None
 
 
-def test_the_servers_own_price_wins() -> None:
-    """Where the server says what a call cost, nothing is looked up."""
-    assert usage_with_cost("openai:gpt-4o", answered(None, input_tokens=5, cost=0.5)).cost == 0.5
+def test_the_servers_own_cost_wins() -> None:
+    """A cost in the response is not looked up."""
+    assert (
+        usage_with_cost("openai:gpt-4o", response_with(None, input_tokens=5, cost=0.5)).cost == 0.5
+    )
 
 
 async def test_a_limit_needs_a_price() -> None:
-    """A limit on money that could not be kept is refused before any I/O."""
+    """A cost limit that cannot be enforced is refused before any I/O."""
     agent = Agent(ChatModel("gpt-99", api_key="k"), limits=Limits(cost=1))
     with pytest.raises(ConfigurationError, match="no price for 'openai:gpt-99'"):
         await agent.run("go")
 
 
-async def test_the_run_ends_at_its_budget() -> None:
-    """The limit names the money spent, and the result has it."""
+async def test_a_run_ends_at_its_cost_limit() -> None:
+    """The error has the cost so far, and its result has the usage."""
 
     def spend(request: Any) -> ModelResponse:
         call = ToolCall(id=str(len(request.messages)), name="look", arguments="{}")
@@ -83,6 +87,6 @@ async def test_cost_of_a_run_over_a_socket() -> None:
     assert result.cost == result.usage.cost
 
 
-async def test_no_cost_where_no_price_is_known() -> None:
-    """`result.cost` is None and not zero."""
+async def test_no_cost_without_a_price() -> None:
+    """`result.cost` is None, not zero, if no price is known."""
     assert (await Agent(ScriptedModel(["hi"])).run("go")).cost is None

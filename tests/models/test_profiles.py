@@ -1,4 +1,4 @@
-"""Profiles: what is known of each server, as data."""
+"""Profiles: what each server supports, as data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALL = pytest.mark.parametrize("profile", [COMPATIBLE, *PROFILES.values()], ids=l
 
 @ALL
 def test_profiles_as_source(profile: Profile) -> None:
-    """The source of a profile makes the same profile."""
+    """The source of a profile evaluates to the same profile."""
     names = {"Profile": Profile, "PROFILES": PROFILES, "replace": replace}
     assert eval(profile_source(profile), names) == profile
     changed = replace(profile, stream_usage=False, drops=frozenset({"seed", "user"}))
@@ -23,14 +23,14 @@ def test_profiles_as_source(profile: Profile) -> None:
 
 @ALL
 def test_variants_name_fields(profile: Profile) -> None:
-    """Every change that a variant makes is a field, and its pattern can be read."""
+    """Every variant changes fields that exist, and its pattern compiles."""
     for pattern, changes in profile.variants:
         assert changes
         assert profile.for_model("no such model") == profile, pattern
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda one: one.name)
-def test_a_server_is_known_by_its_own_url(profile: Profile) -> None:
+def test_a_base_url_identifies_its_server(profile: Profile) -> None:
     """The base URL of a hosted server leads back to its profile."""
     if profile.base_url is not None and profile.hosts:
         assert profile_for_url(profile.base_url) == profile
@@ -48,5 +48,5 @@ def test_a_server_is_known_by_its_own_url(profile: Profile) -> None:
     ],
 )
 def test_profiles_for_urls(url: str, name: str) -> None:
-    """Hosts are compared whole, from their end; what is not known is merely compatible."""
+    """Hosts are compared whole or from their end; an unknown one is merely compatible."""
     assert profile_for_url(url).name == name

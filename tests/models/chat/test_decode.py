@@ -1,4 +1,4 @@
-"""Answers in one piece, and what hypothesis makes of them."""
+"""Decoding of complete answers, by example and by property."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def decode(message: dict[str, Any] | None = None, **fields: Any) -> ModelRespons
 
 
 def test_usage() -> None:
-    """Tokens are mapped, and what servers add of their own is kept."""
+    """Token counts are mapped, and a server's own usage fields are kept."""
     usage = {
         "prompt_tokens": 10,
         "completion_tokens": 5,
@@ -45,8 +45,8 @@ def test_usage() -> None:
     assert response.extra == {"usage": {"is_byok": False}}
 
 
-def test_usage_of_other_kinds() -> None:
-    """Null, missing and odd counts are 0; Groq's and DeepSeek's own places are known."""
+def test_odd_usage() -> None:
+    """Null, missing and odd counts are 0; Groq's and DeepSeek's own fields are read."""
     assert decode(usage=None).usage == Usage(requests=1)
     odd = {"prompt_tokens": None, "completion_tokens": "5", "prompt_tokens_details": None}
     assert decode(usage=odd).usage == Usage(requests=1)
@@ -55,7 +55,7 @@ def test_usage_of_other_kinds() -> None:
 
 
 def test_unknown_fields() -> None:
-    """They are kept: of the response, the choice and the message."""
+    """Unknown fields of the response, the choice and the message are kept."""
     body = {
         "id": "c1",
         "model": "m",
@@ -69,7 +69,7 @@ def test_unknown_fields() -> None:
 
 
 def test_all_choices() -> None:
-    """With n > 1 every choice is there."""
+    """With n > 1, every choice is decoded."""
     choices = [{"index": i, "message": {"content": str(i)}} for i in range(3)]
     response = decode_response(json.dumps({"choices": choices}).encode())
     assert response.message.content == "0"
@@ -77,14 +77,14 @@ def test_all_choices() -> None:
 
 
 def test_logprobs() -> None:
-    """They are kept as sent."""
+    """Logprobs are kept as sent."""
     choice = {"message": {"content": "Hi"}, "logprobs": {"content": [{"token": "Hi"}]}}
     response = decode_response(json.dumps({"choices": [choice]}).encode())
     assert response.logprobs == {"content": [{"token": "Hi"}]}
 
 
-def test_content_of_other_kinds() -> None:
-    """An object where its text belongs, lists of text, and thinking among the parts."""
+def test_content_that_is_not_text() -> None:
+    """Objects become JSON text, text parts are joined, and thinking parts are reasoning."""
     assert decode({"content": {"a": 1}}).message.content == '{"a": 1}'
     assert decode({"content": [{"type": "text", "text": "H"}, "i"]}).message.content == "Hi"
     thinking = [
@@ -100,14 +100,14 @@ def test_content_of_other_kinds() -> None:
 
 
 def test_a_deprecated_function_call() -> None:
-    """It becomes a tool call with an id."""
+    """A deprecated function_call becomes a tool call with an id."""
     call = decode({"function_call": {"name": "add", "arguments": "{}"}}).message.tool_calls[0]
     assert (call.name, call.arguments) == ("add", "{}")
     assert call.id
 
 
 def test_ids_are_unique_in_the_conversation() -> None:
-    """A call never gets an id that the conversation has already, and the same one each time."""
+    """A call never gets an id of the conversation, and derived ids are deterministic."""
     calls = [{"id": "x", "function": {"name": n, "arguments": "{}"}} for n in ("a", "b")]
     body = json.dumps({"choices": [{"message": {"tool_calls": calls}}]}).encode()
     first = decode_response(body, seed="/agent/m0", taken=["x"])
@@ -131,7 +131,7 @@ def test_ids_are_unique_in_the_conversation() -> None:
     ],
 )
 def test_finish_reasons(raw: str | None, finish: str) -> None:
-    """Each is one of ours; the server's own word is kept where it differs."""
+    """Finish reasons are normalised; the server's own word is kept if it differs."""
     choice = {"message": {"content": "Hi"}, "finish_reason": raw}
     response = decode_response(json.dumps({"choices": [choice]}).encode())
     assert response.finish == finish
@@ -151,8 +151,8 @@ def test_finish_reasons(raw: str | None, finish: str) -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_is_not_an_answer(body: bytes) -> None:
-    """It is an error of the tree, with an excerpt."""
+def test_bodies_that_are_not_answers(body: bytes) -> None:
+    """A body that is not an answer raises InvalidResponse."""
     with pytest.raises(InvalidResponse):
         decode_response(body)
 
@@ -167,15 +167,15 @@ def test_what_is_not_an_answer(body: bytes) -> None:
         ({"object": "error", "message": "slow", "code": 503}, 503, "slow"),
     ],
 )
-def test_an_error_inside_a_200(body: Any, status: int, text: str) -> None:
-    """It is a model error with the status that the body names."""
+def test_an_error_in_a_200(body: Any, status: int, text: str) -> None:
+    """An error in a 200 is a ModelHTTPError with the status in the body."""
     with pytest.raises(ModelHTTPError, match=text) as caught:
         decode_response(json.dumps(body).encode())
     assert caught.value.status == status
 
 
-def test_a_filter_inside_a_200() -> None:
-    """Azure reports a filtered prompt in a body of status 200."""
+def test_a_filter_in_a_200() -> None:
+    """A filtered prompt in a 200, as Azure sends it, is a ModelRefusal."""
     with pytest.raises(ModelRefusal, match="filtered"):
         decode_response(b'{"error":{"message":"filtered","code":"content_filter","status":400}}')
 
@@ -193,15 +193,15 @@ JSON = st.recursive(
 
 
 @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_nothing_escapes_the_error_tree(body: bytes) -> None:
-    """Random bytes and random JSON of the right words decode, or raise an error of the tree."""
+def test_decoding_raises_only_our_errors(body: bytes) -> None:
+    """Random bytes and random JSON decode, or raise an AgentKitError."""
     with suppress(AgentKitError):
         decode_response(body)
 
 
 @given(st.lists(st.binary(max_size=60) | JSON.map(lambda v: json.dumps(v).encode()), max_size=6))
-def test_nothing_escapes_the_error_tree_while_streaming(events: list[bytes]) -> None:
-    """The same for streams of anything."""
+def test_folding_raises_only_our_errors(events: list[bytes]) -> None:
+    """Random streams fold, or raise an AgentKitError."""
     decoder, fold = EventDecoder(), StreamFold()
     with suppress(AgentKitError):
         for event in events:
@@ -240,8 +240,8 @@ CHOICE = st.fixed_dictionaries(
 
 
 @given(st.lists(CHOICE, max_size=6))
-def test_folding_chunks_of_the_right_form(deltas: list[Any]) -> None:
-    """However odd the deltas, the fold ends with a response whose calls have unique ids."""
+def test_odd_deltas_fold_to_unique_ids(deltas: list[Any]) -> None:
+    """However odd the deltas are, the calls of the folded response have unique ids."""
     fold = StreamFold()
     for one in deltas:
         fold.feed(json.dumps({"choices": [{"delta": one}]}).encode())

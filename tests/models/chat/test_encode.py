@@ -1,4 +1,4 @@
-"""Requests as bytes: what each server is sent."""
+"""Requests as the bytes that each server gets."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def test_the_whole_body() -> None:
     )
 
 
-def test_the_next_step_begins_with_this_one() -> None:
-    """The body of the next step starts with the bytes of this one: prompt caches hit."""
+def test_a_body_begins_with_the_previous_one() -> None:
+    """The body of the next step starts with this one's bytes, so that prompt caches hit."""
     first = ModelRequest(messages=(USER,), tools=(TOOL, OTHER), settings={"seed": 1})
     second = replace(first, messages=(USER, CALLS, ANSWER))
     before, after = (encode_request(one, "m", OPENAI, stream=True) for one in (first, second))
@@ -74,7 +74,7 @@ def test_the_next_step_begins_with_this_one() -> None:
 
 
 def test_a_message_is_encoded_once() -> None:
-    """The same message object gives the same bytes object's content, whatever the request."""
+    """A message's bytes are reused within one variant of the wire format, and only there."""
     parts = [TextPart(text="Hi")]
     one = UserMessage(content=tuple(parts))
     first = sent(one, profile=OPENAI)
@@ -86,7 +86,7 @@ def test_a_message_is_encoded_once() -> None:
 
 
 def test_parts_of_every_kind() -> None:
-    """Text, images, audio and files are written in the reference's form."""
+    """Text, images, audio and files have the form of the reference."""
     content = (
         TextPart(text="Look"),
         ImagePart(url="https://x/y.png", detail="low"),
@@ -109,14 +109,14 @@ def test_parts_of_every_kind() -> None:
 
 
 def test_instructions_of_a_reasoning_model() -> None:
-    """OpenAI's reasoning models call the system message developer."""
+    """OpenAI's reasoning models get instructions in the developer role."""
     profile = OPENAI.for_model("o3-mini")
     assert message(SystemMessage(content="Be kind."), profile)["role"] == "developer"
     assert message(SystemMessage(content="Be kind."), OPENAI)["role"] == "system"
 
 
 def test_assistant_messages() -> None:
-    """Calls without text have null content; refusals go back as refusals."""
+    """Calls without text have null content, and refusals go back as refusals."""
     assert message(CALLS) == {
         "role": "assistant",
         "content": None,
@@ -130,14 +130,14 @@ def test_assistant_messages() -> None:
     assert "content" not in message(CALLS, PROFILES["groq"])
 
 
-def test_audio_of_an_earlier_answer_is_named() -> None:
-    """Spoken answers are referred to by id; their data is not sent again."""
+def test_audio_of_an_earlier_answer() -> None:
+    """Audio of an earlier answer is referred to by id; its data is not sent again."""
     spoken = AssistantMessage(extra={"audio": {"id": "audio_1", "data": "AAAA"}})
     assert message(spoken) == {"role": "assistant", "content": None, "audio": {"id": "audio_1"}}
 
 
-def test_what_is_echoed() -> None:
-    """Unknown fields go back only where the server needs them."""
+def test_unknown_fields_are_echoed() -> None:
+    """Unknown fields go back only to servers that need them."""
     signed = {"extra_content": {"google": {"thought_signature": "s"}}}
     thinking = AssistantMessage(
         tool_calls=(ToolCall(id="c", name="add", arguments="{}", extra=signed),),
@@ -148,8 +148,8 @@ def test_what_is_echoed() -> None:
     assert "reasoning_details" in message(thinking, PROFILES["openrouter"])
     assert message(thinking, PROFILES["deepseek"])["reasoning_content"] == "Hm"
     assert message(thinking, PROFILES["gemini"])["tool_calls"][0]["extra_content"]
-    said = AssistantMessage(content="Hi", reasoning="Hm")
-    assert "reasoning_content" not in message(said, PROFILES["deepseek"])
+    plain = AssistantMessage(content="Hi", reasoning="Hm")
+    assert "reasoning_content" not in message(plain, PROFILES["deepseek"])
 
 
 @pytest.mark.parametrize(
@@ -162,16 +162,16 @@ def test_what_is_echoed() -> None:
         ("[1]", '{"INVALID_JSON":"[1]"}'),
     ],
 )
-def test_arguments_that_go_back(arguments: str, back: str) -> None:
-    """Servers that parse arguments are only ever sent a JSON object."""
+def test_arguments_in_the_history(arguments: str, back: str) -> None:
+    """Servers that parse arguments get only JSON objects."""
     call = AssistantMessage(tool_calls=(ToolCall(id="c", name="add", arguments=arguments),))
     assert message(call, COMPATIBLE)["tool_calls"][0]["function"]["arguments"] == back
     kept = message(call, OPENAI)["tool_calls"][0]["function"]["arguments"]
     assert kept == (arguments or "{}")
 
 
-def test_ids_that_the_server_refuses() -> None:
-    """Mistral gets ids of nine letters and digits, the same in call and answer."""
+def test_short_call_ids() -> None:
+    """Mistral gets ids of nine letters and digits, the same in call and result."""
     called, answered = sent(CALLS, ANSWER, profile=PROFILES["mistral"])["messages"]
     short = called["tool_calls"][0]["id"]
     assert len(short) == 9
@@ -181,8 +181,8 @@ def test_ids_that_the_server_refuses() -> None:
     assert message(fits, PROFILES["mistral"])["tool_call_id"] == "abcDEF123"
 
 
-def test_orders_of_messages_that_the_server_refuses() -> None:
-    """Mistral: no empty assistant, no user straight after a tool, names on tools only."""
+def test_orders_of_messages() -> None:
+    """Mistral gets no empty assistant, no user right after a tool, and names only on tools."""
     empty = AssistantMessage(content="")
     named = UserMessage(content="Go on", name="Ann")
     roles = sent(empty, CALLS, ANSWER, named, profile=PROFILES["mistral"])["messages"]
@@ -192,7 +192,7 @@ def test_orders_of_messages_that_the_server_refuses() -> None:
 
 
 def test_one_system_message() -> None:
-    """Where templates know but one system message, all of them are put into the first."""
+    """Servers that allow one system message get all of them merged into it."""
     a, b = SystemMessage(content="A"), SystemMessage(content=(TextPart(text="B"),))
     assert sent(a, USER, b, profile=PROFILES["vllm"])["messages"] == [
         {"role": "system", "content": "A\n\nB"},
@@ -201,7 +201,7 @@ def test_one_system_message() -> None:
 
 
 def test_tool_choice() -> None:
-    """Each choice in the server's own words."""
+    """Each tool choice is sent in the server's own words."""
     both = (TOOL, OTHER)
     forced = ForcedTool(name="sub")
     assert "tool_choice" not in sent(tools=both)
@@ -222,22 +222,22 @@ def test_tool_choice() -> None:
     assert "tools" not in sent(tools=both, tool_choice="none", profile=PROFILES["ollama"])
 
 
-def test_a_choice_that_the_server_cannot_be_given() -> None:
-    """It is left out, with a note."""
+def test_a_tool_choice_that_is_not_supported() -> None:
+    """A tool choice that the server does not support is left out, with a note."""
     notes: list[Note] = []
     request = ModelRequest(messages=(USER,), tools=(TOOL,), tool_choice=ForcedTool(name="add"))
     encode_request(request, "m", PROFILES["ollama"], note=notes.append)
     assert [note.data["field"] for note in notes] == ["tool_choice"]
 
 
-def test_a_forced_tool_that_is_not_there() -> None:
-    """Forcing an unknown tool is said before anything is sent."""
+def test_forcing_an_unknown_tool() -> None:
+    """Forcing an unknown tool is refused before anything is sent."""
     with pytest.raises(InvalidSetting, match="'mul'"):
         sent(tools=(TOOL,), tool_choice=ForcedTool(name="mul"))
 
 
 def test_too_many_tools() -> None:
-    """OpenAI takes 128 tools; one more is said before anything is sent."""
+    """More tools than OpenAI's limit of 128 are refused before anything is sent."""
     tools = tuple(replace(TOOL, name=f"t{i}") for i in range(129))
     with pytest.raises(InvalidSetting, match="129"):
         sent(tools=tools)
@@ -245,13 +245,13 @@ def test_too_many_tools() -> None:
 
 
 def test_strict_tools() -> None:
-    """`strict` is sent only to servers that know it."""
+    """`strict` is sent only to servers that support it."""
     assert sent(tools=(TOOL,))["tools"][0]["function"]["strict"] is True
     assert "strict" not in sent(tools=(TOOL,), profile=PROFILES["groq"])["tools"][0]["function"]
 
 
 def test_deprecated_functions() -> None:
-    """Servers of the old form get functions, function_call and function messages."""
+    """Servers with the old form get functions, function_call and function messages."""
     old = replace(COMPATIBLE, tool_calling="functions")
     body = sent(
         USER, CALLS, ANSWER, profile=old, tools=(OTHER,), tool_choice=ForcedTool(name="sub")
@@ -265,7 +265,7 @@ def test_deprecated_functions() -> None:
 
 
 def test_response_format() -> None:
-    """A schema is sent as json_schema."""
+    """An output schema is sent as json_schema."""
     output = OutputFormat(kind="json_schema", name="Plan", schema={"type": "object"})
     assert sent(output=output)["response_format"] == {
         "type": "json_schema",
@@ -273,8 +273,8 @@ def test_response_format() -> None:
     }
 
 
-def test_json_object_mode_says_json() -> None:
-    """Without the word JSON in a message, json_object mode gets one; with it, it does not."""
+def test_json_object_mode_mentions_json() -> None:
+    """In json_object mode a system message mentions JSON, unless another message does."""
     output = OutputFormat(kind="json_object")
     first = sent(output=output)["messages"][0]
     assert first["role"] == "system"
@@ -283,14 +283,14 @@ def test_json_object_mode_says_json() -> None:
 
 
 def test_streaming() -> None:
-    """Usage is asked for where the server knows the option."""
+    """Usage is requested from servers that support the option."""
     assert sent(stream=True)["stream_options"] == {"include_usage": True}
     assert "stream_options" not in sent(stream=True, profile=PROFILES["mistral"])
     assert "stream" not in sent()
 
 
 def test_parameters_are_renamed_dropped_and_clamped() -> None:
-    """What a server lacks is changed with a note."""
+    """Parameters are adapted to the server, and every loss is noted."""
     notes: list[Note] = []
     settings = {"max_completion_tokens": 9, "seed": 1, "temperature": 2, "logit_bias": {"1": 1}}
     request = ModelRequest(messages=(USER,), settings=settings)
@@ -314,7 +314,7 @@ def test_strict_settings() -> None:
 
 
 def test_sampling_parameters_of_a_reasoning_model() -> None:
-    """They are refused while the model reasons, and known when it does not."""
+    """Sampling parameters are dropped while the model reasons, and only then."""
     profile = OPENAI.for_model("gpt-5")
     assert "temperature" not in sent(profile=profile, settings={"temperature": 1})
     settings = {"temperature": 1, "reasoning_effort": "none"}
@@ -324,7 +324,7 @@ def test_sampling_parameters_of_a_reasoning_model() -> None:
 
 
 def test_extra_body() -> None:
-    """Its fields win over all others."""
+    """The fields of extra_body override all others."""
     settings = {"temperature": 1, "extra_body": {"temperature": 0.5, "new": [1]}}
     body = sent(settings=settings)
     assert body["temperature"] == 0.5
@@ -332,12 +332,12 @@ def test_extra_body() -> None:
 
 
 def test_defaults_of_a_server() -> None:
-    """Together stops after 512 tokens unless told otherwise, so it is told."""
+    """Together's low default for max_tokens is raised, unless the caller sets a value."""
     assert sent(profile=PROFILES["together"])["max_tokens"] == 4096
     body = sent(profile=PROFILES["together"], settings={"max_completion_tokens": 9})
     assert body["max_tokens"] == 9
 
 
-def test_text_that_utf8_cannot_hold() -> None:
-    """A lone surrogate, as file names have them, is replaced instead of failing the run."""
+def test_lone_surrogates() -> None:
+    """A lone surrogate, as in some file names, is replaced instead of failing the run."""
     assert message(UserMessage(content="a\ud800b"))["content"] == "a\ufffdb"

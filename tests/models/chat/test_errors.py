@@ -1,4 +1,4 @@
-"""Error answers of every shape, as errors of the tree."""
+"""Error answers of every shape as exceptions of `agentkit.errors`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def error(status: int, body: Any = b"", **headers: str) -> ModelError:
     ],
 )  # fmt: skip
 def test_kinds(status: int, body: Any, kind: str) -> None:
-    """Each cause is an error of its own, from the status and from the words."""
+    """Each cause has its own exception, recognised by the status and the text."""
     classes = {
         "context": ContextLengthExceeded,
         "auth": AuthenticationFailed,
@@ -88,13 +88,13 @@ def test_kinds(status: int, body: Any, kind: str) -> None:
         (7, "no reason given"),
     ],
 )
-def test_the_servers_words(body: Any, text: str) -> None:
-    """They are found in a body of any shape."""
+def test_the_servers_message(body: Any, text: str) -> None:
+    """The server's message is found in a body of any shape."""
     assert str(error(400, body)) == f"m answered 400 Bad Request: {text}"
 
 
-def test_what_an_error_carries() -> None:
-    """Status, code, request id, body and how long to wait."""
+def test_attributes_of_an_error() -> None:
+    """An error has the status, code, request id, body and the time to wait."""
     body = {"error": {"message": "slow", "code": "rate_limit_exceeded"}}
     caught = error(429, body, x_request_id="req_1", retry_after="2")
     assert isinstance(caught, RateLimited)
@@ -125,12 +125,12 @@ def test_what_an_error_carries() -> None:
     ],
 )  # fmt: skip
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    """Seconds, milliseconds and dates; by the server's clock where it shows it."""
+    """Retry-After may be seconds, milliseconds or a date by the server's clock."""
     assert retry_after(headers, 1_000_000_000) == seconds
 
 
 def test_retry_after_in_the_body() -> None:
-    """Gemini says it there."""
+    """Gemini's retryDelay in the body counts as Retry-After."""
     body = {"error": {"message": "slow", "details": [{"retryDelay": "17s"}]}}
     caught = error(429, body)
     assert isinstance(caught, RateLimited)
@@ -156,8 +156,8 @@ def test_retry_after_in_the_body() -> None:
         (error(400, {"error": {"message": "no", "code": "tool_use_failed"}}), True),
     ],
 )
-def test_what_is_tried_again(caught: ModelError, again: bool) -> None:
-    """Only what may pass; and Groq's unparsable call, which another sample may cure."""
+def test_transient_errors(caught: ModelError, again: bool) -> None:
+    """Failures that may pass are transient; so is Groq's unparsable call."""
     assert is_transient(caught) is again
 
 
@@ -178,6 +178,6 @@ def test_what_is_tried_again(caught: ModelError, again: bool) -> None:
         ),
     ).map(lambda value: json.dumps(value).encode()),
 )
-def test_every_body_is_an_error_of_the_tree(status: int, body: bytes) -> None:
-    """Whatever a server sends beside an error status, it becomes a model error."""
+def test_every_error_body_is_a_model_error(status: int, body: bytes) -> None:
+    """Whatever body comes with an error status, the result is a ModelError."""
     assert isinstance(error(status, body), ModelError)

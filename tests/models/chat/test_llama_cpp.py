@@ -1,4 +1,4 @@
-"""The codec against a real server: llama.cpp, embedded, with a small model."""
+"""The wire format against a real server: llama.cpp with a small embedded model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def model() -> AsyncIterator[LocalModel]:
 
 
 async def test_streaming(model: LocalModel) -> None:
-    """The deltas are the answer in pieces, and usage is counted."""
+    """The deltas add up to the answer, and usage is counted."""
     events: list[Event] = []
     request = ModelRequest(
         messages=(UserMessage(content="Say hello."),),
@@ -35,7 +35,7 @@ async def test_streaming(model: LocalModel) -> None:
 
 
 async def test_a_json_schema(model: LocalModel) -> None:
-    """The server enforces the schema, whatever the model would say."""
+    """The server enforces a JSON schema, whatever the model prefers."""
     schema = {
         "type": "object",
         "properties": {"code": {"type": "string", "enum": ["zx-81"]}},

@@ -1,6 +1,6 @@
-"""Answers that real servers have sent, where a recording of them is at hand.
+"""Recorded answers of real servers, if the recording is available.
 
-Each line of the file holds an exchange and an independent reading of it.
+Each line of the file has an exchange and an independent reading of it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def decode(exchange: dict[str, Any], size: int) -> ModelResponse:
     return fold.finish()
 
 
-def given(kind: str) -> list[Any]:
+def exchanges(kind: str) -> list[Any]:
     kinds = {"answer": [], "error": [], "broken": []}
     for one in EXCHANGES:
         if one["expected"]["error"]:
@@ -53,9 +53,9 @@ def given(kind: str) -> list[Any]:
     return [pytest.param(one, id=one["id"]) for one in kinds[kind]]
 
 
-@pytest.mark.parametrize("exchange", given("answer"))
+@pytest.mark.parametrize("exchange", exchanges("answer"))
 def test_answers(exchange: dict[str, Any]) -> None:
-    """We read what the independent reading has read, in packets of any size."""
+    """Answers decode as in the independent reading, in packets of any size."""
     expected = exchange["expected"]["choices"][0]
     usage = exchange["expected"]["usage"] or {}
     response = decode(exchange, 1 << 20)
@@ -77,15 +77,15 @@ def test_answers(exchange: dict[str, Any]) -> None:
         assert decode(exchange, 7) == response
 
 
-@pytest.mark.parametrize("exchange", given("error"))
+@pytest.mark.parametrize("exchange", exchanges("error"))
 def test_errors(exchange: dict[str, Any]) -> None:
-    """An error is raised with the server's words, also from inside a 200."""
+    """An error is raised with the server's message, also from inside a 200."""
     with pytest.raises(ModelError) as caught:
         decode(exchange, 1 << 20)
     assert exchange["expected"]["error"]["message"] in str(caught.value)
 
 
-@pytest.mark.parametrize("exchange", given("broken"))
+@pytest.mark.parametrize("exchange", exchanges("broken"))
 def test_broken_streams(exchange: dict[str, Any]) -> None:
     """A stream without an end is not an answer."""
     with pytest.raises(InvalidResponse):

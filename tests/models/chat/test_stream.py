@@ -1,4 +1,4 @@
-"""Every row of the table of odd streams, over a socket, in one packet an event and one a byte."""
+"""Every odd stream met in the wild, over a socket, by whole events and by single bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from agentkit.core.effects import Address
 from agentkit.errors import (
     InvalidResponse,
     ModelHTTPError,
@@ -16,14 +15,12 @@ from agentkit.errors import (
     OutputTruncated,
 )
 from agentkit.events import Event, ReasoningDelta, Restarted, TextDelta, ToolCallDelta
-from agentkit.messages import ModelRequest, ModelResponse, UserMessage
+from agentkit.messages import ModelResponse
 from agentkit.models import ChatModel
 from agentkit.testing import ChatServer, raw, reply, sse
+from tests.models.support import AT, REQUEST
 
 pytestmark = pytest.mark.anyio
-
-ASK = ModelRequest(messages=(UserMessage(content="Hi"),))
-AT = Address("/agent/m0")
 
 
 def delta(finish: str | None = None, **fields: Any) -> dict[str, Any]:
@@ -37,18 +34,18 @@ def call(arguments: Any = None, *, name: str | None = None, **fields: Any) -> di
     return delta(tool_calls=[{**fields, "function": function}])
 
 
-async def ask(answer: Any, retries: int = 0) -> tuple[ModelResponse, list[Event]]:
+async def send(answer: Any, retries: int = 0) -> tuple[ModelResponse, list[Event]]:
     events: list[Event] = []
     with ChatServer([answer]) as server:
         async with ChatModel("any", base_url=server.base_url, retries=retries) as model:
-            response = await model.request(ASK, at=AT, emit=events.append, stream=True)
+            response = await model.request(REQUEST, at=AT, emit=events.append, stream=True)
     return response, events
 
 
 async def calls_of(*events: Any) -> list[tuple[str, Any]]:
-    """The calls that a stream makes: the same for whole events and for single bytes."""
-    response, _ = await ask(sse(events))
-    again, _ = await ask(sse(events, chunk_size=1))
+    """Return the calls of a stream: the same for whole events and for single bytes."""
+    response, _ = await send(sse(events))
+    again, _ = await send(sse(events, chunk_size=1))
     assert again == response
     ids = [one.id for one in response.message.tool_calls]
     assert all(ids)
@@ -60,8 +57,8 @@ STOP = delta("tool_calls")
 TWO = [("a", {"x": 1}), ("b", {"y": 2})]
 
 
-async def test_calls_are_told_apart_by_index() -> None:
-    """The proper form: an index each, ids and names once."""
+async def test_calls_with_indexes() -> None:
+    """In the standard form, each call has an index, and its id and name come once."""
     assert (
         await calls_of(
             call("", name="a", index=0, id="i0"),
@@ -76,8 +73,8 @@ async def test_calls_are_told_apart_by_index() -> None:
     )
 
 
-async def test_index_missing() -> None:
-    """Without indexes, ids tell the calls apart."""
+async def test_calls_without_indexes() -> None:
+    """Without indexes, ids distinguish the calls."""
     assert (
         await calls_of(
             call('{"x":', name="a", id="i0"),
@@ -90,7 +87,7 @@ async def test_index_missing() -> None:
     )
 
 
-async def test_index_and_id_missing() -> None:
+async def test_calls_without_indexes_and_ids() -> None:
     """Without indexes and ids, a new name begins a new call."""
     assert (
         await calls_of(
@@ -101,7 +98,7 @@ async def test_index_and_id_missing() -> None:
 
 
 async def test_every_index_is_zero() -> None:
-    """With every index 0, ids tell the calls apart, and fragments without one go on."""
+    """If every index is 0, ids distinguish calls, and fragments without id continue one."""
     assert (
         await calls_of(
             call('{"x":', name="a", index=0, id="i0"),
@@ -116,7 +113,7 @@ async def test_every_index_is_zero() -> None:
 
 
 async def test_every_index_is_zero_and_no_ids() -> None:
-    """Whole calls in chunks of their own, all of index 0 and without ids, are separate calls."""
+    """Complete calls in chunks of their own, all with index 0 and no id, are separate calls."""
     assert await calls_of(
         call('{"x":1}', name="a", index=0),
         call('{"x":2}', name="a", index=0),
@@ -127,7 +124,7 @@ async def test_every_index_is_zero_and_no_ids() -> None:
 
 
 async def test_gaps_in_the_indexes() -> None:
-    """Indexes 3 and 7 are as good as 0 and 1."""
+    """Indexes 3 and 7 work like 0 and 1."""
     assert (
         await calls_of(
             call('{"x":1}', name="a", index=3, id="i0"),
@@ -140,7 +137,7 @@ async def test_gaps_in_the_indexes() -> None:
 
 
 async def test_two_calls_of_one_chunk_without_index_and_id() -> None:
-    """Two entries of one chunk are two calls, also of the same function without arguments."""
+    """Two entries in one chunk are two calls, even of the same function without arguments."""
     entry = {"function": {"name": "now", "arguments": ""}}
     assert await calls_of(delta(tool_calls=[entry, entry]), STOP, "[DONE]") == [
         ("now", {}),
@@ -150,7 +147,7 @@ async def test_two_calls_of_one_chunk_without_index_and_id() -> None:
 
 @pytest.mark.parametrize("id_", [None, "", "same"])
 async def test_ids_null_empty_or_the_same(id_: str | None) -> None:
-    """Both calls run, and the history carries unique ids."""
+    """Calls with null, empty or equal ids stay separate and get unique ids."""
     assert (
         await calls_of(
             call('{"x":1}', name="a", index=0, id=id_),
@@ -163,7 +160,7 @@ async def test_ids_null_empty_or_the_same(id_: str | None) -> None:
 
 
 async def test_same_id_and_no_index() -> None:
-    """One id on two calls without indexes: the second name begins the second call."""
+    """If two calls without indexes share an id, the second name begins the second call."""
     assert (
         await calls_of(
             call('{"x":1}', name="a", id="same"),
@@ -177,7 +174,7 @@ async def test_same_id_and_no_index() -> None:
 
 
 async def test_id_null_after_the_first_call() -> None:
-    """A server that names only the first call's id, and counts indexes right, makes two calls."""
+    """Correct indexes separate calls even if only the first has an id."""
     assert (
         await calls_of(
             call('{"x":1}', name="a", index=0, id="i0"),
@@ -190,8 +187,8 @@ async def test_id_null_after_the_first_call() -> None:
     )
 
 
-async def test_index_counts_fragments() -> None:
-    """An index that grows with each fragment does not cut the call into pieces."""
+async def test_an_index_for_each_fragment() -> None:
+    """An index that grows with each fragment does not split the call."""
     assert await calls_of(
         call('{"x"', name="a", index=0, id="i0"),
         call(":", index=1),
@@ -202,7 +199,7 @@ async def test_index_counts_fragments() -> None:
 
 
 async def test_name_repeated_on_every_delta() -> None:
-    """A repeated name is not a new call and not a longer name."""
+    """A repeated name is neither a new call nor a longer name."""
     assert await calls_of(
         call("", name="add", index=0, id="i0"),
         call('{"x":', name="add", index=0, id="i0"),
@@ -214,7 +211,7 @@ async def test_name_repeated_on_every_delta() -> None:
 
 
 async def test_name_split_over_deltas() -> None:
-    """A name in pieces is one name."""
+    """A name in pieces is joined."""
     assert await calls_of(
         call("", name="get_", index=0, id="i0"),
         call("", name="weather", index=0),
@@ -225,27 +222,27 @@ async def test_name_split_over_deltas() -> None:
 
 
 async def test_role_and_empty_content_on_every_chunk() -> None:
-    """They change nothing."""
+    """A role and empty content in every chunk change nothing."""
     more = {"role": "assistant", "content": ""}
-    response, _ = await ask(
+    response, _ = await send(
         sse([delta(**more), delta(**more | {"content": "Hi"}), delta("stop", **more), "[DONE]"])
     )
     assert response.message.content == "Hi"
 
 
 @pytest.mark.parametrize("finish", ["stop", "", None])
-async def test_finish_reason_hides_the_calls(finish: str | None) -> None:
-    """Calls count, whatever the finish reason says, after a proper [DONE]."""
+async def test_calls_in_spite_of_the_finish_reason(finish: str | None) -> None:
+    """After a proper [DONE], calls count, whatever the finish reason."""
     answer = sse([call('{"x":1}', name="a", index=0, id="i0"), delta(finish), "[DONE]"])
-    response, _ = await ask(answer)
+    response, _ = await send(answer)
     assert response.finish == "tool_calls"
     assert len(response.message.tool_calls) == 1
 
 
-async def test_chunks_that_hold_nothing() -> None:
-    """No choices, null choices, a choice without delta, and usage chunks are skipped over."""
+async def test_chunks_without_content() -> None:
+    """Chunks without choices or delta are skipped, and the last usage counts."""
     usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
-    response, _ = await ask(
+    response, _ = await send(
         sse(
             [
                 {"choices": []},
@@ -263,7 +260,7 @@ async def test_chunks_that_hold_nothing() -> None:
 
 
 async def test_framing_of_every_kind() -> None:
-    """Comments, CRLF, keep-alives, multi-line data, a BOM and no last blank line are all one."""
+    """Comments, CRLF, keep-alives, multi-line data, a BOM and a missing last line are fine."""
     text = "é🙂 \u2028 end"
     whole = json.dumps(delta(content=text), ensure_ascii=False).encode()
     middle = whole.index(b",") + 1
@@ -275,8 +272,8 @@ async def test_framing_of_every_kind() -> None:
         b"data:" + json.dumps(delta("stop")).encode() + b"\r\r"
         b"data: [DONE]"
     )
-    response, events = await ask(sse([stream]))
-    again, _ = await ask(sse([stream], chunk_size=1))
+    response, events = await send(sse([stream]))
+    again, _ = await send(sse([stream], chunk_size=1))
     assert response.message.content == text
     assert again == response
     assert events[1] == TextDelta(at=AT, text=text)
@@ -285,17 +282,17 @@ async def test_framing_of_every_kind() -> None:
 async def test_a_bom_before_the_first_event() -> None:
     """A byte order mark does not swallow the first event."""
     first = b"\xef\xbb\xbfdata: " + json.dumps(delta(content="Hi")).encode() + b"\n\n"
-    response, _ = await ask(sse([first, delta("stop"), "[DONE]"]))
+    response, _ = await send(sse([first, delta("stop"), "[DONE]"]))
     assert response.message.content == "Hi"
 
 
 async def test_a_surrogate_pair_split_over_chunks() -> None:
-    """Halves of a character, escaped in two chunks, become the character."""
+    """Two escaped halves of a character in two chunks become the character."""
     halves = [
         b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}\n\n',
         b'data: {"choices":[{"delta":{"content":"\\ude42"}}]}\n\n',
     ]
-    response, _ = await ask(sse([*halves, delta("stop"), "[DONE]"]))
+    response, _ = await send(sse([*halves, delta("stop"), "[DONE]"]))
     assert response.message.content == "🙂"
 
 
@@ -303,8 +300,8 @@ async def test_a_surrogate_pair_split_over_chunks() -> None:
     ("arguments", "raw"), [({"x": 1}, '{"x": 1}'), (None, ""), ("", ""), ("null", "null")]
 )
 async def test_arguments_of_every_type(arguments: Any, raw: str) -> None:
-    """An object becomes its text; no arguments stay none."""
-    response, _ = await ask(
+    """Arguments as an object become JSON text, and missing ones stay empty."""
+    response, _ = await send(
         sse(
             [
                 delta(tool_calls=[{"id": "i", "function": {"name": "a", "arguments": arguments}}]),
@@ -318,53 +315,53 @@ async def test_arguments_of_every_type(arguments: Any, raw: str) -> None:
 
 @pytest.mark.parametrize("close_early", [False, True])
 async def test_a_stream_that_ends_too_soon(close_early: bool) -> None:
-    """Neither finish_reason nor [DONE]: tried again, then an error, never a success."""
+    """A stream without finish_reason and [DONE] is retried, then an error."""
     broken = sse([call('{"x":1}', name="a", index=0, id="i")], close_early=close_early)
     with ChatServer([broken, broken]) as server:
         async with ChatModel("any", base_url=server.base_url, retries=1) as model:
             with pytest.raises((InvalidResponse, ModelUnreachable)):
-                await model.request(ASK, stream=True)
+                await model.request(REQUEST, stream=True)
         assert len(server.requests) == 2
 
 
-async def test_a_broken_stream_is_restarted_in_sight() -> None:
-    """After a visible delta the caller is told that the answer begins anew."""
+async def test_a_broken_stream_restarts() -> None:
+    """After visible deltas, a Restarted event says that the answer begins again."""
     events: list[Event] = []
     with ChatServer([sse([delta(content="Hel")]), reply("Hello")]) as server:
         async with ChatModel("any", base_url=server.base_url, retries=1) as model:
-            response = await model.request(ASK, at=AT, emit=events.append, stream=True)
+            response = await model.request(REQUEST, at=AT, emit=events.append, stream=True)
     assert response.message.content == "Hello"
-    told = [one for one in events if isinstance(one, (TextDelta, Restarted))]
-    assert told[0] == TextDelta(at=AT, text="Hel")
-    assert isinstance(told[1], Restarted)
-    assert told[2] == TextDelta(at=AT, text="Hello")
+    shown = [one for one in events if isinstance(one, (TextDelta, Restarted))]
+    assert shown[0] == TextDelta(at=AT, text="Hel")
+    assert isinstance(shown[1], Restarted)
+    assert shown[2] == TextDelta(at=AT, text="Hello")
 
 
 async def test_a_stream_that_breaks_after_its_finish_reason() -> None:
-    """The answer is complete with its finish_reason; what breaks afterwards is lost usage."""
+    """After its finish_reason, an answer is complete even if the stream breaks."""
     answer = sse([delta(content="Hi"), delta("stop")], close_early=True)
-    response, _ = await ask(answer)
+    response, _ = await send(answer)
     assert response.message.content == "Hi"
 
 
 async def test_length_with_calls() -> None:
-    """The finish is told as it is, so that the loop runs nothing."""
+    """The finish stays length in spite of calls, so that the loop runs none."""
     answer = sse([call('{"x":1}', name="a", index=0, id="i"), delta("length"), "[DONE]"])
-    response, _ = await ask(answer)
+    response, _ = await send(answer)
     assert response.finish == "length"
 
 
 async def test_content_filter() -> None:
-    """A filtered partial answer is told as filtered."""
-    response, _ = await ask(sse([delta(content="How"), delta("content_filter"), "[DONE]"]))
+    """A partial answer that was filtered finishes with content_filter."""
+    response, _ = await send(sse([delta(content="How"), delta("content_filter"), "[DONE]"]))
     assert response.finish == "content_filter"
 
 
 async def test_an_unknown_finish_reason_with_calls() -> None:
-    """Calls of an answer that ended in an unknown way are not handed out."""
+    """Calls of an answer with an unknown finish reason are not returned."""
     answer = sse([call('{"x":1}', name="a", index=0, id="i"), delta("abort"), "[DONE]"])
     with pytest.raises(InvalidResponse, match="abort"):
-        await ask(answer)
+        await send(answer)
 
 
 @pytest.mark.parametrize(
@@ -379,39 +376,39 @@ async def test_an_unknown_finish_reason_with_calls() -> None:
         b'event: error\ndata: {"error": "overloaded"}\n\n',
     ],
 )
-async def test_an_error_inside_a_stream(event: Any) -> None:
-    """It is a model error with the server's words, and tried again because it may pass."""
+async def test_an_error_in_a_stream(event: Any) -> None:
+    """An error in a stream has the server's message and is retried."""
     with ChatServer([sse([delta(content="x"), event]), reply("Hello")]) as server:
         async with ChatModel("any", base_url=server.base_url, retries=1) as model:
-            response = await model.request(ASK, stream=True)
+            response = await model.request(REQUEST, stream=True)
     assert response.message.content == "Hello"
     with pytest.raises(ModelHTTPError, match="overloaded"):
-        await ask(sse([delta(content="x"), event]))
+        await send(sse([delta(content="x"), event]))
 
 
-async def test_a_lasting_error_inside_a_stream() -> None:
-    """An error that another attempt cannot cure is raised at once."""
+async def test_a_lasting_error_in_a_stream() -> None:
+    """An error in a stream that another attempt cannot cure is raised at once."""
     event = {"error": {"message": "bad schema", "type": "invalid_request_error"}}
     with pytest.raises(ModelHTTPError, match="bad schema"):
-        await ask(sse([event]), retries=3)
+        await send(sse([event]), retries=3)
 
 
-async def test_a_filter_error_inside_a_stream() -> None:
-    """A content filter's error is a refusal."""
+async def test_a_filter_error_in_a_stream() -> None:
+    """A content filter's error in a stream is a refusal."""
     event = {"error": {"message": "blocked", "code": "content_filter"}}
     with pytest.raises(ModelRefusal, match="blocked"):
-        await ask(sse([event]))
+        await send(sse([event]))
 
 
 async def test_finish_reason_error_without_an_error() -> None:
-    """finish_reason error alone is not a success either."""
+    """The finish_reason error alone is not a success either."""
     with pytest.raises(InvalidResponse, match="error"):
-        await ask(sse([delta(content="x"), delta("error"), "[DONE]"]))
+        await send(sse([delta(content="x"), delta("error"), "[DONE]"]))
 
 
 async def test_refusal_deltas() -> None:
-    """They are added up into the refusal."""
-    response, _ = await ask(
+    """Refusal deltas are joined into the refusal."""
+    response, _ = await send(
         sse([delta(refusal="I "), delta(refusal="won't."), delta("stop"), "[DONE]"])
     )
     assert response.message.refusal == "I won't."
@@ -419,16 +416,16 @@ async def test_refusal_deltas() -> None:
 
 
 async def test_an_empty_reply() -> None:
-    """It is told as it is: the loop asks again."""
-    response, _ = await ask(sse([delta(role="assistant"), delta("stop"), "[DONE]"]))
+    """An empty reply is returned as it is; the loop decides to ask again."""
+    response, _ = await send(sse([delta(role="assistant"), delta("stop"), "[DONE]"]))
     assert not response.message.text
     assert not response.message.tool_calls
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
 async def test_reasoning(field: str) -> None:
-    """Thinking is kept apart from the answer, under whatever name."""
-    response, events = await ask(
+    """Reasoning is separate from the answer, whatever its field is called."""
+    response, events = await send(
         sse(
             [
                 delta(**{field: "Hm"}),
@@ -445,9 +442,9 @@ async def test_reasoning(field: str) -> None:
 
 
 async def test_reasoning_details_and_thought_signatures() -> None:
-    """Pieces of one block are put together, and unknown fields of calls are kept."""
+    """Pieces of one block are merged, and unknown fields of calls are kept."""
     signature = {"google": {"thought_signature": "s1"}}
-    response, _ = await ask(
+    response, _ = await send(
         sse(
             [
                 delta(reasoning_details=[{"type": "reasoning.text", "text": "Hm", "index": 0}]),
@@ -471,24 +468,24 @@ async def test_reasoning_details_and_thought_signatures() -> None:
 
 
 async def test_endless_white_space() -> None:
-    """A server that sends nothing but white space is stopped, with advice."""
+    """A stream of nothing but white space is closed with advice."""
     blanks = [delta(content=" \n" * 500)] * 20
     with pytest.raises(OutputTruncated, match="JSON") as caught:
-        await ask(sse([delta(content='{"a": 1'), *blanks]), retries=3)
+        await send(sse([delta(content='{"a": 1'), *blanks]), retries=3)
     assert caught.value.text == '{"a": 1'
 
 
-async def test_a_whole_answer_where_a_stream_was_asked_for() -> None:
+async def test_a_complete_answer_instead_of_a_stream() -> None:
     """A server that does not stream is understood, and its answer shown in one piece."""
     body = {"choices": [{"message": {"role": "assistant", "content": "Hi"}}]}
-    response, events = await ask(raw(200, json.dumps(body)))
+    response, events = await send(raw(200, json.dumps(body)))
     assert response.message.content == "Hi"
     assert TextDelta(at=AT, text="Hi") in events
 
 
-async def test_deltas_of_calls_carry_the_address_of_the_call() -> None:
-    """Deltas of parallel calls can be told apart."""
-    _, events = await ask(
+async def test_call_deltas_have_the_address_of_their_call() -> None:
+    """Deltas of parallel calls can be distinguished by address."""
+    _, events = await send(
         sse(
             [
                 call('{"x":1}', name="a", index=0, id="i0"),
@@ -504,13 +501,13 @@ async def test_deltas_of_calls_carry_the_address_of_the_call() -> None:
     ]
 
 
-async def test_both_forms_of_an_answer_are_one() -> None:
-    """The same answer streamed and in one piece gives the same response."""
+async def test_both_forms_of_an_answer_decode_alike() -> None:
+    """An answer gives the same response streamed and in one piece."""
     script = [reply("Hello", calls=[("a", {"x": 1})])] * 2
     with ChatServer(script) as server:
         async with ChatModel("any", base_url=server.base_url) as model:
-            whole = await model.request(ASK)
-            streamed = await model.request(ASK, stream=True)
+            whole = await model.request(REQUEST)
+            streamed = await model.request(REQUEST, stream=True)
     assert whole.message.content == streamed.message.content == "Hello"
     assert whole.usage == streamed.usage
     assert [one.arguments for one in whole.message.tool_calls] == ['{"x":1}']

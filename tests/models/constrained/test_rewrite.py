@@ -1,4 +1,4 @@
-"""Tool calls through one JSON schema: what is asked, and how the answer is read."""
+"""Tool calls through one JSON schema: the request, and how its answer is read."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ RESULTS = (
 )
 
 
-def ask(
+def request_for(
     *messages: Message,
     tools: tuple[ToolDefinition, ...] = (WEATHER, TIME),
     choice: ToolChoice | None = None,
@@ -90,7 +90,7 @@ def ask(
     )
 
 
-def said(text: str, **fields: Any) -> ModelResponse:
+def answer_with(text: str, **fields: Any) -> ModelResponse:
     return ModelResponse(message=AssistantMessage(content=text), **fields)
 
 
@@ -101,11 +101,11 @@ def schema_of(request: ModelRequest) -> JsonObject:
     return output.schema
 
 
-# What is asked
+# The request
 
 
 def test_calls_or_an_answer_are_one_schema() -> None:
-    """An array of calls of any of the tools, or the answer as text."""
+    """The schema allows an array of calls of any of the tools, or a text answer."""
     time_call = {
         "type": "object",
         "properties": {
@@ -124,7 +124,7 @@ def test_calls_or_an_answer_are_one_schema() -> None:
         "required": ["tool", "arguments"],
         "additionalProperties": False,
     }
-    assert schema_of(ask()) == {
+    assert schema_of(request_for()) == {
         "anyOf": [
             {
                 "type": "object",
@@ -150,9 +150,9 @@ def test_calls_or_an_answer_are_one_schema() -> None:
 
 
 def test_tools_are_explained_in_the_system_message() -> None:
-    """After the system message's own text; the request itself has no tools any more."""
-    asked = constrain(ask(SystemMessage(content="Be brief."), QUESTION))
-    assert asked.messages == (
+    """The tools are explained after the system message's own text, and not sent as tools."""
+    rewritten = constrain(request_for(SystemMessage(content="Be brief."), QUESTION))
+    assert rewritten.messages == (
         SystemMessage(
             content="Be brief.\n\n"
             "Tools:\n"
@@ -164,85 +164,85 @@ def test_tools_are_explained_in_the_system_message() -> None:
         ),
         QUESTION,
     )
-    assert (asked.tools, asked.tool_choice) == ((), None)
+    assert (rewritten.tools, rewritten.tool_choice) == ((), None)
 
 
-def test_without_a_system_message_there_is_one_of_the_tools_alone() -> None:
-    """It stands first."""
-    first, second = constrain(ask()).messages
+def test_without_a_system_message_one_is_added() -> None:
+    """A system message that explains the tools is added in front."""
+    first, second = constrain(request_for()).messages
     assert isinstance(first, SystemMessage)
     assert str(first.content).startswith("Tools:\n- get_weather(")
     assert second == QUESTION
 
 
 def test_a_system_message_of_parts_keeps_its_parts() -> None:
-    """The explanation is one part more."""
+    """The explanation becomes one more part of a system message of parts."""
     own = TextPart(text="Be brief.")
-    content = constrain(ask(SystemMessage(content=(own,)), QUESTION)).messages[0].content
+    content = constrain(request_for(SystemMessage(content=(own,)), QUESTION)).messages[0].content
     assert isinstance(content, tuple)
     assert content[0] == own
     assert len(content) == 2
 
 
 def test_a_typed_answer_has_the_outputs_schema() -> None:
-    """And its form is shown in the explanation."""
-    request = ask(output=WARMER)
+    """A typed answer has the output's schema, and its form is in the explanation."""
+    request = request_for(output=WARMER)
     assert schema_of(request)["anyOf"][1]["properties"] == {"answer": WARMER.schema}
     guide = str(constrain(request).messages[0].content)
     assert guide.endswith('answer: {"answer": {city: "Paris" | "London"}}')
 
 
-def test_some_json_object_may_be_the_answer() -> None:
-    """`json_object` allows any object."""
-    schema = schema_of(ask(output=OutputFormat(kind="json_object")))
+def test_json_object_allows_any_object() -> None:
+    """`json_object` allows any object as the answer."""
+    schema = schema_of(request_for(output=OutputFormat(kind="json_object")))
     assert schema["anyOf"][1]["properties"] == {"answer": {"type": "object"}}
 
 
-def test_required_leaves_no_answer() -> None:
-    """Neither in the schema nor in the explanation."""
-    request = ask(choice="required")
+def test_required_allows_no_answer() -> None:
+    """With `required`, neither the schema nor the explanation offers an answer."""
+    request = request_for(choice="required")
     assert list(schema_of(request)["properties"]) == ["calls"]
     assert "answer" not in str(constrain(request).messages[0].content)
 
 
 def test_a_forced_tool_is_the_only_one() -> None:
-    """In the schema and in the explanation."""
-    request = ask(choice=ForcedTool(name="get_time"))
+    """A forced tool is the only one in the schema and in the explanation."""
+    request = request_for(choice=ForcedTool(name="get_time"))
     items = schema_of(request)["properties"]["calls"]["items"]
     assert items["properties"]["tool"] == {"type": "string", "const": "get_time"}
     assert "get_weather" not in str(constrain(request).messages[0].content)
 
 
-def test_forcing_a_tool_that_is_not_there_is_refused() -> None:
-    """With the names that are."""
+def test_forcing_an_unknown_tool_is_refused() -> None:
+    """Forcing an unknown tool is refused with the names of the known ones."""
     with pytest.raises(InvalidSetting, match="names 'nope', but the request only has get_weather,"):
-        constrain(ask(choice=ForcedTool(name="nope")))
+        constrain(request_for(choice=ForcedTool(name="nope")))
 
 
 def test_one_call_at_a_time() -> None:
     """`parallel_tool_calls=False` allows one call."""
-    calls = schema_of(ask(parallel_tool_calls=False))["anyOf"][0]["properties"]["calls"]
+    calls = schema_of(request_for(parallel_tool_calls=False))["anyOf"][0]["properties"]["calls"]
     assert calls["maxItems"] == 1
 
 
 @pytest.mark.parametrize("output", [None, WARMER])
-def test_none_asks_for_the_output_alone(output: OutputFormat | None) -> None:
-    """No calls are possible; without an output type it is plain text, without a schema."""
-    asked = constrain(ask(choice="none", output=output))
-    assert asked == ModelRequest(messages=(QUESTION,), output=output)
+def test_none_requests_only_the_output(output: OutputFormat | None) -> None:
+    """With `none` only the output is requested; plain text has no schema."""
+    rewritten = constrain(request_for(choice="none", output=output))
+    assert rewritten == ModelRequest(messages=(QUESTION,), output=output)
 
 
-def test_a_request_without_tools_passes_through() -> None:
-    """With its output format and its settings."""
-    request = ask(SystemMessage(content="Hi"), QUESTION, tools=(), output=WARMER, top_p=0.5)
+def test_a_request_without_tools_is_unchanged() -> None:
+    """A request without tools keeps its messages, output format and settings."""
+    request = request_for(SystemMessage(content="Hi"), QUESTION, tools=(), output=WARMER, top_p=0.5)
     assert constrain(request) == request
 
 
-# References inside the tools' schemas
+# References in the schemas of tools
 
 
 def check(schema: JsonObject, *, fits: list[Any], fails: list[Any]) -> None:
-    """Let a JSON Schema validator of somebody else judge."""
+    """Validate with an independent JSON Schema validator."""
     validator = jsonschema_rs.validator_for(schema)
     for one in fits:
         validator.validate(one)
@@ -267,7 +267,7 @@ def place_tool(name: str, inner: JsonObject, key: str = "$defs") -> ToolDefiniti
 
 
 def test_definitions_of_one_name_stay_apart() -> None:
-    """Two tools and the output each have their own `Place`."""
+    """Two tools and the output may each define their own `Place`."""
     output = OutputFormat(
         kind="json_schema",
         schema={"$ref": "#/$defs/Place", "$defs": {"Place": {"type": "boolean"}}},
@@ -277,7 +277,7 @@ def test_definitions_of_one_name_stay_apart() -> None:
         place_tool("by_number", {"type": "integer"}, key="definitions"),
     )
     check(
-        schema_of(ask(tools=tools, output=output)),
+        schema_of(request_for(tools=tools, output=output)),
         fits=[
             calls_of("by_name", {"place": "Oslo"}),
             calls_of("by_number", {"place": 1}),
@@ -292,7 +292,7 @@ def test_definitions_of_one_name_stay_apart() -> None:
 
 
 def test_recursive_definitions_stay_recursive() -> None:
-    """A tree, by its definition and by the root of the schema."""
+    """A tree works by its definition and by the root of the schema."""
     node = {"type": "object", "properties": {"kids": {"type": "array"}}, "required": ["kids"]}
     node = node | {"additionalProperties": False}
     by_name = {**node, "properties": {"kids": {"type": "array", "items": {"$ref": "#/$defs/N"}}}}
@@ -305,14 +305,14 @@ def test_recursive_definitions_stay_recursive() -> None:
     )
     tree = {"kids": [{"kids": []}, {"kids": [{"kids": []}]}]}
     check(
-        schema_of(ask(tools=tools, choice="required")),
+        schema_of(request_for(tools=tools, choice="required")),
         fits=[calls_of("named", tree), calls_of("rooted", tree)],
         fails=[calls_of("named", {"kids": [{}]}), calls_of("rooted", {"kids": [{}]})],
     )
 
 
 def test_a_reference_into_the_schema_itself() -> None:
-    """`#/properties/a` means the same place as before."""
+    """`#/properties/a` refers to the same place as before."""
     parameters = {
         "type": "object",
         "properties": {"a": {"type": "integer"}, "b": {"$ref": "#/properties/a"}},
@@ -320,20 +320,20 @@ def test_a_reference_into_the_schema_itself() -> None:
     }
     tool = ToolDefinition(name="add", description="", parameters=parameters)
     check(
-        schema_of(ask(tools=(tool,), choice="required")),
+        schema_of(request_for(tools=(tool,), choice="required")),
         fits=[calls_of("add", {"a": 1, "b": 2})],
         fails=[calls_of("add", {"a": 1, "b": "2"})],
     )
 
 
 def test_data_that_looks_like_a_reference_is_left_alone() -> None:
-    """A parameter called $ref, and a default with one in it."""
+    """A parameter called $ref, and a default that contains one, are left alone."""
     parameters = {
         "type": "object",
         "properties": {"$ref": {"type": "string", "default": {"$ref": "#/$defs/X"}}},
     }
     tool = ToolDefinition(name="t", description="", parameters=parameters)
-    items = schema_of(ask(tools=(tool,), choice="required"))["properties"]["calls"]["items"]
+    items = schema_of(request_for(tools=(tool,), choice="required"))["properties"]["calls"]["items"]
     assert items["properties"]["arguments"] == parameters
 
 
@@ -361,7 +361,7 @@ def test_data_that_looks_like_a_reference_is_left_alone() -> None:
     ],
 )
 def test_a_parameters_schema_is_one_line(schema: Any, shown: str) -> None:
-    """In the manner of TypeScript."""
+    """A parameter's schema is shown in one line, in the style of TypeScript."""
     parameters = {
         "type": "object",
         "properties": {"x": schema},
@@ -372,7 +372,7 @@ def test_a_parameters_schema_is_one_line(schema: Any, shown: str) -> None:
         },
     }
     tool = ToolDefinition(name="t", description="Does it.", parameters=parameters)
-    guide = str(constrain(ask(tools=(tool,))).messages[0].content)
+    guide = str(constrain(request_for(tools=(tool,))).messages[0].content)
     assert f"- t(x: {shown}): Does it.\n" in guide
 
 
@@ -380,9 +380,9 @@ def test_a_parameters_schema_is_one_line(schema: Any, shown: str) -> None:
 
 
 def test_calls_and_results_go_back_as_text() -> None:
-    """What the model wrote, and then one user message with all results."""
-    asked = constrain(ask(QUESTION, CALLED, *RESULTS, choice="none", output=WARMER))
-    assert asked.messages == (
+    """Calls go back as the model wrote them, and all results as one user message."""
+    rewritten = constrain(request_for(QUESTION, CALLED, *RESULTS, choice="none", output=WARMER))
+    assert rewritten.messages == (
         QUESTION,
         AssistantMessage(
             content='{"calls": [{"tool": "get_weather", "arguments": {"city": "Paris"}}, '
@@ -395,76 +395,78 @@ def test_calls_and_results_go_back_as_text() -> None:
     )
 
 
-def test_what_the_user_says_next_joins_the_results() -> None:
-    """So that the roles alternate, as many templates want it."""
-    asked = constrain(ask(QUESTION, CALLED, *RESULTS, UserMessage(content="And?")))
-    assert len(asked.messages) == 4
-    assert str(asked.messages[3].content).endswith("returned: 14 °C\nAnd?")
+def test_the_next_user_message_joins_the_results() -> None:
+    """The next user message joins the results, so that the roles alternate."""
+    rewritten = constrain(request_for(QUESTION, CALLED, *RESULTS, UserMessage(content="And?")))
+    assert len(rewritten.messages) == 4
+    assert str(rewritten.messages[3].content).endswith("returned: 14 °C\nAnd?")
 
 
 def test_images_among_the_results_stay_images() -> None:
-    """The message is of parts then."""
+    """An image among the results stays a part of the message."""
     image = ImagePart(url="data:image/png;base64,AA==")
     call = AssistantMessage(tool_calls=(PARIS,))
-    asked = constrain(ask(QUESTION, call, ToolMessage(call_id="c1", content=(image,))))
-    assert asked.messages[3].content == (
+    rewritten = constrain(request_for(QUESTION, call, ToolMessage(call_id="c1", content=(image,))))
+    assert rewritten.messages[3].content == (
         TextPart(text='get_weather({"city": "Paris"}) returned: '),
         image,
     )
 
 
 def test_text_beside_calls_is_kept() -> None:
-    """As another model may have said it."""
+    """Text beside calls, as from another model, is kept."""
     message = AssistantMessage(content="Let me look.", tool_calls=(PARIS,))
-    asked = constrain(ask(QUESTION, message, RESULTS[0]))
-    assert asked.messages[2].content == (
+    rewritten = constrain(request_for(QUESTION, message, RESULTS[0]))
+    assert rewritten.messages[2].content == (
         'Let me look.\n{"calls": [{"tool": "get_weather", "arguments": {"city": "Paris"}}]}'
     )
 
 
 @pytest.mark.parametrize(("raw", "shown"), [('{"city"', '"{\\"city\\""'), ("", "{}")])
-def test_arguments_that_are_no_json(raw: str, shown: str) -> None:
-    """Shown as the text they are; none are an empty object."""
+def test_arguments_that_are_not_json(raw: str, shown: str) -> None:
+    """Arguments that are not JSON are shown as text; empty ones are an empty object."""
     message = AssistantMessage(tool_calls=(ToolCall(id="c1", name="get_time", arguments=raw),))
-    asked = constrain(ask(QUESTION, message, RESULTS[0]))
-    assert asked.messages[2].content == (
+    rewritten = constrain(request_for(QUESTION, message, RESULTS[0]))
+    assert rewritten.messages[2].content == (
         f'{{"calls": [{{"tool": "get_time", "arguments": {shown}}}]}}'
     )
 
 
-def test_results_whose_calls_are_gone() -> None:
-    """A history that was cut still tells what the tools returned."""
-    asked = constrain(ask(RESULTS[0]))
-    assert asked.messages[1:] == (UserMessage(content="get_weather() returned: 21 °C"),)
+def test_results_without_their_calls() -> None:
+    """A shortened history still shows what the tools returned."""
+    rewritten = constrain(request_for(RESULTS[0]))
+    assert rewritten.messages[1:] == (UserMessage(content="get_weather() returned: 21 °C"),)
 
 
 def test_old_messages_are_rewritten_once() -> None:
-    """The next step, and the next run, get the very same objects."""
+    """The next step and the next run get the very same objects."""
     system = SystemMessage(content="Be brief.")
-    first = constrain(ask(system, QUESTION, CALLED, *RESULTS))
+    first = constrain(request_for(system, QUESTION, CALLED, *RESULTS))
     more = AssistantMessage(content="Paris.")
-    second = constrain(ask(system, QUESTION, CALLED, *RESULTS, more, QUESTION))
+    second = constrain(request_for(system, QUESTION, CALLED, *RESULTS, more, QUESTION))
     for before, after in zip(first.messages, second.messages, strict=False):
         assert before is after
     assert first.output is second.output
 
 
-def test_other_results_of_the_same_calls_are_seen() -> None:
-    """As after a fork that changed one."""
-    constrain(ask(QUESTION, CALLED, *RESULTS))
+def test_changed_results_are_rewritten() -> None:
+    """Other results of the same calls, as after a fork, are rewritten again."""
+    constrain(request_for(QUESTION, CALLED, *RESULTS))
     other = ToolMessage(call_id="c2", name="get_weather", content="30 °C")
-    asked = constrain(ask(QUESTION, CALLED, RESULTS[0], other))
-    assert str(asked.messages[3].content).endswith("30 °C")
+    rewritten = constrain(request_for(QUESTION, CALLED, RESULTS[0], other))
+    assert str(rewritten.messages[3].content).endswith("30 °C")
 
 
-def test_other_outputs_of_the_same_tools_are_seen() -> None:
-    """What is kept for a set of tools depends on everything that is asked with them."""
-    assert len(schema_of(ask())["anyOf"]) == 2
-    assert "anyOf" not in schema_of(ask(choice="required"))
-    assert schema_of(ask(output=WARMER))["anyOf"][1]["properties"] == {"answer": WARMER.schema}
+def test_changed_outputs_are_rewritten() -> None:
+    """The schema kept for a set of tools depends on the tool choice and the output."""
+    assert len(schema_of(request_for())["anyOf"]) == 2
+    assert "anyOf" not in schema_of(request_for(choice="required"))
+    assert schema_of(request_for(output=WARMER))["anyOf"][1]["properties"] == {
+        "answer": WARMER.schema
+    }
 
 
-# The history where the answer is to be text
+# The history before a text answer
 
 KNOWN = UserMessage(
     content='`get_weather(city="Paris")` returned: 21 °C\n'
@@ -474,21 +476,25 @@ KNOWN = UserMessage(
 
 
 @pytest.mark.parametrize("fields", [{"choice": "none"}, {"tools": ()}], ids=["none", "no tools"])
-def test_for_text_the_results_stand_before_the_question(fields: Any) -> None:
-    """Without the calls, whose form a small model would copy."""
-    asked = constrain(ask(SystemMessage(content="Hi"), QUESTION, CALLED, *RESULTS, **fields))
-    assert asked.messages == (SystemMessage(content="Hi"), KNOWN)
+def test_for_text_the_results_precede_the_question(fields: Any) -> None:
+    """For a text answer no calls are shown, since a small model would copy their form."""
+    rewritten = constrain(
+        request_for(SystemMessage(content="Hi"), QUESTION, CALLED, *RESULTS, **fields)
+    )
+    assert rewritten.messages == (SystemMessage(content="Hi"), KNOWN)
 
 
 def test_for_text_all_steps_of_a_turn_are_one_message() -> None:
-    """With what else was said on the way; the roles alternate."""
+    """For a text answer all steps of a turn are one message, and the roles alternate."""
     time = ToolCall(id="c3", name="get_time", arguments="")
     more = AssistantMessage(content="Let me look.", tool_calls=(time,))
     noon = ToolMessage(call_id="c3", content="12:00")
     first = (QUESTION, AssistantMessage(tool_calls=(PARIS,)), RESULTS[0], more, noon)
     answer = AssistantMessage(content="Paris.")
-    asked = constrain(ask(*first, UserMessage(content="Now?"), answer, QUESTION, choice="none"))
-    assert asked.messages == (
+    rewritten = constrain(
+        request_for(*first, UserMessage(content="Now?"), answer, QUESTION, choice="none")
+    )
+    assert rewritten.messages == (
         UserMessage(
             content='`get_weather(city="Paris")` returned: 21 °C\n'
             "Let me look.\n"
@@ -501,97 +507,99 @@ def test_for_text_all_steps_of_a_turn_are_one_message() -> None:
     )
 
 
-def test_for_text_arguments_that_are_no_json_are_shown_as_they_are() -> None:
-    """As text in quotes."""
+def test_for_text_arguments_that_are_not_json() -> None:
+    """For a text answer, arguments that are not JSON are shown as quoted text."""
     call = AssistantMessage(tool_calls=(ToolCall(id="c1", name="get_time", arguments='{"a'),))
-    asked = constrain(ask(QUESTION, call, RESULTS[0], choice="none"))
-    assert asked.messages[0].text.startswith('`get_weather("{\\"a")` returned: 21 °C')
+    rewritten = constrain(request_for(QUESTION, call, RESULTS[0], choice="none"))
+    assert rewritten.messages[0].text.startswith('`get_weather("{\\"a")` returned: 21 °C')
 
 
 def test_for_text_images_stay_images() -> None:
-    """Those of results and those of the question."""
+    """For a text answer, images of results and of the question stay images."""
     image = ImagePart(url="data:image/png;base64,AA==")
     shown = ToolMessage(call_id="c1", name="get_weather", content=(image,))
     question = UserMessage(content=(image, TextPart(text="Which?")))
     call = AssistantMessage(tool_calls=(PARIS,))
-    (message,) = constrain(ask(question, call, shown, choice="none")).messages
+    (message,) = constrain(request_for(question, call, shown, choice="none")).messages
     assert [part for part in message.content or () if part == image] == [image, image]
 
 
 def test_for_text_a_turn_is_rewritten_once() -> None:
-    """The next request gets the very same object, and other results are seen."""
+    """For a text answer a turn is rewritten once, and again when a result changes."""
     turn = (QUESTION, CALLED, *RESULTS)
-    first = constrain(ask(*turn, choice="none")).messages[0]
+    first = constrain(request_for(*turn, choice="none")).messages[0]
     answered = (*turn, AssistantMessage(content="Paris."), QUESTION)
-    assert constrain(ask(*answered, choice="none")).messages[0] is first
+    assert constrain(request_for(*answered, choice="none")).messages[0] is first
     other = ToolMessage(call_id="c2", name="get_weather", content="30 °C")
-    changed = constrain(ask(QUESTION, CALLED, RESULTS[0], other, choice="none")).messages[0]
+    changed = constrain(request_for(QUESTION, CALLED, RESULTS[0], other, choice="none")).messages[0]
     assert "30 °C" in changed.text
 
 
-# How the answer is read
+# The answer
 
 
 def test_calls_become_tool_calls() -> None:
-    """With ids, without content, and the finish says so."""
+    """Calls become tool calls with ids, without content, and with their finish reason."""
     text = '{"calls": [{"tool": "get_weather", "arguments": {"city": "Zürich"}}]}'
-    response = release(ask(), said(text, id="r1"), at=AT)
+    response = release(request_for(), answer_with(text, id="r1"), at=AT)
     (call,) = response.message.tool_calls
     assert (call.name, call.arguments) == ("get_weather", '{"city": "Zürich"}')
     assert response.message.content is None
     assert (response.finish, response.id) == ("tool_calls", "r1")
 
 
-def test_ids_are_made_again_and_never_twice() -> None:
-    """From the address and the index; an id that the conversation has is passed over."""
+def test_ids_are_deterministic_and_unique() -> None:
+    """Ids derive from the address and the index, and skip those of the conversation."""
     text = json.dumps(calls_of("get_time", {}, {}))
-    first, second = release(ask(), said(text), at=AT).message.tool_calls
-    assert release(ask(), said(text), at=AT).message.tool_calls == (first, second)
+    first, second = release(request_for(), answer_with(text), at=AT).message.tool_calls
+    assert release(request_for(), answer_with(text), at=AT).message.tool_calls == (first, second)
     assert first.id != second.id
     history = AssistantMessage(tool_calls=(first,))
-    told = ToolMessage(call_id=first.id, content="12:00")
-    again = release(ask(QUESTION, history, told, QUESTION), said(text), at=AT)
+    result = ToolMessage(call_id=first.id, content="12:00")
+    again = release(request_for(QUESTION, history, result, QUESTION), answer_with(text), at=AT)
     assert len({first.id} | {call.id for call in again.message.tool_calls}) == 3
 
 
 def test_an_answer_becomes_the_content() -> None:
-    """As plain text."""
-    response = release(ask(), said('{"answer": "Paris \\"la\\" belle"}'), at=AT)
+    """A text answer becomes the content."""
+    response = release(request_for(), answer_with('{"answer": "Paris \\"la\\" belle"}'), at=AT)
     assert response.message == AssistantMessage(content='Paris "la" belle')
     assert response.finish == "stop"
 
 
 def test_a_typed_answer_becomes_its_json() -> None:
-    """As a server with native output would have sent it."""
-    response = release(ask(output=WARMER), said('{"answer": {"city": "Paris"}}'), at=AT)
+    """A typed answer becomes its JSON, as with native output."""
+    response = release(
+        request_for(output=WARMER), answer_with('{"answer": {"city": "Paris"}}'), at=AT
+    )
     assert response.message.content == '{"city": "Paris"}'
 
 
 @pytest.mark.parametrize(
     "response",
     [
-        said('{"calls": [{"tool": "get_w', finish="length"),
-        said('{"answer": "I can', finish="content_filter"),
-        said(""),
+        answer_with('{"calls": [{"tool": "get_w', finish="length"),
+        answer_with('{"answer": "I can', finish="content_filter"),
+        answer_with(""),
         ModelResponse(message=AssistantMessage(content="No.", refusal="No.")),
         ModelResponse(message=CALLED, finish="tool_calls"),
     ],
     ids=["cut off", "filtered", "empty", "refused", "native calls"],
 )
-def test_what_is_no_complete_answer_is_left_alone(response: ModelResponse) -> None:
-    """The loop knows what to do with it."""
-    assert release(ask(), response, at=AT) is response
+def test_an_incomplete_answer_is_left_alone(response: ModelResponse) -> None:
+    """An answer that is not complete is returned unchanged, for the loop to handle."""
+    assert release(request_for(), response, at=AT) is response
 
 
 @pytest.mark.parametrize(
     "request_",
-    [ask(choice="none"), ask(QUESTION, CALLED, *RESULTS, tools=())],
+    [request_for(choice="none"), request_for(QUESTION, CALLED, *RESULTS, tools=())],
     ids=["none", "no tools any more"],
 )
 @pytest.mark.parametrize("text", ['{"calls": []}', json.dumps(calls_of("get_time", {}))])
-def test_calls_where_text_was_asked_for_are_no_answer(request_: ModelRequest, text: str) -> None:
-    """The content is empty: the loop asks again once, and then it is an error."""
-    response = release(request_, said(text), at=AT)
+def test_calls_in_place_of_a_text_answer_are_dropped(request_: ModelRequest, text: str) -> None:
+    """Calls in place of a text answer leave the content empty, so that the loop asks again."""
+    response = release(request_, answer_with(text), at=AT)
     assert response.message == AssistantMessage()
     assert response.finish == "stop"
 
@@ -599,17 +607,17 @@ def test_calls_where_text_was_asked_for_are_no_answer(request_: ModelRequest, te
 @pytest.mark.parametrize(
     ("request_", "text"),
     [
-        (ask(tools=()), json.dumps(calls_of("get_time", {}))),
-        (ask(choice="none", output=WARMER), '{"calls": []}'),
-        (ask(choice="none"), '{"calls": [1]}'),
-        (ask(choice="none"), '{"calls": [], "answer": 1}'),
-        (ask(choice="none"), 'I wrote {"calls": []}.'),
+        (request_for(tools=()), json.dumps(calls_of("get_time", {}))),
+        (request_for(choice="none", output=WARMER), '{"calls": []}'),
+        (request_for(choice="none"), '{"calls": [1]}'),
+        (request_for(choice="none"), '{"calls": [], "answer": 1}'),
+        (request_for(choice="none"), 'I wrote {"calls": []}.'),
     ],
     ids=["never had tools", "typed", "not calls", "more than calls", "among text"],
 )
-def test_an_answer_of_its_own_is_left_alone(request_: ModelRequest, text: str) -> None:
-    """Even if it looks a little like calls."""
-    response = said(text)
+def test_an_answer_that_resembles_calls_is_left_alone(request_: ModelRequest, text: str) -> None:
+    """An answer is unchanged even if it resembles calls a little."""
+    response = answer_with(text)
     assert release(request_, response, at=AT) is response
 
 
@@ -617,9 +625,9 @@ def test_an_answer_of_its_own_is_left_alone(request_: ModelRequest, text: str) -
     "text", ["It is Paris.", "[]", '{"calls": []}', '{"calls": [{"arguments": {}}]}', "{}"]
 )
 def test_an_answer_outside_the_schema_is_an_error(text: str) -> None:
-    """The server does not enforce schemas, and the error says what is needed."""
+    """An answer outside the schema is an error that states what the server must enforce."""
     with pytest.raises(InvalidResponse, match="need a server that enforces response_format"):
-        release(ask(), said(text), at=AT)
+        release(request_for(), answer_with(text), at=AT)
 
 
 json_values = st.recursive(
@@ -627,7 +635,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-calls_made = st.lists(
+lists_of_calls = st.lists(
     st.tuples(
         st.sampled_from(["get_weather", "get_time"]), st.dictionaries(st.text(), json_values)
     ),
@@ -636,19 +644,19 @@ calls_made = st.lists(
 )
 
 
-@given(calls_made)
-def test_what_is_written_for_calls_is_read_as_those_calls(
-    made: list[tuple[str, JsonObject]],
+@given(lists_of_calls)
+def test_calls_survive_a_round_trip(
+    written_calls: list[tuple[str, JsonObject]],
 ) -> None:
-    """release(constrain(calls)) == calls."""
+    """Written calls are read as those calls: release(constrain(calls)) == calls."""
     calls = tuple(
         ToolCall(id=str(i), name=name, arguments=json.dumps(arguments))
-        for i, (name, arguments) in enumerate(made)
+        for i, (name, arguments) in enumerate(written_calls)
     )
-    written = constrain(ask(AssistantMessage(tool_calls=calls))).messages[1]
+    written = constrain(request_for(AssistantMessage(tool_calls=calls))).messages[1]
     assert isinstance(written, AssistantMessage)
-    read = release(ask(), said(written.text), at=AT).message.tool_calls
-    assert [(call.name, json.loads(call.arguments)) for call in read] == made
+    read = release(request_for(), answer_with(written.text), at=AT).message.tool_calls
+    assert [(call.name, json.loads(call.arguments)) for call in read] == written_calls
 
 
 # Through a server
@@ -657,13 +665,13 @@ def test_what_is_written_for_calls_is_read_as_those_calls(
 @pytest.mark.anyio
 @pytest.mark.parametrize("stream", [False, True])
 async def test_through_a_chat_model(stream: bool) -> None:
-    """The wire has a response_format and no tools; the response has tool calls."""
+    """A chat model sends a response_format without tools, and returns tool calls."""
     text = '{"calls": [{"tool": "get_time", "arguments": {}}]}'
     events: list[Event] = []
     with ChatServer([reply(text)]) as server:
         profile = Profile(name="small", tool_calling="constrained")
         async with ChatModel("m", base_url=server.base_url, api_key="k", profile=profile) as model:
-            response = await model.request(ask(), at=AT, emit=events.append, stream=stream)
+            response = await model.request(request_for(), at=AT, emit=events.append, stream=stream)
     (sent,) = [one.json for one in server.requests]
     assert "tools" not in sent
     assert sent["response_format"]["type"] == "json_schema"

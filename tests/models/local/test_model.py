@@ -60,12 +60,12 @@ NOW = OutputFormat(
 )
 
 
-def ask(text: str, **fields: Any) -> ModelRequest:
+def request_for(text: str, **fields: Any) -> ModelRequest:
     return ModelRequest(messages=(UserMessage(content=text),), **fields)
 
 
-SHORT = ask("Say hello.", settings={"max_completion_tokens": 5})
-ENDLESS = ask(
+SHORT = request_for("Say hello.", settings={"max_completion_tokens": 5})
+ENDLESS = request_for(
     "Count to a million.",
     settings={"max_completion_tokens": 4000, "extra_body": {"ignore_eos": True}},
 )
@@ -73,21 +73,21 @@ ENDLESS = ask(
 
 @pytest.fixture(scope="session")
 def weights() -> Path:
-    """The weights, fetched if they are not in the cache."""
+    """Return the weights, fetched if they are not in the cache."""
     return fetch()
 
 
 @pytest.fixture(scope="session")
 def model(weights: Path) -> Iterator[LocalModel]:
-    """One server for all tests, over many event loops of both kinds."""
+    """Share one server among all tests, over many event loops of both kinds."""
     shared = LocalModel()
     yield shared
     anyio.run(shared.aclose)
 
 
 def servers(parent: int) -> list[int]:
-    """The process ids of the embedded servers that a process has started."""
-    found: list[int] = []
+    """Return the process ids of the embedded servers that a process has started."""
+    process_ids: list[int] = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes()
@@ -95,12 +95,12 @@ def servers(parent: int) -> list[int]:
         except OSError:
             continue
         if b"child.py" in command and ppid == parent:
-            found.append(int(folder.name))
-    return found
+            process_ids.append(int(folder.name))
+    return process_ids
 
 
 def gone(pid: int, within: float = 5.0) -> bool:
-    """Whether a process ends soon; a zombie has."""
+    """Return whether a process ends soon; a zombie has ended."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         try:
@@ -112,13 +112,13 @@ def gone(pid: int, within: float = 5.0) -> bool:
     return False
 
 
-# What it answers
+# Answers
 
 
 async def test_two_parallel_calls(model: LocalModel) -> None:
-    """A model whose template knows no tools calls one twice, with valid arguments."""
+    """A model without a template for tools makes two parallel calls with valid arguments."""
     events: list[Event] = []
-    request = ask("Which is warmer now, Paris or London?", tools=(WEATHER,))
+    request = request_for("Which is warmer now, Paris or London?", tools=(WEATHER,))
     response = await model.request(
         request, at=Address("/agent/m0"), emit=events.append, stream=True
     )
@@ -132,7 +132,7 @@ async def test_two_parallel_calls(model: LocalModel) -> None:
 
 @pytest.mark.parametrize(("sky", "celsius"), [("rainy", 14), ("snowy", -2), ("sunny", 31)])
 async def test_a_typed_answer_from_results(model: LocalModel, sky: str, celsius: int) -> None:
-    """With the results there, and asked without tools, it copies a value and picks a word."""
+    """With results and without tools, the model copies a value and picks a word."""
     call = ToolCall(id="c1", name="get_weather", arguments='{"city": "Oslo"}')
     result = json.dumps({"sky": sky, "celsius": celsius})
     request = ModelRequest(
@@ -151,7 +151,7 @@ async def test_a_typed_answer_from_results(model: LocalModel, sky: str, celsius:
 
 @pytest.mark.parametrize(("city", "time"), [("Tokyo", "22:40"), ("Paris", "15:40")])
 async def test_a_text_answer_from_results(model: LocalModel, city: str, time: str) -> None:
-    """It tells the result, and not the calls in their JSON form."""
+    """A text answer has the result, and not the JSON form of calls."""
     definition = ToolDefinition(
         name="get_time", description="Local time in a city.", parameters=WEATHER.parameters
     )
@@ -171,28 +171,28 @@ async def test_a_text_answer_from_results(model: LocalModel, city: str, time: st
 
 
 async def test_the_same_answer_every_time(model: LocalModel) -> None:
-    """Temperature is 0 unless the request says otherwise."""
-    first, second = [(await model.request(ask("Name a colour."))).message for _ in range(2)]
+    """The temperature is 0 by default, so answers are reproducible."""
+    first, second = [(await model.request(request_for("Name a colour."))).message for _ in range(2)]
     assert first == second
 
 
 @pytest.mark.parametrize("text", ["What is the capital of France?", "Write a haiku about rain."])
-async def test_it_does_not_repeat_itself_for_ever(model: LocalModel, text: str) -> None:
-    """Without the penalty both go on until the limit of tokens."""
-    response = await model.request(ask(text))
+async def test_free_text_ends(model: LocalModel, text: str) -> None:
+    """The penalty for free text ends answers that would repeat themselves for ever."""
+    response = await model.request(request_for(text))
     assert response.finish == "stop"
     assert response.usage.output_tokens < 200
 
 
 async def test_a_context_that_is_too_small(weights: Path) -> None:
-    """What does not fit is said, not cut."""
+    """A conversation that exceeds the context is an error, and is not cut."""
     async with LocalModel(weights, context=256) as small:
         with pytest.raises(ContextLengthExceeded):
-            await small.request(ask("one two three four five six seven eight " * 50))
+            await small.request(request_for("one two three four five six seven eight " * 50))
 
 
-async def test_an_answer_has_an_end(weights: Path) -> None:
-    """1,024 tokens where the request does not say."""
+async def test_the_profile_of_the_embedded_model(weights: Path) -> None:
+    """Answers have at most 1,024 tokens by default, and outputs are requested natively."""
     assert LOCAL.defaults["max_completion_tokens"] == 1024
     assert LOCAL.repeats == 0
     assert LOCAL.output_modes[0] == "native"
@@ -203,7 +203,7 @@ async def test_an_answer_has_an_end(weights: Path) -> None:
 
 @linux
 def test_many_runs_and_loops_start_one_server(weights: Path) -> None:
-    """Four event loops in four threads, each with three requests at the same time."""
+    """Four event loops with three requests each share one server."""
     shared = LocalModel(weights)
     before = servers(os.getpid())
     failed: list[BaseException] = []
@@ -230,8 +230,8 @@ def test_many_runs_and_loops_start_one_server(weights: Path) -> None:
     assert gone(pid)
 
 
-async def test_closed_and_used_again(weights: Path) -> None:
-    """`aclose` ends the server; the next request starts another."""
+async def test_reuse_after_closing(weights: Path) -> None:
+    """`aclose` ends the server, and the next request starts another."""
     again = LocalModel(weights)
     await again.start()
     await again.aclose()
@@ -242,7 +242,7 @@ async def test_closed_and_used_again(weights: Path) -> None:
 
 @linux
 async def test_a_server_that_dies(weights: Path) -> None:
-    """An error that says so, and the next request starts another."""
+    """A dead server is an error with its status, and the next request starts another."""
     before = servers(os.getpid())
     async with LocalModel(weights) as frail:
         await frail.start()
@@ -255,7 +255,7 @@ async def test_a_server_that_dies(weights: Path) -> None:
 
 @linux
 async def test_a_start_that_is_cancelled(weights: Path) -> None:
-    """Leaves no process, and the next start works."""
+    """A cancelled start leaves no process, and the next start works."""
     before = servers(os.getpid())
     model = LocalModel(weights)
     with anyio.move_on_after(0.05) as scope:
@@ -267,8 +267,8 @@ async def test_a_start_that_is_cancelled(weights: Path) -> None:
     await model.aclose()
 
 
-async def test_a_proxy_is_not_asked(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server is on this machine, whatever the environment says of proxies."""
+async def test_proxies_are_bypassed(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests to the embedded server bypass the proxies of the environment."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     async with LocalModel(weights) as model:
@@ -334,15 +334,15 @@ class Program:
         (self.server,) = servers(self.process.pid)
 
     def end(self, within: float = 10) -> tuple[int, str]:
-        """Wait for its end, and for that of its server. The exit status, and what it said."""
+        """Wait until it and its server end; return its exit status and its stderr."""
         _, errors = self.process.communicate(timeout=within)
         assert gone(self.server)
         return self.process.returncode, errors
 
 
 @linux
-def test_ctrl_c_in_a_request(weights: Path, anyio_backend: str) -> None:
-    """The program ends at once, and so does the server, though it is in mid-answer."""
+def test_ctrl_c_during_a_request(weights: Path, anyio_backend: str) -> None:
+    """Ctrl-C ends the program and its server at once, even in the middle of an answer."""
     program = Program(weights, anyio_backend, "request")
     time.sleep(0.5)
     program.process.send_signal(signal.SIGINT)
@@ -352,8 +352,8 @@ def test_ctrl_c_in_a_request(weights: Path, anyio_backend: str) -> None:
 
 
 @linux
-def test_kill_9_in_a_request(weights: Path) -> None:
-    """The server does not outlive a program that could not tell it to end."""
+def test_kill_9_during_a_request(weights: Path) -> None:
+    """The server does not outlive a program that was killed."""
     program = Program(weights, "asyncio", "request")
     time.sleep(0.5)
     program.process.kill()
@@ -361,37 +361,37 @@ def test_kill_9_in_a_request(weights: Path) -> None:
 
 
 @linux
-def test_the_end_without_aclose(weights: Path, anyio_backend: str) -> None:
-    """A program that just ends leaves no process, and no warning."""
+def test_exit_without_aclose(weights: Path, anyio_backend: str) -> None:
+    """A program that exits without aclose leaves no process and no warning."""
     program = Program(weights, anyio_backend, "exit", "-W", "error")
     assert program.end() == (0, "")
 
 
 @linux
-def test_the_end_while_a_thread_waits_for_an_answer(weights: Path) -> None:
-    """No hang and no crash."""
+def test_exit_while_a_thread_waits(weights: Path) -> None:
+    """A program can exit while a thread waits for an answer."""
     program = Program(weights, "asyncio", "thread")
     assert program.end()[0] == 0
 
 
 @linux
 def test_a_fork_that_ends_leaves_the_server_alone(weights: Path) -> None:
-    """It is the parent's, as for a web server's workers."""
+    """A forked child that exits leaves the parent's server running."""
     program = Program(weights, "asyncio", "fork")
     assert program.end()[0] == 0
 
 
-# What is wrong before anything starts
+# Mistakes that are found before anything starts
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    """The error names the path and what is expected."""
+def test_a_missing_file(tmp_path: Path) -> None:
+    """The error for a missing file names the path."""
     with pytest.raises(LocalModelError, match=r"nope\.gguf' cannot be read: No such file"):
         LocalModel(tmp_path / "nope.gguf").check()
 
 
 async def test_a_file_of_another_kind(tmp_path: Path) -> None:
-    """Known by its first four bytes, before a server is started."""
+    """A file of another kind is recognised by its first bytes, before a server starts."""
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"PK\x03\x04 and so on")
     with pytest.raises(LocalModelError, match=r"is not a GGUF file: it begins with b'PK"):
@@ -399,7 +399,7 @@ async def test_a_file_of_another_kind(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_llama_cpp_cannot_load(tmp_path: Path) -> None:
-    """What llama.cpp says is in the error."""
+    """If llama.cpp cannot load a file, its message is in the error."""
     path = tmp_path / "broken.gguf"
     path.write_bytes(b"GGUF" + bytes(1000))
     with pytest.raises(
@@ -408,21 +408,21 @@ async def test_a_file_that_llama_cpp_cannot_load(tmp_path: Path) -> None:
         await LocalModel(path).start()
 
 
-def test_the_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says how to install it."""
+def test_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error for a missing extra has the command that installs it."""
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     with pytest.raises(LocalModelError, match=r'pip install "agentkit-replay\[local\]"'):
         LocalModel().check()
 
 
-def test_a_context_of_nothing() -> None:
-    """Refused with the field and the range."""
+def test_an_invalid_context() -> None:
+    """A context without tokens is refused."""
     with pytest.raises(InvalidSetting, match="context must be at least 1 token, not 0"):
         LocalModel(context=0)
 
 
 def test_names() -> None:
-    """The embedded model is `local`; another one has its file's name."""
+    """The embedded model is called `local`; any other has its file's name."""
     assert LocalModel().name == "local"
     assert LocalModel("models/qwen.gguf").name == "local:qwen"
     assert repr(LocalModel("models/qwen.gguf")) == "LocalModel('models/qwen.gguf')"

