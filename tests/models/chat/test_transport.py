@@ -109,7 +109,7 @@ async def test_an_invalid_client() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_aiohttp(anyio_backend_name: str, stream: bool) -> None:
-    """aiohttp sends the requests under asyncio, and is refused under trio."""
+    """Under asyncio, aiohttp sends the requests; under trio it is refused."""
     pytest.importorskip("aiohttp")
     events: list[Event] = []
     with ChatServer([drop(), raw(503), reply("Hello"), reply("Hello")]) as server:
