@@ -38,7 +38,7 @@ from agentkit.runtime.assemble import Handoff
 from agentkit.runtime.result import RunResult, result_of
 from agentkit.session import Session
 from agentkit.settings import ChatSettings, Limits
-from agentkit.tools.tool import RunContext, Tool, Toolset, tool
+from agentkit.tools import RunContext, Tool, Toolset, tool
 from agentkit.trace import Trace, use_structlog
 
 __all__ = [

@@ -47,7 +47,9 @@ from agentkit.runtime.options import (
 from agentkit.runtime.result import Origin, RunResult, conclude
 from agentkit.runtime.run import OpenDriver, Run, Steps, stepping, streaming
 from agentkit.settings import ChatSettings, Limits, asked_of, limits_of, settings_of
-from agentkit.tools.tool import BehaviourOptions, RunContext, Tool
+from agentkit.tools.context import RunContext
+from agentkit.tools.options import BehaviourOptions
+from agentkit.tools.tool import Tool
 from agentkit.trace.capture import Capture
 from agentkit.trace.file import MemorySink
 from agentkit.trace.logs import teeing

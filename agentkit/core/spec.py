@@ -140,21 +140,12 @@ class OutputSpec(Generic[OutputT]):
         try:
             return Accepted(value=self.check(text), text=text, call=call)
         except InvalidArguments as error:
-            problem = _about_output(error.message)
+            problem = error.message
         except ValueError as error:
             problem = f"The output does not fit:\n{error}"
         return Rejected(
             text=text, problem=f"{problem}\nGive the whole corrected output.", call=call
         )
-
-
-def _about_output(message: str) -> str:
-    """What is said of arguments, said of an output: the same checks are made of both."""
-    for old, new in ((", and nothing was run", ""), (" Nothing was run.", "")):
-        message = message.replace(old, new)
-    return message.replace("The arguments are", "The output is").replace(
-        "The arguments do", "The output does"
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,8 +29,10 @@ from agentkit.output.build import Mode, output_spec, spec_of_schema
 from agentkit.redaction import PLACEHOLDER, Redactor
 from agentkit.runtime.driver import ComputeFunction, Middleware, Program
 from agentkit.settings import ChatSettings, Limits
+from agentkit.tools.context import RunContext
 from agentkit.tools.invoke import awaited
-from agentkit.tools.tool import RunContext, Tool, Toolset, check_names, tools_of
+from agentkit.tools.tool import Tool
+from agentkit.tools.toolset import Toolset, check_names, tools_of
 from agentkit.trace.naming import canonical, digest
 
 __all__ = [

@@ -29,10 +29,10 @@ from agentkit.events import Emit, Warned
 from agentkit.messages import ToolMessage, Usage
 from agentkit.redaction import Redactor
 from agentkit.runtime.slots import Gate, Inside, Open, merged, shared_gate
-from agentkit.tools.context import explain
+from agentkit.tools.context import RunContext, explain
 from agentkit.tools.invoke import is_async
 from agentkit.tools.signature import INJECTED
-from agentkit.tools.tool import Arguments, RunContext, Tool
+from agentkit.tools.tool import Arguments, Tool
 
 __all__ = ["Batch", "bare", "outcome_of", "run_call"]
 

@@ -48,9 +48,8 @@ from agentkit.runtime.batch import outcome_of, run_call
 from agentkit.runtime.driver import Driver, ObservedHandler, Program
 from agentkit.runtime.slots import Gate, Inside, Open, opened
 from agentkit.settings import Limits
-from agentkit.tools.context import explain
+from agentkit.tools.context import RunContext, explain
 from agentkit.tools.invoke import awaited
-from agentkit.tools.tool import RunContext
 from agentkit.trace.recorder import Recorder, RecordingHandler
 
 __all__ = [

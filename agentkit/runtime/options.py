@@ -19,7 +19,7 @@ from agentkit.runtime.assemble import AnyTool, Compaction, Handoff, Instructions
 from agentkit.runtime.driver import Middleware, Program
 from agentkit.runtime.handlers import Approver
 from agentkit.settings import ChatSettings, Limits
-from agentkit.tools.tool import Toolset
+from agentkit.tools.toolset import Toolset
 from agentkit.trace.capture import Capture
 from agentkit.trace.naming import canonical
 from agentkit.trace.open import TraceTo

@@ -1,1 +1,1 @@
-"""JSON Schema and JSON text, without Python functions: walk, make strict, repair, shorten."""
+"""JSON Schema and JSON text, without Python functions: walk, strict form, repair, shorthand."""

@@ -1,12 +1,13 @@
-"""From the text that a model sent to the JSON object it meant.
+"""Parse the JSON object in a model's text, and repair what has only one meaning.
 
-Valid JSON passes untouched. Damage with exactly one meaning is repaired and
-named: code fences, text around the object, single quotes, Python literals,
-trailing commas, keys without quotes, an object encoded twice, nothing at all.
-Where two meanings are possible, or the text is cut off, the model is told.
+First stop of a tool call's arguments and of a typed output. Valid JSON passes
+untouched. Unambiguous damage is repaired and named: code fences, text around the
+object, single quotes, Python literals, trailing commas, keys without quotes, an
+object encoded twice, empty text. Ambiguous or truncated text is refused, with a
+message that the model can act on.
 
-The repair rewrites tokens and leaves the reading to a strict parser, so it can
-change how something is written and never what is there.
+The repair rewrites tokens and leaves the parsing to a strict parser, so it changes
+how a value is written, never the value.
 """
 
 from __future__ import annotations
@@ -20,18 +21,15 @@ from typing import Any
 from agentkit.errors import InvalidArguments
 from agentkit.messages import JsonObject, is_array, is_object
 
-__all__ = ["decode", "load"]
-
 
 def load(text: str) -> tuple[JsonObject, tuple[str, ...]]:
-    """Read the JSON object in `text`.
+    """Parse the JSON object in `text`.
 
     Returns:
-        The object, and what had to be repaired on the way to it.
+        The object, and the repairs that it needed.
 
     Raises:
-        InvalidArguments: The text is not one JSON object, also not a damaged one
-            with a single meaning.
+        InvalidArguments: The text is not one JSON object, not even after an unambiguous repair.
     """
     return _load(text, ())
 
@@ -39,21 +37,18 @@ def load(text: str) -> tuple[JsonObject, tuple[str, ...]]:
 def _load(text: str, repairs: tuple[str, ...]) -> tuple[JsonObject, tuple[str, ...]]:
     stripped = text.strip()
     if stripped in ("", "null", "None"):
-        return {}, (*repairs, "nothing was sent where an object belongs")
+        return {}, (*repairs, "no arguments, read as an empty object")
     try:
         value = decode(stripped)
     except RecursionError:
-        raise InvalidArguments("The arguments are nested too deeply. Nothing was run.") from None
+        raise InvalidArguments("The JSON is nested too deeply.") from None
     except ValueError as error:
         value, notes = _repair(stripped, error)
         repairs += notes
     if isinstance(value, str) and "encoded twice" not in repairs:
         return _load(value, (*repairs, "encoded twice"))
     if not is_object(value):
-        raise InvalidArguments(
-            f"The arguments are {_kind(value)}; expected one JSON object with the parameters by "
-            "name. Nothing was run."
-        )
+        raise InvalidArguments(f"Expected one JSON object, not {_kind(value)}.")
     return value, repairs
 
 
@@ -63,8 +58,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> JsonObject:
         for key, value in pairs:
             if result[key] != value or type(result[key]) is not type(value):
                 raise InvalidArguments(
-                    f"The arguments are ambiguous: the key {key!r} stands there twice, with "
-                    "different values. Nothing was run."
+                    f"The JSON is ambiguous: the key {key!r} appears twice, with different values."
                 ) from None
     return result
 
@@ -87,7 +81,7 @@ _strictly = functools.partial(
     parse_float=_finite,
 )
 decode = _strictly().decode
-"""Reads JSON and nothing else: no NaN (ValueError), no key with two values (InvalidArguments)."""
+"""Parse strict JSON: no NaN (ValueError), no key with two values (InvalidArguments)."""
 _decode_lenient = _strictly(strict=False).decode  # line breaks inside strings
 
 _TOKEN = re.compile(
@@ -112,9 +106,7 @@ def _repair(text: str, error: ValueError) -> tuple[Any, tuple[str, ...]]:
     tokens, end, notes = _tokens(text, start, error)
     before, after = _FENCE.sub("", text[:start]), _FENCE.sub("", text[end:])
     if re.search(r"[{}\[\]]", before + after):
-        raise InvalidArguments(
-            "The arguments hold more than one JSON value. Nothing was run; send one JSON object."
-        )
+        raise InvalidArguments("Expected one JSON object, and there are several JSON values.")
     if "```" in text[:start] + text[end:]:
         notes.add("a code fence around it")
     if before.strip() or after.strip():
@@ -127,7 +119,7 @@ def _repair(text: str, error: ValueError) -> tuple[Any, tuple[str, ...]]:
 
 
 def _tokens(text: str, start: int, error: ValueError) -> tuple[list[str], int, set[str]]:
-    """The tokens of the object at `start` as strict JSON, where it ends, and what was changed."""
+    """Return the object at `start` as strict JSON tokens, its end, and the repairs."""
     tokens: list[str] = []
     notes: set[str] = set()
     depth, place = 0, start
@@ -151,7 +143,7 @@ _OPEN = (["{"], ["["], [","], [":"])
 
 
 def _token(match: re.Match[str]) -> tuple[str | None, str]:
-    """The token as JSON would have it (None if there is no one way), and what was changed."""
+    """Return the token as strict JSON (None if that is ambiguous), and the repair."""
     token = match.group()
     match match.lastgroup:
         case "single":
@@ -169,7 +161,7 @@ def _token(match: re.Match[str]) -> tuple[str | None, str]:
 
 
 def _double_quoted(body: str) -> str:
-    """The inside of a string, however it was quoted, as a JSON string."""
+    """Quote the body of a string as JSON, whatever its quotes were."""
     swaps = {"\\'": "'", '"': '\\"'}
     return '"' + re.sub(r"""\\['"\\]|\"""", lambda m: swaps.get(m[0], m[0]), body) + '"'
 
@@ -177,14 +169,12 @@ def _double_quoted(body: str) -> str:
 def _not_json(text: str, error: ValueError, *, cut_off: bool = False) -> InvalidArguments:
     if cut_off:
         return InvalidArguments(
-            f"The arguments are cut off after {len(text)} characters. Nothing was run; send the "
-            "whole JSON object, shorter if it was too long."
+            f"The JSON is cut off after {len(text)} characters. Send the whole object; shorten it "
+            "if it was too long."
         )
     where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
-    what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-    return InvalidArguments(
-        f"The arguments are not valid JSON: {what}{where}. Nothing was run; send one JSON object."
-    )
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    return InvalidArguments(f"Invalid JSON: {reason}{where}. Send one JSON object.")
 
 
 def _kind(value: Any) -> str:

@@ -2,8 +2,8 @@
 
 `{"type": "object", "properties": {"city": {"type": "string"}}}` is
 `{city?: string}`. A tool's schema costs a few tokens in this form, and small
-models copy it better than the schema itself. What the line cannot say (ranges,
-patterns) is left to whoever enforces the schema.
+models follow it better than the schema itself. Ranges and patterns have no short form;
+they are left to the code that enforces the schema.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ from typing import Any
 from agentkit.messages import JsonObject
 from agentkit.schema.walk import definitions, ref_name
 
-__all__ = ["fields_of", "shape_of"]
-
 _DEEPEST = 4
-"""Levels of objects that are written out; below it stands `object`. It ends recursion too."""
+"""Levels of objects that are written out; deeper ones are `object`. This also ends recursion."""
 
 
 def shape_of(schema: Any) -> str:
-    """The whole schema in one line, in the manner of TypeScript; its references are followed."""
+    """Return the schema as one line in the style of TypeScript, with references resolved."""
     return _shape(schema, schema, 0)
 
 
 def fields_of(schema: JsonObject) -> str:
-    """The properties of an object schema without the braces, as in a signature."""
+    """Return the properties of an object schema without braces, as in a signature."""
     return _fields(schema, schema, 0)
 
 
@@ -44,8 +42,8 @@ def _shape(schema: Any, root: Any, depth: int) -> str:
         case {"anyOf": [*options]} | {"oneOf": [*options]}:
             return _union(_shape(option, root, depth) for option in options)
         case {"type": [*types]}:
-            bare = {key: value for key, value in schema.items() if key != "type"}
-            return _union(_shape({**bare, "type": one}, root, depth) for one in types)
+            untyped = {key: value for key, value in schema.items() if key != "type"}
+            return _union(_shape({**untyped, "type": one}, root, depth) for one in types)
         case {"type": "array"}:
             items = _shape(schema.get("items"), root, depth)
             return f"({items})[]" if " | " in items else f"{items}[]"

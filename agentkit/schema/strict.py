@@ -1,9 +1,9 @@
 """The strict form of a JSON Schema: the subset that servers enforce while decoding.
 
 Rules: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
-Every property is required and what was optional may be null; objects are
-closed. What the subset cannot say moves into the description if whoever reads
-the answer checks it anyway, or else is a reason not to be strict.
+Every property is required, optional ones may be null, and objects are closed.
+A keyword outside the subset moves into the description if the answer is validated
+against it anyway; otherwise the schema has no strict form.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import Any
 
 from agentkit.messages import JsonObject, is_array, is_object
 from agentkit.schema.walk import definitions, ref_name, subschemas
-
-__all__ = ["NotStrict", "strict_form"]
 
 _DEPTH, _PROPERTIES, _VALUES = 10, 5_000, 1_000
 _KEPT = frozenset(
@@ -33,21 +31,21 @@ _DROPPED = frozenset(
     "title $schema $id $comment $anchor discriminator deprecated readOnly writeOnly".split()
 )
 _KNOWN = _KEPT | _TRANSLATED | _NOTED | _DROPPED
-_ONLY_SAID = _NOTED | _DROPPED | {"description"}
+_ANNOTATIONS = _NOTED | _DROPPED | {"description"}
 _FORMATS = frozenset("date-time time date duration email hostname ipv4 ipv6 uuid".split())
 _TYPES = frozenset("string number boolean integer object array null".split())
 _NULL: JsonObject = {"type": "null"}
 
 
 class NotStrict(ValueError):
-    """A schema that has no strict form. The message is the reason."""
+    """The reason why a schema has no strict form."""
 
 
 def strict_form(schema: JsonObject) -> JsonObject:
-    """The strict form of an object schema. Null in it stands for "not given".
+    """Return the strict form of an object schema, in which null means "left out".
 
     Raises:
-        NotStrict: There is none. The message says where and why.
+        NotStrict: The schema has no strict form. The message names the place and the reason.
     """
     try:
         return _Strict(schema).form()
@@ -56,7 +54,7 @@ def strict_form(schema: JsonObject) -> JsonObject:
 
 
 class _Strict:
-    """One conversion: a root schema, its definitions, and how large each of them is."""
+    """One conversion: a root schema, its definitions, and the size of each."""
 
     def __init__(self, root: JsonObject) -> None:
         self._root = root
@@ -82,7 +80,7 @@ class _Strict:
         return result
 
     def _resolved(self, root: JsonObject) -> JsonObject:
-        """The root itself where it is only a reference; a strict root may not be one."""
+        """Resolve a root that is only a reference: a strict root must not be one."""
         seen: set[Any] = set()
         while (ref := root.get("$ref")) is not None:
             if ref in seen or ref == "#":
@@ -93,7 +91,7 @@ class _Strict:
         return root
 
     def _target(self, schema: JsonObject, where: str) -> JsonObject:
-        """What the schema's `$ref` refers to."""
+        """Return the schema that the `$ref` refers to."""
         if schema["$ref"] == "#":
             return self._root
         name = ref_name(schema)
@@ -104,7 +102,7 @@ class _Strict:
         return target
 
     def _size(self, schema: Any, above: tuple[str, ...] = ()) -> tuple[int, int]:
-        """Depth, and number of properties, with every reference followed once."""
+        """Return depth and number of properties, following each reference once."""
         if not is_object(schema):
             return 0, 0
         if (ref := schema.get("$ref")) is not None:
@@ -127,7 +125,7 @@ class _Strict:
 
     def _schema(self, schema: Any, where: str) -> JsonObject:
         shown = where or "the root"
-        if not is_object(schema) or not schema.keys() - _ONLY_SAID:
+        if not is_object(schema) or not schema.keys() - _ANNOTATIONS:
             raise NotStrict(f"{shown} may be anything")
         if unknown := {key for key in schema.keys() - _KNOWN if not key.startswith("x-")}:
             raise NotStrict(f"{shown} uses {', '.join(sorted(unknown))}")
@@ -177,17 +175,17 @@ class _Strict:
 
 
 def _merged(schema: JsonObject, where: str) -> JsonObject:
-    """Without an `allOf` that only wraps one schema."""
+    """Unwrap an `allOf` of a single schema."""
     if "allOf" not in schema:
         return schema
     parts, rest = schema["allOf"], {key: schema[key] for key in schema if key != "allOf"}
-    if len(parts) != 1 or not is_object(parts[0]) or parts[0].keys() & rest.keys() - _ONLY_SAID:
+    if len(parts) != 1 or not is_object(parts[0]) or parts[0].keys() & rest.keys() - _ANNOTATIONS:
         raise NotStrict(f"{where} combines schemas with allOf")
     return parts[0] | rest
 
 
 def _notes(schema: JsonObject) -> JsonObject:
-    """What the model may only be told. A default of null goes without saying."""
+    """Return the keywords that only the description can carry, but for a default of null."""
     notes = {key: schema[key] for key in schema if key in _NOTED}
     if notes.get("default", ...) is None:
         del notes["default"]
@@ -207,8 +205,8 @@ def _nullable(schema: JsonObject) -> JsonObject:
         return schema
     if not types or "const" in schema:
         described = {key: schema[key] for key in schema if key == "description"}
-        bare = {key: schema[key] for key in schema if key != "description"}
-        return {**described, "anyOf": [bare, _NULL]}
+        undescribed = {key: schema[key] for key in schema if key != "description"}
+        return {**described, "anyOf": [undescribed, _NULL]}
     values = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
     return {**schema, "type": [*types, "null"], **values}
 

@@ -1,4 +1,4 @@
-"""JSON Schemas as values: walking through one, and tidying what a generator made."""
+"""Walk through a JSON Schema, look up the schemas of a value, tidy a generated schema."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 
 from agentkit.messages import JsonObject, is_array, is_object
 
-__all__ = ["at", "definitions", "mapped", "ref_name", "subschemas", "tidied"]
-
 _ONE = (
     *("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames"),
     *("unevaluatedItems", "unevaluatedProperties", "additionalItems", "contentSchema"),
@@ -20,9 +18,9 @@ _MAP = ("properties", "patternProperties", "$defs", "definitions", "dependentSch
 
 
 def mapped(schema: Any, change: Callable[[JsonObject], JsonObject]) -> Any:
-    """A copy with `change` made to every schema in it, the innermost first.
+    """Return a copy with `change` applied to every schema in it, the innermost first.
 
-    What only looks like a schema, as in `default` or `enum`, is left alone.
+    Values that only look like schemas, as in `default` or `enum`, are left alone.
     """
     if not is_object(schema):
         return schema
@@ -40,7 +38,7 @@ def mapped(schema: Any, change: Callable[[JsonObject], JsonObject]) -> Any:
 
 
 def subschemas(schema: JsonObject) -> Iterator[JsonObject]:
-    """The schema and every schema in it, the innermost first."""
+    """Iterate over the schema and every schema in it, the innermost first."""
     found: list[JsonObject] = []
 
     def see(one: JsonObject) -> JsonObject:
@@ -52,22 +50,22 @@ def subschemas(schema: JsonObject) -> Iterator[JsonObject]:
 
 
 def definitions(schema: JsonObject) -> JsonObject:
-    """The definitions of a root schema, under either of their two names."""
+    """Return the definitions of a root schema, under either of their two keywords."""
     return {**schema.get("definitions", {}), **schema.get("$defs", {})}
 
 
 def ref_name(schema: JsonObject) -> str | None:
-    """The definition that the schema's `$ref` names; None if there is none, or it is no name."""
+    """Return the name of the definition in the schema's `$ref`, or None."""
     found = re.fullmatch(r"#/(?:\$defs|definitions)/([^/]*)", str(schema.get("$ref")))
     return found and found[1].replace("~1", "/").replace("~0", "~")
 
 
 def at(schema: JsonObject, path: Sequence[str | int]) -> list[JsonObject]:
-    """The schemas that a value at `path` may have to fit: several where there are unions."""
+    """Return the schemas that may apply to a value at `path`: several in a union."""
     defs = definitions(schema)
     found = _alternatives(schema, defs)
     for step in path:
-        inner = [_inside(outer, step) for outer in found]
+        inner = [_child(outer, step) for outer in found]
         found = [one for schema in inner for one in _alternatives(schema, defs)]
     return found
 
@@ -84,7 +82,7 @@ def _alternatives(
     return [schema, *(one for branch in branches for one in _alternatives(branch, defs, seen))]
 
 
-def _inside(schema: JsonObject, step: str | int) -> Any:
+def _child(schema: JsonObject, step: str | int) -> Any:
     if isinstance(step, str):
         return schema.get("properties", {}).get(step, schema.get("additionalProperties"))
     prefix = schema.get("prefixItems", ())
@@ -92,10 +90,10 @@ def _inside(schema: JsonObject, step: str | int) -> Any:
 
 
 def tidied(schema: JsonObject) -> JsonObject:
-    """Without what nobody writes by hand.
+    """Return the schema without what nobody writes by hand.
 
-    Definitions that are used once stand where they are used; titles made of
-    class names, and OpenAPI's `discriminator`, are left out; the type comes first.
+    Definitions that are used once are inlined, titles made of class names and
+    OpenAPI's `discriminator` are dropped, and the type comes first.
     """
     defs = definitions(schema)
     uses = Counter(map(ref_name, subschemas(schema)))

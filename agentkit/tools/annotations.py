@@ -10,8 +10,6 @@ from typing import Any, cast
 
 import typing_extensions
 
-__all__ = ["accepted", "fields", "unpacked"]
-
 _TYPED_DICT = type(typing.TypedDict("_", {}))  # type: ignore[operator]
 _CALLABLE = cast("Any", collections.abc.Callable)
 

@@ -23,8 +23,6 @@ from agentkit.errors import safe_str
 from agentkit.events import Emit, ToolProgress, ignore
 from agentkit.messages import Message, Usage
 
-__all__ = ["RunContext", "Runnable", "Services", "explain", "progress_to"]
-
 DepsT = TypeVar("DepsT", default=None)
 ResultT = TypeVar("ResultT")
 ResultT_co = TypeVar("ResultT_co", covariant=True)

@@ -6,8 +6,6 @@ import inspect
 import re
 from dataclasses import dataclass, field
 
-__all__ = ["Docstring", "parse"]
-
 _STYLES = {
     "GOOGLE": r"(?:Args|Arguments|Parameters|Params|Returns|Yields|Raises|Examples?):[ \t]*$",
     "NUMPYDOC": r"(?:Parameters|Other Parameters|Returns|Yields|Raises|Examples)[ \t]*\n-{3,}",

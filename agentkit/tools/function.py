@@ -29,8 +29,6 @@ from agentkit.tools.docstrings import Docstring, parse
 from agentkit.tools.signature import EMPTY, STARS, Parameter, Signature, describe, refused
 from agentkit.tools.validation import TypeChecker
 
-__all__ = ["FunctionSchema"]
-
 _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 _CLASSES_READ = 16  # Python before 3.13 parses a whole module for each class's docstrings
 _UNFIT = (pydantic.PydanticUserError, TypeError, ValueError, NameError, RecursionError)

@@ -16,8 +16,6 @@ import anyio.to_thread
 from agentkit.events import Event, Warned
 from agentkit.tools.context import RunContext, progress_to
 
-__all__ = ["awaited", "is_async", "run"]
-
 
 async def awaited(value: Any) -> Any:
     """What a function gave that may be sync or async.

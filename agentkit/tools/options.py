@@ -1,4 +1,4 @@
-"""The options of a tool: what they are, and what is said of values that cannot be meant."""
+"""The options of a tool, and the check of their values."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from agentkit.errors import InvalidTool
 
-__all__ = ["KEPT_AS", "Approval", "BehaviourOptions", "ToolOptions", "check_tool"]
-
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-KEPT_AS = {"description": "_description", "strict": "_asked"}
-"""Where a tool keeps options as it was given them: its properties say what came of them."""
 Approval: TypeAlias = bool | Callable[..., Any]
-"""Whether a person has to agree to a call: always, never, or as the function says, sync or
-async, of the `RunContext` and the arguments (a dict, as the model sent them)."""
+"""Whether calls need approval: always, never, or as a function decides, sync or async, of the
+`RunContext` and the arguments (a dict, as the model sent them)."""
 
 
 class BehaviourOptions(TypedDict, total=False):
-    """The options of a `Tool`, described there, that a raw schema leaves open."""
+    """The options of a `Tool` but for name and description; see there."""
 
     strict: bool | None
     timeout: float | None
@@ -33,7 +29,7 @@ class BehaviourOptions(TypedDict, total=False):
 
 
 class ToolOptions(BehaviourOptions, total=False):
-    """The options of a `Tool`, described there."""
+    """The options of a `Tool`; see there."""
 
     name: str | None
     description: str | None
@@ -72,22 +68,25 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_tool(options: Mapping[str, Any]) -> None:
+def check_tool(name: object, options: Mapping[str, Any]) -> None:
     """Check a tool's name and the values of its options.
 
     Raises:
-        InvalidTool: A value cannot be meant; the text names it and what is allowed.
+        TypeError: There is no option of this name.
+        InvalidTool: A value is not allowed; the text names it and what is.
     """
-    name = options.get("name", "x")
     if not (isinstance(name, str) and _NAME.fullmatch(name)):
-        advice = "A lambda needs one" if name == "<lambda>" else "Give it another"
+        advice = "A lambda needs one" if name == "<lambda>" else "Choose another"
         raise InvalidTool(
-            f"{name!r} cannot be the name of a tool: that takes 1 to 64 letters, digits, '_' and "
-            f"'-'. {advice}, with name=….",
+            f"{name!r} is not a valid tool name: a name is 1 to 64 letters, digits, '_' and '-'. "
+            f"{advice}, with name=….",
             tool=str(name),
         )
-    for option, (fits, allowed) in _ALLOWED.items():
-        kept = KEPT_AS.get(option, option)
-        if kept in options and not fits(options[kept]):
-            tool = options.get("name")
-            raise InvalidTool(f"{option}={options[kept]!r}: expected {allowed}.", tool=tool)
+    for option, value in options.items():
+        if option == "name":
+            continue
+        if option not in _ALLOWED:
+            raise TypeError(f"A tool has no option {option!r}.")
+        fits, allowed = _ALLOWED[option]
+        if not fits(value):
+            raise InvalidTool(f"{option}={value!r}: expected {allowed}.", tool=name)

@@ -17,8 +17,6 @@ from agentkit.tools.validation import RAW_TYPE, Checker, Problem, unknown_name
 if TYPE_CHECKING:
     import jsonschema_rs
 
-__all__ = ["RawSchema", "compiled", "pointer"]
-
 
 class RawSchema:
     """As `FunctionSchema`, from a JSON Schema; the function takes its properties by keyword.

@@ -12,8 +12,6 @@ from pydantic_core import to_json
 from agentkit.errors import ToolError
 from agentkit.messages import Content, Part, TextPart, is_object
 
-__all__ = ["cut", "render"]
-
 
 def render(value: Any, max_output: int | None) -> Content:
     """Text as it is, content parts as parts, everything else as JSON.

@@ -25,19 +25,6 @@ from typing import Any, cast
 
 from agentkit.errors import InvalidTool
 
-__all__ = [
-    "EMPTY",
-    "INJECTED",
-    "STARS",
-    "Parameter",
-    "Signature",
-    "defining_scope",
-    "describe",
-    "is_method",
-    "name_of",
-    "refused",
-]
-
 EMPTY: Any = inspect.Parameter.empty
 _Kind = inspect.Parameter
 STARS = frozenset({_Kind.VAR_POSITIONAL, _Kind.VAR_KEYWORD})

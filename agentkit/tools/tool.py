@@ -1,8 +1,8 @@
 """Tools: Python functions that a model may call.
 
-A `Tool` knows what the model is told of its function, turns the text that a
-model sends into bound arguments, runs the function, and renders its value.
-When it runs, and side by side with which others, is `execution.py`'s business.
+A `Tool` describes its function to the model, turns the text that a model sends
+into bound arguments, runs the function, and renders its value. When a call runs,
+and beside which others, is up to `runtime/batch.py`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MethodType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -25,18 +24,17 @@ from typing import (
     cast,
     overload,
 )
-from weakref import WeakKeyDictionary
 
 from typing_extensions import Unpack
 
-from agentkit.errors import InvalidTool, ToolError
+from agentkit.errors import InvalidArguments, InvalidTool, ToolError
 from agentkit.messages import Content, JsonObject, ToolDefinition
 from agentkit.schema.repair import load
 from agentkit.schema.strict import NotStrict, strict_form
 from agentkit.tools.context import RunContext
 from agentkit.tools.function import FunctionSchema
-from agentkit.tools.invoke import awaited, run
-from agentkit.tools.options import KEPT_AS, Approval, BehaviourOptions, ToolOptions, check_tool
+from agentkit.tools.invoke import run
+from agentkit.tools.options import Approval, BehaviourOptions, ToolOptions, check_tool
 from agentkit.tools.raw import RawSchema
 from agentkit.tools.render import render
 from agentkit.tools.signature import (
@@ -49,27 +47,11 @@ from agentkit.tools.signature import (
 )
 from agentkit.tools.validation import fit
 
-__all__ = [
-    "AnyTool",
-    "Arguments",
-    "BehaviourOptions",
-    "FunctionToolset",
-    "RunContext",
-    "Tool",
-    "ToolOptions",
-    "Toolset",
-    "check_names",
-    "tool",
-    "tools_of",
-]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 SelfT = TypeVar("SelfT")
 MethodP = ParamSpec("MethodP")
 MethodR = TypeVar("MethodR")
-
-_MAX_OUTPUT = 65_536
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +61,7 @@ class Arguments:
     Attributes:
         args: By position. INJECTED stands where the run's context belongs.
         kwargs: By keyword, likewise.
-        repairs: What was mended in the text that the model sent.
+        repairs: The repairs that the model's text needed.
     """
 
     args: tuple[Any, ...] = ()
@@ -95,20 +77,20 @@ class Tool(Generic[P, R]):
 
     Args:
         function: Any callable whose parameters are annotated.
-        name: What the model calls it: letters, digits, `_` and `-`, at most 64.
+        name: The name that the model uses: letters, digits, `_` and `-`, at most 64.
             The function's name if None.
-        description: What the model is told; the docstring if None.
+        description: The description that the model reads; the docstring if None.
         strict: Whether the schema is sent in the strict form that servers enforce.
             None does so if the schema has one; True insists; False never does.
         timeout: Seconds that a call may take.
-        concurrency: How many calls of this tool may run at the same time.
+        concurrency: Calls of this tool that may run at the same time.
         sequential: Whether nothing else may run while this tool does.
         effect: "read" if running it twice does no harm, else "write".
-        max_output: Bytes of a result that the model is shown; the rest is cut.
-        on_error: "tell" tells the model of an error, "raise" ends the run with it.
-        retries: How often a failed call is tried again before its error counts.
-        approval: Whether a person has to agree to a call before it runs: True, False, or
-            a function of the `RunContext` and the arguments (a dict) that says so.
+        max_output: Bytes of a result that the model reads; the rest is cut.
+        on_error: "tell" sends an error to the model, "raise" ends the run with it.
+        retries: How often a failed call is repeated before its error counts.
+        approval: Whether a person has to approve a call before it runs: True, False, or
+            a function of the `RunContext` and the arguments (a dict) that decides.
 
     Raises:
         InvalidTool: The function cannot be a tool, or an option is out of its range.
@@ -127,9 +109,8 @@ class Tool(Generic[P, R]):
     deferred: bool
 
     _schema: FunctionSchema | RawSchema
-    _method: bool
-    _description: str | None
-    _asked: bool | None
+    _options: ToolOptions  # as passed: `name`, `description` and `strict` say what follows
+    _method: bool  # whether the function waits for an instance
 
     def __init__(
         self,
@@ -142,21 +123,18 @@ class Tool(Generic[P, R]):
         concurrency: int | None = None,
         sequential: bool = False,
         effect: Literal["read", "write"] = "write",
-        max_output: int | None = _MAX_OUTPUT,
+        max_output: int | None = 65_536,
         on_error: Literal["tell", "raise"] = "tell",
         retries: int = 0,
         approval: Approval = False,
     ) -> None:
-        function = _inner(function)
+        function = _undecorated(function)
         method = is_method(function)
         signature = Signature(function, injected=RunContext, method=method, scope=defining_scope())
-        self._set(
-            function=function,
-            _schema=FunctionSchema(signature),
-            _method=method,
-            name=name or name_of(function),
-            _description=description,
-            _asked=strict,
+        options = ToolOptions(
+            name=name,
+            description=description,
+            strict=strict,
             timeout=timeout,
             concurrency=concurrency,
             sequential=sequential,
@@ -165,8 +143,9 @@ class Tool(Generic[P, R]):
             on_error=on_error,
             retries=retries,
             approval=approval,
-            deferred=False,
         )
+        self._set(function, FunctionSchema(signature), options, method=method)
+        check_tool(self.name, options)
 
     @classmethod
     def from_schema(
@@ -177,40 +156,43 @@ class Tool(Generic[P, R]):
         fn: Callable[..., Any] | None,
         **options: Unpack[BehaviourOptions],
     ) -> Tool[..., Any]:
-        """A tool from a raw JSON Schema, which is checked here and now.
+        """Make a tool from a raw JSON Schema, which is checked at once.
 
         Args:
-            name: What the model calls it.
-            description: What the model is told.
+            name: The name that the model uses.
+            description: The description that the model reads.
             parameters: JSON Schema of an object; draft 2020-12, 2019-09, 7, 6 or 4.
             fn: Takes the properties by keyword, and a `RunContext` where it is annotated so.
-                None: the calls are answered from outside, see `Agent.resume`.
+                None defers the tool: its calls are answered from outside, see `Agent.resume`.
             **options: As of `Tool`.
 
         Raises:
             InvalidTool: The schema is not valid, or `fn` does not take its properties.
         """
-        function = _elsewhere if fn is None else fn
+        function = _deferred if fn is None else fn
         signature = Signature(function, injected=RunContext, typed=False)
         schema = RawSchema(name, parameters, signature)
-        made = Tool(_nothing, name=name, description=description, **options)
-        return made._copy(function=function, _schema=schema, deferred=fn is None)
+        tool = Tool(_deferred, name=name, description=description, **options)
+        tool._set(function, schema, tool._options, deferred=fn is None)
+        return tool
 
-    def _set(self, **attributes: Any) -> None:
-        check_tool(attributes)
-        if (function := attributes.get("function")) is not None:
-            for name in functools.WRAPPER_ASSIGNMENTS:
-                if hasattr(function, name):
-                    self.__dict__[name] = getattr(function, name)
-            self.__dict__["__wrapped__"] = function
-        self.__dict__.update(attributes)
-
-    def _copy(self, **changed: Any) -> Tool[Any, Any]:
-        copy: Tool[Any, Any] = object.__new__(type(self))
-        kept = self.__dict__.keys() - {"definition", "description", "_form"}
-        copy.__dict__.update({name: self.__dict__[name] for name in kept})
-        copy._set(**changed)
-        return copy
+    def _set(
+        self,
+        function: Callable[..., Any],
+        schema: FunctionSchema | RawSchema,
+        options: ToolOptions,
+        *,
+        method: bool = False,
+        deferred: bool = False,
+    ) -> None:
+        """Set all attributes: those of the function that functools.wraps sets, and the options."""
+        name = options.get("name")
+        wrapped = [one for one in functools.WRAPPER_ASSIGNMENTS if hasattr(function, one)]
+        self.__dict__.update({one: getattr(function, one) for one in wrapped})
+        own = {key: value for key, value in options.items() if key not in ("description", "strict")}
+        self.__dict__.update(own, name=name_of(function) if name is None else name)
+        self.__dict__.update(function=function, __wrapped__=function, deferred=deferred)
+        self.__dict__.update(_schema=schema, _options=options, _method=method)
 
     if not TYPE_CHECKING:
 
@@ -238,118 +220,120 @@ class Tool(Generic[P, R]):
     def __get__(self, instance: object, owner: type | None = None) -> Tool[P, R]: ...
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Tool[Any, Any]:
-        """A method's tool, bound to `instance` as the method would be."""
+        """Bind a method's tool to `instance`, as the method would be."""
         of_class = isinstance(self.function, classmethod)
         if not self._method or (instance is None and not of_class):
             return self
-        bound = cast("Any", self.function).__get__(instance, owner)
-        return self._copy(function=bound, _method=False)
+        bound: Tool[Any, Any] = object.__new__(type(self))
+        function = cast("Any", self.function).__get__(instance, owner)
+        bound._set(function, self._schema, self._options)
+        return bound
 
     def with_(self, **options: Unpack[ToolOptions]) -> Tool[P, R]:
-        """The same tool with other options.
+        """Return the same tool with other options.
 
         Raises:
             InvalidTool: An option is out of its range.
         """
-        changed = {KEPT_AS.get(option, option): value for option, value in options.items()}
-        if options.get("name", "") is None:
-            changed["name"] = name_of(self.function)
-        return self._copy(**changed)
+        variant: Tool[P, R] = object.__new__(type(self))
+        changed: ToolOptions = {**self._options, **options}
+        variant._set(
+            self.function, self._schema, changed, method=self._method, deferred=self.deferred
+        )
+        check_tool(variant.name, changed)
+        return variant
 
-    # What the model is told
+    # What the model sees
 
     @functools.cached_property
     def description(self) -> str:
-        """What the model is told of the tool."""
-        if self._description is not None:
-            return inspect.cleandoc(self._description)
-        return self._schema.description
+        """The description that the model reads."""
+        description = self._options.get("description")
+        return self._schema.description if description is None else inspect.cleandoc(description)
 
-    @property
-    def parameters(self) -> JsonObject:
-        """The JSON Schema that the model sees; the strict form of a strict tool.
+    @functools.cached_property
+    def definition(self) -> ToolDefinition:
+        """Name, description and schema as one value: the same object each time.
 
         Raises:
             InvalidTool: A type has no JSON form, or does not exist; or the tool
                 is a method's, and was not taken from an instance.
         """
-        return self._form[0]
+        return self._described[0]
+
+    @property
+    def parameters(self) -> JsonObject:
+        """The JSON Schema that the model sees; the strict form of a strict tool."""
+        return self.definition.parameters
 
     @property
     def strict(self) -> bool:
-        """Whether servers are asked to enforce the schema."""
-        return self._form[1]
+        """Whether servers enforce the schema."""
+        return self.definition.strict
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why the tool is not strict, and which parameters the model does not see."""
-        return self._form[2]
+        return self._described[1]
 
     @functools.cached_property
-    def definition(self) -> ToolDefinition:
-        """Name, description and schema as one value: the same object each time."""
-        return ToolDefinition(
-            name=self.name,
-            description=self.description,
-            parameters=self.parameters,
-            strict=self.strict,
+    def _described(self) -> tuple[ToolDefinition, tuple[str, ...]]:
+        """The definition, and warnings about it."""
+        schema, warnings = self._bound.checker.schema, self._bound.warnings
+        asked = self._options.get("strict")
+        strict = asked is not False
+        if strict:
+            try:
+                schema = strict_form(schema)
+            except NotStrict as error:
+                reason = f"Tool {self.name!r} cannot be strict: {error}."
+                if asked:
+                    raise InvalidTool(reason, tool=self.name) from error
+                strict, warnings = False, (*warnings, reason)
+        definition = ToolDefinition(
+            name=self.name, description=self.description, parameters=schema, strict=strict
         )
-
-    @property
-    def tokens(self) -> int:
-        """About how many tokens the definition costs in each request."""
-        return self.definition.tokens
+        return definition, warnings
 
     @property
     def _bound(self) -> FunctionSchema | RawSchema:
         """The schema of a function that can be called as it is."""
         if self._method:
             raise InvalidTool(
-                f"{describe(self.function)} is a method and has nothing to be called on. Take the "
-                f"tool from an instance, as in `instance.{name_of(self.function)}`.",
+                f"{describe(self.function)} is a method. Take the tool from an instance, as in "
+                f"`instance.{name_of(self.function)}`.",
                 tool=self.name,
             )
         return self._schema
 
-    @functools.cached_property
-    def _form(self) -> tuple[JsonObject, bool, tuple[str, ...]]:
-        """The schema that is sent, whether it is strict, and warnings."""
-        schema, warnings = self._bound.checker.schema, self._bound.warnings
-        if self._asked is False:
-            return schema, False, warnings
-        try:
-            return strict_form(schema), True, warnings
-        except NotStrict as error:
-            reason = f"Tool {self.name!r} cannot be strict: {error}."
-            if self._asked:
-                raise InvalidTool(reason, tool=self.name) from error
-            return schema, False, (*warnings, reason)
-
-    # Running it
+    # Calls
 
     def parse(self, arguments: str) -> Arguments:
-        """Arguments from the text that a model sent: repaired, validated and bound.
+        """Parse, repair, validate and bind the text that a model sent.
 
         Raises:
-            InvalidArguments: They do not fit. The text is for the model.
+            InvalidArguments: The arguments do not match the schema. The text is for the model.
         """
-        data, repairs = load(arguments)
-        text = json.dumps(data) if repairs else arguments
-        values, converted = fit(self._bound.checker, data, text)
+        try:
+            data, repairs = load(arguments)
+            text = json.dumps(data) if repairs else arguments
+            values, converted = fit(self._bound.checker, data, text)
+        except InvalidArguments as error:
+            raise InvalidArguments(f"The tool was not run. {error.message}") from error
         args, kwargs = self._bound.bind(values)
         return Arguments(args=args, kwargs=kwargs, repairs=(*repairs, *converted))
 
     async def invoke(self, arguments: Arguments, context: RunContext[Any]) -> Any:
-        """Run the function and return its value; see `calling.run`."""
+        """Run the function and return its value; see `invoke.run`."""
         args = [context if value is INJECTED else value for value in arguments.args]
         kwargs = {k: context if v is INJECTED else v for k, v in arguments.kwargs.items()}
         return await run(self.function, args, kwargs, context)
 
     def render(self, value: Any) -> Content:
-        """What the model is told of a value that the function returned.
+        """Render a value of the function as what the model reads.
 
         Raises:
-            ToolError: A part of it has no JSON form; the text says which.
+            ToolError: A part of it has no JSON form; the text names the part.
         """
         return render(value, self.max_output)
 
@@ -364,9 +348,12 @@ class Tool(Generic[P, R]):
             The function's value.
 
         Raises:
-            InvalidArguments: The arguments do not fit. The function was not called.
+            InvalidArguments: The arguments do not match the schema. The function was not called.
         """
         return await self.invoke(self.parse(arguments), context or RunContext())
+
+
+AnyTool: TypeAlias = Tool[..., Any]
 
 
 @overload
@@ -391,123 +378,19 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Unpack[ToolOp
         'Add two numbers.'
     """
 
-    def made(function: Callable[..., Any]) -> Tool[..., Any]:
+    def decorate(function: Callable[..., Any]) -> Tool[..., Any]:
         return Tool(function, **options)
 
-    return made if function is None else made(function)
+    return decorate if function is None else decorate(function)
 
 
-def _nothing() -> None:
-    """Stands in for a function whose schema is made elsewhere."""
+def _deferred(**arguments: Any) -> Any:
+    """Stand in for the function of a deferred tool."""
+    raise ToolError("This tool is answered from outside, and there is no answer yet.")
 
 
-def _elsewhere(**arguments: Any) -> Any:
-    """Stands in for the function of a deferred tool."""
-    raise ToolError("This tool is answered from outside, and nobody has answered.")
-
-
-def _inner(function: Any) -> Any:
-    """The callable inside a tool, and inside what `@staticmethod` and `@classmethod` make of it."""
+def _undecorated(function: Any) -> Any:
+    """Return the callable below `@tool` and `@staticmethod`."""
     if isinstance(function, staticmethod):
         function = cast("Any", function).__func__
-    below = cast("Any", function).__func__ if isinstance(function, MethodType) else None
-    if isinstance(below, Tool):  # so far only from Python 3.13 on: a tool below @classmethod
-        return MethodType(cast("AnyTool", below).function, cast("Any", function).__self__)
     return cast("AnyTool", function).function if isinstance(function, Tool) else function
-
-
-# Toolsets
-
-AnyTool: TypeAlias = Tool[..., Any]
-Tools: TypeAlias = Sequence[AnyTool] | Awaitable[Sequence[AnyTool]]
-
-
-class Toolset:
-    """Tools that are decided anew at every step. Write `tools`, sync or async, in a subclass."""
-
-    def tools(self, context: RunContext[Any]) -> Tools:
-        """The tools of this step."""
-        raise NotImplementedError(f"{type(self).__name__} has to define tools(context).")
-
-    def filter(self, keep: Callable[[RunContext[Any], AnyTool], bool]) -> Toolset:
-        """Only the tools for which `keep(context, tool)` is true."""
-        return _Mapped(self, lambda context, tool: tool if keep(context, tool) else None)
-
-    def prefix(self, prefix: str) -> Toolset:
-        """Every name with `prefix` before it."""
-        return _Remade(self, lambda tool: tool.with_(name=prefix + tool.name))
-
-    def rename(self, names: Mapping[str, str]) -> Toolset:
-        """Other names for some tools, by the names they have."""
-        return _Remade(self, lambda tool: tool.with_(name=names.get(tool.name, tool.name)))
-
-    def approve(self, approval: Approval = True) -> Toolset:
-        """Calls of all these tools need approval; see `Tool`."""
-        return _Remade(self, lambda tool: tool.with_(approval=approval))
-
-
-class FunctionToolset(Toolset):
-    """A fixed set of tools; functions are made into tools."""
-
-    def __init__(self, functions: Sequence[AnyTool | Callable[..., Any]]) -> None:
-        self._tools = [cast("AnyTool", f) if isinstance(f, Tool) else Tool(f) for f in functions]
-
-    def tools(self, context: RunContext[Any]) -> Tools:
-        """The tools, always the same."""
-        return self._tools
-
-
-class _Mapped(Toolset):
-    def __init__(
-        self, inner: Toolset, change: Callable[[RunContext[Any], AnyTool], AnyTool | None]
-    ) -> None:
-        self._inner = inner
-        self._change = change
-
-    async def tools(self, context: RunContext[Any]) -> Sequence[AnyTool]:
-        changed = [self._change(context, tool) for tool in await tools_of(self._inner, context)]
-        return [tool for tool in changed if tool is not None]
-
-
-class _Remade(_Mapped):
-    def __init__(self, inner: Toolset, make: Callable[[AnyTool], AnyTool]) -> None:
-        super().__init__(inner, self._again)
-        self._make = make
-        self._made: WeakKeyDictionary[AnyTool, AnyTool] = WeakKeyDictionary()
-
-    def _again(self, context: RunContext[Any], tool: AnyTool) -> AnyTool:
-        """The same changed tool at every step, so that its definition is encoded once."""
-        if tool not in self._made:
-            self._made[tool] = self._make(tool)
-        return self._made[tool]
-
-
-async def tools_of(
-    source: Toolset | Callable[[RunContext[Any]], Tools], context: RunContext[Any]
-) -> tuple[AnyTool, ...]:
-    """The tools of a toolset, or of a function of the context, at this step.
-
-    Raises:
-        InvalidTool: Two of them have one name.
-    """
-    found = source.tools(context) if isinstance(source, Toolset) else source(context)
-    tools = tuple(await awaited(found))
-    check_names(tools)
-    return tools
-
-
-def check_names(tools: Sequence[AnyTool]) -> None:
-    """Refuse two tools of one name.
-
-    Raises:
-        InvalidTool: There are; the text says where both come from.
-    """
-    seen: dict[str, AnyTool] = {}
-    for tool in tools:
-        if (other := seen.get(tool.name)) is not None:
-            raise InvalidTool(
-                f"Two tools are called {tool.name!r}: {describe(other.function)} and "
-                f"{describe(tool.function)}. Rename one with name=…, or .prefix() its toolset.",
-                tool=tool.name,
-            )
-        seen[tool.name] = tool

@@ -23,8 +23,6 @@ from agentkit.messages import JsonObject, is_array, is_object
 from agentkit.schema.repair import decode
 from agentkit.schema.walk import at
 
-__all__ = ["RAW_TYPE", "Checker", "Problem", "TypeChecker", "fit", "unknown_name"]
-
 Path = tuple[int | str, ...]
 RAW_TYPE = "raw_type"
 """The kind of a problem where a raw JSON Schema expects a type that is not a string."""
@@ -88,7 +86,7 @@ def fit(checker: Checker, data: JsonObject, text: str) -> tuple[JsonObject, tupl
         places = {problem.where for problem in problems}
         problems += [problem for problem in lax if problem.where not in places]
     if problems or isinstance(lax, list):
-        raise InvalidArguments("The arguments do not fit, and nothing was run:\n" + _told(problems))
+        raise InvalidArguments("The JSON does not match the schema:\n" + _listed(problems))
     converted = ", ".join(dict.fromkeys(problem.where for problem in result))
     return lax, (*notes, f"converted to the expected type: {converted}")
 
@@ -300,7 +298,7 @@ def _closest(name: str, names: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _told(problems: Sequence[Problem]) -> str:
+def _listed(problems: Sequence[Problem]) -> str:
     """One line for each place where something is wrong."""
     places: dict[str, list[str]] = {}
     for problem in problems:

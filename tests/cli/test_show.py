@@ -188,8 +188,8 @@ TREES = {
     "typed": [
         "├── m0 step scripted ✓",
         "│   └── t0 final_output {} ✗",
-        "│       └── The output does not fit: - text: expected a string Give the whole corrected "
-        "output.",
+        "│       └── The JSON does not match the schema: - text: expected a string Give the whole "
+        "corrected output.",
         "└── m1 step scripted ✓",
         "    ├── t0 final_output {} ✓",
         "    │   └── the output",

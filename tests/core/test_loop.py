@@ -219,7 +219,7 @@ def test_rejected_output_call_is_answered_beside_the_tools_that_ran() -> None:
     run.run_tools()
     answers = run.asked.request.messages[-2:]
     assert [m.call_id for m in answers if isinstance(m, ToolMessage)] == ["a", "b"]
-    assert "does not fit" in answers[0].text  # type: ignore[union-attr]
+    assert "does not match" in answers[0].text  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("mode", ["json", "prompt"])

@@ -12,7 +12,7 @@ from agentkit import ChatSettings, Limits, RunContext, RunResult, Usage, events
 from agentkit.errors import AgentKitError
 from agentkit.models import PROFILES
 from agentkit.runtime.options import AgentOptions, RunOptions
-from agentkit.tools.tool import ToolOptions
+from agentkit.tools.options import ToolOptions
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"

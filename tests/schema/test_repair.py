@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agentkit.errors import InvalidArguments
 from agentkit.schema.repair import load
+from agentkit.tools import tool
 
 WHOLE = {"city": "Paris", "n": 2, "on": True, "x": None}
 
@@ -40,11 +41,11 @@ REPAIRED = {
     "encoded twice, damaged": (json.dumps("{'a': 1,}"), {"a": 1}, "encoded twice"),
     "byte order mark": ('\ufeff{"a": 1}', {"a": 1}, "text around it"),
     "words in strings": ("{'a': 'True, None,}'}", {"a": "True, None,}"}, "single quotes"),
-    "empty": ("", {}, "nothing was sent"),
-    "blank": (" \n", {}, "nothing was sent"),
-    "null": ("null", {}, "nothing was sent"),
-    "None": ("None", {}, "nothing was sent"),
-    "empty text": ('""', {}, "nothing was sent"),
+    "empty": ("", {}, "read as an empty object"),
+    "blank": (" \n", {}, "read as an empty object"),
+    "null": ("null", {}, "read as an empty object"),
+    "None": ("None", {}, "read as an empty object"),
+    "empty text": ('""', {}, "read as an empty object"),
     "equal twice": ("{'a': 1, 'a': 1}", {"a": 1}, "single quotes"),
 }
 
@@ -53,37 +54,37 @@ REFUSED = {
     "cut off in a string": ('{"city": "Par', "cut off"),
     "cut off in an array": ('{"a": [1, 2', "cut off"),
     "cut off after prose": ("Sure: {'a': 'x", "cut off"),
-    "two objects": ('{"a": 1}{"a": 2}', "more than one JSON value"),
-    "two objects on lines": ('{"a": 1}\n{"b": 2}', "more than one JSON value"),
-    "object after array": ('[1] {"a": 1}', "more than one JSON value"),
-    "extra brace": ('{"a": 1}}', "more than one JSON value"),
-    "two values for one key": ('{"a": 1, "a": 2}', "the key 'a' stands there twice"),
+    "two objects": ('{"a": 1}{"a": 2}', "several JSON values"),
+    "two objects on lines": ('{"a": 1}\n{"b": 2}', "several JSON values"),
+    "object after array": ('[1] {"a": 1}', "several JSON values"),
+    "extra brace": ('{"a": 1}}', "several JSON values"),
+    "two values for one key": ('{"a": 1, "a": 2}', "the key 'a' appears twice"),
     "two values for one nested key": (
         '{"x": {"a": 1, "a": true}}',
-        "the key 'a' stands there twice",
+        "the key 'a' appears twice",
     ),
-    "two values, damaged": ("{'a': 1, 'a': 2}", "the key 'a' stands there twice"),
-    "apostrophe in single quotes": ("{'a': 'it's'}", "not valid JSON"),
-    "quote in double quotes": ('{"a": "say "hi" now"}', "not valid JSON"),
-    "word": ('{"a": yes}', "not valid JSON"),
+    "two values, damaged": ("{'a': 1, 'a': 2}", "the key 'a' appears twice"),
+    "apostrophe in single quotes": ("{'a': 'it's'}", "Invalid JSON"),
+    "quote in double quotes": ('{"a": "say "hi" now"}', "Invalid JSON"),
+    "word": ('{"a": yes}', "Invalid JSON"),
     "NaN": ('{"a": NaN}', "NaN is not a JSON value"),
     "too large a number": ('{"a": 1e999}', "a number is too large"),
-    "infinity": ('{"a": -Infinity}', "not valid JSON"),
-    "missing comma": ('{"a": 1 "b": 2}', "not valid JSON"),
-    "missing value": ('{"a": , "b": 2}', "not valid JSON"),
-    "only a comma": ('{"a": [,]}', "not valid JSON"),
-    "two commas": ('{"a": [1,,]}', "not valid JSON"),
-    "concatenation": ("{'a': 'x' 'y'}", "not valid JSON"),
-    "set": ("{'a', 'b'}", "not valid JSON"),
-    "None as a key": ("{None: 1}", "not valid JSON"),
-    "array": ("[1, 2]", "are an array; expected one JSON object"),
-    "number": ("3", "are a number"),
-    "boolean": ("true", "are a boolean"),
-    "prose only": ("I cannot do that.", "not valid JSON"),
-    "encoded three times": (json.dumps(json.dumps(json.dumps({"a": 1}))), "are a string"),
+    "infinity": ('{"a": -Infinity}', "Invalid JSON"),
+    "missing comma": ('{"a": 1 "b": 2}', "Invalid JSON"),
+    "missing value": ('{"a": , "b": 2}', "Invalid JSON"),
+    "only a comma": ('{"a": [,]}', "Invalid JSON"),
+    "two commas": ('{"a": [1,,]}', "Invalid JSON"),
+    "concatenation": ("{'a': 'x' 'y'}", "Invalid JSON"),
+    "set": ("{'a', 'b'}", "Invalid JSON"),
+    "None as a key": ("{None: 1}", "Invalid JSON"),
+    "array": ("[1, 2]", "Expected one JSON object, not an array"),
+    "number": ("3", "not a number"),
+    "boolean": ("true", "not a boolean"),
+    "prose only": ("I cannot do that.", "Invalid JSON"),
+    "encoded three times": (json.dumps(json.dumps(json.dumps({"a": 1}))), "not a string"),
     "too deep": ('{"a":' * 100_000, "nested too deeply"),
-    "surrogate": ('{"a": \\ud800}', "not valid JSON"),
-    "template": ("Use {name} for {city}", "not valid JSON"),
+    "surrogate": ('{"a": \\ud800}', "Invalid JSON"),
+    "template": ("Use {name} for {city}", "Invalid JSON"),
 }
 
 
@@ -103,14 +104,21 @@ def test_damage_with_one_meaning_is_repaired_and_named(name: str) -> None:
     assert any(note in repair for repair in repairs)
 
 
+@tool
+def echo(**arguments: Any) -> Any:
+    """Take any JSON object."""
+    return arguments
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_everything_else_is_refused(name: str) -> None:
-    """Two meanings, or text that is cut off: nothing runs, and the model is told."""
+    """Two meanings, or text that is cut off: the tool does not run, and the model reads why."""
     text, message = REFUSED[name]
     with pytest.raises(InvalidArguments) as caught:
         load(text)
     assert message in str(caught.value)
-    assert "Nothing was run" in str(caught.value)
+    with pytest.raises(InvalidArguments, match="The tool was not run"):
+        echo.parse(text)
 
 
 json_values = st.recursive(

@@ -28,7 +28,7 @@ import pytest
 from pydantic import Field
 
 from agentkit.errors import InvalidArguments, InvalidTool
-from agentkit.tools.tool import RunContext, Tool, tool
+from agentkit.tools import RunContext, Tool, tool
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -342,7 +342,7 @@ def test_the_description_of_a_field_wins() -> None:
 MODERN = '''
 from dataclasses import dataclass
 from typing import TypedDict
-from agentkit.tools.tool import RunContext, tool
+from agentkit.tools import RunContext, tool
 
 type Name = str
 type Tree = dict[str, Tree] | int

@@ -39,7 +39,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, SecretStr,
 from typing_extensions import Doc
 
 from agentkit.errors import InvalidArguments
-from agentkit.tools.tool import RunContext, Tool
+from agentkit.tools import RunContext, Tool
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ import jsonschema_rs
 import pytest
 
 from agentkit.errors import InvalidTool
-from agentkit.tools.tool import Tool
+from agentkit.tools import Tool
 
 # Installed with agentkit's development extra, and how many of their callables are tools at least.
 LIBRARIES = {

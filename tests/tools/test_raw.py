@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentkit.errors import InvalidArguments, InvalidTool
-from agentkit.tools.tool import RunContext, Tool
+from agentkit.tools import RunContext, Tool
 
 pytestmark = pytest.mark.anyio
 

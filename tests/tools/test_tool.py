@@ -20,15 +20,8 @@ from pydantic import Field
 from agentkit.core.effects import Address
 from agentkit.errors import InvalidArguments, InvalidTool, ToolError
 from agentkit.events import Event, ToolProgress
-from agentkit.tools.tool import (
-    FunctionToolset,
-    RunContext,
-    Tool,
-    Toolset,
-    check_names,
-    tool,
-    tools_of,
-)
+from agentkit.tools import RunContext, Tool, Toolset, tool
+from agentkit.tools.toolset import FunctionToolset, check_names, tools_of
 
 pytestmark = pytest.mark.anyio
 
@@ -112,7 +105,7 @@ def test_arguments_that_do_not_fit_are_explained_without_echo() -> None:
     with pytest.raises(InvalidArguments) as caught:
         get_weather.parse('{"citty": "secret-town", "unit": "kelvin-zz"}')
     assert str(caught.value) == (
-        "The arguments do not fit, and nothing was run:\n"
+        "The tool was not run. The JSON does not match the schema:\n"
         "- city: is required\n"
         "- unit: expected 'c' or 'f'\n"
         "- citty: no such property; did you mean 'city'? There are: city, unit"
@@ -220,9 +213,9 @@ def test_a_tool_is_immutable() -> None:
 
 
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
-    "space": (lambda: Tool(noop, name="do it"), "'do it' cannot be the name of a tool"),
+    "space": (lambda: Tool(noop, name="do it"), "'do it' is not a valid tool name"),
     "long": (lambda: Tool(noop, name="x" * 65), "1 to 64 letters"),
-    "umlaut": (lambda: Tool(noop).with_(name="größe"), "'größe' cannot be the name"),
+    "umlaut": (lambda: Tool(noop).with_(name="größe"), "'größe' is not a valid tool name"),
     "lambda": (lambda: Tool(lambda: None), "A lambda needs one, with name=…"),
     "timeout": (lambda: Tool(noop, timeout=0), "timeout=0: expected seconds > 0, or None."),
     "concurrency": (lambda: Tool(noop, concurrency=0), "concurrency=0"),
@@ -237,7 +230,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "sequential": (lambda: Tool(noop, sequential=1), "sequential=1"),  # type: ignore[arg-type]
     "strict": (lambda: Tool(noop, strict="no"), "strict='no'"),  # type: ignore[arg-type]
     "description": (lambda: Tool(noop, description=7), "description=7"),  # type: ignore[arg-type]
-    "name": (lambda: Tool(noop, name=7), "7 cannot be the name"),  # type: ignore[arg-type]
+    "name": (lambda: Tool(noop, name=7), "7 is not a valid tool name"),  # type: ignore[arg-type]
     "effect list": (lambda: Tool(noop, effect=["read"]), "effect=['read']"),  # type: ignore[arg-type]
     "on_error": (lambda: Tool(noop, on_error="no"), "on_error='no'"),  # type: ignore[arg-type]
 }
@@ -274,7 +267,7 @@ def test_tokens_are_estimated() -> None:
         '{"type":"object","properties":{},"required":[],"additionalProperties":false},'
         '"strict":true}}'
     )
-    assert Tool(noop).tokens == (len(text) + 3) // 4
+    assert Tool(noop).definition.tokens == (len(text) + 3) // 4
 
 
 # Methods
@@ -363,7 +356,7 @@ def test_a_method_without_an_instance_is_refused() -> None:
         InvalidTool, match=r"Take the tool from an instance, as in `instance\.price`"
     ):
         _ = Shop.price.definition
-    with pytest.raises(InvalidTool, match="has nothing to be called on"):
+    with pytest.raises(InvalidTool, match=r"price \(test_tool\.py:\d+\) is a method"):
         Shop.price.parse('{"item": "tea"}')
 
 
@@ -610,7 +603,7 @@ async def test_dynamic_toolsets() -> None:
     assert await names(Remote()) == ["read"]
     assert await names(function) == ["write"]
     assert await names(lambda context: (read,)) == ["read"]
-    with pytest.raises(NotImplementedError, match="Toolset has to define tools"):
+    with pytest.raises(NotImplementedError, match="Toolset does not define tools"):
         await names(Toolset())
 
 
@@ -618,7 +611,7 @@ async def test_duplicate_names_are_refused_with_both_origins() -> None:
     """Where each of the two comes from, and how to tell them apart."""
     with pytest.raises(InvalidTool) as caught:
         check_names([read, write.with_(name="read")])
-    assert "Two tools are called 'read': read (test_tool.py:" in str(caught.value)
+    assert "Two tools are named 'read': read (test_tool.py:" in str(caught.value)
     assert "and write (test_tool.py:" in str(caught.value)
-    with pytest.raises(InvalidTool, match="Two tools are called 'read'"):
+    with pytest.raises(InvalidTool, match="Two tools are named 'read'"):
         await names(FunctionToolset([read, write]).rename({"write": "read"}))

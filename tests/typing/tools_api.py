@@ -6,16 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal, assert_type
 
 from agentkit.messages import Content, JsonObject
-from agentkit.tools.tool import (
-    Arguments,
-    FunctionToolset,
-    RunContext,
-    Tool,
-    Toolset,
-    check_names,
-    tool,
-    tools_of,
-)
+from agentkit.tools import Arguments, RunContext, Tool, Toolset, tool
+from agentkit.tools.toolset import FunctionToolset, check_names, tools_of
 
 
 @tool
@@ -92,7 +84,7 @@ assert_type(add.name, str)
 assert_type(add.parameters, JsonObject)
 assert_type(add.strict, bool)
 assert_type(add.warnings, tuple[str, ...])
-assert_type(add.tokens, int)
+assert_type(add.definition.tokens, int)
 assert_type(add.parse("{}"), Arguments)
 assert_type(add.render(3), Content)
 

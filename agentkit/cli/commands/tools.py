@@ -26,7 +26,8 @@ from agentkit.cli.load import agent_named, agents_in, load_module, split_name
 from agentkit.errors import AgentKitError, ConfigurationError, InvalidTool
 from agentkit.messages import ToolDefinition
 from agentkit.tools.context import RunContext
-from agentkit.tools.tool import AnyTool, Tool, Toolset, tools_of
+from agentkit.tools.tool import AnyTool, Tool
+from agentkit.tools.toolset import Toolset, tools_of
 
 
 def tools(source: str, /, *, as_json: AsJson = False) -> None:

@@ -27,7 +27,7 @@ from agentkit.replay.policy import Policy
 from agentkit.replay.replay import prepared
 from agentkit.replay.report import excerpt
 from agentkit.runtime.result import result_of
-from agentkit.tools.tool import Tool, Toolset
+from agentkit.tools import Tool, Toolset
 from agentkit.trace.compare import Found, differences
 from agentkit.trace.reader import Trace
 
