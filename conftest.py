@@ -1,8 +1,8 @@
-"""Runs the Python blocks of README.md and of the pages in docs/ as tests.
+"""Run the Python blocks of README.md and docs/ as tests.
 
-The blocks of one page share their names, from top to bottom. Top-level `await`
-works as it does in a notebook. A block that cannot run here is skipped by the
-comment `<!--- skip: next "reason" -->` before it.
+The blocks of a page run from top to bottom and share one namespace. Top-level
+`await` works as in a notebook. Put `<!-- skip: next "reason" -->` before a
+block that cannot run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 
 def run_block(example: Example) -> None:
-    """Run one block in the page's names, with the lines of the page in its traceback."""
+    """Run one block in the page's namespace, with the page's line numbers in tracebacks."""
     source = "\n" * (example.line + example.parsed.line_offset) + example.parsed
     code = compile(source, example.path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     outcome: Any = eval(code, example.namespace)
@@ -33,21 +33,21 @@ def run_block(example: Example) -> None:
 
 
 def enter_page(names: dict[str, Any]) -> None:
-    """What the blocks of a page write goes into a folder of its own."""
+    """Give a page its own working folder for the files that its blocks write."""
     names["_folder"] = tempfile.TemporaryDirectory()
     names["_home"] = os.getcwd()
     os.chdir(names["_folder"].name)
 
 
 def leave_page(names: dict[str, Any]) -> None:
-    """Back to where the tests run."""
+    """Return to the folder that the tests run in."""
     os.chdir(names["_home"])
     names["_folder"].cleanup()
 
 
 @pytest.fixture
 def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys and settings of this machine do not count."""
+    """Remove API keys and settings of this machine."""
     for name in [name for name in os.environ if name.endswith("_API_KEY")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("AGENTKIT_TRACE_DIR", raising=False)
