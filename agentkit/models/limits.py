@@ -101,7 +101,7 @@ class RateLimit(_Wrapper):
         seconds: The span.
 
     Raises:
-        InvalidSetting: A number is too small, or both limits are missing.
+        InvalidSetting: A number is too small, or neither limit is set.
     """
 
     def __init__(
@@ -116,7 +116,9 @@ class RateLimit(_Wrapper):
         for name, value in (("requests", requests), ("tokens", tokens)):
             if value is not None:
                 _check(name, value, 1 <= value < math.inf, ">= 1")
-        _check("requests", None, bool(requests or tokens), ">= 1, or tokens instead")
+        if requests is None and tokens is None:
+            text = "RateLimit has nothing to limit. Pass requests, tokens or both."
+            raise InvalidSetting(text, field="requests", value="None", allowed=">= 1")
         _check("seconds", seconds, seconds > 0, "> 0")
         self._requests = None if requests is None else Bucket(requests, seconds)
         self._tokens = None if tokens is None else Bucket(tokens, seconds)

@@ -1,4 +1,4 @@
-"""Ids of tool calls: made where a server gives none, and unique in a conversation."""
+"""Ids of tool calls: derived where a server sends none, and unique in a conversation."""
 
 from __future__ import annotations
 

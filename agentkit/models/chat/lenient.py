@@ -1,4 +1,4 @@
-"""JSON as servers and models write it, read generously."""
+"""JSON as servers and models write it, read generously: `decode` and `stream` start here."""
 
 from __future__ import annotations
 

@@ -217,7 +217,9 @@ class ChatModel:
         with anyio.move_on_after(total) as scope:
             return await self._with_retries(call, scope.deadline)
         raise ModelUnreachable(
-            f"{self.name} gave no complete answer within {total:g} seconds.", model=self.name
+            f"{self.name} gave no complete answer within {total:g} seconds. Pass a larger timeout "
+            "to ChatModel if it needs longer.",
+            model=self.name,
         )
 
     async def models(self) -> list[str]:
@@ -372,14 +374,14 @@ class ChatModel:
         self, error: AgentKitError, index: int, headers: Mapping[str, str], deadline: float
     ) -> float | None:
         """Return the seconds until the next attempt; None if there is none."""
-        retry, wanted = is_transient(error), None
+        retry, retry_after = is_transient(error), None
         if isinstance(error, ModelHTTPError):
-            wanted = error.retry_after
+            retry_after = error.retry_after
             retry = {"true": True, "false": False}.get(headers.get("x-should-retry", ""), retry)
         if not retry or index + 1 >= self._attempts:
             return None
-        if wanted is not None:
-            delay = wanted + uniform(0, min(1.0, wanted / 10))
+        if retry_after is not None:
+            delay = retry_after + uniform(0, min(1.0, retry_after / 10))
         else:
             backoff = WAIT_FIRST * 2**index
             delay = min(WAIT_MOST, backoff + uniform(0, backoff))

@@ -91,13 +91,13 @@ class PerLoop(Generic[ResourceT]):
     """One resource per event loop, closed when its loop ends or its owner goes away.
 
     A model outlives event loops: `run_sync` starts one for each call, tests one for
-    each test. A loop outlives models: a web handler makes an agent for each request
-    and nobody can close the model inside. Sockets have to be closed on the loop that
-    opened them, in both cases.
+    each test. A loop outlives models: a web handler makes an agent for each request,
+    and nothing closes its model. In both cases, sockets have to be closed on the loop
+    that opened them.
 
     The resource is held by an async generator that was started on the loop:
     asyncio.run, anyio.run and trio.run finish the generators that are left when
-    they shut down. When this object is garbage before that, the loop is asked to
+    they shut down. When this object is garbage before that, the loop is scheduled to
     finish the generator; left to the garbage collector, sockets would go first.
     """
 
