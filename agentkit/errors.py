@@ -1,42 +1,42 @@
 """The error tree.
 
-Text for people is an `AgentKitError`; text for the model is a `ToolError`.
-Every error carries attributes, so that nobody has to parse a message, and an
-error that ends a run also carries what the run had reached: `error.result`
-(status, valid history, usage) and `error.trace`. What the application's own code
-raises (a validator, computed instructions, an approver) ends a run too, and is
-raised as it is: `agentkit.result_of(error)` gives its result, as that of every other error.
+An `AgentKitError` is for people; the text of a `ToolError` is for the model.
+Every error has attributes, so that no message needs parsing. An error that ends a
+run also carries the result so far: `error.result` (status, valid history, usage) and
+`error.trace`. An exception of the application's own code (a validator, computed
+instructions, an approver) ends a run too, and is raised unchanged:
+`agentkit.result_of(error)` returns the result of any of them.
 
     AgentKitError
-    ├── ConfigurationError          the caller's mistake, said before any I/O
-    │   ├── UnknownModel            a model string nobody understands
-    │   ├── MissingKey              a provider that needs a key, and there is none
+    ├── ConfigurationError          the caller's mistake, raised before any I/O
+    │   ├── UnknownModel            a model string that names no provider
+    │   ├── MissingKey              no API key for a provider that needs one
     │   ├── InvalidTool             a callable or schema that cannot be a tool
-    │   ├── InvalidSetting          a parameter out of its range, or unsupported
-    │   └── InvalidHistory          messages that no server would accept
-    ├── ToolError                   raised by a tool: this text is for the model
-    │   └── InvalidArguments        the model's arguments do not fit the tool
-    ├── ModelError                  the model gave no usable answer
+    │   ├── InvalidSetting          a parameter that is out of range or unsupported
+    │   └── InvalidHistory          messages that no server accepts
+    ├── ToolError                   raised by a tool, for the model to read
+    │   └── InvalidArguments        arguments that do not match the tool's schema
+    ├── ModelError                  no usable answer from the model
     │   ├── ModelUnreachable        no response at all: DNS, refused, reset, timeout
-    │   ├── InvalidResponse         a response that is not chat completions, or broke off
-    │   ├── ModelHTTPError          a response with an error status, or an error inside a 200
+    │   ├── InvalidResponse         a response that is not chat completions, or breaks off
+    │   ├── ModelHTTPError          an error status, or an error in a 200
     │   │   ├── AuthenticationFailed    401, 403
     │   │   ├── ModelNotFound           404
     │   │   ├── RateLimited             429
-    │   │   ├── QuotaExceeded           402, or 429 when waiting will not help
-    │   │   └── ContextLengthExceeded   the conversation does not fit the model
-    │   ├── ModelRefusal            the model, or a filter, declined
-    │   ├── OutputTruncated         cut off at the token limit
-    │   └── OutputInvalid           the output never matched its type
-    ├── LimitExceeded               one of `Limits` was reached
-    ├── ToolsFailed                 an ExceptionGroup: tools that say on_error="raise"
-    ├── RunCancelled                the run was cancelled from outside
-    ├── LocalModelError             weights or embedded server unavailable
-    ├── TraceError
+    │   │   ├── QuotaExceeded           402, or a 429 that waiting does not cure
+    │   │   └── ContextLengthExceeded   a conversation too long for the model
+    │   ├── ModelRefusal            a refusal by the model or a filter
+    │   ├── OutputTruncated         an answer cut off at the token limit
+    │   └── OutputInvalid           an output that never matched its type
+    ├── LimitExceeded               one of `Limits`, reached
+    ├── ToolsFailed                 an ExceptionGroup of failures of tools with on_error="raise"
+    ├── RunCancelled                a run cancelled from outside
+    ├── LocalModelError             weights or an embedded server that is unavailable
+    ├── TraceError                  a trace that cannot be read or written
     │   ├── TraceCorrupt            a bad line that is not the torn last one
-    │   └── TraceUnsupported        not a trace, or of a schema this version cannot read
+    │   └── TraceUnsupported        not a trace, or of a schema that this version cannot read
     ├── ReplayDivergence            a replay that differs from its recording
-    └── RecordedError               an error of unknown type, as a trace recorded it
+    └── RecordedError               a recorded error of unknown type
 """
 
 from __future__ import annotations
@@ -81,22 +81,22 @@ __all__ = [
 ]
 
 RESULT = "__agentkit_result__"
-"""The attribute of an exception, ours or not, that holds what the run it ended had reached."""
+"""The attribute of an exception, ours or not, that holds the result of the run it ended."""
 
 
 class AgentKitError(Exception):
     """Base of every error that agentkit raises.
 
-    A subclass declares its fields as annotations; they are passed by keyword,
-    read as attributes, and are None where not given. Fields hold JSON values
-    only: an error is an outcome, and outcomes are recorded.
+    A subclass declares its fields as annotations. They are passed by keyword, read as
+    attributes, and default to None. Fields hold JSON values only: an error is an
+    outcome, and outcomes are recorded.
     """
 
     fields: ClassVar[tuple[str, ...]] = ()
     known: ClassVar[dict[str, type[AgentKitError]]] = {}
 
     def __init_subclass__(cls) -> None:
-        """Collect the declared fields, and remember the classes of this file by name."""
+        """Collect the declared fields, and register the classes of this file by name."""
         own = tuple(name for name in inspect.get_annotations(cls) if name not in cls.fields)
         cls.fields = (*cls.fields, *own)
         if cls.__module__ == __name__:
@@ -111,7 +111,7 @@ class AgentKitError(Exception):
 
     @property
     def message(self) -> str:
-        """What happened, in words."""
+        """The message."""
         return self.args[0]
 
     @property
@@ -125,31 +125,31 @@ class AgentKitError(Exception):
         return self.result.trace if self.result is not None else None
 
     def data(self) -> dict[str, Any]:
-        """The fields that are set, as JSON values."""
+        """Return the fields that are set, as JSON values."""
         return {name: value for name in self.fields if (value := getattr(self, name)) is not None}
 
 
-AgentKitError.known[AgentKitError.__name__] = AgentKitError  # a class is no subclass of its own
+AgentKitError.known[AgentKitError.__name__] = AgentKitError  # not a subclass of its own
 
 
 class ConfigurationError(AgentKitError):
-    """The caller asked for something that cannot be; said before any I/O."""
+    """A mistake of the caller, raised before any I/O."""
 
 
 class UnknownModel(ConfigurationError):
-    """A model string nobody understands."""
+    """A model string that names no provider."""
 
     model: str
 
 
 class MissingKey(ConfigurationError):
-    """A provider needs an API key and none was given."""
+    """A missing API key; `variable` is the environment variable to set."""
 
     variable: str
 
 
 class InvalidTool(ConfigurationError):
-    """A callable or a schema that cannot be made into a tool."""
+    """A callable or a schema that cannot be a tool."""
 
     tool: str | None
 
@@ -163,21 +163,21 @@ class InvalidSetting(ConfigurationError):
 
 
 class InvalidHistory(ConfigurationError):
-    """Messages that no server would accept, such as a call without an answer."""
+    """Messages that no server accepts, such as a call without an answer."""
 
     index: int | None
 
 
 class ToolError(AgentKitError):
-    """Raise this in a tool to tell the model what went wrong: it reads the text as written."""
+    """An error that a tool raises for the model, which reads the text as written."""
 
 
 class InvalidArguments(ToolError):
-    """The model's arguments do not fit the tool. The function was not called."""
+    """Arguments of a model that do not match the tool's schema. The function was not called."""
 
 
 class ModelError(AgentKitError):
-    """The model gave no usable answer."""
+    """A request without a usable answer."""
 
     model: str | None
 
@@ -187,11 +187,11 @@ class ModelUnreachable(ModelError):
 
 
 class InvalidResponse(ModelError):
-    """A response that is not chat completions, or that broke off."""
+    """A response that is not chat completions, or that breaks off."""
 
 
 class ModelHTTPError(ModelError):
-    """The server answered with an error status, or with an error inside a 200."""
+    """An error status, or an error in a response with status 200."""
 
     status: int
     code: str | None
@@ -217,29 +217,29 @@ class QuotaExceeded(ModelHTTPError):
 
 
 class ContextLengthExceeded(ModelHTTPError):
-    """The conversation does not fit the model's context."""
+    """A conversation that is too long for the model's context."""
 
 
 class ModelRefusal(ModelError):
-    """The model declined, or a content filter did. The message is its text."""
+    """A refusal by the model or a content filter. The message is its text."""
 
     reason: str | None
 
 
 class OutputTruncated(ModelError):
-    """The answer was cut off at the token limit; nothing of it was executed."""
+    """An answer that was cut off at the token limit; none of its calls ran."""
 
     text: str | None
 
 
 class OutputInvalid(ModelError):
-    """The output never matched its type. `attempts` holds each text and what was wrong with it."""
+    """An output that never matched its type. `attempts` holds each text and its problem."""
 
     attempts: list[dict[str, str]] | None
 
 
 class LimitExceeded(AgentKitError):
-    """One of `Limits` was reached. `limit` is its name, `maximum` what was allowed."""
+    """One of `Limits` that was reached: `limit` is its name, `maximum` its value."""
 
     limit: str
     value: float
@@ -247,39 +247,39 @@ class LimitExceeded(AgentKitError):
 
 
 class ToolsFailed(ExceptionGroup[Exception], AgentKitError):
-    """Tools failed whose author wants that raised. Holds the exceptions, in call order."""
+    """The failures of tools with `on_error="raise"`, in call order."""
 
     def __new__(cls, message: str, exceptions: Sequence[Exception]) -> Self:
-        """As of ExceptionGroup."""
+        """Create the group; see ExceptionGroup."""
         return super().__new__(cls, message, exceptions)
 
     def __init__(self, message: str, exceptions: Sequence[Exception]) -> None:
         super().__init__(message, exceptions)
 
     def derive(self, excs: Sequence[Exception]) -> ToolsFailed:  # type: ignore[override]  # of Exceptions only
-        """A group of some of these; `except*` asks for it."""
+        """Return a group of some of the exceptions, as `except*` needs it."""
         return ToolsFailed(self.message, excs)
 
 
 class RunCancelled(AgentKitError):
-    """The run was cancelled from outside."""
+    """A run that was cancelled from outside."""
 
     reason: str | None
 
 
 class LocalModelError(AgentKitError):
-    """The weights or the embedded server are not available."""
+    """Weights, or an embedded server, that are not available."""
 
 
 class TraceError(AgentKitError):
-    """A trace cannot be read or written."""
+    """A trace that cannot be read or written."""
 
     path: str | None
     line: int | None
 
 
 class TraceCorrupt(TraceError):
-    """A bad line inside a trace (the last line may be torn: that is a crash, not an error)."""
+    """A bad line in a trace. A torn last line is no error: it is what a crash leaves."""
 
 
 class TraceUnsupported(TraceError):
@@ -289,20 +289,20 @@ class TraceUnsupported(TraceError):
 
 
 class ReplayDivergence(AgentKitError):
-    """A replay that differs from its recording, and the first place where it does.
+    """A replay that differs from its recording, with the first difference.
 
     Attributes:
         kind: request_changed, wrong_call, unexpected_call, missing_call, recording_ended,
-            tool_schema_changed or order_changed; result_changed of what ran for real;
+            tool_schema_changed or order_changed; result_changed of a call that ran live;
             outcome_changed of the run's end.
         at: The address.
         pointer: The JSON pointer to the first difference.
-        expected: What was recorded there.
-        actual: What the replay has there.
-        position: The index of the first character that differs, where both are text.
-        cause: What the difference follows from: an address, or a part of the agent.
-        suppressed: How many further differences there are.
-        source: FILE:LINE of the user's code from which the effect came.
+        expected: The recorded value.
+        actual: The value in the replay.
+        position: The index of the first different character, if both are text.
+        cause: The origin of the difference: an address, or a part of the agent.
+        suppressed: The number of further differences.
+        source: FILE:LINE of the user's code that caused the effect.
         advice: What to do.
     """
 
@@ -319,7 +319,7 @@ class ReplayDivergence(AgentKitError):
 
 
 class RecordedError(AgentKitError):
-    """An error of a type agentkit does not know, as a trace recorded it."""
+    """A recorded error of a type that agentkit does not know."""
 
     type: str
 

@@ -1,12 +1,12 @@
-"""What a conversation is made of: frozen values that every other file speaks in.
+"""The values of a conversation: messages, parts, requests, responses, usage.
 
-Their JSON form is the chat-completions form, with a few fields more
-(`reasoning`, unknown fields of the server): history, trace and wire are one
-shape, and a plain chat-completions dict is accepted wherever a message is.
+Their JSON form is the chat-completions form with a few more fields (`reasoning`,
+unknown fields of the server): history, trace and wire share one shape, and a plain
+chat-completions dict is accepted wherever a message is.
 
-Messages are created once and read many times. Each keeps a private memo in
-which a codec stores its encoded bytes and the trace its hash, so that a step
-costs what is new in it and not what the conversation has grown to.
+Messages are created once and read many times. Each keeps a private memo in which a
+codec stores its encoded bytes and the trace its hash, so that the cost of a step
+grows with what is new in it, not with the conversation.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filte
 
 
 def is_object(value: Any) -> TypeGuard[JsonObject]:
-    """Whether a JSON value is an object."""
+    """Tell whether a JSON value is an object."""
     return isinstance(value, dict)
 
 
 def is_array(value: Any) -> TypeGuard[list[Any]]:
-    """Whether a JSON value is an array."""
+    """Tell whether a JSON value is an array."""
     return isinstance(value, list)
 
 
@@ -74,7 +74,7 @@ class TextPart:
     text: str
 
     def to_json(self) -> JsonObject:
-        """The chat-completions form."""
+        """Return the chat-completions form."""
         return {"type": "text", "text": self.text}
 
 
@@ -86,7 +86,7 @@ class ImagePart:
     detail: Literal["auto", "low", "high"] | None = None
 
     def to_json(self) -> JsonObject:
-        """The chat-completions form."""
+        """Return the chat-completions form."""
         image = {"url": self.url} | ({"detail": self.detail} if self.detail else {})
         return {"type": "image_url", "image_url": image}
 
@@ -99,7 +99,7 @@ class AudioPart:
     format: str
 
     def to_json(self) -> JsonObject:
-        """The chat-completions form."""
+        """Return the chat-completions form."""
         return {"type": "input_audio", "input_audio": {"data": self.data, "format": self.format}}
 
 
@@ -112,19 +112,19 @@ class FilePart:
     file_id: str | None = None
 
     def to_json(self) -> JsonObject:
-        """The chat-completions form."""
+        """Return the chat-completions form."""
         named = {"file_data": self.data, "filename": self.filename, "file_id": self.file_id}
         return {"type": "file", "file": {key: v for key, v in named.items() if v is not None}}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OtherPart:
-    """A part of a type this version does not know, kept as it came."""
+    """A part of a type that this version does not know, kept as received."""
 
     data: JsonObject
 
     def to_json(self) -> JsonObject:
-        """The part as it came."""
+        """Return the part as received."""
         return self.data
 
 
@@ -133,7 +133,7 @@ Content: TypeAlias = str | tuple[Part, ...]
 
 
 def part_from_json(data: Mapping[str, Any]) -> Part:
-    """Decode one content part; an unknown or odd one is kept as an `OtherPart`."""
+    """Decode one content part; an unknown or malformed one is kept as an `OtherPart`."""
     match data:
         case {"type": "text", "text": str(text), **rest} if not rest:
             return TextPart(text=text)
@@ -160,7 +160,7 @@ def part_from_json(data: Mapping[str, Any]) -> Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Encoded:
-    """A value that is sent again and again."""
+    """A value that is encoded once and sent many times."""
 
     _memo: dict[Any, Any] = field(
         default_factory=dict[Any, Any], init=False, repr=False, compare=False
@@ -169,7 +169,7 @@ class _Encoded:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Message(_Encoded):
-    """What the messages of all roles have in common."""
+    """The fields that messages of all roles share."""
 
     _role: ClassVar[str]
     content: Content | None
@@ -177,13 +177,13 @@ class _Message(_Encoded):
 
     @property
     def text(self) -> str:
-        """The text parts joined, other parts left out; empty when there are none."""
+        """The text parts, joined; empty when there are none."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content or () if isinstance(part, TextPart))
 
     def to_json(self) -> JsonObject:
-        """The chat-completions form; `content` is always there, null when absent."""
+        """Return the chat-completions form; `content` is always present, null when absent."""
         content: Any = self.content
         if content is not None and not isinstance(content, str):
             content = [part.to_json() for part in content]
@@ -193,7 +193,7 @@ class _Message(_Encoded):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SystemMessage(_Message):
-    """Instructions. Whether a server calls them system or developer is its profile's business."""
+    """Instructions, sent as system or developer as the server's profile says."""
 
     _role = "system"
     content: Content
@@ -201,7 +201,7 @@ class SystemMessage(_Message):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UserMessage(_Message):
-    """What the user says."""
+    """A message of the user."""
 
     _role = "user"
     content: Content
@@ -209,7 +209,7 @@ class UserMessage(_Message):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolCall:
-    """One call the model asks for. `arguments` is the raw text it sent, whatever that is."""
+    """A call that the model requests. `arguments` is its raw text, valid or not."""
 
     id: str
     name: str
@@ -217,17 +217,17 @@ class ToolCall:
     extra: JsonObject = field(default_factory=dict[str, Any])
 
     def to_json(self) -> JsonObject:
-        """The chat-completions form."""
+        """Return the chat-completions form."""
         function = {"name": self.name, "arguments": self.arguments}
         return {"id": self.id, "type": "function", "function": function, **self.extra}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AssistantMessage(_Message):
-    """What the model says: text, calls, a refusal, or several of them.
+    """A message of the model: text, calls, a refusal, or several of them.
 
-    `reasoning` is the text of the model's thinking under whatever name the
-    server sent it; `extra` holds the server's unknown fields.
+    `reasoning` is the model's reasoning, whatever name the server uses for it;
+    `extra` holds the server's unknown fields.
     """
 
     _role = "assistant"
@@ -238,7 +238,7 @@ class AssistantMessage(_Message):
     extra: JsonObject = field(default_factory=dict[str, Any])
 
     def to_json(self) -> JsonObject:
-        """The chat-completions form."""
+        """Return the chat-completions form."""
         data = _Message.to_json(self)
         if self.reasoning is not None:
             data["reasoning"] = self.reasoning
@@ -258,7 +258,7 @@ class ToolMessage(_Message):
     content: Content
 
     def to_json(self) -> JsonObject:
-        """The chat-completions form."""
+        """Return the chat-completions form."""
         return _Message.to_json(self) | {"tool_call_id": self.call_id}
 
 
@@ -270,7 +270,7 @@ def message_from_json(data: Mapping[str, Any], index: int | None = None) -> Mess
 
     Args:
         data: The message as a dict.
-        index: Its place in the history, for the error.
+        index: Its index in the history, for the error.
 
     Raises:
         InvalidHistory: The role is unknown, or the content is neither text nor parts.
@@ -295,8 +295,10 @@ def message_from_json(data: Mapping[str, Any], index: int | None = None) -> Mess
     if role == "tool":
         call_id = data.get("tool_call_id")
         if not isinstance(call_id, str):
-            problem = "has no tool_call_id; it must name the call it answers."
-            raise _invalid("The tool message", index, f"{problem} Got {call_id!r}.")
+            problem = (
+                f"has tool_call_id {call_id!r}; it must be the id of the call that it answers."
+            )
+            raise _invalid("The tool message", index, problem)
         return ToolMessage(call_id=call_id, content=content, name=name)
     kind = UserMessage if role == "user" else SystemMessage
     return kind(content=content, name=name)
@@ -319,7 +321,8 @@ def _call_from_json(data: Any, index: int | None) -> ToolCall:
             return ToolCall(id=id_, name=name, arguments=arguments, extra=extra)
         case _:
             form = '{"id": …, "function": {"name": …, "arguments": "…"}}'
-            raise _invalid("A tool call of the message", index, f"is not {form}: {data!r}.")
+            problem = f"is {data!r}; expected {form}."
+            raise _invalid("A tool call of the message", index, problem)
 
 
 def _invalid(what: str, index: int | None, problem: str) -> InvalidHistory:
@@ -332,7 +335,7 @@ def _invalid(what: str, index: int | None, problem: str) -> InvalidHistory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """What a run has used, sub-agents included. Tokens are as the servers counted them.
+    """The usage of a run, sub-agents included. Tokens are as counted by the servers.
 
     Attributes:
         requests: Model calls that were answered.
@@ -341,8 +344,9 @@ class Usage:
         cached_tokens: Input tokens that came from the server's cache.
         reasoning_tokens: Output tokens that were reasoning.
         tool_calls: Tool calls that were executed.
-        tool_bytes: Bytes of what tools told the model, as UTF-8.
-        cost: USD; None where no price is known. Needs the extra `prices`, or a server that says.
+        tool_bytes: Bytes that the model read from tools, as UTF-8.
+        cost: USD; None where no price is known. Needs the extra `prices`, or a server that
+            reports it.
     """
 
     requests: int = 0
@@ -360,7 +364,7 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        """The sum, field by field. A cost that is not known counts as nothing."""
+        """Add field by field. An unknown cost counts as 0."""
         sums: dict[str, Any] = {
             name: getattr(self, name) + getattr(other, name) for name in _COUNTS
         }
@@ -368,12 +372,12 @@ class Usage:
         return Usage(**sums, cost=sum(costs) if costs else None)
 
     def to_json(self) -> JsonObject:
-        """What is not zero."""
+        """Return the fields that are not zero."""
         return {name: n for name, n in zip(_FIELDS, _values(self), strict=True) if n}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Usage:
-        """The reverse of `to_json`; unknown keys are left out."""
+        """Reverse `to_json`; unknown keys are ignored."""
         return cls(**{name: data[name] for name in _FIELDS if name in data})
 
 
@@ -384,7 +388,7 @@ _values = operator.attrgetter(*_FIELDS)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolDefinition(_Encoded):
-    """What the model sees of a tool. `parameters` is a JSON Schema of type object."""
+    """A tool as the model sees it. `parameters` is a JSON Schema of type object."""
 
     name: str
     description: str
@@ -392,7 +396,7 @@ class ToolDefinition(_Encoded):
     strict: bool = False
 
     def to_json(self) -> JsonObject:
-        """The chat-completions form."""
+        """Return the chat-completions form."""
         function: JsonObject = {
             "name": self.name,
             "description": self.description,
@@ -404,19 +408,19 @@ class ToolDefinition(_Encoded):
 
     @property
     def tokens(self) -> int:
-        """About how many tokens it costs in each request: a quarter of its bytes."""
+        """The approximate tokens that it costs in each request: a quarter of its bytes."""
         text = json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":"))
         return (len(text.encode("utf-8", "surrogatepass")) + 3) // 4
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ToolDefinition:
-        """The reverse of `to_json`."""
+        """Reverse `to_json`."""
         return cls(**data["function"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForcedTool:
-    """A `tool_choice` that names one tool (a bare name could be a tool called "auto")."""
+    """A `tool_choice` of one tool (a plain name could be a tool named "auto")."""
 
     name: str
 
@@ -426,7 +430,7 @@ ToolChoice: TypeAlias = Literal["auto", "none", "required"] | ForcedTool
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputFormat:
-    """A `response_format`: a JSON Schema the server enforces, or just "some JSON object"."""
+    """A `response_format`: a JSON Schema that the server enforces, or any JSON object."""
 
     kind: Literal["json_schema", "json_object"]
     name: str = "output"
@@ -434,7 +438,7 @@ class OutputFormat:
     strict: bool = True
 
     def to_json(self) -> JsonObject:
-        """The chat-completions form."""
+        """Return the chat-completions form."""
         if self.kind == "json_object":
             return {"type": "json_object"}
         body = {"name": self.name, "schema": self.schema, "strict": self.strict}
@@ -443,7 +447,7 @@ class OutputFormat:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelRequest:
-    """One question to a model, independent of who serves it.
+    """A request to a model, independent of the server.
 
     `settings` holds the sampling parameters that were set, under their
     chat-completions names; a codec renames or drops what its server lacks.
@@ -458,15 +462,15 @@ class ModelRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelResponse:
-    """A complete answer.
+    """A complete response of a model.
 
     Attributes:
-        message: What the model said.
-        finish: Why it stopped.
-        usage: What it cost in tokens.
-        model: The model that answered, by the server's own name.
+        message: The model's message.
+        finish: Why the model stopped.
+        usage: The tokens it cost.
+        model: The model that answered, as named by the server.
         id: The server's id of the response.
-        choices: The other choices when `n > 1` was asked for in a direct request.
+        choices: The other choices of a direct request with `n > 1`.
         logprobs: The server's log probabilities, as sent.
         extra: The response's unknown fields.
     """
@@ -482,7 +486,7 @@ class ModelResponse:
 
 
 def messages_from_json(items: Sequence[Mapping[str, Any] | Message]) -> tuple[Message, ...]:
-    """Accept our messages and plain chat-completions dicts, in any mixture."""
+    """Decode a history of messages and plain chat-completions dicts, in any mixture."""
     return tuple(
         message_from_json(item, index) if isinstance(item, Mapping) else item
         for index, item in enumerate(items)
@@ -490,21 +494,21 @@ def messages_from_json(items: Sequence[Mapping[str, Any] | Message]) -> tuple[Me
 
 
 def dump_messages(messages: Sequence[Message]) -> str:
-    """A history as JSON text, to be stored; `load_messages` gives equal messages back."""
-    # ASCII, so that no encoding of a file or a database can break what a model wrote.
+    """Dump a history as JSON text; `load_messages` returns equal messages."""
+    # ASCII, so that no encoding of a file or a database can damage a model's text.
     return json.dumps([message.to_json() for message in messages])
 
 
 def load_messages(text: str | bytes) -> tuple[Message, ...]:
-    """Read a history from JSON text: a list of messages in the chat-completions form.
+    """Load a history from JSON text: a list of messages in the chat-completions form.
 
     Raises:
-        InvalidHistory: The text is not JSON, not a list, or a message in it is none.
+        InvalidHistory: The text is not JSON, not a list, or a message in it is invalid.
     """
     try:
         data: Any = json.loads(text)
     except ValueError as error:
         raise InvalidHistory(f"The stored history is not JSON: {error}.") from error
     if not (is_array(data) and all(is_object(item) for item in data)):
-        raise InvalidHistory("The stored history is JSON, and not a list of messages.")
+        raise InvalidHistory("The stored history is not a list of messages.")
     return messages_from_json(data)

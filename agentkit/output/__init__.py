@@ -1,1 +1,1 @@
-"""Output types: how to ask for one, check it, and read it while it is being written."""
+"""Output types: the spec of one, and typed output while it is still being written."""

@@ -1,7 +1,6 @@
-"""The output type: how to ask for it, how to check it, what to say when it is wrong.
+"""Build the `OutputSpec` of an output type: how to request it, and how to check it.
 
-An `OutputSpec` is built once per agent. Everything in it is pure, so the loop
-uses it directly.
+It is built once per agent. Everything in it is pure, so the loop uses it directly.
 """
 
 from __future__ import annotations
@@ -26,13 +25,6 @@ from agentkit.tools.annotations import accepted
 from agentkit.tools.raw import compiled, pointer
 from agentkit.tools.validation import TypeChecker, fit
 
-__all__ = [
-    "OUTPUT_TOOL",
-    "JsonSchema",
-    "output_spec",
-    "spec_of_schema",
-]
-
 OUTPUT_TOOL = "final_output"
 Mode: TypeAlias = Literal["auto"] | OutputMode
 
@@ -48,7 +40,7 @@ class JsonSchema:
 
     Args:
         schema: JSON Schema of an object, checked here; draft 2020-12, 2019-09, 7, 6 or 4.
-        name: What the server is told it is called.
+        name: Its name in requests.
 
     Raises:
         InvalidTool: The schema is not valid.
@@ -60,10 +52,10 @@ class JsonSchema:
         self._validator = compiled(name, schema)
 
     def check(self, text: str) -> Any:
-        """The value of a JSON text that fits.
+        """Parse and check a JSON text.
 
         Raises:
-            ValueError: It does not fit; the text says where and why.
+            ValueError: The value does not match the schema; the text says where and why.
         """
         value = json.loads(text)
         errors = [*self._validator.iter_errors(value)]
@@ -78,8 +70,8 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
 
     Args:
         output: `str`, or any type that pydantic can validate.
-        profile: What the model's server supports.
-        mode: How to ask; `auto` takes the profile's best.
+        profile: The profile of the model's server.
+        mode: How to request it; `auto` takes the profile's best.
 
     Raises:
         ConfigurationError: The type has no JSON Schema.
@@ -92,9 +84,9 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
         output = accepted(output)
         adapter: TypeAdapter[Any] = TypeAdapter(output)
         schema = adapter.json_schema()
-        bare = schema.get("type") != "object"
-        if bare:
-            # Servers want an object at the root: another type becomes its one property.
+        wrapped = schema.get("type") != "object"
+        if wrapped:
+            # Servers require an object at the root: another type becomes its one property.
             adapter = TypeAdapter(create_model("Output", value=(output, ...)))
             schema = adapter.json_schema()
     except PydanticUserError as error:
@@ -108,10 +100,10 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
     def check(text: str) -> Any:
         data, repairs = load(text)
         value: Any = fit(checker, data, json.dumps(data) if repairs else text)[0]
-        return value.value if bare else value
+        return value.value if wrapped else value
 
     spec = spec_of_schema(_name(output), schema, check, profile, mode)
-    return replace(spec, partial=lambda: PartialOutput(output, bare=bare))
+    return replace(spec, partial=lambda: PartialOutput(output, wrapped=wrapped))
 
 
 def spec_of_schema(
@@ -119,10 +111,10 @@ def spec_of_schema(
     schema: JsonObject,
     check: Callable[[str], Any],
     profile: Profile,
-    asked: Mode = "auto",
+    requested: Mode = "auto",
 ) -> OutputSpec[Any]:
-    """The spec of an output that a JSON Schema of an object describes."""
-    mode = profile.output_modes[0] if asked == "auto" else asked
+    """Build the spec of an output that a JSON Schema of an object describes."""
+    mode = profile.output_modes[0] if requested == "auto" else requested
     try:
         sent, strict = strict_form(schema), True
     except NotStrict:
@@ -138,15 +130,15 @@ def spec_of_schema(
             strict=strict,
         )
         return OutputSpec(check=check, schema=schema, tool=tool)
-    told = (
-        "Answer with one JSON object and nothing else. It must fit this JSON Schema:\n"
+    instructions = (
+        "Answer with one JSON object and nothing else. It must match this JSON Schema:\n"
         + json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
     )
     form = OutputFormat(kind="json_object") if mode == "json" else None
-    return OutputSpec(check=check, schema=schema, format=form, instructions=told)
+    return OutputSpec(check=check, schema=schema, format=form, instructions=instructions)
 
 
 def _name(output: Any) -> str:
-    """The schema's name on the wire: letters, digits, _ and -, at most 64 of them."""
+    """Return the schema's name on the wire: letters, digits, _ and -, at most 64."""
     name = getattr(output, "__name__", "output")
     return re.sub("[^a-zA-Z0-9_-]", "_", name)[:64] or "output"

@@ -1,7 +1,7 @@
-"""A typed output while it is still being written.
+"""Typed output while the model is still writing it.
 
-The text so far is read each time that it has grown by a tenth, so that reading it
-again and again costs a constant factor over reading it once.
+The text so far is parsed each time it has grown by a tenth, so that parsing it
+repeatedly costs a constant factor over parsing it once.
 """
 
 from __future__ import annotations
@@ -13,24 +13,22 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from typing_extensions import TypedDict
 
-__all__ = ["PartialOutput"]
-
 _LEAST = 16
-"""Characters that have to be new before the text is read again."""
+"""New characters before the text is parsed again."""
 
 
 class PartialOutput:
-    """Reads the beginning of a JSON text as the beginning of an output.
+    """The output that the beginning of a JSON text holds.
 
     Args:
         output: The output type.
-        bare: The output stands as `value` in an object, because it is none itself.
+        wrapped: The output is the property `value` of an object.
     """
 
-    def __init__(self, output: Any, *, bare: bool) -> None:
-        self._bare = bare
-        fields = {"value": output} if bare else _fields(output)
-        # Made at run time, which the type of TypedDict does not foresee.
+    def __init__(self, output: Any, *, wrapped: bool) -> None:
+        self._wrapped = wrapped
+        fields = {"value": output} if wrapped else _fields(output)
+        # TypedDict's own type does not foresee classes made at run time.
         shape = cast("Any", TypedDict)("Partial", fields, total=False) if fields else output
         self._adapter: TypeAdapter[Any] = TypeAdapter(shape)
         self._text = ""
@@ -41,8 +39,8 @@ class PartialOutput:
         """Take a piece of text.
 
         Returns:
-            What is there so far, validated: the fields by name, without those that have
-            not begun, or for other types the value itself. None if nothing new can be said.
+            The validated output so far: the fields by name, without those that have not
+            begun, or for other types the value itself. None if there is nothing new.
         """
         self._text += piece
         if len(self._text) < max(self._read * 1.1, self._read + _LEAST):
@@ -54,7 +52,7 @@ class PartialOutput:
             )
         except ValidationError:
             return None
-        value = value.get("value") if self._bare else value
+        value = value.get("value") if self._wrapped else value
         if value is None or value == self._last:
             return None
         self._last = value
@@ -62,7 +60,7 @@ class PartialOutput:
 
 
 def _fields(output: Any) -> dict[str, Any] | None:
-    """The fields of a class with fields: of these, pydantic can validate some without others."""
+    """Return the fields of a class that has fields: pydantic can validate some without others."""
     if not isinstance(output, type):
         return None
     cls = cast("Any", output)

@@ -1,7 +1,7 @@
-"""For tests of agents: models that follow a script, and a real server that does.
+"""Tests of agents: models that follow a script, and a real server that does.
 
 `ScriptedModel` and `FunctionModel` answer in this process. `ChatServer` answers
-over a socket, and can break every rule that servers break.
+over a socket, and can misbehave in every way that servers do.
 """
 
 from __future__ import annotations

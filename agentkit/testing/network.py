@@ -1,9 +1,9 @@
-"""Keeps a test from the network while its runs are answered from a recording.
+"""Block the network for a test whose runs are answered from a recording.
 
-New connections are refused, and names are not looked up, in every thread: also on
-loopback, where a model or a database may listen as well. Unix sockets stay open, and so
-do the socket pairs by which event loops wake themselves. Sockets that do not come from
-Python's `socket`, such as uvloop's, are not seen.
+In every thread, new connections are refused and names are not resolved, on loopback
+too, where a model or a database may listen. Unix sockets stay open, and so do the
+socket pairs that event loops wake themselves with. Sockets that do not come from
+Python's `socket`, such as uvloop's, are not blocked.
 """
 
 from __future__ import annotations
@@ -15,25 +15,23 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 from unittest import mock
 
-__all__ = ["NetworkBlocked", "network_blocked"]
-
 
 class NetworkBlocked(RuntimeError):
-    """A test that replays a recording asked for the network.
+    """The network was used by a test that replays a recording.
 
-    It is no OSError: those are caught and tried again, and a test would hang in that.
+    Not an OSError: code that retries those would make the test hang.
     """
 
 
 @contextmanager
 def network_blocked(why: str) -> Generator[list[NetworkBlocked], None, None]:
-    """Refuse connections inside the block.
+    """Refuse connections within the block.
 
     Args:
-        why: Who blocks the network, and what to do, for the message.
+        why: Why the network is blocked, and what to do, for the message.
 
     Yields:
-        What was refused so far: an application may catch it.
+        The errors raised so far, as the application may catch them.
     """
     refused: list[NetworkBlocked] = []
     allowed = threading.local()
@@ -45,7 +43,7 @@ def network_blocked(why: str) -> Generator[list[NetworkBlocked], None, None]:
         refused.append(NetworkBlocked(f"No connection to {f'{name}:{port}'!r}: {why}"))
         raise refused[-1]
 
-    def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    def blocked(method: Callable[..., Any]) -> Callable[..., Any]:
         def connect(self: socket.socket, *arguments: Any) -> Any:
             local = self.family == getattr(socket, "AF_UNIX", None)
             if not local and not getattr(allowed, "pair", False):
@@ -54,7 +52,7 @@ def network_blocked(why: str) -> Generator[list[NetworkBlocked], None, None]:
 
         return connect
 
-    def pair(*arguments: Any, **options: Any) -> Any:
+    def open_pair(*arguments: Any, **options: Any) -> Any:
         # Where there are no Unix sockets a pair is a connection on loopback.
         allowed.pair = True
         try:
@@ -72,10 +70,10 @@ def network_blocked(why: str) -> Generator[list[NetworkBlocked], None, None]:
     with (
         mock.patch.multiple(
             socket.socket,
-            connect=guarded(socket.socket.connect),
-            connect_ex=guarded(socket.socket.connect_ex),
-            sendto=guarded(socket.socket.sendto),
+            connect=blocked(socket.socket.connect),
+            connect_ex=blocked(socket.socket.connect_ex),
+            sendto=blocked(socket.socket.sendto),
         ),
-        mock.patch.multiple(socket, socketpair=pair, getaddrinfo=resolve),
+        mock.patch.multiple(socket, socketpair=open_pair, getaddrinfo=resolve),
     ):
         yield refused

@@ -1,8 +1,8 @@
-"""What a `ChatServer` answers: frozen values, made by small functions.
+"""The replies of a `ChatServer`: frozen values, made by small functions.
 
-`reply` says what a model would say and leaves the form to the request: one JSON
-object, or a stream when the request asks for one. `raw` and `sse` say exactly
-which bytes go over the wire, and in which packets. `drop` says nothing at all.
+`reply` holds what a model would answer and leaves the form to the request: one JSON
+object, or a stream. `raw` and `sse` define the exact bytes on the wire, and their
+packets. `drop` sends nothing at all.
 """
 
 from __future__ import annotations
@@ -16,22 +16,8 @@ from typing import Any, Final, TypeAlias, cast
 
 from agentkit.messages import JsonObject, Usage
 
-__all__ = [
-    "HOLD",
-    "Arguments",
-    "ChatReply",
-    "Hold",
-    "Reply",
-    "ServerRequest",
-    "WireReply",
-    "drop",
-    "raw",
-    "reply",
-    "sse",
-]
-
 Arguments: TypeAlias = Mapping[str, Any] | str
-"""A tool call's arguments: an object, or the very text the model is to have sent."""
+"""A tool call's arguments: an object, or the exact text of the model."""
 
 
 DEFAULT_USAGE = Usage(input_tokens=10, output_tokens=5)
@@ -76,7 +62,7 @@ class ServerRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WireReply:
-    """Exact bytes: what `raw`, `sse` and `drop` make.
+    """A reply as exact bytes, made by `raw`, `sse` and `drop`.
 
     Attributes:
         status: The HTTP status; None closes the connection without an answer.
@@ -99,7 +85,7 @@ class WireReply:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChatReply:
-    """What a model says: what `reply` makes. Its form is the request's choice."""
+    """A reply as a model's answer, made by `reply`. The request decides its form."""
 
     text: str | None
     calls: tuple[tuple[str, str], ...]
@@ -110,7 +96,7 @@ class ChatReply:
 
 
 Reply: TypeAlias = ChatReply | WireReply | Callable[[ServerRequest], ChatReply | WireReply]
-"""One item of a script. A callable is asked once, in the server's thread: it must not block."""
+"""One item of a script. A callable is called once, in the server's thread: it must not block."""
 
 
 def reply(
@@ -122,10 +108,10 @@ def reply(
     delay: float | Hold = 0.0,
     pause: float = 0.0,
 ) -> ChatReply:
-    """A proper chat completion; streamed, word by word, when the request asks for a stream.
+    """Reply with a chat completion, streamed word by word if the request asks for a stream.
 
     Args:
-        text: What the model says.
+        text: The text of the answer.
         calls: The tools it calls, as (name, arguments). Call ids are
             `call_<request>_<index>`.
         finish: The finish reason; by default `tool_calls` with calls, else `stop`.
@@ -150,12 +136,12 @@ def raw(
     *,
     delay: float | Hold = 0.0,
 ) -> WireReply:
-    """Any response with a content length.
+    """Reply with any response that has a content length.
 
     Args:
         status: The HTTP status.
         body: Bytes and text are sent as they are, anything else as JSON.
-        headers: More headers; a `content-type` here wins over the one that is guessed.
+        headers: More headers; a `content-type` here replaces the default one.
         delay: Seconds before the status line, or `HOLD`.
     """
     if isinstance(body, bytes):
@@ -182,11 +168,11 @@ def sse(
     pause: float = 0.0,
     close_early: bool = False,
 ) -> WireReply:
-    r"""A stream of server-sent events, byte for byte. Nothing is added, not even `[DONE]`.
+    r"""Reply with server-sent events, byte for byte: nothing is added, not even `[DONE]`.
 
     Args:
         events: A dict is sent as `data: <json>\n\n`, a str as `data: <str>\n\n`, bytes
-            as they are; `HOLD` waits until the server is told to `release()`.
+            as they are; `HOLD` waits for the server's `release()`.
         status: The HTTP status.
         headers: More headers.
         chunk_size: Bytes in a packet, regardless of events; None sends each event as one.
@@ -207,25 +193,25 @@ def sse(
 
 
 def drop(*, delay: float | Hold = 0.0) -> WireReply:
-    """No response at all: the connection is closed when the request has been read."""
+    """Reply with nothing: the connection is closed when the request has been read."""
     return WireReply(status=None, delay=delay)
 
 
 def render(answer: ChatReply | WireReply, request: ServerRequest) -> WireReply:
-    """The bytes that answer `request`."""
+    """Return the bytes that answer `request`."""
     if isinstance(answer, WireReply):
         return answer
-    asked = _object(request.json)
+    body = _object(request.json)
     head: JsonObject = {
         "id": f"chatcmpl-{request.index}",
         "created": 1_700_000_000,
-        "model": asked.get("model") or "scripted",
+        "model": body.get("model") or "scripted",
     }
-    if not asked.get("stream"):
+    if not body.get("stream"):
         return raw(200, head | _completion(answer, request.index), delay=answer.delay)
     head["object"] = "chat.completion.chunk"
     chunks = [head | chunk for chunk in _chunks(answer, request.index)]
-    options = _object(asked.get("stream_options"))
+    options = _object(body.get("stream_options"))
     if options.get("include_usage") and answer.usage is not None:
         chunks.append(head | {"choices": [], "usage": _usage(answer.usage)})
     return sse([*chunks, "[DONE]"], delay=answer.delay, pause=answer.pause)

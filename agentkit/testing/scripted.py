@@ -1,8 +1,7 @@
-"""Models without a model: a script, or a function.
+"""Models for tests: a script, or a function.
 
-They stand where a server would, so everything above them runs as it does in
-production: the loop, the tools, the trace. For tests of the wire itself there
-is `agentkit.testing.ChatServer`.
+They replace the server, so everything above them runs as in production: the loop,
+the tools, the trace. To test the wire itself, use `agentkit.testing.ChatServer`.
 """
 
 from __future__ import annotations
@@ -20,16 +19,14 @@ from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse, Too
 from agentkit.models.base import DIRECT, emit_deltas
 from agentkit.models.profiles import Profile
 
-__all__ = ["Answer", "FunctionModel", "ScriptedModel"]
-
 Answer: TypeAlias = str | Sequence[tuple[str, Mapping[str, Any] | str]] | ModelResponse
-"""What a model says: a text, tool calls as (name, arguments), or a complete response.
+"""A model's answer: a text, tool calls as (name, arguments), or a complete response.
 
-Arguments are an object, or the very text that the model is to have sent."""
+Arguments are an object, or the exact text of the model."""
 
 
 class FunctionModel:
-    """Answers every request with `fn(request)`.
+    """A model that answers every request with `fn(request)`.
 
         def weather(request: ModelRequest) -> Answer:
             if isinstance(request.messages[-1], ToolMessage):
@@ -39,9 +36,9 @@ class FunctionModel:
         agent = Agent(FunctionModel(weather), tools=[get_weather])
 
     Args:
-        fn: Plain or async. What it raises, the request raises.
-        name: What traces call the model.
-        profile: What the model is to support.
+        fn: Sync or async. The request raises what it raises.
+        name: The model's name in traces.
+        profile: The features that the model supports.
     """
 
     def __init__(
@@ -62,7 +59,7 @@ class FunctionModel:
         return tuple(self._requests)
 
     def check(self) -> None:
-        """Nothing can be missing."""
+        """Do nothing: no key or address can be missing."""
 
     async def request(
         self,
@@ -72,9 +69,9 @@ class FunctionModel:
         emit: Emit = ignore,
         stream: bool = False,
     ) -> ModelResponse:
-        """Answer one request; with `stream`, show the answer piece by piece on the way.
+        """Answer one request; with `stream`, emit the answer piece by piece first.
 
-        A tool call's id is made of its address: the same run gives the same ids.
+        A tool call's id is made of its address, so that equal runs have equal ids.
         """
         self._requests.append(request)
         answer = self._fn(request)
@@ -87,18 +84,18 @@ class FunctionModel:
         return response
 
     async def aclose(self) -> None:
-        """Nothing is held, so nothing is released."""
+        """Do nothing: there is nothing to release."""
 
 
 class ScriptedModel(FunctionModel):
-    """Gives the answers of a script, one for each request, in order of arrival.
+    """A model that follows a script: one answer for each request, in order of arrival.
 
         model = ScriptedModel([[("get_weather", {"city": "Paris"})], "It is sunny."])
 
     Args:
-        answers: The script. An error in it is raised.
-        name: What traces call the model.
-        profile: What the model is to support.
+        answers: The script. Errors in it are raised.
+        name: The model's name in traces.
+        profile: The features that the model supports.
     """
 
     def __init__(
@@ -115,8 +112,8 @@ class ScriptedModel(FunctionModel):
         place = len(self.requests) - 1
         if place >= len(self._answers):
             raise AgentKitError(
-                f"The script of {self.name!r} is used up: request {place + 1} came, and it has "
-                f"{len(self._answers)} answers. The last message was {request.messages[-1:]!r}."
+                f"The script of {self.name!r} has ended: there is no answer for request "
+                f"{place + 1}. The last message is {request.messages[-1:]!r}."
             )
         answer = self._answers[place]
         if isinstance(answer, ModelError):

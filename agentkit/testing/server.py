@@ -1,8 +1,8 @@
-"""A real chat-completions server on loopback that says what a test tells it to.
+"""A real chat-completions server on loopback that follows a script.
 
 It is not a mock: requests cross a socket, connections are kept alive, streams
-arrive in packets and can break off. The server runs an event loop of its own in
-a thread of its own, so that a test may be plain, on asyncio or on trio.
+arrive in packets and can break off. The server runs its own event loop in its own
+thread, so that a test may be sync, on asyncio or on trio.
 """
 
 from __future__ import annotations
@@ -27,30 +27,28 @@ from agentkit.testing.replies import (
     render,
 )
 
-__all__ = ["ChatServer"]
-
 STOP_SECONDS = 5.0
-"""How long leaving the `with` may take when a callable of the script blocks."""
+"""Longest wait at the end of the `with` for a callable of the script that blocks."""
 HEAD_LIMIT = 1 << 20
-"""Longest request head or chunk size line in bytes; a prompt is in the body, which has none."""
+"""Longest request head or chunk size line in bytes; bodies have no limit."""
 BACKLOG = 1024
 """Connections that may wait to be accepted: tests open hundreds at once."""
 
 
 class ChatServer:
-    """Serves a script of replies over HTTP/1.1.
+    """A server that follows a script of replies, over HTTP/1.1.
 
-    Requests are answered in the order in which they arrive, each by the next
-    reply. A request past the end is answered with status 500, and leaving the
-    `with` then raises, unless an exception is on its way already: that one gets
-    a note instead. Leaving never waits for a reply that hangs.
+    Requests are answered in order of arrival, each by the next reply. A request past
+    the end is answered with status 500, and the end of the `with` then raises, or
+    adds a note to an exception that is already propagating. It never waits for a
+    reply that hangs.
 
         with ChatServer([reply("Hello"), raw(503)]) as server:
             model = ChatModel("any", base_url=server.base_url, api_key="none")
 
     Args:
         replies: The script, or one callable that answers every request.
-        strict: Whether leaving the `with` raises for requests that found no reply.
+        strict: Raise at the end of the `with` for requests without a reply.
     """
 
     def __init__(
@@ -73,36 +71,36 @@ class ChatServer:
         """`http://127.0.0.1:PORT/v1`.
 
         Raises:
-            AgentKitError: The server does not run: it does so inside `with`.
+            AgentKitError: The server is not running: it runs within its `with`.
         """
         if self._port is None:
-            raise AgentKitError("The ChatServer does not run yet; use it inside `with`.")
+            raise AgentKitError("The ChatServer is not running: use it in a `with` statement.")
         return f"http://127.0.0.1:{self._port}/v1"
 
     @property
     def requests(self) -> tuple[ServerRequest, ...]:
-        """What has arrived so far, in order of arrival."""
+        """The requests so far, in order of arrival."""
         return tuple(self._requests)
 
     @property
     def connections(self) -> int:
-        """How many connections are open now."""
+        """The number of open connections."""
         return len(self._connections)
 
     def release(self) -> None:
-        """Let every reply go on that waits at `HOLD`, now or later."""
+        """Release every reply that waits at `HOLD`, now or later."""
         self._loop.call_soon_threadsafe(self._released.set)
 
     def __enter__(self) -> Self:
         listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
-        # Such a socket has no protocol number, and asyncio sets this for those of TCP alone:
+        # asyncio sets this only for sockets with TCP's protocol number, which this has not:
         # the body of an answer would wait 40 ms for the acknowledgement of its head.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = listener.getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._released = asyncio.Event()
         self._stopping = asyncio.Event()
-        # Daemon, so that not even a callable that blocks for good keeps the process alive.
+        # Daemon, so that a callable that blocks forever does not keep the process alive.
         self._thread = threading.Thread(
             target=self._run, args=(listener,), name=f"ChatServer:{self._port}", daemon=True
         )
@@ -155,13 +153,13 @@ class ChatServer:
             connection.abort()
 
     def opened(self, connection: _Connection) -> int:
-        """Count a connection in; returns its number."""
+        """Register a connection and return its number."""
         self._connections.add(connection)
         self._accepted += 1
         return self._accepted - 1
 
     def closed(self, connection: _Connection) -> None:
-        """Count a connection out."""
+        """Forget a connection."""
         self._connections.discard(connection)
 
     def answer(
@@ -184,18 +182,18 @@ class ChatServer:
             item = next(self._script, None)
             if item is None:
                 raise AgentKitError(
-                    f"The script is used up: request {request.index} ({method} {target}) came "
-                    f"after all {request.index} replies had been given."
+                    f"The script has ended: there is no reply for request {request.index} "
+                    f"({method} {target})."
                 )
             return render(item(request) if callable(item) else item, request)
         except Exception as error:
             self.problem(error)
             failure = {"message": f"{type(error).__name__}: {error}", "type": "chat_server_script"}
-            # The header is what OpenAI's server says when another attempt is no use.
+            # OpenAI's server sends this header when another attempt would not help.
             return raw(500, {"error": failure}, {"x-should-retry": "false"})
 
     def problem(self, error: Exception) -> None:
-        """Remember what to raise when the `with` is left."""
+        """Keep an error to raise at the end of the `with`."""
         self._problems.append(error)
 
     async def wait(self, delay: float | Hold) -> None:
@@ -222,13 +220,13 @@ class _Connection(asyncio.Protocol):
         self._reader.feed_data(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # Also at the client's EOF: one that has stopped sending is gone, half-open or not.
+        # Also at the client's EOF: a client that has stopped sending is gone, half-open or not.
         self._reader.feed_eof()
         self._server.closed(self)
         self._task.cancel()
 
     def abort(self) -> None:
-        """Close at once, whatever is going on."""
+        """Close at once, whatever the state."""
         self._task.cancel()
         self._transport.abort()
 
@@ -239,12 +237,12 @@ class _Connection(asyncio.Protocol):
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # The client hung up.
         except ValueError as error:
-            self._server.problem(AgentKitError(f"A request that is not HTTP/1.1: {error}"))
+            self._server.problem(AgentKitError(f"A request is not HTTP/1.1: {error}"))
         finally:
             self._transport.close()
 
     async def _exchange(self) -> bool:
-        """Answer one request; returns whether the connection stays open."""
+        """Answer one request, and return whether the connection stays open."""
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         start, *lines = head.rstrip().split("\r\n")
         method, target, _ = start.split(" ")
@@ -281,7 +279,7 @@ class _Connection(asyncio.Protocol):
                 await self._server.wait(packet)
                 continue
             if index:
-                await asyncio.sleep(wire.pause)  # At 0 it still lets the other connections on.
+                await asyncio.sleep(wire.pause)  # At 0 it still lets other connections proceed.
             framed = b"%x\r\n%b\r\n" % (len(packet), packet) if wire.chunked else packet
             self._transport.write(framed)  # asyncio sets TCP_NODELAY: a packet of its own.
         if wire.chunked and not wire.close_early:

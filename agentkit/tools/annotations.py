@@ -1,4 +1,4 @@
-"""Annotations that are legal in Python and need a hand before pydantic takes them."""
+"""Annotations that Python allows and pydantic needs in another form."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _CALLABLE = cast("Any", collections.abc.Callable)
 
 
 def accepted(hint: Any) -> Any:
-    """The type that pydantic is given for `hint`, the same in nearly every case.
+    """Return the type to pass to pydantic for `hint`: nearly always `hint` itself.
 
-    Three need a hand: `typing.TypedDict` before Python 3.12; `LiteralString`;
+    Three are replaced: `typing.TypedDict` before Python 3.12; `LiteralString`;
     and `Iterable[T]`, whose items would be checked only while the function runs.
     """
     if hint is typing.LiteralString:
@@ -43,34 +43,34 @@ _converted: dict[Any, Any] = {}
 
 
 def _typed_dict(cls: Any) -> Any:
-    """The same TypedDict, made by typing_extensions."""
+    """Return the same TypedDict, made by typing_extensions."""
     if cls in _converted:
         return _converted[cls]
-    made: Any = cast("Any", typing_extensions).TypedDict(cls.__name__, {})
-    _converted[cls] = made  # before its fields, which may refer to it
-    made.__doc__, made.__module__, made.__qualname__ = cls.__doc__, cls.__module__, cls.__qualname__
-    shown = fields(cls)
-    made.__annotations__ = {name: hint for name, (hint, _) in shown.items()}
-    made.__required_keys__ = frozenset(name for name, (_, required) in shown.items() if required)
-    made.__optional_keys__ = frozenset(shown.keys() - made.__required_keys__)
-    return made
+    copy: Any = cast("Any", typing_extensions).TypedDict(cls.__name__, {})
+    _converted[cls] = copy  # before its fields, which may refer to it
+    copy.__doc__, copy.__module__, copy.__qualname__ = cls.__doc__, cls.__module__, cls.__qualname__
+    keys = fields(cls)
+    copy.__annotations__ = {name: hint for name, (hint, _) in keys.items()}
+    copy.__required_keys__ = frozenset(name for name, (_, required) in keys.items() if required)
+    copy.__optional_keys__ = frozenset(keys.keys() - copy.__required_keys__)
+    return copy
 
 
 def fields(typed_dict: Any) -> dict[str, tuple[Any, bool]]:
-    """The type of each key of a TypedDict, and whether it is required."""
-    found: dict[str, tuple[Any, bool]] = {}
+    """Return the type of each key of a TypedDict, and whether it is required."""
+    keys: dict[str, tuple[Any, bool]] = {}
     for name, hint in typing.get_type_hints(typed_dict, include_extras=True).items():
         mark = typing.get_origin(hint)
         if mark in (typing.Required, typing.NotRequired):
             # With annotations as text, Python 3.11 does not see the mark itself.
-            found[name] = accepted(typing.get_args(hint)[0]), mark is typing.Required
+            keys[name] = accepted(typing.get_args(hint)[0]), mark is typing.Required
         else:
-            found[name] = accepted(hint), name in typed_dict.__required_keys__
-    return found
+            keys[name] = accepted(hint), name in typed_dict.__required_keys__
+    return keys
 
 
 def unpacked(hint: Any) -> Any:
-    """What `*args: *tuple[…]` or `**kwargs: Unpack[…]` takes, None for any other annotation."""
+    """Return the type in `*args: *tuple[…]` or `**kwargs: Unpack[…]`, None for any other hint."""
     if typing.get_origin(hint) is typing.Unpack:
         return accepted(typing.get_args(hint)[0])
     if getattr(hint, "__unpacked__", False):

@@ -1,4 +1,4 @@
-"""What a running tool may know of its run."""
+"""The context of a tool call: what a running tool can read of its run, and ask it to do."""
 
 from __future__ import annotations
 
@@ -31,47 +31,47 @@ _progress: contextvars.ContextVar[Emit | None] = contextvars.ContextVar("_progre
 
 
 class Runnable(Protocol[ResultT_co]):
-    """An agent, as far as a tool needs to know."""
+    """An agent, as a tool sees it."""
 
     @property
     def name(self) -> str:
-        """What its address is made of."""
+        """The name in the addresses below it."""
         ...
 
     async def run(self, prompt: str, *, deps: object = None) -> ResultT_co:
-        """Run it to its result."""
+        """Run the agent and return its result."""
         ...
 
 
 class Services(Protocol):
-    """What a run does for its tools."""
+    """What a run does for its tools: sub-agents, and recorded values."""
 
     async def run_agent(self, agent: Any, prompt: str, at: Address) -> Any:
         """Run an agent at an address below a tool call."""
         ...
 
     def det(self, at: Address, kind: str, use: int, make: Callable[[], Any]) -> Any:
-        """A value that is not deterministic: made and recorded, or replayed."""
+        """Make and record a value that is not deterministic, or return the recorded one."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunContext(Generic[DepsT]):
-    """What a running tool may know of its run. Injected by annotation, unseen by the model.
+    """The run as a tool sees it. Injected by annotation, hidden from the model.
 
-    `RunContext()` will do in a unit test of a tool.
+    `RunContext()` is enough in a unit test of a tool.
 
     Attributes:
-        deps: What the caller passed as `deps=`.
+        deps: The run's `deps=`.
         address: The place of this call in its run.
         run_id: The run, 32 hexadecimal digits.
-        attempt: How often this call was tried before.
+        attempt: Earlier attempts of this call.
         messages: The conversation up to the call.
         usage: Tokens used so far.
-        emit: Where progress goes.
+        emit: Takes progress events.
         threads: Limits the worker threads of sync tools; None is anyio's own limit.
-        services: What the run does for its tools; None outside a run.
-        home: The thread and the event loop of the run; None outside a run.
+        services: Sub-agents and recorded values; None outside a run.
+        home: The run's thread and event loop; None outside a run.
     """
 
     deps: DepsT = cast("DepsT", None)
@@ -92,28 +92,28 @@ class RunContext(Generic[DepsT]):
         return f"{self.run_id}{self.address}"
 
     def progress(self, value: Any) -> None:
-        """Show `value` to whoever watches the run. May be called from any thread."""
+        """Report `value` to the run's listeners. May be called from any thread."""
         event, emit = ToolProgress(at=self.address, value=value), _progress.get()
         if emit is not None:
             emit(event)
         elif self.home is None or self.home[0] == threading.get_ident():
             self.emit(event)
         else:
-            # A thread that the tool made itself: the run's own thread has to emit. What comes
-            # after the run's end is for nobody.
+            # A thread that the tool started itself: events are emitted on the run's own thread,
+            # and dropped once the run has ended.
             with contextlib.suppress(anyio.RunFinishedError):
                 anyio.from_thread.run_sync(self.emit, event, token=self.home[1])
 
     def now(self) -> datetime:
-        """The time, in UTC. Recorded: a replay of this tool sees the same."""
+        """Return the time in UTC. It is recorded: a replay of this tool gets the same."""
         return datetime.fromisoformat(self._det("now", lambda: datetime.now(UTC).isoformat()))
 
     def uuid(self) -> UUID:
-        """A random UUID. Recorded: a replay of this tool sees the same."""
+        """Return a random UUID. It is recorded: a replay of this tool gets the same."""
         return UUID(self._det("uuid", lambda: str(uuid4())))
 
     def random(self) -> float:
-        """A random number, 0 <= x < 1. Recorded: a replay of this tool sees the same."""
+        """Return a random number, 0 <= x < 1. It is recorded: a replay gets the same."""
         return self._det("random", random.random)
 
     async def run(
@@ -121,23 +121,23 @@ class RunContext(Generic[DepsT]):
     ) -> ResultT:
         """Run another agent inside this tool and return its result.
 
-        It gets an address below this call and the same `deps`, what it uses counts as used
-        by this run, and it ends with this run.
+        It gets an address below this call and the same `deps`, its usage counts towards
+        this run, and it ends with this run.
 
         Args:
             agent: The other agent.
-            prompt: What it is asked.
+            prompt: Its prompt.
             name: Its name in the address; the agent's by default. Uses of one name are
-                numbered in the order of these calls: give names where that order may vary,
-                as in a task group, so that a replay finds each by its own.
+                numbered in the order of these calls. Where that order may vary, as in a task
+                group, pass different names, so that a replay can tell the agents apart.
 
         Raises:
-            AgentKitError: The other agent failed. Not caught here, this tool fails with it.
+            AgentKitError: The other agent failed. Unless caught, this tool fails with it.
         """
         if self.services is None:
             return await agent.run(prompt, deps=self.deps)
-        named = name or agent.name
-        at = self.address.child(named, self._use(named))
+        name = name or agent.name
+        at = self.address.child(name, self._use(name))
         return await self.services.run_agent(agent, prompt, at)
 
     def _det(self, kind: str, make: Callable[[], Any]) -> Any:
@@ -156,7 +156,7 @@ def progress_to(emit: Emit) -> None:
 
 
 def explain(error: BaseException, context: RunContext[Any]) -> None:
-    """Say it in a note where an exception may come from `deps` that were forgotten."""
-    nothing = isinstance(error, (AttributeError, TypeError)) and "'NoneType'" in safe_str(error)
-    if nothing and context.deps is None and context.services is not None:
-        error.add_note("The run was given no deps=, so context.deps is None.")
+    """Add a note to an exception that missing `deps` may have caused."""
+    none = isinstance(error, (AttributeError, TypeError)) and "'NoneType'" in safe_str(error)
+    if none and context.deps is None and context.services is not None:
+        error.add_note("The run has no deps=, so context.deps is None.")

@@ -1,4 +1,4 @@
-"""Docstrings: what they say of a function, and of each of its parameters."""
+"""Docstrings as the description of a function and of each parameter."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _STYLES = {
     "REST": r":(?:param|parameter|arg|argument|key|keyword|returns?|raises?|type|rtype)\b[^:]*:",
     "EPYDOC": r"@(?:param|type|returns?|rtype|raises?)\b[^:]*:",
 }
-_NO_SUMMARY = "…"  # the parser takes a first line for the summary, whatever it is
+_NO_SUMMARY = "…"  # the parser takes any first line for the summary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Docstring:
-    """A docstring, taken apart.
+    """A parsed docstring.
 
     Attributes:
-        description: Summary, body, what is returned and examples: for the model.
+        description: Summary, body, returns and examples: for the model.
         parameters: Descriptions by parameter name.
     """
 
@@ -29,23 +29,23 @@ class Docstring:
 
 
 def parse(text: str | None) -> Docstring:
-    """Take a docstring apart, whether google, numpy, reST or epydoc.
+    """Parse a docstring in Google, NumPy, reST or Epydoc style.
 
-    A docstring with sections of none of these is all description.
+    A docstring without sections of any of these is all description.
     """
     text = inspect.cleandoc(text or "").strip()
-    found = [name for name, start in _STYLES.items() if re.search(f"^{start}", text, re.M)]
-    if not found:
+    styles = [name for name, start in _STYLES.items() if re.search(f"^{start}", text, re.M)]
+    if not styles:
         return Docstring(description=text)
-    import docstring_parser  # only functions that have sections need it
+    import docstring_parser  # only docstrings with sections need it
 
-    if found[0] == "GOOGLE":
-        # A section needs an empty line before it; forgetting that is common.
+    if styles[0] == "GOOGLE":
+        # The parser needs an empty line before a section, and that is often forgotten.
         text = re.sub(rf"(?<!\n)\n(?={_STYLES['GOOGLE']})", "\n\n", text, flags=re.M)
-    if re.match(_STYLES[found[0]], text, re.M):
+    if re.match(_STYLES[styles[0]], text, re.M):
         text = f"{_NO_SUMMARY}\n\n{text}"
     try:
-        parsed = docstring_parser.parse(text, docstring_parser.DocstringStyle[found[0]])
+        parsed = docstring_parser.parse(text, docstring_parser.DocstringStyle[styles[0]])
     except docstring_parser.ParseError:
         return Docstring(description=text)
     parameters = {
@@ -59,7 +59,7 @@ def parse(text: str | None) -> Docstring:
     if parsed.returns and parsed.returns.description:
         parts.append(f"Returns: {' '.join(parsed.returns.description.split())}")
     for example in parsed.examples:
-        shown = [part for part in (example.snippet, example.description) if part]
-        parts.append("\n".join(["Example:", *shown]))
+        lines = [part for part in (example.snippet, example.description) if part]
+        parts.append("\n".join(["Example:", *lines]))
     description = "\n\n".join(part.strip() for part in parts if part)
     return Docstring(description=description, parameters=parameters)

@@ -1,7 +1,7 @@
-"""Callable and docstring to JSON Schema and argument validator.
+"""From a function and its docstring to a JSON Schema and an argument validator.
 
-The schema is the one its author would have written by hand: a property for
-each parameter, no titles, no definitions that are used once. pydantic compiles
+The schema is what the author would write by hand: a property for each parameter,
+no titles, no definitions that are used only once. pydantic compiles
 one validator per function, at its first use; decoration only reads the signature.
 """
 
@@ -35,7 +35,7 @@ _UNFIT = (pydantic.PydanticUserError, TypeError, ValueError, NameError, Recursio
 
 
 class FunctionSchema:
-    """What a tool has to know of its arguments, from a function's types and docstring."""
+    """The schema and the checker of a tool's arguments, from a function's types and docstring."""
 
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
@@ -47,12 +47,12 @@ class FunctionSchema:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Which parameters the model does not see, because their types have no JSON form."""
+        """The parameters that the model does not see, because their types have no JSON form."""
         return self._built.warnings
 
     @property
     def checker(self) -> TypeChecker:
-        """Validates arguments; its values are for `bind`.
+        """The checker of arguments; its values are for `bind`.
 
         Raises:
             InvalidTool: A type has no JSON form, or does not exist.
@@ -60,10 +60,10 @@ class FunctionSchema:
         return self._built.checker
 
     def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Validated values as positional and keyword arguments; see `Signature.bind`."""
+        """Bind validated values to positional and keyword arguments; see `Signature.bind`."""
         built = self._built
-        made = {key: make() for key, make in built.fallbacks.items() if key not in values}
-        return self._signature.bind({**made, **values}, built.keys)
+        missing = {key: make() for key, make in built.fallbacks.items() if key not in values}
+        return self._signature.bind({**missing, **values}, built.keys)
 
     @functools.cached_property
     def _docstring(self) -> Docstring:
@@ -71,13 +71,13 @@ class FunctionSchema:
 
     @functools.cached_property
     def _built(self) -> _Built:
-        shown = [p for p in self._signature.parameters if not p.injected]
+        visible = [p for p in self._signature.parameters if not p.injected]
         warnings: list[str] = []
         try:
-            properties = [_property(p) for p in shown]
+            properties = [_property(p) for p in visible]
             adapter, schema = _compiled(properties)
         except _UNFIT:
-            properties, warnings = self._possible(shown)
+            properties, warnings = self._possible(visible)
             adapter, schema = _compiled(properties)
         schema = tidied(schema)
         for one in properties:
@@ -92,7 +92,7 @@ class FunctionSchema:
         )
 
     def _possible(self, parameters: Sequence[Parameter]) -> tuple[list[_Property], list[str]]:
-        """Leave out what has no JSON form but a default; refuse what has no default either."""
+        """Drop parameters without a JSON form that have a default; refuse those that have none."""
         kept: list[_Property] = []
         warnings: list[str] = []
         for one in parameters:
@@ -105,9 +105,9 @@ class FunctionSchema:
                     function = self._signature.function
                     raise refused(
                         function,
-                        f"Parameter {one.name!r} of {describe(function)} is nothing that a "
-                        f"model can send: {reason}. Give it a type with a JSON form, or a default "
-                        "(then the model does not see it).",
+                        f"Parameter {one.name!r} of {describe(function)} cannot come from a model: "
+                        f"{reason}. Give it a type with a JSON form, or a default, which hides it "
+                        "from the model.",
                     ) from error
                 warnings.append(f"The model does not see parameter {one.name!r}: {reason}.")
             else:
@@ -116,7 +116,7 @@ class FunctionSchema:
 
 
 def _doc(function: Any) -> str | None:
-    """The docstring somebody wrote for what is called: not a base class's, not a generated one."""
+    """Return the docstring of what is called, unless inherited or generated."""
     if isinstance(function, functools.partial):
         return _doc(cast("Any", function).func)
     if inspect.isclass(function):
@@ -136,10 +136,10 @@ class _Property:
 
     parameter: Parameter
     key: str  # the parameter's name, or its alias
-    type: Any  # what pydantic is given
+    type: Any  # what pydantic validates
     required: bool = False
-    default: Any = EMPTY  # what the model is told
-    fallback: Callable[[], Any] | None = None  # where Python's default will not do
+    default: Any = EMPTY  # as the model sees it
+    fallback: Callable[[], Any] | None = None  # where Python's default does not apply
     text: str | None = None  # a description that goes before the docstring's
 
     def describe(self, schema: JsonObject, docstring: Docstring) -> None:
@@ -154,7 +154,7 @@ class _Property:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Built:
-    """What is made at first use."""
+    """The parts that are compiled at first use."""
 
     checker: TypeChecker
     warnings: tuple[str, ...]
@@ -186,7 +186,7 @@ def _property(parameter: Parameter) -> _Property:
 
 
 def _with_field(parameter: Parameter, hint: Any, default: Any) -> _Property:
-    """A parameter with pydantic's `Field(…)`, as its default or in its `Annotated`."""
+    """Describe a parameter with pydantic's `Field(…)`, as its default or in its `Annotated`."""
     if default is EMPTY:
         field = FieldInfo.from_annotation(hint)
     else:
@@ -194,15 +194,14 @@ def _with_field(parameter: Parameter, hint: Any, default: Any) -> _Property:
     alias = field.validation_alias or field.alias
     if isinstance(alias, AliasChoices):
         alias = next((choice for choice in alias.choices if isinstance(choice, str)), None)
-    # The default and the alias are ours to apply; the rest of the field goes with its type.
-    said = {
+    # We apply the default and the alias; the rest of the field stays with its type.
+    kept = {
         key: value
         for key in ("title", "description", "examples", "discriminator", "json_schema_extra")
         if (value := getattr(field, key)) is not None
     }
-    metadata = (*field.metadata, *([pydantic.Field(**said)] if said else ()))
+    metadata = (*field.metadata, *([pydantic.Field(**kept)] if kept else ()))
     required = field.is_required()
-    made = field.default_factory is not None
     ours = not required and (default is EMPTY or isinstance(default, FieldInfo))
     make = functools.partial(field.get_default, call_default_factory=True, validated_data={})
     return _Property(
@@ -210,22 +209,22 @@ def _with_field(parameter: Parameter, hint: Any, default: Any) -> _Property:
         key=alias if isinstance(alias, str) else parameter.name,
         type=typing.Annotated[(field.annotation, *metadata)] if metadata else field.annotation,
         required=required,
-        default=EMPTY if required or made else field.default,
+        default=EMPTY if required or field.default_factory is not None else field.default,
         fallback=make if ours else None,
         text=field.description,
     )
 
 
 def _json_default(value: Any) -> Any:
-    """The default as JSON, or EMPTY where it has no JSON form."""
+    """Return the default as JSON, or EMPTY where it has no JSON form."""
     try:
-        shown = to_jsonable_python(value)
+        default = to_jsonable_python(value)
         if isinstance(value, (set, frozenset)):
-            shown.sort(key=json.dumps)  # else the schema differs from run to run
-        json.dumps(shown, allow_nan=False)
+            default.sort(key=json.dumps)  # else the schema differs from run to run
+        json.dumps(default, allow_nan=False)
     except (ValueError, TypeError, RecursionError):
         return EMPTY
-    return shown
+    return default
 
 
 def _takes_null(schema: JsonObject) -> bool:
@@ -238,17 +237,17 @@ def _takes_null(schema: JsonObject) -> bool:
     )
 
 
-# All of them
+# All parameters
 
 
 class _Object:
-    """The arguments of a function as one object, for pydantic to compile."""
+    """The arguments of a function as one object, compiled by pydantic."""
 
     def __init__(self, properties: Sequence[_Property]) -> None:
         self._properties = properties
 
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        shown: dict[str, core_schema.TypedDictField] = {}
+        keys: dict[str, core_schema.TypedDictField] = {}
         extras: CoreSchema | None = None
         for one in self._properties:
             if one.parameter.kind is not _VAR_KEYWORD:
@@ -260,23 +259,23 @@ class _Object:
                 extras = handler.generate_schema(one.type)
             for name, (hint, required) in types.items():
                 inner = handler.generate_schema(hint)
-                shown[name] = core_schema.typed_dict_field(inner, required=required)
+                keys[name] = core_schema.typed_dict_field(inner, required=required)
         if extras is None:
-            return core_schema.typed_dict_schema(shown, extra_behavior="forbid")
-        return core_schema.typed_dict_schema(shown, extra_behavior="allow", extras_schema=extras)
+            return core_schema.typed_dict_schema(keys, extra_behavior="forbid")
+        return core_schema.typed_dict_schema(keys, extra_behavior="allow", extras_schema=extras)
 
 
 class _Generator(GenerateJsonSchema):
-    """JSON Schema without what nobody would write by hand."""
+    """A JSON Schema generator that leaves out what nobody writes by hand."""
 
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012  theirs
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """No titles made of the names of fields."""
+        """Return False: no titles made of the names of fields."""
         return False
 
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonObject:
-        """Say of the string what it has to look like."""
+        """Give the string a pattern."""
         shown = super().decimal_schema(schema)
         for one in shown.get("anyOf", ()):
             if one == {"type": "string"}:
@@ -298,8 +297,8 @@ def _adapted(
 ) -> tuple[TypeAdapter[Any], JsonObject]:
     config = ConfigDict(
         use_attribute_docstrings=attribute_docstrings,
-        # Unknown keys are refused in dataclasses and typed dicts, too: a misspelt
-        # optional one would be lost in silence.
+        # Unknown keys are refused in dataclasses and typed dicts too: a misspelt
+        # optional one would be dropped silently.
         extra="forbid",
     )
     adapter: TypeAdapter[Any] = TypeAdapter(

@@ -1,4 +1,4 @@
-"""Runs a function that may be sync or async, a generator or not, under one roof."""
+"""Run a tool's function: sync or async, a generator or not."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from agentkit.tools.context import RunContext, progress_to
 
 
 async def awaited(value: Any) -> Any:
-    """What a function gave that may be sync or async.
+    """Await a value if it is awaitable.
 
     Raises:
-        RuntimeError: Something that it waited for was cancelled, and it was not itself.
+        RuntimeError: The code was not cancelled itself, but something that it awaited was.
     """
     if not inspect.isawaitable(value):
         return value
@@ -30,15 +30,15 @@ async def awaited(value: Any) -> Any:
     except anyio.get_cancelled_exc_class() as error:
         if _cancelled():
             raise
-        raise RuntimeError("Something that it waited for was cancelled.") from error
+        raise RuntimeError("Something that the function awaited was cancelled.") from error
 
 
 def _cancelled() -> bool:
-    """Whether a cancellation is for the code that runs here.
+    """Tell whether a cancellation is meant for the code that runs here.
 
-    Under asyncio it may also come out of another task that is awaited and was cancelled.
+    Under asyncio it may also come from an awaited task that was cancelled on its own.
     """
-    import asyncio  # here: trio programs do without it
+    import asyncio  # here, because trio programs do not need it
 
     if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
         return True
@@ -54,11 +54,11 @@ async def run(
     kwargs: Mapping[str, Any],
     context: RunContext[Any],
 ) -> Any:
-    """Run the function: coroutines here, everything else in a worker thread.
+    """Run the function: coroutines in the event loop, everything else in a worker thread.
 
-    What a generator yields is progress; its return, or else its last yield, is
-    the value. A sync function whose call is cancelled goes on in its thread,
-    and whatever it still reports or returns is discarded.
+    A generator's yields are progress; its return value, or else its last yield, is
+    the value. A sync function whose call is cancelled continues in its thread, and
+    what it still reports or returns is discarded.
     """
     call = functools.partial(function, *args, **kwargs)
     value = call() if is_async(function) else await _in_thread(call, context)
@@ -69,7 +69,7 @@ async def run(
 
 
 def is_async(function: Any) -> bool:
-    """Whether calling the function returns at once, with something to await or iterate."""
+    """Tell whether calling the function returns at once, with something to await or iterate."""
     while isinstance(function, functools.partial):
         function = cast("Any", function).func
     if not inspect.isroutine(function):
@@ -87,16 +87,16 @@ async def _in_thread(call: Callable[[], Any], context: RunContext[Any]) -> Any:
     finally:
         thread.watched = False
         if thread.working:
-            text = "Its thread was left to itself; what it still reports or returns is discarded."
+            text = "The tool's thread is still running; what it reports or returns is discarded."
             context.emit(Warned(at=context.address, code="thread_abandoned", text=text))
 
 
 class _Thread:
-    """A function at work in a thread.
+    """A function that runs in a thread.
 
     Attributes:
-        watched: Somebody waits for it.
-        working: It has begun and not ended.
+        watched: The call still waits for it.
+        working: It has started and not ended.
     """
 
     def __init__(self, call: Callable[[], Any], context: RunContext[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Tools from a raw JSON Schema: another program's, or written by hand."""
+"""Tools from a raw JSON Schema, written by hand or by another program."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 class RawSchema:
     """As `FunctionSchema`, from a JSON Schema; the function takes its properties by keyword.
 
-    Drafts 2020-12 (default), 2019-09, 7, 6 and 4, told apart by `$schema`.
-    References lead nowhere outside the schema: nothing is fetched.
+    `$schema` selects the draft: 2020-12 (default), 2019-09, 7, 6 or 4.
+    References outside the schema are not followed: nothing is fetched.
 
     Args:
-        name: The tool's, for errors.
+        name: The tool's name, for errors.
         schema: A JSON Schema of an object.
-        signature: Of what is called. Of its annotations only the context's is looked at.
+        signature: Of the function. Only the annotation of the context is read.
 
     Raises:
         InvalidTool: The schema is not valid, or the function does not take its properties.
@@ -39,29 +39,30 @@ class RawSchema:
     def __init__(self, name: str, schema: JsonObject, signature: Signature) -> None:
         schema = {"type": "object", "properties": {}, **schema}
         if schema["type"] != "object":
-            raise _invalid(name, f"is of type {schema['type']!r}; arguments are an object")
+            raise _invalid(name, f"has type {schema['type']!r}, not 'object'")
         self._signature = signature
         parameters = signature.parameters
         takes_more = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
-        shown, required = {*schema["properties"]}, {*schema.get("required", ())}
+        properties, required = {*schema["properties"]}, {*schema.get("required", ())}
         plain = [p for p in parameters if p.kind not in STARS]
         hidden = {p.name for p in plain if p.injected}
         known = {p.name for p in plain} - hidden
         needed = {p.name for p in plain if p.default is EMPTY} - hidden
-        wrong: dict[str, set[str]] = {
-            "takes from the run": shown & hidden,
-            "does not take": set() if takes_more else shown - known,
-            "needs, but the schema does not require,": needed - required,
+        untaken: set[str] = set() if takes_more else properties - known
+        function = describe(signature.function)
+        mismatches: dict[str, set[str]] = {
+            f"has properties that {function} takes from the run": properties & hidden,
+            f"has properties that {function} does not take": untaken,
+            f"does not require parameters of {function}": needed - required,
         }
-        for how, names in wrong.items():
+        for problem, names in mismatches.items():
             if names:
-                problem = f"{describe(signature.function)} {how} {', '.join(sorted(names))}"
-                raise InvalidTool(f"{problem} of the schema of tool {name!r}.", tool=name)
+                raise _invalid(name, f"{problem}: {', '.join(sorted(names))}")
         validator = compiled(name, schema)
         self.checker: Checker = _Checker(validator, schema, closed=not takes_more)
 
     def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Values as positional and keyword arguments; see `Signature.bind`."""
+        """Bind values to positional and keyword arguments; see `Signature.bind`."""
         return self._signature.bind(values, {})
 
 
@@ -71,7 +72,7 @@ _DRAFTS = re.compile(
 
 
 def compiled(name: str, schema: JsonObject) -> jsonschema_rs.Validator:
-    """A validator for a schema.
+    """Compile a validator for a schema.
 
     Raises:
         InvalidTool: The schema is not valid.
@@ -80,8 +81,8 @@ def compiled(name: str, schema: JsonObject) -> jsonschema_rs.Validator:
 
     draft = schema.get("$schema")
     if draft is not None and not _DRAFTS.fullmatch(str(draft)):
-        known = "known are 2020-12, 2019-09, 7, 6 and 4"
-        raise _invalid(name, f"is of the draft {draft!r}; {known}")
+        supported = "2020-12, 2019-09, 7, 6 and 4"
+        raise _invalid(name, f"has the unknown draft {draft!r}; supported are {supported}")
     try:
         jsonschema_rs.meta.validate(schema)
         return jsonschema_rs.validator_for(schema, mask="it", offline=True)
@@ -98,7 +99,7 @@ def _invalid(name: str, problem: str) -> InvalidTool:
 
 
 class _Checker:
-    """Checks against a JSON Schema. What fits is passed on as it came."""
+    """A checker for a JSON Schema, which returns valid arguments unchanged."""
 
     def __init__(
         self, validator: jsonschema_rs.Validator, schema: JsonObject, *, closed: bool = False
@@ -108,7 +109,7 @@ class _Checker:
         self._closed = closed
 
     def check(self, data: JsonObject, text: str, *, strict: bool) -> JsonObject | list[Problem]:
-        """See `Checker.check`. Problems are placed by JSON pointers."""
+        """Check the arguments; see `Checker.check`. JSON pointers name the places."""
         problems = [
             problem
             for error in self._validator.iter_errors(data)
@@ -121,29 +122,29 @@ class _Checker:
 
 
 def _problems(error: jsonschema_rs.ValidationError, schema: JsonObject) -> Iterator[Problem]:
-    path, kind, said = tuple(error.instance_path), error.kind.name, error.kind.as_dict()
+    path, kind, detail = tuple(error.instance_path), error.kind.name, error.kind.as_dict()
     value, text = error.instance, error.message
     match kind:
-        case "anyOf" | "oneOf" if any(said.get("context") or ()):
-            for branch in said["context"]:
+        case "anyOf" | "oneOf" if any(detail.get("context") or ()):
+            for branch in detail["context"]:
                 for inner in branch:
                     yield from _problems(inner, schema)
             return
         case "additionalProperties":
             names = [name for one in at(schema, path) for name in one.get("properties", ())]
-            for key in said["unexpected"]:
+            for key in detail["unexpected"]:
                 yield _unknown((*path, key), names)
             return
         case "required":
-            path, value, text = (*path, said["property"]), ..., "is required"
+            path, value, text = (*path, detail["property"]), ..., "is required"
         case "type":
-            types = said.get("types") or [said.get("type")]
+            types = detail.get("types") or [detail.get("type")]
             text = f"expected {' or '.join(map(str, types))}"
             kind = kind if "string" in types else RAW_TYPE
         case "enum":
-            text = f"expected one of {', '.join(map(json.dumps, said['options']))}"
+            text = f"expected one of {', '.join(map(json.dumps, detail['options']))}"
         case "const":
-            text = f"expected {json.dumps(said['expected_value'])}"
+            text = f"expected {json.dumps(detail['expected_value'])}"
         case _:
             pass
     yield Problem(path=path, where=pointer(path), text=text, value=value, kind=kind)
@@ -155,5 +156,5 @@ def _unknown(path: tuple[int | str, ...], names: list[str]) -> Problem:
 
 
 def pointer(path: Iterable[int | str]) -> str:
-    """The JSON pointer of a place; `/` for the whole."""
+    """Return the JSON pointer of a place; `/` for the whole value."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path) or "/"

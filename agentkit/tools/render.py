@@ -1,4 +1,4 @@
-"""What the model is told of a tool's value."""
+"""Render a tool's value as what the model reads."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from agentkit.messages import Content, Part, TextPart, is_object
 
 
 def render(value: Any, max_output: int | None) -> Content:
-    """Text as it is, content parts as parts, everything else as JSON.
+    """Render text as it is, content parts as parts, everything else as JSON.
 
     Args:
-        value: What a tool returned.
-        max_output: Bytes of text that are shown; None shows all.
+        value: The tool's return value.
+        max_output: Bytes of text to keep; None keeps all.
 
     Raises:
-        ToolError: A part of the value has no JSON form; the text says which.
+        ToolError: A part of the value has no JSON form; the text names it.
     """
     if isinstance(value, str):
         return cut(str(value), max_output)
     parts = _parts(value)
     if parts is None:
         return cut(_json(value), max_output)
-    shown: list[Part] = []
+    rendered: list[Part] = []
     for part in parts:
         if isinstance(part, TextPart):
             text = cut(part.text, max_output)
             if max_output is not None:
                 max_output = max(0, max_output - len(part.text.encode("utf-8", "replace")))
             part = TextPart(text=text)
-        shown.append(part)
-    return tuple(shown)
+        rendered.append(part)
+    return tuple(rendered)
 
 
 def cut(text: str, size: int | None) -> str:
-    """At most `size` bytes of `text`, whole characters, and a note of what is missing."""
+    """Cut `text` to `size` bytes of whole characters, and note how much is missing."""
     data = text.encode("utf-8", "replace")
     if size is None or len(data) <= size:
         return data.decode()
@@ -50,7 +50,7 @@ def cut(text: str, size: int | None) -> str:
 
 
 def _parts(value: Any) -> tuple[Part, ...] | None:
-    """The parts of a value that is one, or a sequence of parts and text with at least one part."""
+    """Return the parts of a part, or of a sequence of parts and text; None for other values."""
     if isinstance(value, Part):
         return (value,)
     items = _sequence(value)
@@ -69,8 +69,10 @@ def _json(value: Any) -> str:
     try:
         return _encoded(value)
     except Exception as error:  # a serializer of the application may raise anything
-        where, what = _culprit(value, "result", frozenset()) or ("result", str(error))
-        raise ToolError(f"The tool ran, but its result cannot be shown: {where} {what}.") from error
+        where, reason = _culprit(value, "result", frozenset()) or ("result", str(error))
+        raise ToolError(
+            f"The tool ran, but its result cannot be encoded: {where} {reason}."
+        ) from error
 
 
 def _encoded(value: Any) -> str:
@@ -78,16 +80,16 @@ def _encoded(value: Any) -> str:
 
 
 def _culprit(value: Any, where: str, above: frozenset[int]) -> tuple[str, str] | None:
-    """The innermost part of `value` that cannot be encoded: its place, and what it is."""
+    """Return the innermost part of `value` that cannot be encoded: its place, and the reason."""
     if id(value) in above:
-        return where, "holds itself"
+        return where, "contains itself"
     for name, item in _items(value):
         try:
             _encoded(item)
         except Exception:  # see _json
-            found = _culprit(item, where + name, above | {id(value)})
-            if found is not None:
-                return found
+            culprit = _culprit(item, where + name, above | {id(value)})
+            if culprit is not None:
+                return culprit
     if isinstance(value, str):
         return where, "is text that is not valid Unicode"
     return where, f"is of type {type(value).__qualname__}, which has no JSON form"

@@ -1,12 +1,11 @@
-"""What a callable takes: its parameters as Python would bind them, with their types.
+"""The parameters of a callable as Python binds them, with their types.
 
-First stop of a function on its way to a tool. Everything Python can call is
-read here: functions, methods, classes, partials, callable instances, wrapped
-functions. What the callable's owner binds (`self`, the arguments of a partial)
-is not a parameter any more.
+The first step from a function to a tool. Any callable is read here: functions,
+methods, classes, partials, callable instances, wrapped functions. What its owner
+has bound already (`self`, the arguments of a partial) is no longer a parameter.
 
-When a type is evaluated: at decoration if it can be, else at the tool's first
-use, so that a function may name a class that is defined below it.
+Types are evaluated at decoration where possible, else at the tool's first use, so
+that a function may name a class that is defined below it.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ STARS = frozenset({_Kind.VAR_POSITIONAL, _Kind.VAR_KEYWORD})
 
 
 class _Injected:
-    """Stands in bound arguments where the run's context belongs."""
+    """The placeholder of the run's context in bound arguments."""
 
     def __repr__(self) -> str:
         return "<context>"
@@ -45,7 +44,7 @@ INJECTED = _Injected()
 class Parameter:
     """One parameter. `default` is EMPTY where there is none.
 
-    `annotation` is evaluated, or is the TypeError that says why it cannot be.
+    `annotation` is evaluated, or is the TypeError that says why that failed.
     """
 
     name: str
@@ -56,7 +55,7 @@ class Parameter:
 
 
 def describe(function: Any) -> str:
-    """How an error names a callable: `get_weather (weather.py:12)`."""
+    """Describe a callable for an error: `get_weather (weather.py:12)`."""
     inner = _innermost(function)
     name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
     name = name.replace("<locals>.", "")
@@ -67,7 +66,7 @@ def describe(function: Any) -> str:
 
 
 def refused(function: Any, text: str) -> InvalidTool:
-    """The error for a callable that cannot be a tool."""
+    """Return the error for a callable that cannot be a tool."""
     return InvalidTool(text, tool=getattr(function, "__name__", None))
 
 
@@ -76,9 +75,9 @@ class Signature:
 
     Args:
         function: Any callable.
-        injected: The class whose annotation marks the parameter that a run fills in.
+        injected: The class that annotates the parameter that a run fills in.
         method: Whether the first parameter is bound later, on access through an instance.
-        scope: The frame that defines the function; its local names may be in annotations.
+        scope: The frame that defines the function; annotations may use its local names.
         typed: Whether every parameter needs an annotation.
 
     Raises:
@@ -114,7 +113,7 @@ class Signature:
 
     @functools.cached_property
     def parameters(self) -> tuple[Parameter, ...]:
-        """The parameters, with every type evaluated that can be by now."""
+        """The parameters, with all types evaluated that can be."""
         failed = self._evaluate()
         self._scope = None
         hints = {**self._hints, **failed}
@@ -130,7 +129,7 @@ class Signature:
         )
 
     def _evaluate(self) -> dict[str, TypeError]:
-        """Evaluate what is not evaluated yet; returns what still cannot be."""
+        """Evaluate the remaining annotations; return those that still fail."""
         names = _namespace(self.function, self._scope)
         failed: dict[str, TypeError] = {}
         for p in self._raw:
@@ -154,49 +153,49 @@ class Signature:
     def bind(
         self, values: Mapping[str, Any], keys: Mapping[str, str]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arrange values the way Python would bind a call.
+        """Arrange values as Python would bind a call.
 
         Args:
-            values: Values by key, a sequence for `*args`. What is left out takes its
-                default; what belongs to no parameter goes to `**kwargs`.
-            keys: The keys of parameters, where they are not the parameters' names.
+            values: Values by key, a sequence for `*args`. Missing ones take their
+                defaults; those that belong to no parameter go to `**kwargs`.
+            keys: The keys of parameters, where they differ from the parameters' names.
 
         Returns:
             Positional and keyword arguments, with INJECTED where the context belongs.
         """
         rest = dict(values)
-        given: dict[str, Any] = {}
-        last = 0  # what stands before it has to be passed by position
+        bound: dict[str, Any] = {}
+        last = 0  # the parameters before it have to be passed by position
         for index, p in enumerate(self.parameters):
             key = keys.get(p.name, p.name)
             if p.injected:
-                given[p.name] = INJECTED
+                bound[p.name] = INJECTED
             elif p.kind is _Kind.VAR_KEYWORD:
-                given[p.name] = rest
+                bound[p.name] = rest
             elif key in rest:
-                given[p.name] = rest.pop(key)
-            if p.name in given and p.kind in (_Kind.POSITIONAL_ONLY, _Kind.VAR_POSITIONAL):
+                bound[p.name] = rest.pop(key)
+            if p.name in bound and p.kind in (_Kind.POSITIONAL_ONLY, _Kind.VAR_POSITIONAL):
                 last = index
         for p in self.parameters[:last]:
-            given.setdefault(p.name, p.default)
-        return self._arranged(given)
+            bound.setdefault(p.name, p.default)
+        return self._arranged(bound)
 
-    def _arranged(self, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _arranged(self, bound: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         by_name = False
         for p in self.parameters:
-            by_name |= p.name not in given or p.kind is _Kind.KEYWORD_ONLY
-            if p.name not in given:
+            by_name |= p.name not in bound or p.kind is _Kind.KEYWORD_ONLY
+            if p.name not in bound:
                 continue
             if p.kind is _Kind.VAR_POSITIONAL:
-                args.extend(given[p.name])
+                args.extend(bound[p.name])
             elif p.kind is _Kind.VAR_KEYWORD:
-                kwargs.update(given[p.name])
+                kwargs.update(bound[p.name])
             elif by_name:
-                kwargs[p.name] = given[p.name]
+                kwargs[p.name] = bound[p.name]
             else:
-                args.append(given[p.name])
+                args.append(bound[p.name])
         return tuple(args), kwargs
 
 
@@ -205,21 +204,20 @@ def _missing(function: Any, parameter: inspect.Parameter) -> InvalidTool:
     name = f"{stars}{parameter.name}"
     default = "" if parameter.default is EMPTY else " = …"
     how = (
-        f"Write its type, for example `{name}: str{default}`, or `{name}: Any{default}` if it "
+        f"Annotate it, for example `{name}: str{default}`, or `{name}: Any{default}` if it "
         "takes anything."
     )
     inner = getattr(function, "__wrapped__", None)
     if inner is not None and parameter.name not in getattr(inner, "__annotations__", {}):
         how = (
-            "functools.wraps puts the inner function's annotations in place of the wrapper's own, "
-            "so the wrapper has to set `__signature__`."
+            "functools.wraps replaces the wrapper's annotations by those of the inner function: "
+            "set `__signature__` on the wrapper."
         )
     elif getattr(function, "__name__", None) == "<lambda>":
-        how = "A lambda cannot have annotations: make it a def."
+        how = "A lambda cannot have annotations: use a def."
     return refused(
         function,
-        f"Parameter {name!r} of {describe(function)} has no annotation, so the model cannot be "
-        f"told what to send. {how}",
+        f"Parameter {name!r} of {describe(function)} has no annotation, so it has no schema. {how}",
     )
 
 
@@ -227,7 +225,7 @@ def _missing(function: Any, parameter: inspect.Parameter) -> InvalidTool:
 
 
 def name_of(function: Any) -> str:
-    """What a callable is called: its own name, or its class's."""
+    """Return the name of a callable: its own, or its class's."""
     while isinstance(function, functools.partial):
         function = cast("Any", function).func
     name = getattr(function, "__name__", None)
@@ -235,7 +233,7 @@ def name_of(function: Any) -> str:
 
 
 def is_method(function: Any) -> bool:
-    """Whether a function stands in a class body and waits for its first argument."""
+    """Tell whether a function stands in a class body and waits for its first argument."""
     if isinstance(function, classmethod):
         return True
     if not inspect.isfunction(function):
@@ -248,7 +246,7 @@ def is_method(function: Any) -> bool:
 
 
 def defining_scope() -> FrameType | None:
-    """The nearest frame outside agentkit: the code that makes a tool."""
+    """Return the nearest frame outside agentkit: the code that makes a tool."""
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  no other way
     while frame is not None and frame.f_globals.get("__name__", "").startswith("agentkit."):
         frame = frame.f_back
@@ -256,11 +254,11 @@ def defining_scope() -> FrameType | None:
 
 
 def _innermost(function: Any) -> Any:
-    """The function whose code runs, below partials, bound methods and wrappers."""
+    """Return the function whose code runs, below partials, bound methods and wrappers."""
     while True:
         if isinstance(function, functools.partial):
             function = cast("Any", function).func
-        elif isinstance(function, (MethodType, staticmethod, classmethod)):
+        elif isinstance(function, (MethodType, classmethod)):
             function = cast("Any", function).__func__
         elif hasattr(function, "__wrapped__") and not inspect.isclass(function):
             function = function.__wrapped__
@@ -282,18 +280,18 @@ def _raw_parameters(function: Any) -> list[inspect.Parameter]:
             "function with annotated parameters.",
         ) from error
     if isinstance(function, functools.partial):
-        # What a partial holds is its author's, often a secret, and never the model's.
+        # The arguments of a partial are its author's, often secrets, and never the model's.
         parameters = [p for p in parameters if p.name not in function.keywords]
     return parameters
 
 
 def _own_parameters(function: Any) -> list[inspect.Parameter]:
-    """The parameters, with wrappers believed only as far as they pass everything on.
+    """Return the parameters, following only wrappers that pass everything on.
 
-    `inspect.signature` follows `__wrapped__` always. A wrapper that declares
-    parameters of its own instead of `*args, **kwargs` is called with those.
+    `inspect.signature` always follows `__wrapped__`. But a wrapper that declares its
+    own parameters instead of `*args, **kwargs` is called with those.
     """
-    if isinstance(function, (classmethod, staticmethod)):
+    if isinstance(function, classmethod):
         return _own_parameters(cast("Any", function).__func__)
     if isinstance(function, MethodType):
         return _own_parameters(function.__func__)[1:]
@@ -314,7 +312,7 @@ def _own_parameters(function: Any) -> list[inspect.Parameter]:
 
 
 def _namespace(function: Any, scope: FrameType | None) -> Mapping[str, Any]:
-    """Where the names in annotations are looked up, nearest first."""
+    """Return where the names in annotations are looked up, nearest first."""
     inner = _innermost(function)
     module = sys.modules.get(getattr(inner, "__module__", None) or "")
     levels: list[Any] = [
@@ -336,14 +334,14 @@ def _evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
 
 
 def _names(annotation: Any, cls: type) -> bool:
-    """As `_mentions`, of text: `cls`, or what is in its brackets, may not exist at run time."""
+    """Tell the same as `_mentions` of text: its names may not exist at run time."""
     name = rf"(\w+\.)*{cls.__name__}(\[.*\])?"
     pattern = rf"{name}|{name} *\| *None|None *\| *{name}|(\w+\.)*Optional\[{name}\]"
     return re.fullmatch(pattern, str(annotation).strip("'\" ")) is not None
 
 
 def _mentions(hint: Any, cls: type) -> bool:
-    """Whether `hint` is `cls`, `cls[…]`, or one of these or None."""
+    """Tell whether `hint` is `cls`, `cls[…]`, or one of these or None."""
     while value := getattr(hint, "__value__", None):  # an alias of PEP 695
         hint = value
     origin, args = typing.get_origin(hint), typing.get_args(hint)

@@ -1,9 +1,10 @@
-"""Whether arguments fit, and words the model can act on where they do not.
+"""Check arguments against a schema, and explain problems so that a model can fix them.
 
-What fits passes untouched. What has one meaning all the same is converted and
-named: `"3"` for an integer, null for "not given", an object sent as text. What
-only pydantic would read that way is refused: true for 1, 5 for a date. The
-words name the place and what was expected there, never what was sent.
+Valid values pass untouched. Values with only one meaning are converted, and the
+conversion is noted: `"3"` for an integer, null for a property that is left out, an
+object sent as text. Conversions that only pydantic would make are refused: true for
+1, 5 for a date. A problem names the place and what was expected there, never the
+value that was sent.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from agentkit.schema.walk import at
 
 Path = tuple[int | str, ...]
 RAW_TYPE = "raw_type"
-"""The kind of a problem where a raw JSON Schema expects a type that is not a string."""
-_SHOWN = 10  # places told at once
+"""The kind of a problem where a raw JSON Schema expects another type than a string."""
+_SHOWN = 10  # places in one message
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,50 +35,50 @@ class Problem:
     """One thing that is wrong with the arguments."""
 
     path: Path
-    where: str  # the path as the model is shown it
-    text: str  # what was expected there; never holds what was sent
-    value: Any = None  # what was sent
-    kind: str = ""  # what the checker calls it, such as `int_type`
+    where: str  # the path as the model reads it
+    text: str  # what was expected there, without the value that was sent
+    value: Any = None  # the value that was sent
+    kind: str = ""  # the checker's name for it, such as `int_type`
 
 
 class Checker(Protocol):
-    """Checks arguments: against Python types, or against a raw JSON Schema."""
+    """A check of arguments, against Python types or a raw JSON Schema."""
 
     schema: JsonObject
     """The JSON Schema of the arguments, not in its strict form."""
 
     def check(self, data: JsonObject, text: str, *, strict: bool) -> JsonObject | list[Problem]:
-        """The validated values, or what is wrong.
+        """Return the validated values, or the problems.
 
         Args:
             data: The arguments.
             text: The same as JSON text.
-            strict: Whether to accept only what needs no conversion.
+            strict: Accept only values that need no conversion.
         """
         ...
 
 
 def fit(checker: Checker, data: JsonObject, text: str) -> tuple[JsonObject, tuple[str, ...]]:
-    """Check arguments, converting on the way what has one meaning.
+    """Check arguments, and convert values with only one meaning.
 
     Args:
-        checker: What they have to fit.
+        checker: The check.
         data: The arguments.
         text: The same as JSON text.
 
     Returns:
-        The validated values, and what had to be converted.
+        The validated values, and notes on conversions.
 
     Raises:
-        InvalidArguments: They do not fit. The text is for the model.
+        InvalidArguments: They do not match the schema. The text is for the model.
     """
     notes: list[str] = []
     while isinstance(result := checker.check(data, text, strict=True), list):
-        mended, done = _mended(data, result, checker.schema)
-        if mended is data:
+        repaired, repairs = _repaired(data, result, checker.schema)
+        if repaired is data:
             break
-        notes += done
-        data, text = mended, json.dumps(mended)
+        notes += repairs
+        data, text = repaired, json.dumps(repaired)
     else:
         return result, tuple(notes)
     lax = checker.check(data, text, strict=False)
@@ -92,20 +93,20 @@ def fit(checker: Checker, data: JsonObject, text: str) -> tuple[JsonObject, tupl
 
 
 def _surprising(problem: Problem) -> bool:
-    """Whether pydantic would convert this although nobody would expect it."""
+    """Tell whether pydantic would convert this although nobody expects it."""
     if isinstance(problem.value, bool):
         return not problem.kind.startswith(("bool", "literal", "enum"))
     return isinstance(problem.value, (int, float)) and problem.kind.startswith(("date", "time"))
 
 
-# Mending
+# Repairs
 
 
-def _mended(
+def _repaired(
     data: JsonObject, problems: Iterable[Problem], schema: JsonObject
 ) -> tuple[JsonObject, list[str]]:
-    """Leave out nulls that mean "not given"; decode arrays and objects that were sent as text."""
-    done: list[str] = []
+    """Leave out nulls of optional properties; decode arrays and objects that were sent as text."""
+    repairs: list[str] = []
     for one in problems:
         if not one.path:
             continue
@@ -113,12 +114,12 @@ def _mended(
             data = _edited(data, one.path, ...)
         elif isinstance(one.value, str) and (value := _decoded(one)) is not None:
             data = _edited(data, one.path, value)
-            done.append(f"a value sent as text: {one.where}")
-    return data, done
+            repairs.append(f"a value sent as text: {one.where}")
+    return data, repairs
 
 
 def _left_out(schema: JsonObject, path: Path) -> bool:
-    """Whether there is an optional property at `path`."""
+    """Tell whether there is an optional property at `path`."""
     return any(
         path[-1] in parent.get("properties", ()) and path[-1] not in parent.get("required", ())
         for parent in at(schema, path[:-1])
@@ -131,7 +132,7 @@ _CONTAINER = re.compile(
 
 
 def _decoded(problem: Problem) -> Any:
-    """The value in a string that stands where an array, object or raw value was expected."""
+    """Decode a string that stands for an array, an object or another value that is no string."""
     array_or_object = problem.value.lstrip().startswith(("[", "{"))
     if problem.kind != RAW_TYPE and not (array_or_object and _CONTAINER.match(problem.kind)):
         return None
@@ -143,7 +144,7 @@ def _decoded(problem: Problem) -> Any:
 
 
 def _edited(data: Any, path: Path, new: Any) -> Any:
-    """A copy of `data` with the value at `path` replaced, or left out if `new` is `...`."""
+    """Return a copy of `data` with the value at `path` replaced, or left out if `new` is `...`."""
     copy: Any = dict(data) if is_object(data) else list(data)
     step = path[0]
     if len(path) > 1:
@@ -159,14 +160,14 @@ def _edited(data: Any, path: Path, new: Any) -> Any:
 
 
 class TypeChecker:
-    """Checks against a pydantic validator whose input is the object of the arguments."""
+    """A checker for Python types: a pydantic validator of the object of the arguments."""
 
     def __init__(self, validator: SchemaValidator, schema: JsonObject) -> None:
         self.schema = schema
         self._validator = validator
 
     def check(self, data: JsonObject, text: str, *, strict: bool) -> JsonObject | list[Problem]:
-        """See `Checker.check`."""
+        """Check the arguments; see `Checker.check`."""
         try:
             values = self._validator.validate_json(text, strict=strict or None)
         except ValidationError as error:
@@ -174,20 +175,20 @@ class TypeChecker:
         return self._timestamps(data) or values
 
     def _timestamps(self, data: JsonObject) -> list[Problem]:
-        """Dates made of digits only: pydantic would take "2024" for seconds since 1970."""
+        """Find dates made of digits only: pydantic takes "2024" for seconds since 1970."""
         changed = _without_digits(data)
         if changed == data:
             return []
         try:
             self._validator.validate_json(json.dumps(changed))
         except ValidationError as error:
-            found = _problems(error, changed, self.schema)
-            return [one for one in found if one.kind.startswith(("date", "time"))]
+            problems = _problems(error, changed, self.schema)
+            return [one for one in problems if one.kind.startswith(("date", "time"))]
         return []
 
 
 def _without_digits(value: Any) -> Any:
-    """A copy with every string that is only a number replaced by one that is not."""
+    """Return a copy in which no string is only a number."""
     if is_array(value):
         return list(map(_without_digits, value))
     if is_object(value):
@@ -216,16 +217,16 @@ def _problem(detail: ErrorDetails, data: Any, schema: JsonObject) -> Problem:
     where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return Problem(
         path=path,
-        where=where.removeprefix(".") or "the whole",
+        where=where.removeprefix(".") or "the whole value",
         text=text,
-        # What is absent or unknown has the object around it for its input, or is not to be mended.
+        # The input of a missing or unknown property is the object around it: nothing to repair.
         value=... if kind in (*_MISSING, *_UNKNOWN) else detail["input"],
         kind=kind,
     )
 
 
 def _path(loc: Path, data: Any, *, absent: bool) -> Path:
-    """The part of an error's location that leads through the data: union tags are left out."""
+    """Return the part of an error's location that leads through the data, without union tags."""
     path: list[int | str] = []
     for index, step in enumerate(loc):
         if (is_object(data) and step in data) or (
@@ -239,7 +240,7 @@ def _path(loc: Path, data: Any, *, absent: bool) -> Path:
     return tuple(path)
 
 
-# Words
+# Messages
 
 _EXPECTED = {
     "datetime": "expected a date and time such as 2026-01-31T09:30:00Z",
@@ -260,7 +261,7 @@ _EXPECTED = {
     "dict_type": "expected an object",
     "model_": "expected an object",
     "dataclass_": "expected an object",
-    "json_invalid": "nested too deeply, or text that is not valid Unicode",
+    "json_invalid": "nested too deeply, or not valid Unicode",
     "path_type": "expected a path, as a string",
     "missing": "is required",
 }
@@ -268,12 +269,12 @@ _BOUND = re.compile(".*_(past|future|naive|aware|exact|inexact|digits|places|siz
 
 
 def _expected(detail: ErrorDetails) -> str:
-    """What was expected. pydantic's message where it says that without repeating the input."""
+    """Return what was expected; pydantic's message where it does not repeat the input."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind.startswith("union_tag"):
         tags = context.get("expected_tags")
         key = str(context.get("discriminator")).strip("'")
-        return f"the field {key!r} in it " + (f"has to be one of {tags}" if tags else "is required")
+        return f"its field {key!r} " + (f"must be one of {tags}" if tags else "is required")
     if not _BOUND.match(kind):
         for prefix, text in _EXPECTED.items():
             if kind.startswith(prefix):
@@ -287,10 +288,10 @@ def _expected(detail: ErrorDetails) -> str:
 
 
 def unknown_name(name: str, names: Sequence[str]) -> str:
-    """What to say of a property that does not exist: the closest, and those that do."""
+    """Explain that a property does not exist: name the closest, and all that exist."""
     names = list(dict.fromkeys(names))
-    there = f"There are: {', '.join(names)}" if names else "There are none"
-    return f"no such property{_closest(name, names) or '.'} {there}"
+    existing = f"Properties: {', '.join(names)}" if names else "There are no properties"
+    return f"no such property{_closest(name, names) or '.'} {existing}"
 
 
 def _closest(name: str, names: Sequence[str]) -> str:
@@ -299,7 +300,7 @@ def _closest(name: str, names: Sequence[str]) -> str:
 
 
 def _listed(problems: Sequence[Problem]) -> str:
-    """One line for each place where something is wrong."""
+    """Write one line for each place with problems."""
     places: dict[str, list[str]] = {}
     for problem in problems:
         places.setdefault(problem.where, []).append(problem.text)

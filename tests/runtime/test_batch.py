@@ -346,7 +346,7 @@ async def test_forgotten_deps_are_named() -> None:
 
     await answers([stock], [("stock", {})], on_event=seen.append)
     (warned,) = [e for e in seen if isinstance(e, Warned)]
-    assert warned.text.endswith("The run was given no deps=, so context.deps is None.")
+    assert warned.text.endswith("The run has no deps=, so context.deps is None.")
 
 
 async def test_a_task_that_somebody_else_cancelled(anyio_backend_name: str) -> None:
@@ -365,7 +365,7 @@ async def test_a_task_that_somebody_else_cancelled(anyio_backend_name: str) -> N
         await anyio.sleep(0.01)
         return "fine"
 
-    expected = "RuntimeError: Something that it waited for was cancelled."
+    expected = "RuntimeError: Something that the function awaited was cancelled."
     assert await answers([wait, fine], [("wait", {}), ("fine", {})]) == [expected, "fine"]
     assert await answers([wait], [("wait", {})]) == [expected]
     assert await answers([wait], [("wait", {})]) == [expected]

@@ -70,7 +70,9 @@ async def test_a_script_that_is_used_up_says_so() -> None:
     """One request too many is an error that names the model and the count."""
     model = ScriptedModel(["one"], name="writer")
     await model.request(QUESTION)
-    with pytest.raises(AgentKitError, match="script of 'writer' is used up: request 2 came"):
+    with pytest.raises(
+        AgentKitError, match="script of 'writer' has ended: there is no answer for request 2"
+    ):
         await model.request(QUESTION)
 
 

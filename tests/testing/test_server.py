@@ -269,13 +269,18 @@ def test_one_callable_may_be_the_whole_script() -> None:
 def test_a_request_past_the_end_is_an_error() -> None:
     """It is answered with a 500 that says so, and raised when the `with` is left."""
     server = ChatServer([reply("a")])
-    with pytest.raises(AgentKitError, match="The script is used up: request 1 "), server:
+    with (
+        pytest.raises(
+            AgentKitError, match="The script has ended: there is no reply for request 1 "
+        ),
+        server,
+    ):
         post(server)
         response = post(server)
     assert response.status_code == 500
     assert response.json()["error"]["message"] == (
-        "AgentKitError: The script is used up: request 1 (POST /v1/chat/completions) came after "
-        "all 1 replies had been given."
+        "AgentKitError: The script has ended: there is no reply for request 1 "
+        "(POST /v1/chat/completions)."
     )
 
 
@@ -290,7 +295,7 @@ def test_the_test_s_own_error_wins() -> None:
     with pytest.raises(KeyError) as caught, ChatServer([]) as server:
         post(server)
         raise KeyError("the test's own")
-    assert caught.value.__notes__[0].startswith("ChatServer: The script is used up")
+    assert caught.value.__notes__[0].startswith("ChatServer: The script has ended")
 
 
 def test_an_error_in_a_callable_is_raised_at_the_end() -> None:
@@ -301,7 +306,7 @@ def test_an_error_in_a_callable_is_raised_at_the_end() -> None:
 
 def test_a_request_that_is_not_http_is_reported() -> None:
     """Rubbish closes the connection and is raised at the end."""
-    with pytest.raises(AgentKitError, match="A request that is not HTTP"), ChatServer([]) as server:
+    with pytest.raises(AgentKitError, match="A request is not HTTP"), ChatServer([]) as server:
         address = ("127.0.0.1", httpx2.URL(server.base_url).port or 0)
         with socket.create_connection(address) as client:
             client.sendall(b"what\r\n\r\n")
@@ -310,7 +315,7 @@ def test_a_request_that_is_not_http_is_reported() -> None:
 
 def test_an_address_is_had_only_while_running() -> None:
     """Outside the `with` there is no address."""
-    with pytest.raises(AgentKitError, match="inside `with`"):
+    with pytest.raises(AgentKitError, match="in a `with` statement"):
         _ = ChatServer([]).base_url
 
 

@@ -183,9 +183,9 @@ def stars(*args, **kwargs) -> None:  # type: ignore[no-untyped-def]
 
 MISSING: dict[str, tuple[Any, str]] = {
     "parameter": (no_annotation, "Parameter 'y' of no_annotation (test_function.py:"),
-    "advice": (no_annotation, "Write its type, for example `y: str = …`, or `y: Any = …`"),
+    "advice": (no_annotation, "Annotate it, for example `y: str = …`, or `y: Any = …`"),
     "stars": (stars, "Parameter '*args' of stars"),
-    "lambda": (lambda x: x, "A lambda cannot have annotations: make it a def."),
+    "lambda": (lambda x: x, "A lambda cannot have annotations: use a def."),
     "builtin": (len, "Parameter 'obj' of len of builtins"),
     "no signature": (dict, "The signature of dict of builtins cannot be read"),
     "not callable": (3, "cannot be read"),
@@ -267,7 +267,7 @@ def test_a_wrapper_whose_annotations_are_overwritten() -> None:
 
         return wrapper
 
-    with pytest.raises(InvalidTool, match="puts the inner function's annotations"):
+    with pytest.raises(InvalidTool, match="replaces the wrapper's annotations"):
         Tool(adding_badly(pair))
 
 

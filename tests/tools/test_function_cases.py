@@ -312,7 +312,9 @@ def fields_as_defaults(
     {"from": STR, "to": {**STR, "default": "x"}, "via": STR},
     required="from via",
     accepts={'{"from": "a", "via": "v"}': ("a", "x", "v")},
-    refuses={'{"sender": "a", "via": "v"}': "- sender: no such property. There are: from, to, via"},
+    refuses={
+        '{"sender": "a", "via": "v"}': "- sender: no such property. Properties: from, to, via"
+    },
 )
 def aliases(
     sender: Annotated[str, Field(alias="from")],
@@ -461,8 +463,8 @@ DOG = {
         '{"pet": {"kind": "dog", "name": "Rex"}}': Dog(kind="dog", name="Rex"),
     },
     refuses={
-        '{"pet": {"kind": "cow"}}': "- pet: the field 'kind' in it has to be one of 'cat', 'dog'",
-        '{"pet": {"name": "Rex"}}': "- pet: the field 'kind' in it is required",
+        '{"pet": {"kind": "cow"}}': "- pet: its field 'kind' must be one of 'cat', 'dog'",
+        '{"pet": {"name": "Rex"}}': "- pet: its field 'kind' is required",
         '{"pet": {"kind": "dog"}}': "- pet.name: is required",
     },
 )

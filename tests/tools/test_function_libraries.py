@@ -59,6 +59,6 @@ def test_every_callable_is_a_tool_or_is_refused_with_a_reason(library: str) -> N
         assert isinstance(tool.description, str)
         assert tool.strict or tool.warnings
         made += 1
-    advice = ("Write its type", "Wrap it", "Give it a type", "has to set `__signature__`")
+    advice = ("Annotate it", "Wrap it", "Give it a type", "set `__signature__`")
     assert not [n for n in refused if not any(text in refused[n] for text in advice)]
     assert made >= LIBRARIES[library]

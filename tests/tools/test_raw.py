@@ -85,11 +85,11 @@ REFUSED = {
     ),
     "unknown": (
         '{"citi": "ab", "city": "ab"}',
-        "- /citi: no such property; did you mean 'city'? There are: city, days",
+        "- /citi: no such property; did you mean 'city'? Properties: city, days",
     ),
     "unknown inside": (
         '{"city": "ab", "stops": [{"name": "x", "fees": 1}]}',
-        "- /stops/0/fees: no such property; did you mean 'fee'? There are: name, fee",
+        "- /stops/0/fees: no such property; did you mean 'fee'? Properties: name, fee",
     ),
 }
 
@@ -122,7 +122,7 @@ async def test_open_schemas_and_closed_functions() -> None:
         return city
 
     tool = made({"properties": {"city": {"type": "string"}}, "required": ["city"]}, plan)
-    with pytest.raises(InvalidArguments, match=r"- /town: no such property\. There are: city"):
+    with pytest.raises(InvalidArguments, match=r"- /town: no such property\. Properties: city"):
         tool.parse('{"city": "x", "town": 1}')
     assert await made({}, echo).call('{"anything": [1]}') == {"anything": [1]}
 
@@ -149,7 +149,7 @@ INVALID: dict[str, tuple[dict[str, Any], Any, str]] = {
         "not valid at /properties/a/minimum",
     ),
     "bad pattern": ({"properties": {"a": {"pattern": "("}}}, echo, "/properties/a/pattern"),
-    "not an object": ({"type": "array"}, echo, "is of type 'array'; arguments are an object"),
+    "not an object": ({"type": "array"}, echo, "has type 'array', not 'object'"),
     "unknown draft": ({"$schema": "https://example.com/x"}, echo, "https://example.com/x"),
     "reference outside": (
         {"properties": {"a": {"$ref": "https://example.com/x.json"}}},
@@ -157,9 +157,13 @@ INVALID: dict[str, tuple[dict[str, Any], Any, str]] = {
         "https://example.com/x.json",
     ),
     "missing definition": ({"properties": {"a": {"$ref": "#/$defs/B"}}}, echo, "B"),
-    "function needs more": (CITY, needs_more, "needs, but the schema does not require, extra"),
-    "function takes less": (CITY, takes_less, "does not take city"),
-    "context": (CITY, takes_context, "takes from the run city"),
+    "function needs more": (
+        CITY,
+        needs_more,
+        "does not require parameters of needs_more (test_raw.py:130): extra",
+    ),
+    "function takes less": (CITY, takes_less, "does not take: city"),
+    "context": (CITY, takes_context, "takes from the run: city"),
 }
 
 

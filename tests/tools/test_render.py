@@ -96,7 +96,7 @@ UNFIT: list[tuple[Any, str]] = [
     (Socket(), "result is of type Socket"),
     ([1, {"a": Socket()}], "result[1]['a'] is of type Socket"),
     (Holder({"k": [Socket()]}), "result.items['k'][0] is of type Socket"),
-    (LOOP, "result[1] holds itself"),
+    (LOOP, "result[1] contains itself"),
     (["\ud800"], "result[0] is text that is not valid Unicode"),
 ]
 

@@ -108,14 +108,14 @@ def test_arguments_that_do_not_fit_are_explained_without_echo() -> None:
         "The tool was not run. The JSON does not match the schema:\n"
         "- city: is required\n"
         "- unit: expected 'c' or 'f'\n"
-        "- citty: no such property; did you mean 'city'? There are: city, unit"
+        "- citty: no such property; did you mean 'city'? Properties: city, unit"
     )
 
 
 @pytest.mark.parametrize("value", [r'"\ud800"', "[" * 400 + "]" * 400], ids=["unicode", "depth"])
 def test_what_only_a_lenient_parser_reads_is_refused(value: str) -> None:
     """Half a character, or more brackets than anybody means."""
-    with pytest.raises(InvalidArguments, match="nested too deeply, or text that is not valid"):
+    with pytest.raises(InvalidArguments, match="nested too deeply, or not valid"):
         Tool(anything).parse(f'{{"x": {value}}}')
 
 
