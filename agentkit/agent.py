@@ -50,12 +50,13 @@ from agentkit.settings import ChatSettings, Limits, asked_of, limits_of, setting
 from agentkit.tools.context import RunContext
 from agentkit.tools.options import BehaviourOptions
 from agentkit.tools.tool import Tool
-from agentkit.trace.capture import Capture
 from agentkit.trace.file import MemorySink
 from agentkit.trace.logs import teeing
 from agentkit.trace.open import check_replayable, open_recorder, recorded_in, reopened
+from agentkit.trace.schema import Capture
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability, Recorder
+from agentkit.trace.schema import Capture
 
 __all__ = ["Agent", "AgentOptions", "RunOptions"]
 

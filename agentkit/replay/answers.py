@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from agentkit.core.effects import (
@@ -23,20 +24,11 @@ from agentkit.core.effects import (
     PendingCall,
     Suspended,
     ToolInvocation,
-    ToolOutcome,
-    Value,
     ancestors,
     decided,
 )
 from agentkit.errors import ReplayDivergence, RunCancelled
-from agentkit.messages import (
-    AssistantMessage,
-    JsonObject,
-    ModelResponse,
-    ToolMessage,
-    Usage,
-    message_from_json,
-)
+from agentkit.messages import JsonObject
 from agentkit.redaction import PLACEHOLDER, Redactor
 from agentkit.trace.compare import (
     Strictness,
@@ -45,8 +37,9 @@ from agentkit.trace.compare import (
     tool_difference,
     without_digests,
 )
-from agentkit.trace.naming import Namer, canonical, packed
-from agentkit.trace.reader import Trace, unpacked
+from agentkit.trace.effects import RecordedEffect, failure_from_json
+from agentkit.trace.naming import Namer, canonical, packed, unpacked
+from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import call_fingerprint, compute_fingerprint
 
 __all__ = ["RecordedHandler", "stopped"]
@@ -64,50 +57,12 @@ class RecordedHandler:
         self.redact = redact or Redactor()
         self.other_key = trace.key_id != self.redact.key_id
         self._namer = Namer(self.redact)
-        self._starts: dict[str, JsonObject] = {}
-        self._ends: dict[str, JsonObject] = {}
-        self._first_ends: dict[str, JsonObject] = {}
+        self._effects = trace.effects
         self._answered: set[str] = set()
         self._made: set[str] = set()
+        self._asked_again: set[str] = set()
         self._origins: dict[str, str] = {}
-        self._dets: dict[tuple[str, str, int], Any] = {}
-        self._asked: dict[str, JsonObject] = {}
-        self._decided: dict[str, JsonObject] = {}
-        self._agent_end: JsonObject = {}
-        self._agent_ends: dict[str, JsonObject] = {}
-        self._in_flight: dict[str, JsonObject] = {}
-        for event in trace.events:
-            kind, _, part = event["event"].partition(".")
-            if kind in ("model", "tool", "compute") and part in ("start", "end"):
-                self._take(event, part)
-            elif kind == "det":
-                self._dets[event["at"], event["kind"], event["use"]] = unpacked(event["value"])
-            elif kind == "gate":
-                self._gate(event, part)
-            elif event["event"] == "agent.end":
-                self._agent_end = event  # the outermost agent's is the last
-                self._agent_ends[event["at"]] = event
-
-    def _take(self, event: JsonObject, part: str) -> None:
-        at = event["at"]
-        if part == "start":
-            self._starts[at] = event
-            self._ends.pop(at, None)  # it was begun anew
-            self._first_ends.pop(at, None)
-        else:
-            self._ends[at] = event
-            self._first_ends.setdefault(at, event)
-
-    def _gate(self, event: JsonObject, part: str) -> None:
-        """Two things may be decided about a call: whether it may run, and whether again."""
-        at = event["at"]
-        if part == "ask" and event["kind"] == "in_flight":
-            self._in_flight[at] = event
-            self._ends.pop(at, None)  # it was cancelled, and goes on
-        elif part == "ask":
-            self._asked[at] = event
-        elif self._in_flight.pop(at, None) is None:
-            self._decided[at] = event
+        self._dets: dict[str, dict[tuple[str, int], Any]] = {}
 
     def check_agent(self, at: str) -> None:
         """Refuse an agent that is not the one of the recording.
@@ -134,36 +89,44 @@ class RecordedHandler:
 
     def start(self, at: str) -> JsonObject | None:
         """How the effect at this address began."""
-        return self._starts.get(at)
+        return one.start if (one := self._effect(at)) is not None else None
 
     def end(self, at: str) -> JsonObject | None:
         """How it ended."""
-        return self._ends.get(at)
+        return one.end if (one := self._effect(at)) is not None else None
 
-    def asked(self, at: str) -> JsonObject | None:
-        """What somebody was asked to decide about at this address."""
-        return self._asked.get(at)
+    def asked(self, at: str) -> PendingCall | None:
+        """Return the call at this address as it waited for a decision before it ran."""
+        if at in self._asked_again or (one := self._effect(at)) is None:
+            return None
+        return one.asked
 
     def first_end(self, at: str) -> JsonObject | None:
         """When it was over: its first end, where its outcome was edited afterwards."""
-        return self._first_ends.get(at)
+        return one.first_end if (one := self._effect(at)) is not None else None
 
-    @property
+    @cached_property
     def starts(self) -> Mapping[str, JsonObject]:
         """How each effect began, by address, in the order in which they did."""
-        return self._starts
+        effects = (one for one in self._effects.values() if one.kind != "agent")
+        return {one.at: start for one in effects if (start := one.start) is not None}
+
+    def _effect(self, at: str) -> RecordedEffect | None:
+        """Return the call or function at this address."""
+        one = self._effects.get(at)
+        return None if one is None or one.kind == "agent" else one
 
     def compare(self, effect: Effect, strictness: Strictness = "exact") -> ReplayDivergence | None:
         """Whether the effect is the one that was recorded at its address."""
-        start = self._starts.get(effect.at)
-        if start is None:
+        recorded = self._effect(effect.at)
+        if recorded is None or (start := recorded.start) is None:
             return None if self.ended_from_outside else self.unexpected(effect)
         match effect:
             case ModelCall() if start["event"] == "model.start":
                 named = self._namer.request(effect)
                 if strictness == "outcome" or start["fp"] == named.fingerprint:
                     return None
-                return request_difference(self.trace, start, effect, self._namer, strictness)
+                return request_difference(self.trace, recorded, effect, self._namer, strictness)
             case ToolInvocation() if start["event"] == "tool.start":
                 same = start["fp"] == call_fingerprint(effect, self._namer.redact)
                 if strictness == "outcome" or same:
@@ -189,40 +152,28 @@ class RecordedHandler:
 
     def asks_again(self, pending: PendingCall) -> bool:
         """Whether it was asked then about the same call."""
-        asked = self._asked.get(pending.at)
-        if asked is None or asked["call"] != pending.call.name:
+        asked = self.asked(pending.at)
+        if asked is None or asked.call.name != pending.call.name:
             return False
-        then, now = asked["arguments"], packed(pending.call.arguments, self.redact)
+        then = asked.call.arguments
+        now = unpacked(packed(pending.call.arguments, self.redact))
         return then == now or (self.other_key and without_digests(then) == without_digests(now))
 
     def forget(self, at: str) -> None:
         """What is done at this address is another thing: it draws its own times and numbers."""
-        for drawn in [one for one in self._dets if one[0] == at]:
-            del self._dets[drawn]
+        self._dets[at] = {}
 
     def outcome(self, effect: Effect) -> Outcome:
         """What was recorded of an effect that was compared."""
-        start, end = self._starts.get(effect.at), self._ends.get(effect.at)
-        if start is None or isinstance(effect, Pause):
+        recorded = self._effect(effect.at)
+        if recorded is None or recorded.start is None or isinstance(effect, Pause):
             return self._interrupted()  # the run had ended before this began
         self._answered.add(effect.at)
-        if effect.at in self._in_flight or (end is not None and end["status"] == "paused"):
+        if recorded.asked_again or recorded.status == "paused":
             return self._paused(effect.at)
-        if end is None:
+        if recorded.end is None:
             return stopped(_ended(effect.at))
-        if end["status"] == "cancelled":
-            return replace(self._interrupted(), usage=self._used_in(effect.at))
-        if end["status"] == "error" and not isinstance(effect, ToolInvocation):
-            return replace(_failure(end["error"]), usage=self._used_in(effect.at))
-        match effect:
-            case ModelCall():
-                return self._response(end)
-            case ToolInvocation():
-                return self._tool_outcome(effect.at, end)
-            case _:
-                return Value(
-                    value=unpacked(end["value"]), usage=Usage.from_json(end.get("usage", {}))
-                )
+        return recorded.outcome or replace(self._interrupted(), usage=recorded.usage)
 
     def made(self, effect: Effect) -> None:
         """Note that an effect was performed for real: it is not left over."""
@@ -231,56 +182,58 @@ class RecordedHandler:
     def never_came_to(self, effect: Effect) -> bool:
         """Whether the run was ended from outside before this effect."""
         first = effect.pending[0].at if isinstance(effect, Pause) else effect.at
-        return self.ended_from_outside and first not in self._starts and first not in self._asked
+        return self.ended_from_outside and not self.begun_at(first) and self.asked(first) is None
 
     @property
     def ended_from_outside(self) -> bool:
         """Whether the run was ended between two effects, without a trace at either."""
-        return self._agent_end.get("error", {}).get("type") in _FROM_OUTSIDE
+        return self.ended.get("error", {}).get("type") in _FROM_OUTSIDE
 
     @property
     def cut_short(self) -> bool:
         """Whether the whole run ended early, and not only something inside it."""
-        return self._agent_end.get("status") not in ("ok", "paused")
+        return self.ended.get("status") not in ("ok", "paused")
 
-    @property
+    @cached_property
     def ended(self) -> JsonObject:
         """The `agent.end` of the outermost agent; empty where the run was interrupted."""
-        return self._agent_end
+        root = self._effects.get(self.trace.agent_start.get("at", ""))
+        return (root and root.end) or {}
 
     def origin(self, name: str) -> str | None:
         """The address of the effect that a message of this name came from."""
         if not self._origins:
-            for at, end in self._ends.items():
-                if "message" in end:
-                    self._origins.setdefault(end["message"], at)
+            for at, one in self._effects.items():
+                if (message := one.message) is not None:
+                    self._origins.setdefault(message, at)
         return self._origins.get(name)
 
     def decisions(self, pause: Pause) -> Outcome:
         """What was decided then; a run that paused there pauses here."""
         for pending in pause.pending:
-            if pending.at not in self._asked and self.ended_from_outside:
+            if self.asked(pending.at) is None and self.ended_from_outside:
                 return self._interrupted()
             if not self.asks_again(pending):
                 return stopped(self.unexpected(pause))
-            del self._asked[pending.at]
+            self._asked_again.add(pending.at)
         decisions = [self.decision(pending.at) for pending in pause.pending]
         made = decided(decisions)
-        if not isinstance(made, Suspended) or self._agent_end.get("status") == "paused":
+        if not isinstance(made, Suspended) or self.ended.get("status") == "paused":
             return made
         # An approver that fails ends the run, and leaves no other trace.
-        return self._interrupted() if "error" in self._agent_end else stopped(_ended(pause.at))
+        return self._interrupted() if "error" in self.ended else stopped(_ended(pause.at))
 
     def decision(self, at: Address) -> Decision | None:
         """What was decided about the call at this address."""
-        answer = self._decided.get(at)
-        if answer is None:
-            return None
-        return Decision(answer["decision"], unpacked(answer["reason"]), answer["by"])
+        one = self._effect(at)
+        return one.decision if one is not None else None
 
     def det(self, at: Address, kind: str, use: int) -> Any:
         """The recorded value that was not deterministic, or None."""
-        return self._dets.get((at, kind, use))
+        if at not in self._dets:
+            dets = one.dets if (one := self._effects.get(at)) is not None else ()
+            self._dets[at] = {(one.kind, one.use): one.value for one in dets}
+        return self._dets[at].get((kind, use))
 
     def finished(self, effect: Effect) -> bool:
         """Whether the effect had an end of its own, not by the end of its run.
@@ -289,12 +242,13 @@ class RecordedHandler:
         """
         if effect.at == self._failed_last:
             return False
-        status = self._ends.get(effect.at, {}).get("status", "cancelled")
-        return status not in ("cancelled", "paused")
+        one = self._effect(effect.at)
+        return one is not None and one.finished
 
     def paused(self, effect: Effect) -> bool:
         """Whether an agent in it waits, or waited, for a decision."""
-        return self._ends.get(effect.at, {}).get("status") == "paused"
+        one = self._effect(effect.at)
+        return one is not None and one.status == "paused"
 
     def waiting(self) -> tuple[PendingCall, ...]:
         """The calls about which somebody has to decide before the run can go on."""
@@ -302,11 +256,18 @@ class RecordedHandler:
 
     def begun(self, effect: Effect) -> bool:
         """Whether the effect had at least begun."""
-        return effect.at in self._starts
+        return self.begun_at(effect.at)
+
+    def begun_at(self, at: str) -> bool:
+        """Check whether an effect had begun at this address."""
+        one = self._effect(at)
+        return one is not None and one.begun
 
     def left_over(self) -> ReplayDivergence | None:
         """The first recorded effect that the replay never asked for, if there is one."""
-        for at in (*self._starts, *self._asked):
+        for at, one in self._effects.items():
+            if one.kind == "agent" or not (one.begun or self.asked(at) is not None):
+                continue
             if at not in self._answered and at not in self._made and not self._inside(at):
                 return divergence(
                     "missing_call",
@@ -318,14 +279,17 @@ class RecordedHandler:
 
     def _inside(self, at: str) -> bool:
         """Whether a tool did this that was not run again, so that it need not be asked for."""
-        return any(up in self._answered and _acts(self._starts[up]) for up in ancestors(at))
+        return any(
+            up in self._answered and self._effects[up].kind != "model" for up in ancestors(at)
+        )
 
-    @property
+    @cached_property
     def _failed_last(self) -> str | None:
         """The address of the model call or the function whose failure ended the run."""
-        last = next(reversed(self._ends.values()), {"event": "", "status": ""})
-        failed = last["event"] != "tool.end" and last["status"] == "error"
-        return last["at"] if failed else None
+        last = self._effects.last_to_end()
+        if last is None or last.kind == "tool" or last.status != "error":
+            return None
+        return last.at
 
     def unexpected(self, effect: Effect) -> ReplayDivergence:
         """The divergence of an effect that was not recorded."""
@@ -342,68 +306,19 @@ class RecordedHandler:
 
     def _interrupted(self) -> Interrupt:
         """The recorded run was ended here from outside, so this one is too."""
-        status = self._agent_end.get("status", "cancelled")
+        status = self.ended.get("status", "cancelled")
         return Interrupt(
             status=status if status in ("limit", "error") else "cancelled",
-            error=_failure(self._agent_end.get("error", {})),
+            error=failure_from_json(self.ended.get("error", {})),
         )
 
     def _paused(self, at: Address) -> Interrupt:
         """The recorded run has waited here for decisions."""
         inside = tuple(one for one in self.waiting() if f"{one.at}/".startswith(f"{at}/"))
         error = Failure.of(RunCancelled(f"{at} waits for a decision.", reason="paused"))
-        return Interrupt(status="paused", error=error, pending=inside, usage=self._used_in(at))
-
-    def _used_in(self, at: Address) -> Usage:
-        """What the agents used that worked inside an effect."""
-        used = Usage()
-        for agent, end in self._agent_ends.items():
-            if Address(agent).parent == at:
-                used += Usage.from_json(end["usage"])
-        return used
-
-    def _response(self, end: JsonObject) -> ModelResponse:
-        rest: JsonObject = unpacked(end.get("response", {}))
-        message = self.trace.messages([end["message"]])[0]
-        assert isinstance(message, AssistantMessage)
-        choices = tuple(message_from_json(choice) for choice in rest.get("choices", ()))
-        return ModelResponse(
-            message=message,
-            finish=end["finish"],
-            usage=Usage.from_json(end["usage"]),
-            model=rest.get("model"),
-            id=rest.get("id"),
-            logprobs=rest.get("logprobs"),
-            extra=rest.get("extra", {}),
-            choices=tuple(one for one in choices if isinstance(one, AssistantMessage)),
+        return Interrupt(
+            status="paused", error=error, pending=inside, usage=self._effects[at].usage
         )
-
-    def _tool_outcome(self, at: Address, end: JsonObject) -> ToolOutcome:
-        message = self.trace.messages([end["message"]])[0]
-        assert isinstance(message, ToolMessage)
-        return ToolOutcome(
-            at=at,
-            status=end["status"],
-            message=message,
-            error=_failure(end["error"]) if "error" in end else None,
-            fatal=end.get("fatal", False),
-            usage=Usage.from_json(end.get("usage", {})),
-        )
-
-
-def _acts(start: JsonObject) -> bool:
-    """Whether other effects may be inside this one."""
-    return start["event"] != "model.start"
-
-
-def _failure(data: JsonObject) -> Failure:
-    return Failure(
-        type=data.get("type", "AgentKitError"),
-        message=data.get("message", ""),
-        data=unpacked(data.get("data", {})),
-        traceback=data.get("traceback"),
-        parts=tuple(_failure(part) for part in data.get("parts", ())),
-    )
 
 
 def _ended(at: Any) -> ReplayDivergence:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from agentkit.core.effects import Address, PendingCall
 from agentkit.events import (
@@ -19,19 +19,17 @@ from agentkit.events import (
     HttpFinished,
     HttpStarted,
     Paused,
-    ReasoningDelta,
-    Restarted,
     StepFinished,
     StepStarted,
-    TextDelta,
-    ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
     ToolProgress,
     Warned,
 )
-from agentkit.messages import JsonObject, ToolCall, Usage, is_object
-from agentkit.trace.reader import Trace, unpacked
+from agentkit.messages import JsonObject, ToolCall, Usage
+from agentkit.trace.deltas import delta_from_json
+from agentkit.trace.naming import unpacked
+from agentkit.trace.reader import Trace
 
 __all__ = ["Played", "Player"]
 
@@ -115,7 +113,7 @@ def _recorded(trace: Trace, owner: Callable[[str], str | None]) -> Iterator[Play
             for microseconds, item in line["d"]:
                 # Not later than its line, whatever was measured.
                 shown[at] = min(shown.get(at, line["t"]) + microseconds, line["t"])
-                yield Played((shown[at], line["seq"]), inside, _delta(Address(at), item))
+                yield Played((shown[at], line["seq"]), inside, delta_from_json(Address(at), item))
             continue
         if name == "gate.ask":
             # A call in flight is asked about alone.
@@ -187,20 +185,6 @@ def _details(at: Address, line: JsonObject) -> Iterator[Event]:
             yield Warned(at=at, code=line["code"], text=unpacked(line["text"]), data=data)
         case _:
             pass
-
-
-def _delta(at: Address, item: Any) -> Event:
-    if not is_object(item):
-        return TextDelta(at=at, text=item)
-    match unpacked(item):
-        case {"reasoning": text}:
-            return ReasoningDelta(at=at, text=text)
-        case {"restarted": reason}:
-            return Restarted(at=at, reason=reason)
-        case {"tool": name, "arguments": arguments, "index": index}:
-            return ToolCallDelta(at=at.call(index), name=name, arguments=arguments)
-        case text:
-            return TextDelta(at=at, text=text)
 
 
 def _http_end(at: Address, line: JsonObject) -> HttpFinished:

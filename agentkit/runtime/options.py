@@ -20,10 +20,10 @@ from agentkit.runtime.driver import Middleware, Program
 from agentkit.runtime.handlers import Approver
 from agentkit.settings import ChatSettings, Limits
 from agentkit.tools.toolset import Toolset
-from agentkit.trace.capture import Capture
 from agentkit.trace.naming import canonical
 from agentkit.trace.open import TraceTo
 from agentkit.trace.recorder import Durability
+from agentkit.trace.schema import Capture
 
 __all__ = [
     "AgentOptions",

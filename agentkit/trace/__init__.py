@@ -1,6 +1,24 @@
 """The trace of a run: written as it happens, read to replay, resume, diff and test."""
 
+from agentkit.trace.effects import (
+    Det,
+    HttpAttempt,
+    Moment,
+    RecordedDelta,
+    RecordedEffect,
+)
+from agentkit.trace.index import RecordedEffects
 from agentkit.trace.logs import to_trace, use_structlog
 from agentkit.trace.reader import Trace
 
-__all__ = ["Trace", "to_trace", "use_structlog"]
+__all__ = [
+    "Det",
+    "HttpAttempt",
+    "Moment",
+    "RecordedDelta",
+    "RecordedEffect",
+    "RecordedEffects",
+    "Trace",
+    "to_trace",
+    "use_structlog",
+]

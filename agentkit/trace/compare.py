@@ -21,6 +21,7 @@ from agentkit.core.effects import ModelCall, ToolInvocation
 from agentkit.errors import ReplayDivergence
 from agentkit.messages import JsonObject, is_array, is_object
 from agentkit.redaction import PLACEHOLDER
+from agentkit.trace.effects import RecordedEffect
 from agentkit.trace.naming import Namer, packed, request_params, without_ids
 from agentkit.trace.reader import Trace
 
@@ -129,15 +130,16 @@ def _first_character(one: str, other: str) -> int:
 
 def request_difference(
     trace: Trace,
-    start: JsonObject,
+    recorded: RecordedEffect,
     call: ModelCall,
     namer: Namer,
     strictness: Strictness = "exact",
 ) -> ReplayDivergence | None:
     """Compare a recorded request with the one the replay makes."""
+    start = recorded.start or {}
     sides: Mapping[str, tuple[Any, Any]]
     request = call.request
-    expected = [without_ids(trace.blob(name)) for name in start["messages"]]
+    expected = [without_ids(trace.blob(name)) for name in recorded.messages]
     actual = [without_ids(namer.message(message)[1]) for message in request.messages]
     if strictness == "structural":
         sides = {"messages": (_skeleton(expected), _skeleton(actual))}

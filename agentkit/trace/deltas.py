@@ -15,9 +15,7 @@ from typing import Any, TypeAlias
 from agentkit.core.effects import Address
 from agentkit.events import ReasoningDelta, Restarted, TextDelta, ToolCallDelta
 from agentkit.redaction import Redactor
-from agentkit.trace.naming import packed, whole_text
-
-__all__ = ["Chunks", "Delta", "model_of"]
+from agentkit.trace.naming import packed, unpacked, whole_text
 
 Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta | Restarted
 _Piece: TypeAlias = tuple[str, str]
@@ -109,6 +107,19 @@ class Chunks:
             last = now
         self._last = last
         return written
+
+
+def delta_from_json(at: Address, item: Any) -> Delta:
+    """Return the delta of a model call that stands in a line as `item`."""
+    match unpacked(item):
+        case {"reasoning": text}:
+            return ReasoningDelta(at=at, text=text)
+        case {"restarted": reason}:
+            return Restarted(at=at, reason=reason)
+        case {"tool": name, "arguments": arguments, "index": index}:
+            return ToolCallDelta(at=at.call(index), name=name, arguments=arguments)
+        case text:
+            return TextDelta(at=at, text=text)
 
 
 def model_of(delta: Delta) -> Address:

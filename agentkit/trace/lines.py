@@ -23,6 +23,7 @@ from pydantic_core import from_json
 from agentkit.errors import TraceCorrupt
 from agentkit.messages import JsonObject, is_array, is_object
 from agentkit.trace.naming import canonical, digest
+from agentkit.trace.schema import ADDRESSED, BLOBS, ENDS
 from agentkit.trace.upgrades import NEWEST, upgraded
 
 __all__ = ["Blobs", "Events", "FileLines", "Lines", "Source", "parsed"]
@@ -30,8 +31,6 @@ __all__ = ["Blobs", "Events", "FileLines", "Lines", "Source", "parsed"]
 _RECENT, _SMALL = 1024, 4096
 _SIDECAR = re.compile(r"[0-9a-f]{32}\.json")
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-_ADDRESSED = frozenset(("agent", "model", "http", "tool", "compute", "det", "gate"))
-_ENDS = frozenset(("agent.end", "model.end", "tool.end", "compute.end", "trace.close"))
 
 
 class FileLines:
@@ -76,9 +75,9 @@ def parsed(line: bytes) -> JsonObject:
         raise ValueError("its t is not a number of microseconds")
     if name == "blob" and not (isinstance(event.get("h"), str) and event.keys() & {"data", "file"}):
         raise ValueError("it is a blob without h or data")
-    if name.partition(".")[0] in _ADDRESSED and not isinstance(event.get("at"), str):
+    if name in ADDRESSED and not isinstance(event.get("at"), str):
         raise ValueError(f"it is a {name} without an address")
-    if name in _ENDS and not isinstance(event.get("status"), str):
+    if name in ENDS and not isinstance(event.get("status"), str):
         raise ValueError(f"it is a {name} without a status")
     return event
 
@@ -161,7 +160,7 @@ class Events(Sequence[JsonObject]):
         return f"<{len(self)} events>"
 
 
-_SHAPES: Mapping[str, type] = {"message": dict, "input": dict, "tools": list, "output": dict}
+_SHAPES: Mapping[str, type] = {"object": dict, "array": list}
 
 
 class Blobs(Mapping[str, Any]):
@@ -188,7 +187,9 @@ class Blobs(Mapping[str, Any]):
         event = self._source.event(number)
         if "data" not in event:
             return self._beside(event)
-        if not isinstance(event["data"], _SHAPES.get(str(event.get("kind")), object)):
+        if not isinstance(
+            event["data"], _SHAPES.get(BLOBS.get(str(event.get("kind")), ""), object)
+        ):
             raise self._lost(name, f"{event['data']!r:.80} is no {event['kind']}")
         if len(self._source.lines[number]) <= _SMALL:
             if len(self._recent) >= _RECENT:

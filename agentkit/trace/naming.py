@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,6 +20,7 @@ from typing import Any, cast
 from pydantic_core import to_json, to_jsonable_python
 
 from agentkit.core.effects import Address, ModelCall
+from agentkit.errors import TraceCorrupt
 from agentkit.messages import (
     AssistantMessage,
     JsonObject,
@@ -33,17 +34,6 @@ from agentkit.messages import (
     is_object,
 )
 from agentkit.redaction import Paths, Redactor, below
-
-__all__ = [
-    "NamedRequest",
-    "Namer",
-    "Packed",
-    "canonical",
-    "digest",
-    "hidden_settings",
-    "packed",
-    "whole_text",
-]
 
 _WIDEST = 2**63
 """Integers beyond this are text in a trace: many readers of JSON cannot hold them."""
@@ -138,6 +128,34 @@ def whole_text(text: str) -> Any:
     except UnicodeEncodeError:  # lone surrogates
         return {"$nonjson": "surrogates", "value": ascii(text)[1:-1]}
     return text
+
+
+def unpacked(value: Any) -> Any:
+    """Reverse `packed`, for what can come back: floats, ints, bytes and surrogates."""
+    if is_array(value):
+        return [unpacked(item) for item in value]
+    if not is_object(value):
+        return value
+    match value:
+        case {"$nonjson": "object", "value": fields} if is_object(fields):
+            return {key: unpacked(item) for key, item in fields.items()}
+        case {"$nonjson": str(kind), "value": str(text)} if kind in _MARKED:
+            try:
+                return _MARKED[kind](text)
+            except ValueError as error:
+                raise TraceCorrupt(
+                    f"The trace marks {text!r} as {kind}, which it is not."
+                ) from error
+        case _:
+            return {key: unpacked(item) for key, item in value.items()}
+
+
+_MARKED: Mapping[str, Callable[[str], Any]] = {
+    "float": float,
+    "int": int,
+    "bytes": base64.b64decode,
+    "surrogates": lambda text: text.encode("ascii").decode("unicode_escape"),
+}
 
 
 def _plain(value: Any) -> Any:

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from agentkit.errors import ConfigurationError, TraceCorrupt, TraceError
+from agentkit.errors import ConfigurationError, TraceError
 from agentkit.messages import JsonObject, is_array, is_object
 from agentkit.redaction import Redactor
-from agentkit.trace.capture import Capture
 from agentkit.trace.file import FileSink, MemorySink, NoSink, Sink
 from agentkit.trace.logs import Processor, processing, teeing
 from agentkit.trace.memory import NotingRecorder
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability, Opened, Recorder
+from agentkit.trace.schema import Capture, problems
 
 __all__ = [
     "Recorded",
@@ -28,32 +28,6 @@ __all__ = [
     "reopened",
 ]
 
-_NEEDED = {
-    "trace.open": ("run",),
-    "agent.start": ("agent", "input"),
-    "agent.end": ("usage",),
-    "model.start": ("model", "messages", "tools", "params", "fp"),
-    "model.end": ("message", "finish", "usage"),
-    "tool.start": ("tool", "call", "arguments", "effect", "fp"),
-    "tool.end": ("message",),
-    "compute.start": ("name", "fp"),
-    "compute.end": ("value",),
-    "det": ("kind", "use", "value"),
-    "gate.ask": ("kind", "call", "id", "arguments"),
-    "gate.answer": ("decision", "reason", "by"),
-    "model.chunks": ("d",),
-    "tool.chunks": ("d",),
-    "http.start": ("attempt",),
-    "warning": ("code", "text"),
-}
-"""What an event has to have to be replayed, besides its place and its time."""
-_TYPES: Mapping[str, type] = {
-    **dict.fromkeys(("seq", "t", "use"), int),
-    **dict.fromkeys(("at", "agent", "fp", "kind", "message", "status", "tools"), str),
-    **dict.fromkeys(("asked", "error", "params", "redaction", "response", "usage"), dict),
-    **dict.fromkeys(("d", "messages"), list),
-}
-"""What these fields are where an event has them; the status of an HTTP attempt is a number."""
 TraceTo: TypeAlias = bool | str | os.PathLike[str] | Sequence[Processor]
 Recorded: TypeAlias = Trace | Path | list[bytes] | Callable[[], list[bytes]] | None
 _diagnostics = logging.getLogger("agentkit")
@@ -183,42 +157,25 @@ def check_replayable(trace: Trace) -> None:
         TraceError: It was recorded without contents.
         TraceCorrupt: An event lacks what it has to say.
     """
-    capture = trace.header.get("capture", "full")
-    if capture != "full":
+    if trace.capture != "full":
         raise TraceError(
-            f"The trace of {trace.run} was recorded with capture={capture!r}: it does not hold "
-            "what was said, so it can be neither replayed nor gone on with. Record with "
-            "capture='full'.",
+            f"The trace of {trace.run} was recorded with capture={trace.capture!r}, without "
+            "the contents that replaying or resuming it needs. Record with capture='full'.",
             path=str(trace.path) if trace.path else None,
         )
     for event in trace.events:
-        if wrong := next(_wrong(event, trace), None):
-            raise TraceCorrupt(
-                f"Event {event.get('seq')} of the trace of {trace.header.get('run')} "
-                f"({event['event']}) {wrong}.",
-                path=str(trace.path) if trace.path else None,
-            )
+        for wrong in _wrong(event, trace):
+            raise trace.damaged(event, wrong)
 
 
 def _wrong(event: JsonObject, trace: Trace) -> Iterator[str]:
-    """What keeps an event from being replayed."""
-    match event["event"], event.get("status"):
-        case "model.end" | "tool.end" | "compute.end", "cancelled" | "paused":
-            needed = ()
-        case "model.end" | "compute.end", "error":
-            needed = ("error",)
-        case name, _:
-            needed = _NEEDED.get(name, ())
-    yield from (f"is without {one!r}" for one in ("seq", "t", *needed) if one not in event)
-    if not event["event"].startswith("http."):
-        for one, value in event.items():
-            if not isinstance(value, _TYPES.get(one, object)):
-                yield f"has {value!r:.80} as its {one!r}"
+    """Yield what keeps an event from being replayed."""
+    yield from problems(event)
     if event["event"] == "agent.start":
         data = trace.blob(str(event["input"]))
         given = data if is_object(data) else {}
         names = given.get("messages")
         if not is_array(names) or not all(isinstance(one, str) for one in names):
-            yield "is without 'input.messages'"
+            yield "has no 'input.messages'"
         if not isinstance(given.get("earlier"), int):
-            yield "is without 'input.earlier'"
+            yield "has no 'input.earlier'"

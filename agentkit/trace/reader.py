@@ -8,29 +8,22 @@ corruption, and the error says where. Events of an unknown kind are kept.
 
 from __future__ import annotations
 
-import base64
 import os
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_json
 
-from agentkit.core.effects import Address, PendingCall
+from agentkit.core.effects import PendingCall
 from agentkit.errors import TraceCorrupt, TraceError, TraceUnsupported
-from agentkit.messages import (
-    JsonObject,
-    Message,
-    ToolCall,
-    is_array,
-    is_object,
-    message_from_json,
-)
+from agentkit.messages import JsonObject, Message, is_object, message_from_json
+from agentkit.trace.index import RecordedEffects
 from agentkit.trace.lines import Blobs, Events, FileLines, Lines, Source, parsed
+from agentkit.trace.naming import unpacked
+from agentkit.trace.schema import Capture
 from agentkit.trace.upgrades import NEWEST, UPGRADES
-
-__all__ = ["Trace", "unpacked"]
 
 _SCHEMA = "agentkit.trace/"
 _KEPT = 1 << 22
@@ -60,6 +53,7 @@ class Trace:
         total = len(lines)
         self.torn = not lines[total - 1].endswith(b"\n")
         self.lines = 0
+        self._effects: RecordedEffects | None = None
         self.events = Events(self._source, array("Q"))
         self.blobs = Blobs(self._source, {})
         for number in range(total):
@@ -91,6 +85,21 @@ class Trace:
             raise TraceError(
                 f"The trace {str(path)!r} cannot be read: {error.strerror}.", path=str(path)
             ) from error
+
+    @property
+    def effects(self) -> RecordedEffects:
+        """The effects of the run and of its agents, by address, in order of beginning.
+
+        They are found in one pass over the events, when they are first asked for.
+        """
+        if self._effects is None:
+            self._effects = RecordedEffects(self)
+        return self._effects
+
+    @property
+    def capture(self) -> Capture:
+        """How much of the run was recorded."""
+        return self.header.get("capture", "full")
 
     @property
     def header(self) -> JsonObject:
@@ -147,6 +156,13 @@ class Trace:
                 f"hold{why}"
             ) from None
 
+    def damaged(self, event: JsonObject, problem: str) -> TraceCorrupt:
+        """Return the error that names an event and what is wrong with it."""
+        return self._source.corrupt(
+            f"Event {event.get('seq')} of the trace of {self.header.get('run')} "
+            f"({event['event']}) {problem}."
+        )
+
     def messages(self, names: Sequence[str]) -> tuple[Message, ...]:
         """The messages of these names."""
         return tuple(message_from_json(unpacked(self.blob(name))) for name in names)
@@ -172,33 +188,7 @@ class Trace:
         Those that `RunResult.pending` names when a run pauses; and of a run that was
         interrupted also the writing tools that were in flight. See `Agent.resume`.
         """
-        asked: dict[str, JsonObject] = {}
-        begun: dict[str, JsonObject] = {}
-        for event in self.events:
-            match event["event"]:
-                case "gate.ask":
-                    asked[event["at"]] = event
-                case "gate.answer":
-                    asked.pop(event["at"], None)
-                case "tool.start" if event["effect"] == "write":
-                    begun[event["at"]] = event
-                case "tool.end" if event["status"] not in ("cancelled", "paused"):
-                    # It is over, and so is whatever an agent inside it has left open.
-                    for calls in (asked, begun):
-                        inside = [at for at in calls if f"{at}/".startswith(f"{event['at']}/")]
-                        for at in inside:
-                            del calls[at]
-                case "tool.end" if event["status"] == "paused":
-                    begun.pop(event["at"], None)  # its agents are asked about, not itself
-                case _:
-                    pass
-        waiting = [_pending(one, one["id"], one["call"], one["kind"]) for one in asked.values()]
-        waiting += [
-            _pending(one, one["call"], one["tool"], "in_flight")
-            for at, one in begun.items()
-            if at not in asked
-        ]
-        return tuple(sorted(waiting, key=lambda one: one.at.order))
+        return self.effects.pending()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the trace to a new file of its own, readable by its owner only.
@@ -278,35 +268,3 @@ def _version(first: bytes, path: Path | None) -> int:
         path=text,
         schema=schema,
     )
-
-
-def _pending(event: JsonObject, call: str, tool: str, kind: Any) -> PendingCall:
-    texts = unpacked({"id": call, "name": tool, "arguments": event.get("arguments", "")})
-    asked = ToolCall(**texts)
-    return PendingCall(at=Address(event["at"]), call=asked, kind=kind)
-
-
-def unpacked(value: Any) -> Any:
-    """The reverse of packing, for what can come back: floats, ints, bytes and surrogates."""
-    if is_array(value):
-        return [unpacked(item) for item in value]
-    if not is_object(value):
-        return value
-    match value:
-        case {"$nonjson": "object", "value": fields} if is_object(fields):
-            return {key: unpacked(item) for key, item in fields.items()}
-        case {"$nonjson": str(kind), "value": str(text)} if kind in _MARKED:
-            try:
-                return _MARKED[kind](text)
-            except ValueError as error:
-                raise TraceCorrupt(f"The trace holds {text!r} where a {kind} is due.") from error
-        case _:
-            return {key: unpacked(item) for key, item in value.items()}
-
-
-_MARKED: Mapping[str, Callable[[str], Any]] = {
-    "float": float,
-    "int": int,
-    "bytes": base64.b64decode,
-    "surrogates": lambda text: text.encode("ascii").decode("unicode_escape"),
-}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -48,16 +48,15 @@ from agentkit.events import (
 )
 from agentkit.messages import JsonObject, Message, ModelResponse, Usage
 from agentkit.redaction import Redactor
-from agentkit.trace.capture import Capture
 from agentkit.trace.deltas import Chunks, Delta, model_of
 from agentkit.trace.file import Sink
 from agentkit.trace.logs import inside
 from agentkit.trace.naming import Namer, canonical, digest, hidden_settings, packed
 from agentkit.trace.reader import Trace
+from agentkit.trace.schema import SCHEMA, Capture, blobs_of
 from agentkit.trace.writer import Tap, TraceWriter
 
 __all__ = [
-    "SCHEMA",
     "Durability",
     "Opened",
     "Recorder",
@@ -67,7 +66,6 @@ __all__ = [
     "installed_version",
 ]
 
-SCHEMA = "agentkit.trace/1"
 Durability: TypeAlias = Literal["none", "close", "effects"]
 LARGE = 64 * 1024
 """Bytes of canonical JSON from which on a blob stands in a file of its own."""
@@ -316,7 +314,7 @@ class Recorder:
     def copy(self, trace: Trace, events: Sequence[JsonObject]) -> None:
         """Take over what another trace has inside of an effect that is answered from there."""
         for event in events:
-            for kind, name in _blobs_of(event):
+            for kind, name in blobs_of(event):
                 data = trace.blob(name)
                 if kind == "input":
                     for message in data["messages"]:
@@ -466,16 +464,6 @@ class RecordingHandler:
     def _lost(self) -> Interrupt | None:
         error = self._recorder.failure
         return None if error is None else Interrupt(status="error", error=Failure.of(error))
-
-
-def _blobs_of(event: JsonObject) -> Iterator[tuple[str, str]]:
-    """The blobs that an event refers to, with their kinds."""
-    yield from (("message", name) for name in event.get("messages", ()))
-    for kind in ("message", "tools", "input"):
-        if kind in event:
-            yield kind, event[kind]
-    if isinstance(output := event.get("params", {}).get("output"), str):
-        yield "output", output
 
 
 def _acts(effect: Effect) -> bool:

@@ -20,8 +20,8 @@ from typing import Any
 from pydantic_core import to_json
 
 from agentkit.messages import JsonObject
-from agentkit.trace.capture import Capture, kept
 from agentkit.trace.file import NoSink, Sink
+from agentkit.trace.schema import Capture, kept
 
 __all__ = ["Tap", "TraceWriter"]
 

@@ -112,7 +112,7 @@ def test_blobs_are_a_mapping(recorded: bytes) -> None:
 def big_file(path: Path, content: bytes) -> None:
     """The trace, with as many log lines as make it a big one, before its last line."""
     head, _, last = content.removesuffix(b"\n").rpartition(b"\n")
-    log = line(event="log", seq=0, t=0, text="x" * 1000)
+    log = line(event="log", seq=0, t=0, at="/agent", text="x" * 1000)
     path.write_bytes(head + b"\n" + log * (BIG // len(log)) + last + b"\n")
 
 
@@ -137,7 +137,7 @@ def test_a_big_file_is_the_one_that_was_loaded(recorded: bytes, tmp_path: Path) 
     trace = Trace.load(path)
     before = len(trace.events), trace.events[-1]
     with path.open("ab") as file:
-        file.write(line(event="log", seq=0, t=0))
+        file.write(line(event="log", seq=0, t=0, at="/agent"))
     (tmp_path / "other").write_bytes(OPEN)
     (tmp_path / "other").replace(path)
     assert (len([*trace.events]), trace.events[-1]) == before
@@ -283,7 +283,7 @@ async def test_a_field_that_is_needed(recorded: bytes, name: str, field: str) ->
     """Without it nothing is replayed or gone on with, and the event and the field are named."""
     trace = edited(recorded, name, lambda event: event.pop(field))
     for work in (replay(trace, agent()), agent().resume(trace)):
-        with pytest.raises(TraceCorrupt, match=rf"\({name}\) is without '{field}'\.$"):
+        with pytest.raises(TraceCorrupt, match=rf"\({name}\) has no '{field}'\.$"):
             await work
 
 
@@ -301,7 +301,7 @@ async def test_a_field_that_is_needed(recorded: bytes, name: str, field: str) ->
 async def test_a_field_of_another_kind(recorded: bytes, name: str, field: str, value: Any) -> None:
     """It is named before anything begins, with what it is."""
     trace = edited(recorded, name, lambda event: event.update({field: value}))
-    told = re.escape(f"({name}) has {value!r} as its {field!r}.")
+    told = re.escape(f"({name}) has {value!r} as {field!r}; expected ")
     for work in (replay(trace, agent()), agent().resume(trace)):
         with pytest.raises(TraceCorrupt, match=told):
             await work
@@ -332,7 +332,7 @@ async def test_an_end_in_an_error_needs_the_error(name: str, instructions: Any) 
         await replay(failed.value.trace, failing)
     lines = b"".join(failed.value.trace.raw())
     broken = edited(lines, name, lambda event: event.pop("error"))
-    with pytest.raises(TraceCorrupt, match=rf"\({name}\) is without 'error'"):
+    with pytest.raises(TraceCorrupt, match=rf"\({name}\) has no 'error'"):
         await replay(broken, failing)
 
 
@@ -346,7 +346,7 @@ async def test_the_input_that_is_needed(recorded: bytes, field: str, value: Any)
         recorded, "blob", lambda event: event["data"].update({field: value}), kind="input"
     )
     for work in (replay(trace, agent()), agent().resume(trace)):
-        with pytest.raises(TraceCorrupt, match=rf"\(agent.start\) is without 'input\.{field}'"):
+        with pytest.raises(TraceCorrupt, match=rf"\(agent.start\) has no 'input\.{field}'"):
             await work
 
 
@@ -407,7 +407,7 @@ def test_deep_values_that_were_written_are_read() -> None:
     value: Any = 1
     for _ in range(250):
         value = [value]
-    trace = Trace([OPEN, line(event="log", seq=1, t=1, value=value)])
+    trace = Trace([OPEN, line(event="log", seq=1, t=1, at="/agent", value=value)])
     assert trace.events[1]["value"] == value
 
 

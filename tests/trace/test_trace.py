@@ -20,8 +20,7 @@ from agentkit.errors import ConfigurationError, TraceCorrupt, TraceError, TraceU
 from agentkit.redaction import Redactor
 from agentkit.testing import ScriptedModel
 from agentkit.trace.file import FileSink
-from agentkit.trace.naming import canonical, packed
-from agentkit.trace.reader import unpacked
+from agentkit.trace.naming import canonical, packed, unpacked
 from tests.support import double, trace_lines
 
 pytestmark = pytest.mark.anyio

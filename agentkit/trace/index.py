@@ -1,0 +1,186 @@
+"""Finds the effects of a trace, by address, in one pass over its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from agentkit.core.effects import Address, PendingCall, ancestors
+from agentkit.errors import TraceCorrupt
+from agentkit.messages import JsonObject, Message
+from agentkit.trace.effects import EffectKind, Lines, RecordedEffect, pending_call
+from agentkit.trace.schema import Capture, problems
+
+
+class IndexedTrace(Protocol):
+    """What the index needs of the trace, which has the index as its `effects`."""
+
+    @property
+    def events(self) -> Sequence[JsonObject]:
+        """All events but blobs."""
+        ...
+
+    @property
+    def capture(self) -> Capture:
+        """How much of the run was recorded."""
+        ...
+
+    def messages(self, names: Sequence[str]) -> tuple[Message, ...]:
+        """Return the messages of these names."""
+        ...
+
+    def damaged(self, event: JsonObject, problem: str) -> TraceCorrupt:
+        """Return the error that names an event and what is wrong with it."""
+        ...
+
+
+class RecordedEffects(Mapping[str, RecordedEffect]):
+    """The effects of a trace by address, in order of beginning.
+
+    A call that never began is where somebody was first asked about it.
+    """
+
+    def __init__(self, trace: IndexedTrace) -> None:
+        self._trace = trace
+        self._effects: dict[str, RecordedEffect] = {}
+        self._lines: dict[str, Lines] = {}
+        self._below: dict[str, list[str]] | None = None
+        for number, event in enumerate(trace.events):
+            self._take(number, event)
+
+    def __len__(self) -> int:
+        return len(self._effects)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._effects)
+
+    def __contains__(self, at: object) -> bool:
+        return at in self._effects
+
+    def __getitem__(self, at: str) -> RecordedEffect:
+        return self._effects[at]
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} effects>"
+
+    @property
+    def capture(self) -> Capture:
+        """How much of the run was recorded."""
+        return self._trace.capture
+
+    def messages(self, names: Sequence[str]) -> tuple[Message, ...]:
+        """Return the messages of these names."""
+        return self._trace.messages(names)
+
+    def damaged(self, event: JsonObject, problem: str) -> TraceCorrupt:
+        """Return the error that names an event and what is wrong with it."""
+        return self._trace.damaged(event, problem)
+
+    def below(self, at: str) -> tuple[RecordedEffect, ...]:
+        """Return the effects right below an address."""
+        if self._below is None:
+            self._below = {}
+            for one in self._effects:
+                self._below.setdefault(one.rpartition("/")[0], []).append(one)
+        return tuple(self[one] for one in self._below.get(at, ()))
+
+    def event(self, number: int | None) -> JsonObject | None:
+        """Return an event by its number, checked.
+
+        Raises:
+            TraceCorrupt: It lacks a field that it has to have.
+        """
+        if number is None:
+            return None
+        event = self._trace.events[number]
+        for problem in problems(event, self.capture):
+            raise self.damaged(event, problem)
+        return event
+
+    def _take(self, number: int, event: JsonObject) -> None:
+        match event["event"].split("."):
+            case ["agent" | "model" | "tool" | "compute" as kind, "start"]:
+                self._begin(number, event["at"], kind)
+            case ["agent" | "model" | "tool" | "compute" as kind, "end"]:
+                lines = self._of(event["at"], kind)
+                lines.end, lines.status = number, event["status"]
+                if lines.first_end is None:
+                    lines.first_end = number
+            case ["gate", part]:
+                self._gate(number, event, part)
+            case ["http", _]:
+                self._inside(number, event["at"].rpartition("/")[0])
+            case ["model" | "tool", "chunks"] | ["det" | "warning"]:
+                self._inside(number, event.get("at", ""))
+            case _:
+                pass
+
+    def _begin(self, number: int, at: str, kind: EffectKind) -> None:
+        lines = self._of(at, kind)
+        if lines.start is None:  # one that was only asked about stands where it begins
+            self._effects[at] = self._effects.pop(at)
+        lines.start = number
+        lines.end = lines.first_end = lines.status = None  # it was begun anew
+
+    def _gate(self, number: int, event: JsonObject, part: str) -> None:
+        """Two things may be decided about a call: whether it may run, and whether again."""
+        lines = self._of(event["at"], "tool")
+        if part == "answer":
+            if lines.in_flight is None:
+                lines.answer = number
+            lines.in_flight = None
+        elif event.get("kind") == "in_flight":
+            lines.in_flight = number
+            lines.end = lines.status = None  # it was cancelled, and goes on
+        else:
+            lines.ask, lines.answer = number, None
+
+    def _inside(self, number: int, at: str) -> None:
+        if (lines := self._lines.get(at)) is not None:
+            lines.inner.append(number)
+
+    def _of(self, at: str, kind: EffectKind) -> Lines:
+        lines = self._lines.get(at)
+        if lines is None:
+            lines = self._lines[at] = Lines()
+            self._effects[at] = RecordedEffect(Address(at), kind, self, lines)
+        return lines
+
+    def last_to_end(self) -> RecordedEffect | None:
+        """Return the call or function that ended last."""
+        ends = {
+            at: lines.end
+            for at, lines in self._lines.items()
+            if lines.end is not None and self[at].kind != "agent"
+        }
+        return self[max(ends, key=ends.__getitem__)] if ends else None
+
+    def pending(self) -> tuple[PendingCall, ...]:
+        """Return the calls about which somebody has to decide before the run can go on."""
+        found: list[PendingCall] = []
+        for at, one in self._effects.items():
+            lines = self._lines[at]
+            asks = (lines.in_flight, lines.ask if lines.answer is None else None)
+            asked = max((number for number in asks if number is not None), default=None)
+            if asked is not None and not self._over(at, asked):
+                found.append(pending_call(one, self.event(asked)))
+            elif asked is None and self._may_have_acted(one):
+                found.append(pending_call(one, None))
+        return tuple(sorted(found, key=lambda one: one.at.order))
+
+    def _over(self, at: str, since: int) -> bool:
+        """Whether the call, or one that it is in, finished after an event."""
+        for up in (*ancestors(at), at):
+            one = self.get(up)
+            if one is not None and one.kind == "tool" and one.finished:
+                end = self._lines[up].end
+                if end is not None and end > since:
+                    return True
+        return False
+
+    def _may_have_acted(self, one: RecordedEffect) -> bool:
+        """Whether a tool that writes was in flight when its run ended."""
+        begun = self._lines[one.at].start
+        if one.kind != "tool" or begun is None or one.status not in ("in_flight", "cancelled"):
+            return False
+        return one.effect == "write" and not self._over(one.at, begun)
