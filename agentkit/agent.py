@@ -53,7 +53,6 @@ from agentkit.tools.tool import Tool
 from agentkit.trace.file import MemorySink
 from agentkit.trace.logs import teeing
 from agentkit.trace.open import check_replayable, open_recorder, recorded_in, reopened
-from agentkit.trace.schema import Capture
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability, Recorder
 from agentkit.trace.schema import Capture

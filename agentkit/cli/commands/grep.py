@@ -17,7 +17,8 @@ from agentkit.cli.view.describe import careful
 from agentkit.cli.view.tree import as_text
 from agentkit.errors import ConfigurationError, TraceError
 from agentkit.messages import JsonObject, is_object
-from agentkit.trace.reader import Trace, unpacked
+from agentkit.trace.naming import unpacked
+from agentkit.trace.reader import Trace
 
 _LINE = 400
 """Characters of a matching line that are printed."""
