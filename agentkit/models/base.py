@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from agentkit.core.effects import Address
+from agentkit.errors import InvalidSetting
 from agentkit.events import Emit, ReasoningDelta, TextDelta, ToolCallDelta, ignore
 from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse
 from agentkit.models.profiles import Profile
@@ -69,3 +70,14 @@ def emit_deltas(
             emit(TextDelta(at=at, text=text))
     for index, call in enumerate(message.tool_calls):
         emit(ToolCallDelta(at=at.call(index), name=call.name, arguments=call.arguments))
+
+
+def check_argument(name: str, value: float, valid: bool, allowed: str) -> None:
+    """Check a number that a model was made with.
+
+    Raises:
+        InvalidSetting: It is not `valid`.
+    """
+    if not valid:
+        text = f"{name} must be {allowed}, not {value!r}."
+        raise InvalidSetting(text, field=name, value=repr(value), allowed=allowed)

@@ -18,7 +18,7 @@ from agentkit.core.effects import Address
 from agentkit.errors import InvalidSetting
 from agentkit.events import Emit, Warned, ignore
 from agentkit.messages import ModelRequest, ModelResponse
-from agentkit.models.base import DIRECT, Model
+from agentkit.models.base import DIRECT, Model, check_argument
 from agentkit.models.profiles import Profile
 
 
@@ -60,7 +60,7 @@ class ConcurrencyLimit(_Wrapper):
 
     def __init__(self, model: Model, limit: int) -> None:
         super().__init__(model)
-        _check("limit", limit, 1 <= limit < math.inf, ">= 1")
+        check_argument("limit", limit, 1 <= limit < math.inf, ">= 1")
         self._limit = limit
         self._slots: WeakKeyDictionary[Any, anyio.CapacityLimiter] = WeakKeyDictionary()
 
@@ -115,11 +115,11 @@ class RateLimit(_Wrapper):
         super().__init__(model)
         for name, value in (("requests", requests), ("tokens", tokens)):
             if value is not None:
-                _check(name, value, 1 <= value < math.inf, ">= 1")
+                check_argument(name, value, 1 <= value < math.inf, ">= 1")
         if requests is None and tokens is None:
             text = "RateLimit has nothing to limit. Pass requests, tokens or both."
             raise InvalidSetting(text, field="requests", value="None", allowed=">= 1")
-        _check("seconds", seconds, seconds > 0, "> 0")
+        check_argument("seconds", seconds, seconds > 0, "> 0")
         self._requests = None if requests is None else Bucket(requests, seconds)
         self._tokens = None if tokens is None else Bucket(tokens, seconds)
 
@@ -164,12 +164,6 @@ class Bucket:
         self._level = min(self._size, self._level + (now - self._filled) * self._speed) - amount
         self._filled = now
         return max(0.0, -self._level / self._speed)
-
-
-def _check(name: str, value: float | None, valid: bool, allowed: str) -> None:
-    if not valid:
-        text = f"{name} must be {allowed}, not {value!r}."
-        raise InvalidSetting(text, field=name, value=repr(value), allowed=allowed)
 
 
 def _warn(emit: Emit, at: Address, code: str, text: str, seconds: float) -> None:

@@ -23,7 +23,6 @@ from agentkit.core.effects import Address
 from agentkit.errors import (
     AgentKitError,
     InvalidResponse,
-    InvalidSetting,
     ModelError,
     ModelHTTPError,
     ModelUnreachable,
@@ -37,7 +36,7 @@ from agentkit.events import (
     ignore,
 )
 from agentkit.messages import ModelRequest, ModelResponse
-from agentkit.models.base import DIRECT, emit_deltas
+from agentkit.models.base import DIRECT, check_argument, emit_deltas
 from agentkit.models.chat.call_ids import ids_in
 from agentkit.models.chat.decode import decode_response
 from agentkit.models.chat.encode import encode_request
@@ -148,13 +147,7 @@ class ChatModel:
         if timeout is None:
             timeout = Timeouts()
         self._timeouts = timeout if isinstance(timeout, Timeouts) else Timeouts(total=timeout)
-        if retries < 0:
-            raise InvalidSetting(
-                f"retries must be 0 or more, not {retries!r}.",
-                field="retries",
-                value=repr(retries),
-                allowed=">= 0",
-            )
+        check_argument("retries", retries, retries >= 0, ">= 0")
         self._attempts = retries + 1
         self._strict = strict_settings
         self._open_transport: Transport | None = None

@@ -11,16 +11,15 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import anyio.to_thread
 
 from agentkit.core.effects import Address
-from agentkit.errors import InvalidSetting, LocalModelError, ModelUnreachable
+from agentkit.errors import LocalModelError, ModelUnreachable
 from agentkit.events import Emit, ignore
 from agentkit.messages import ModelRequest, ModelResponse
-from agentkit.models.base import DIRECT
+from agentkit.models.base import DIRECT, check_argument
 from agentkit.models.chat.model import ChatModel
 from agentkit.models.local.server import EmbeddedServer, Startup, require_extra
 from agentkit.models.local.weights import fetch
@@ -58,13 +57,7 @@ class LocalModel:
         context: int = 8192,
         profile: Profile = LOCAL,
     ) -> None:
-        if context < 1:
-            raise InvalidSetting(
-                f"context must be at least 1 token, not {context!r}.",
-                field="context",
-                value=repr(context),
-                allowed=">= 1",
-            )
+        check_argument("context", context, context >= 1, ">= 1")
         self._path = None if path is None else Path(path)
         self._context = context
         self._profile = profile
@@ -135,12 +128,7 @@ class LocalModel:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.aclose()
 
     async def _started(self) -> tuple[EmbeddedServer, ChatModel]:

@@ -70,6 +70,12 @@ async def test_retries_are_bounded() -> None:
         await send([raw(429)] * 3, retries=2)
 
 
+async def test_negative_retries() -> None:
+    """A negative number of retries is refused."""
+    with pytest.raises(InvalidSetting, match="retries must be >= 0, not -1"):
+        ChatModel("any", retries=-1)
+
+
 async def test_lasting_errors_are_not_retried() -> None:
     """A wrong key, an empty account and x-should-retry: false end the call at once."""
     with pytest.raises(AuthenticationFailed):

@@ -417,7 +417,7 @@ def test_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_invalid_context() -> None:
     """A context without tokens is refused."""
-    with pytest.raises(InvalidSetting, match="context must be at least 1 token, not 0"):
+    with pytest.raises(InvalidSetting, match="context must be >= 1, not 0"):
         LocalModel(context=0)
 
 
