@@ -108,7 +108,7 @@ def _agentkit_replay(  # pyright: ignore[reportUnusedFunction]  # pytest finds i
         return
     from agentkit.errors import TraceError  # see the module's docstring
     from agentkit.replay.cassette import Cassette
-    from agentkit.runtime.hooks import intercepted_by
+    from agentkit.runtime.request import intercepted_by
     from agentkit.testing.network import network_blocked
 
     paths, live, network = _arguments(item, marker)

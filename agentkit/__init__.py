@@ -34,7 +34,7 @@ from agentkit.messages import (
 from agentkit.models import ChatModel, Model
 from agentkit.output.build import JsonSchema
 from agentkit.redaction import Redactor
-from agentkit.runtime.assemble import Handoff
+from agentkit.runtime.config import Handoff
 from agentkit.runtime.result import RunResult, result_of
 from agentkit.session import Session
 from agentkit.settings import ChatSettings, Limits

@@ -3,74 +3,69 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Generic, TypeVar, Unpack, overload
+from types import NoneType
+from typing import Any, Generic, Literal, TypeAlias, cast, overload
+from typing import TypeVar as PlainTypeVar
 
 import anyio
 from anyio import NoEventLoopError
 from anyio.from_thread import start_blocking_portal
 from anyio.lowlevel import current_token
+from typing_extensions import TypeVar
 
 from agentkit.core.effects import Address, Decision, PendingCall
-from agentkit.core.spec import Finish, OutputSpec
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, ignore
-from agentkit.history import check_history, repair_history
-from agentkit.messages import messages_from_json
-from agentkit.models import Model, resolve_model
+from agentkit.models import Model
 from agentkit.output.build import Mode
 from agentkit.redaction import Redactor
 from agentkit.replay.answers import RecordedHandler
 from agentkit.replay.resume import resuming
-from agentkit.runtime.assemble import (
-    Instructions,
-    assemble,
-    check_compaction,
-    output_of,
-    program_hash,
-    sources,
-)
-from agentkit.runtime.driver import Driver, Program
-from agentkit.runtime.handlers import Approver, Scope, guarded, new_run_id
-from agentkit.runtime.hooks import Beginning, interceptor
-from agentkit.runtime.options import (
-    AgentOptions,
+from agentkit.runtime.assemble import Program, assemble, program_hash
+from agentkit.runtime.config import AgentConfig, Compaction, Middleware, Source
+from agentkit.runtime.driver import Driver
+from agentkit.runtime.request import (
+    History,
     Prompt,
-    RunOptions,
+    RunRequest,
     TraceTo,
-    check_options,
-    prompt_messages,
     without_placeholders,
 )
-from agentkit.runtime.result import Origin, RunResult, conclude
-from agentkit.runtime.run import OpenDriver, Run, Steps, stepping, streaming
-from agentkit.settings import ChatSettings, Limits, asked_of, limits_of, settings_of
+from agentkit.runtime.result import RunResult
+from agentkit.runtime.run import Run, Steps, stepping, streaming
+from agentkit.runtime.scope import Approver, Scope, guarded
+from agentkit.settings import ChatSettings, Limits, limits_of, settings_of
 from agentkit.tools.context import RunContext
-from agentkit.tools.options import BehaviourOptions
+from agentkit.tools.options import Approval
 from agentkit.tools.tool import Tool
 from agentkit.trace.file import MemorySink
 from agentkit.trace.logs import teeing
-from agentkit.trace.open import check_replayable, open_recorder, recorded_in, reopened
+from agentkit.trace.open import check_replayable, recorded_in, reopened
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability, Recorder
 from agentkit.trace.schema import Capture
 
-__all__ = ["Agent", "AgentOptions", "RunOptions"]
+__all__ = ["Agent"]
 
-OutputT = TypeVar("OutputT")
-T = TypeVar("T")
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-
-class _Changes(AgentOptions, total=False):
-    """What `Agent.with_` takes besides the output type."""
-
-    model: str | Model
+DepsT = TypeVar("DepsT", default=None)
+OutputT = TypeVar("OutputT", default=str)
+T = PlainTypeVar("T")
+Instructions: TypeAlias = str | Callable[[RunContext[DepsT]], Any] | Callable[[], Any]
+StepSettings: TypeAlias = Callable[[RunContext[DepsT]], Any] | Callable[[], Any]
+Validator: TypeAlias = Callable[[RunContext[DepsT], OutputT], Any] | Callable[[OutputT], Any]
 
 
-class Agent(Generic[OutputT]):
+class _Unchanged:
+    def __repr__(self) -> str:
+        return "<unchanged>"
+
+
+UNCHANGED: Any = _Unchanged()
+
+
+class Agent(Generic[DepsT, OutputT]):
     """A model with tools and an output type. Immutable; `with_` makes variants.
 
     Example:
@@ -86,23 +81,24 @@ class Agent(Generic[OutputT]):
         model: A model string such as `openai:gpt-4o` or `local`, or a model object.
         output: The type of the result: `str`, a pydantic model, a dataclass, … or a
             function, which gets the output as its arguments and whose value is the result.
+        deps_type: The type of what runs get as `deps=` and tools read as `context.deps`.
+            A run with other deps is refused.
         name: What addresses and traces call it: letters, digits, `_`, `-` and `.`.
         tools: Tools, functions to make tools of, toolsets, and handoffs.
         instructions: The system text, or a function (sync or async, with or without a
             `RunContext`) that gives it at the start of each run.
-        output_mode: How a typed output is asked for; `auto` lets the model's profile say.
-        output_retries: How often an output that does not fit is asked for again.
+        output_mode: How a typed output is requested; `auto` lets the model's profile decide.
+        output_retries: How often an output that does not fit is requested again.
         output_validators: Functions that get the typed output, or the `RunContext` and the
-            output, and raise `ToolError` to have it asked for again.
+            output, and raise `ToolError` to have it requested again.
         settings: Sampling parameters.
         step_settings: A function, with or without a `RunContext`, sync or async, that gives
             `ChatSettings` before each step, over the agent's and the run's; also `tool_choice`.
-        limits: Where a run ends.
-        trace: Where runs are recorded, unless `run` says otherwise; see `RunOptions`.
-        capture: How much of runs is recorded, unless `run` says otherwise; see `RunOptions`.
-        durability: When a trace is brought to the disk, as `capture`.
-        redact: Takes secrets out of traces and of what models are told of exceptions, as
-            `capture`.
+        limits: Where a run ends; `Limits()` if None.
+        trace: Where runs are recorded, unless `run` has its own; see there.
+        capture: How much of runs is recorded, as `trace`.
+        durability: When a trace is brought to the disk, as `trace`.
+        redact: Takes secrets out of traces and of what models read of exceptions, as `trace`.
         middleware: Handlers around what performs the effects, outermost first.
         concurrency: Tool calls running at the same time, over all runs of this agent in
             one event loop; `Limits.parallel` is for one run.
@@ -111,16 +107,10 @@ class Agent(Generic[OutputT]):
 
     Raises:
         InvalidTool: A tool cannot be made, or two have one name.
-        ConfigurationError: Something cannot be used.
+        ConfigurationError: An option does not fit.
     """
 
-    @overload
-    def __init__(self: Agent[str], model: str | Model, **options: Unpack[AgentOptions]) -> None: ...
-
-    @overload
-    def __init__(
-        self, model: str | Model, *, output: type[OutputT], **options: Unpack[AgentOptions]
-    ) -> None: ...
+    config: AgentConfig
 
     @overload
     def __init__(
@@ -128,125 +118,434 @@ class Agent(Generic[OutputT]):
         model: str | Model,
         *,
         output: Callable[..., Coroutine[Any, Any, OutputT]],
-        **options: Unpack[AgentOptions],
+        deps_type: type[DepsT] = NoneType,
+        name: str = "agent",
+        tools: Sequence[Source] = (),
+        instructions: Instructions[DepsT] | None = None,
+        output_mode: Mode = "auto",
+        output_retries: int = 1,
+        output_validators: Sequence[Callable[..., Any]] = (),
+        settings: ChatSettings | None = None,
+        step_settings: StepSettings[DepsT] | None = None,
+        limits: Limits | None = None,
+        trace: TraceTo | None = None,
+        capture: Capture = "full",
+        durability: Durability = "none",
+        redact: Redactor | None = None,
+        middleware: Sequence[Middleware] = (),
+        concurrency: int | None = None,
+        compact: Compaction | None = None,
+        compact_above: int | None = None,
     ) -> None: ...
 
     @overload
     def __init__(
-        self, model: str | Model, *, output: Callable[..., OutputT], **options: Unpack[AgentOptions]
+        self,
+        model: str | Model,
+        *,
+        output: type[OutputT] | Callable[..., OutputT] = str,
+        deps_type: type[DepsT] = NoneType,
+        name: str = "agent",
+        tools: Sequence[Source] = (),
+        instructions: Instructions[DepsT] | None = None,
+        output_mode: Mode = "auto",
+        output_retries: int = 1,
+        output_validators: Sequence[Validator[DepsT, OutputT]] = (),
+        settings: ChatSettings | None = None,
+        step_settings: StepSettings[DepsT] | None = None,
+        limits: Limits | None = None,
+        trace: TraceTo | None = None,
+        capture: Capture = "full",
+        durability: Durability = "none",
+        redact: Redactor | None = None,
+        middleware: Sequence[Middleware] = (),
+        concurrency: int | None = None,
+        compact: Compaction | None = None,
+        compact_above: int | None = None,
     ) -> None: ...
 
     @overload
     def __init__(
-        self: Agent[Any], model: str | Model, *, output: Any, **options: Unpack[AgentOptions]
+        self: Agent[Any, Any],
+        model: str | Model,
+        *,
+        output: Any,
+        deps_type: type[DepsT] = NoneType,
+        name: str = "agent",
+        tools: Sequence[Source] = (),
+        instructions: Instructions[DepsT] | None = None,
+        output_mode: Mode = "auto",
+        output_retries: int = 1,
+        output_validators: Sequence[Callable[..., Any]] = (),
+        settings: ChatSettings | None = None,
+        step_settings: StepSettings[DepsT] | None = None,
+        limits: Limits | None = None,
+        trace: TraceTo | None = None,
+        capture: Capture = "full",
+        durability: Durability = "none",
+        redact: Redactor | None = None,
+        middleware: Sequence[Middleware] = (),
+        concurrency: int | None = None,
+        compact: Compaction | None = None,
+        compact_above: int | None = None,
     ) -> None: ...
 
     def __init__(
-        self, model: str | Model, *, output: Any = str, **options: Unpack[AgentOptions]
+        self,
+        model: str | Model,
+        *,
+        output: Any = str,
+        deps_type: type[DepsT] = NoneType,
+        name: str = "agent",
+        tools: Sequence[Source] = (),
+        instructions: Instructions[DepsT] | None = None,
+        output_mode: Mode = "auto",
+        output_retries: int = 1,
+        output_validators: Sequence[Callable[..., Any]] = (),
+        settings: ChatSettings | None = None,
+        step_settings: StepSettings[DepsT] | None = None,
+        limits: Limits | None = None,
+        trace: TraceTo | None = None,
+        capture: Capture = "full",
+        durability: Durability = "none",
+        redact: Redactor | None = None,
+        middleware: Sequence[Middleware] = (),
+        concurrency: int | None = None,
+        compact: Compaction | None = None,
+        compact_above: int | None = None,
     ) -> None:
-        check_options(options, AgentOptions, "Agent")
-        if not (isinstance(model, str) or hasattr(model, "request")):
-            raise ConfigurationError(f"model={model!r}: expected a model string or a model.")
-        name, instructions = options.get("name", "agent"), options.get("instructions")
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-            raise ConfigurationError(
-                f"name={name!r} cannot stand in an address; use letters, digits, _, - and '.'."
-            )
-        check_compaction(options.get("compact"), options.get("compact_above"))
-        self.model = model
-        self.output = output
-        self.name = name
-        self.tools = sources(options.get("tools", ()))
-        self.instructions: Instructions | None = instructions
-        self.output_mode: Mode = options.get("output_mode", "auto")
-        self.output_retries = options.get("output_retries", 1)
-        self.validators = [*options.get("output_validators", ())]
-        self.settings = options.get("settings") or ChatSettings()
-        self.step_settings = options.get("step_settings")
-        self.limits = options.get("limits") or Limits()
-        self.trace = options.get("trace")
-        self.capture: Capture = options.get("capture") or "full"
-        self.durability: Durability = options.get("durability") or "none"
-        self.redact = options.get("redact") or Redactor()
-        self.middleware = tuple(options.get("middleware", ()))
-        self.concurrency = options.get("concurrency")
-        self.compact = options.get("compact")
-        self.compact_above = options.get("compact_above")
-        self._options = options
-        self._resolved: Model | None = None
-        self._compiled: tuple[OutputSpec[Any], Tool[..., Any] | None] | None = None
-        self._frozen = True
+        vars(self)["config"] = AgentConfig(
+            model=model,
+            output=output,
+            deps_type=deps_type,
+            name=name,
+            tools=cast("Any", tools),  # functions are made tools there
+            instructions=instructions,
+            output_mode=output_mode,
+            output_retries=output_retries,
+            output_validators=output_validators,
+            settings=ChatSettings() if settings is None else settings,
+            step_settings=step_settings,
+            limits=Limits() if limits is None else limits,
+            trace=trace,
+            capture=capture,
+            durability=durability,
+            redact=Redactor() if redact is None else redact,
+            middleware=middleware,
+            concurrency=concurrency,
+            compact=compact,
+            compact_above=compact_above,
+        )
 
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse changes: an agent is shared between runs."""
-        if getattr(self, "_frozen", False) and name not in ("_resolved", "_compiled"):
-            raise AttributeError(f"An Agent does not change; use agent.with_({name}=…).")
-        super().__setattr__(name, value)
+        raise AttributeError(f"An Agent does not change; use agent.with_({name}=…).")
 
     def __repr__(self) -> str:
-        """Short: model, name and tools."""
-        model = self.model if isinstance(self.model, str) else self.model.name
-        tools = ", ".join(one.name if isinstance(one, Tool) else repr(one) for one in self.tools)
-        return f"Agent({model!r}, name={self.name!r}, tools=[{tools}])"
+        """Show model, name and tools."""
+        model, tools = self.config.model, self.config.tools
+        named = model if isinstance(model, str) else model.name
+        names = ", ".join(one.name if isinstance(one, Tool) else repr(one) for one in tools)
+        return f"Agent({named!r}, name={self.name!r}, tools=[{names}])"
 
-    @overload
-    def with_(self, *, output: type[T], **changes: Unpack[_Changes]) -> Agent[T]: ...
+    @property
+    def name(self) -> str:
+        """What addresses and traces call it."""
+        return self.config.name
+
+    @property
+    def model(self) -> str | Model:
+        """The model string, or the model."""
+        return self.config.model
 
     @overload
     def with_(
-        self, *, output: Callable[..., Coroutine[Any, Any, T]], **changes: Unpack[_Changes]
-    ) -> Agent[T]: ...
+        self,
+        *,
+        model: str | Model = UNCHANGED,
+        output: type[T] | Callable[..., Coroutine[Any, Any, T] | T],
+        deps_type: type[DepsT] = UNCHANGED,
+        name: str = UNCHANGED,
+        tools: Sequence[Source] = UNCHANGED,
+        instructions: Instructions[DepsT] | None = UNCHANGED,
+        output_mode: Mode = UNCHANGED,
+        output_retries: int = UNCHANGED,
+        output_validators: Sequence[Callable[..., Any]] = UNCHANGED,
+        settings: ChatSettings | None = UNCHANGED,
+        step_settings: StepSettings[DepsT] | None = UNCHANGED,
+        limits: Limits | None = UNCHANGED,
+        trace: TraceTo | None = UNCHANGED,
+        capture: Capture = UNCHANGED,
+        durability: Durability = UNCHANGED,
+        redact: Redactor | None = UNCHANGED,
+        middleware: Sequence[Middleware] = UNCHANGED,
+        concurrency: int | None = UNCHANGED,
+        compact: Compaction | None = UNCHANGED,
+        compact_above: int | None = UNCHANGED,
+    ) -> Agent[DepsT, T]: ...
 
     @overload
-    def with_(self, *, output: Callable[..., T], **changes: Unpack[_Changes]) -> Agent[T]: ...
+    def with_(
+        self,
+        *,
+        model: str | Model = UNCHANGED,
+        deps_type: type[DepsT] = UNCHANGED,
+        name: str = UNCHANGED,
+        tools: Sequence[Source] = UNCHANGED,
+        instructions: Instructions[DepsT] | None = UNCHANGED,
+        output_mode: Mode = UNCHANGED,
+        output_retries: int = UNCHANGED,
+        output_validators: Sequence[Validator[DepsT, OutputT]] = UNCHANGED,
+        settings: ChatSettings | None = UNCHANGED,
+        step_settings: StepSettings[DepsT] | None = UNCHANGED,
+        limits: Limits | None = UNCHANGED,
+        trace: TraceTo | None = UNCHANGED,
+        capture: Capture = UNCHANGED,
+        durability: Durability = UNCHANGED,
+        redact: Redactor | None = UNCHANGED,
+        middleware: Sequence[Middleware] = UNCHANGED,
+        concurrency: int | None = UNCHANGED,
+        compact: Compaction | None = UNCHANGED,
+        compact_above: int | None = UNCHANGED,
+    ) -> Agent[DepsT, OutputT]: ...
 
-    @overload
-    def with_(self, **changes: Unpack[_Changes]) -> Agent[OutputT]: ...
-
-    def with_(self, **changes: Any) -> Agent[Any]:
-        """A variant of this agent. Takes what `Agent` takes.
+    def with_(
+        self,
+        *,
+        model: str | Model = UNCHANGED,
+        output: Any = UNCHANGED,
+        deps_type: type[DepsT] = UNCHANGED,
+        name: str = UNCHANGED,
+        tools: Sequence[Source] = UNCHANGED,
+        instructions: Instructions[DepsT] | None = UNCHANGED,
+        output_mode: Mode = UNCHANGED,
+        output_retries: int = UNCHANGED,
+        output_validators: Sequence[Callable[..., Any]] = UNCHANGED,
+        settings: ChatSettings | None = UNCHANGED,
+        step_settings: StepSettings[DepsT] | None = UNCHANGED,
+        limits: Limits | None = UNCHANGED,
+        trace: TraceTo | None = UNCHANGED,
+        capture: Capture = UNCHANGED,
+        durability: Durability = UNCHANGED,
+        redact: Redactor | None = UNCHANGED,
+        middleware: Sequence[Middleware] = UNCHANGED,
+        concurrency: int | None = UNCHANGED,
+        compact: Compaction | None = UNCHANGED,
+        compact_above: int | None = UNCHANGED,
+    ) -> Agent[Any, Any]:
+        """Make a variant of this agent. Takes what `Agent` takes; the rest stays.
 
         Example:
             >>> from agentkit import Agent
             >>> Agent("local").with_(model="openai:gpt-4o").model
             'openai:gpt-4o'
         """
-        given: dict[str, Any] = {
-            "model": self._resolved or self.model,
-            "output": self.output,
-            **self._options,
-            "output_validators": self.validators,
-            **changes,
+        changes = {
+            option: value
+            for option, value in locals().items()
+            if option != "self" and value is not UNCHANGED
         }
-        return Agent(given.pop("model"), output=given.pop("output"), **given)
+        variant: Agent[Any, Any] = object.__new__(type(self))
+        vars(variant)["config"] = self.config.with_(**changes)
+        return variant
 
-    def output_validator(self, function: FunctionT) -> FunctionT:
-        """Decorator: have the typed output checked by a function, before the first run.
-
-        It gets the output, or the `RunContext` and the output; sync or async. Raising
-        `ToolError` has the output asked for again, with that text as the reason.
-        """
-        self.validators.append(function)
-        return function
-
-    async def run(self, prompt: Prompt, **options: Unpack[RunOptions]) -> RunResult[OutputT]:
+    async def run(
+        self,
+        prompt: Prompt,
+        *,
+        deps: DepsT = None,
+        history: History = (),
+        repair: bool = False,
+        settings: ChatSettings | None = None,
+        limits: Limits | None = None,
+        trace: TraceTo | None = None,
+        capture: Capture | None = None,
+        durability: Durability | None = None,
+        redact: Redactor | None = None,
+        on_event: Emit = ignore,
+        approver: Approver | None = None,
+    ) -> RunResult[OutputT]:
         """Run the agent to its typed output.
 
         Args:
             prompt: What the user says: text, or content parts. None goes on from `history`.
-            **options: See `RunOptions`.
+            deps: Given to tools as `RunContext.deps`.
+            history: Earlier messages: ours, or plain chat-completions dicts.
+            repair: Make a history valid that is not, instead of raising `InvalidHistory`.
+            settings: Sampling parameters; what is set here wins over the agent's.
+            limits: Instead of the agent's.
+            trace: Where this run is recorded: a file, a folder (one file a run), True (in
+                memory), False (not at all), or a list of structlog processors, which get each
+                event after it was recorded in memory; what the last one returns is dropped.
+                None takes the agent's; without one it goes to a new file in
+                `AGENTKIT_TRACE_DIR` if that is set, else to memory.
+            capture: How much is recorded: "full"; "metadata", which is names, hashes, counts,
+                tokens, times and statuses without contents; or "none", which is how the
+                agents ended. Only "full" can be replayed.
+            durability: When a trace file is brought to the disk: "none" leaves it to the
+                system, "close" waits for it at the end, "effects" also before a call that
+                writes and after each call, and ends the run if the trace cannot be written.
+            redact: Takes secrets out, by your own patterns and fields too; see `Redactor`.
+            on_event: Called with each event as it happens. It must not block.
+            approver: Decides about calls that need approval: gets the `PendingCall`, gives a
+                `Decision`, True or False; sync or async. Without one the run pauses.
 
         Returns:
-            The result; `status` is "ok", or "paused" when somebody has to decide first.
+            The result; `status` is "ok", or "paused" when a call waits for a decision.
 
         Raises:
-            ConfigurationError: Something in the call cannot work; said before any I/O.
+            ConfigurationError: An argument does not fit; raised before any I/O.
             ModelError: The model gave no usable answer.
             LimitExceeded: A limit was reached.
             AgentKitError: Every other way to fail. `error.result` has what was reached.
         """
-        driver, origin = self._begin(prompt, options)(options.get("on_event", ignore))
-        return conclude(await driver.execute(), origin)
+        request = RunRequest[OutputT].of(
+            self.config,
+            prompt,
+            deps,
+            history,
+            repair,
+            settings,
+            limits,
+            trace,
+            capture,
+            durability,
+            redact,
+            on_event,
+            approver,
+        )
+        driver = request.open()
+        await driver.execute()
+        return driver.result
+
+    def run_sync(
+        self,
+        prompt: Prompt,
+        *,
+        deps: DepsT = None,
+        history: History = (),
+        repair: bool = False,
+        settings: ChatSettings | None = None,
+        limits: Limits | None = None,
+        trace: TraceTo | None = None,
+        capture: Capture | None = None,
+        durability: Durability | None = None,
+        redact: Redactor | None = None,
+        on_event: Emit = ignore,
+        approver: Approver | None = None,
+    ) -> RunResult[OutputT]:
+        """Run the agent from code that is not async: a script, a notebook, inside a running loop.
+
+        Takes and raises what `run` does. Inside a running event loop it works in a thread of
+        its own and blocks that loop meanwhile.
+        """
+        request = RunRequest[OutputT].of(
+            self.config,
+            prompt,
+            deps,
+            history,
+            repair,
+            settings,
+            limits,
+            trace,
+            capture,
+            durability,
+            redact,
+            on_event,
+            approver,
+        )
+
+        async def main() -> RunResult[OutputT]:
+            driver = request.open()
+            await driver.execute()
+            return driver.result
+
+        return run_blocking(main)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        deps: DepsT = None,
+        history: History = (),
+        repair: bool = False,
+        settings: ChatSettings | None = None,
+        limits: Limits | None = None,
+        trace: TraceTo | None = None,
+        capture: Capture | None = None,
+        durability: Durability | None = None,
+        redact: Redactor | None = None,
+        on_event: Emit = ignore,
+        approver: Approver | None = None,
+    ) -> AbstractAsyncContextManager[Run[OutputT]]:
+        """Run the agent and read what happens as it happens.
+
+            async with agent.stream("…") as run:
+                async for event in run: ...
+            run.result
+
+        Takes what `run` takes. The run goes on beside the block; leaving the block before
+        the run has ended cancels it. `run.result` raises what `Agent.run` would raise.
+        """
+        request = RunRequest[OutputT].of(
+            self.config,
+            prompt,
+            deps,
+            history,
+            repair,
+            settings,
+            limits,
+            trace,
+            capture,
+            durability,
+            redact,
+            on_event,
+            approver,
+            stream=True,
+        )
+        return streaming(request)
+
+    def iter(
+        self,
+        prompt: Prompt,
+        *,
+        deps: DepsT = None,
+        history: History = (),
+        repair: bool = False,
+        settings: ChatSettings | None = None,
+        limits: Limits | None = None,
+        trace: TraceTo | None = None,
+        capture: Capture | None = None,
+        durability: Durability | None = None,
+        redact: Redactor | None = None,
+        on_event: Emit = ignore,
+        approver: Approver | None = None,
+    ) -> AbstractAsyncContextManager[Steps[OutputT]]:
+        """Run the agent effect by effect: look, change what is requested or answered, go on.
+
+            async with agent.iter("…") as steps:
+                async for step in steps:
+                    print(step.effect.at)
+            steps.result
+
+        Takes what `run` takes.
+        """
+        request = RunRequest[OutputT].of(
+            self.config,
+            prompt,
+            deps,
+            history,
+            repair,
+            settings,
+            limits,
+            trace,
+            capture,
+            durability,
+            redact,
+            on_event,
+            approver,
+        )
+        return stepping(request)
 
     async def resume(
         self,
@@ -285,7 +584,8 @@ class Agent(Generic[OutputT]):
             ReplayDivergence: The agent is not the one that was interrupted.
             AgentKitError: As of `run`.
         """
-        durable, redact = durability or self.durability, redact or self.redact
+        config = self.config
+        durable, redact = durability or config.durability, redact or config.redact
         sink = reopened(trace, durable)
         try:
             memory = isinstance(sink, MemorySink)
@@ -295,6 +595,7 @@ class Agent(Generic[OutputT]):
             then = without_placeholders(recorded.asked(), settings)
             program = self.program(settings or settings_of(then), limits or limits_of(then))
             program.model.check()
+            config.check_deps(deps)
             answers = RecordedHandler(recorded, redact)
             answers.check_agent(program.spec.at)
             decide = _deciding(decisions or {}, approver, answers.waiting())
@@ -309,157 +610,82 @@ class Agent(Generic[OutputT]):
             )
             scope = Scope(
                 run=recorded.run,
-                deps=deps,
+                handler=resuming(answers),
                 limits=program.spec.limits,
+                deps=deps,
                 listener=guarded(on_event),
                 recorder=recorder,
+                trace=recorded_in(sink),
                 redact=redact,
                 approver=decide,
                 recorded=answers,
-                around=resuming,
                 resumed=True,
             )
-            driver = scope.driver(program, messages, earlier=earlier)
-            origin = Origin(run=recorded.run, prompt=messages[earlier:], recorded=recorded_in(sink))
-            return conclude(await driver.execute(), origin)
+            driver = Driver(scope, program, messages, earlier=earlier)
+            await driver.execute()
+            return driver.result
         finally:
             sink.close()  # the run has closed it already, unless it never began
-
-    def run_sync(self, prompt: Prompt, **options: Unpack[RunOptions]) -> RunResult[OutputT]:
-        """`run`, for code that is not async: in a script, a notebook, or inside a running loop.
-
-        Takes and raises what `run` does. Inside a running event loop it works in a thread of
-        its own and blocks that loop meanwhile.
-        """
-
-        async def main() -> RunResult[OutputT]:
-            return await self.run(prompt, **options)
-
-        return run_blocking(main)
-
-    def stream(
-        self, prompt: Prompt, **options: Unpack[RunOptions]
-    ) -> AbstractAsyncContextManager[Run[OutputT]]:
-        """Run the agent and read what happens as it happens.
-
-            async with agent.stream("…") as run:
-                async for event in run: ...
-            run.result
-
-        Takes what `run` takes. The run goes on beside the block; leaving the block before
-        the run has ended cancels it. `run.result` raises what `Agent.run` would raise.
-        """
-        begin = self._begin(prompt, options, stream=True)
-        return streaming(begin, options.get("on_event", ignore))
-
-    def iter(
-        self, prompt: Prompt, **options: Unpack[RunOptions]
-    ) -> AbstractAsyncContextManager[Steps[OutputT]]:
-        """Run the agent effect by effect: look, change what is asked or answered, go on.
-
-            async with agent.iter("…") as steps:
-                async for step in steps:
-                    print(step.effect.at)
-            steps.result
-
-        Takes what `run` takes.
-        """
-        return stepping(self._begin(prompt, options), options.get("on_event", ignore))
 
     def as_tool(
         self,
         *,
         name: str | None = None,
         description: str | None = None,
-        **options: Unpack[BehaviourOptions],
+        strict: bool | None = None,
+        timeout: float | None = None,
+        concurrency: int | None = None,
+        sequential: bool = False,
+        effect: Literal["read", "write"] = "read",
+        max_output: int | None = 65_536,
+        on_error: Literal["tell", "raise"] = "tell",
+        retries: int = 0,
+        approval: Approval = False,
     ) -> Tool[..., Any]:
-        """This agent as a tool for another one: a prompt in, its output out.
+        """Make a tool of this agent for another one: a prompt in, its output out.
 
         Args:
             name: What the model calls it; the agent's name by default.
-            description: What the model is told of it.
-            **options: As of `Tool`. `effect` is "read": the tool does nothing but ask the
-                agent, and what the agent's own tools do is looked after by itself.
+            description: What the model reads about it.
+            strict: As of `Tool`, like all that follow.
+            timeout: Seconds that a call may take.
+            concurrency: How many calls of it may run at the same time.
+            sequential: Whether nothing else may run while it does.
+            effect: "read", because the tool does nothing but ask the agent, and what the
+                agent's own tools do is looked after by itself.
+            max_output: Bytes of an output that the model is shown.
+            on_error: Whether an error is told to the model or ends the run.
+            retries: How often a failed call is tried again.
+            approval: Whether a call needs approval before it runs.
         """
-        options.setdefault("effect", "read")
 
         async def ask(context: RunContext[Any], prompt: str) -> OutputT:
             result = await context.run(self, prompt)
             return result.output
 
-        told = description or f"Ask the agent {self.name}. It sees only this prompt."
-        return Tool(ask, name=name or self.name.replace(".", "_"), description=told, **options)
+        # Its runs need what the agent needs: a run without it is refused before it begins.
+        _, needed = next(self.config.needed_deps(), ("", Any))
+        ask.__annotations__["context"] = RunContext[needed]
+        return Tool(
+            ask,
+            name=name or self.name.replace(".", "_"),
+            description=description or f"Ask the agent {self.name}. It sees only this prompt.",
+            strict=strict,
+            timeout=timeout,
+            concurrency=concurrency,
+            sequential=sequential,
+            effect=effect,
+            max_output=max_output,
+            on_error=on_error,
+            retries=retries,
+            approval=approval,
+        )
 
     def program(
         self, settings: ChatSettings | None = None, limits: Limits | None = None
     ) -> Program[OutputT]:
-        """This agent, ready for a runner: resolved, merged, and still without any I/O."""
-        if self._resolved is None:
-            # Made once: its connections are shared by all runs.
-            self._resolved = resolve_model(self.model)
-        if self._compiled is None:
-            self._compiled = output_of(self, self._resolved)
-        return assemble(self, self._resolved, self._compiled, settings, limits)
-
-    def conclude(self, finish: Finish[OutputT], run: str) -> RunResult[OutputT]:
-        """The result of a run of this agent inside another one's tool."""
-        return conclude(finish, Origin(run=run, prompt=(), recorded=None))
-
-    def _begin(
-        self, prompt: Prompt, options: RunOptions, *, stream: bool = False
-    ) -> OpenDriver[OutputT]:
-        """Check the whole call; what is returned opens the trace and begins the run."""
-        check_options(options, RunOptions, "A run")
-        earlier, prompted = messages_from_json(options.get("history", ())), prompt_messages(prompt)
-        if options.get("repair"):
-            earlier = repair_history(earlier)
-        check_history(earlier)
-        if not (earlier or prompted):
-            raise ConfigurationError("There is nothing to answer: give a prompt or a history.")
-        program = self.program(options.get("settings"), options.get("limits"))
-        intercept = interceptor()
-        if intercept is None:
-            program.model.check()
-        to = _first(options.get("trace"), self.trace, _environment_folder())
-
-        redact = options.get("redact") or self.redact
-
-        def begin(
-            listener: Emit,
-            *,
-            program: Program[OutputT] = program,
-            to: TraceTo = to,
-            redact: Redactor = redact,
-        ) -> tuple[Driver[OutputT], Origin]:
-            run = new_run_id()
-            recorder, recorded = open_recorder(
-                to,
-                run=run,
-                program=lambda: program_hash(program, redact),
-                redact=redact,
-                stream=stream,
-                capture=options.get("capture") or self.capture,
-                durability=options.get("durability") or self.durability,
-            )
-            scope = Scope(
-                run=run,
-                deps=options.get("deps"),
-                limits=program.spec.limits,
-                listener=guarded(listener),
-                recorder=recorder,
-                redact=redact,
-                stream=stream,
-                approver=options.get("approver"),
-                asked=asked_of(options.get("settings"), options.get("limits")),
-            )
-            driver = scope.driver(program, (*earlier, *prompted), earlier=len(earlier))
-            return driver, Origin(run=run, prompt=prompted, recorded=recorded)
-
-        if intercept is not None:
-            messages = (*earlier, *prompted)
-            deps = options.get("deps")
-            return intercept(Beginning(program, messages, len(earlier), redact, deps), begin)
-        return begin
+        """Make this agent ready for a run: resolved, merged, and still without any I/O."""
+        return assemble(self.config, settings, limits)
 
 
 def _deciding(
@@ -491,16 +717,6 @@ def _deciding(
         return approver(pending) if approver is not None else None
 
     return decide
-
-
-def _first(*choices: TraceTo | None) -> TraceTo:
-    return next((choice for choice in choices if choice is not None), True)
-
-
-def _environment_folder() -> str | None:
-    """The folder of `AGENTKIT_TRACE_DIR`, whatever its name looks like."""
-    folder = os.environ.get("AGENTKIT_TRACE_DIR")
-    return f"{folder}{os.sep}" if folder else None
 
 
 def run_blocking(main: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -47,7 +47,6 @@ from agentkit.core.effects import (
     ModelCall,
     Outcome,
     Pause,
-    ToolBatch,
     ToolInvocation,
     ToolOutcome,
 )
@@ -67,7 +66,7 @@ from agentkit.messages import (
 from agentkit.models.limits import Bucket
 from agentkit.models.prices import check_price
 from agentkit.redaction import PLACEHOLDER, Redactor
-from agentkit.runtime.driver import Middleware
+from agentkit.runtime.config import Middleware
 from agentkit.settings import Limits
 from agentkit.tools.invoke import awaited
 from agentkit.trace.naming import Namer, canonical, digest
@@ -137,8 +136,6 @@ def _what(effect: Effect) -> str:
             return f"compute {name}"
         case Pause():
             return "pause"
-        case ToolBatch():
-            return "batch"
 
 
 def _status(outcome: Outcome) -> str:

@@ -6,23 +6,30 @@ thread, no connection, no store. `to_json` gives what a store needs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Generic, TypeVar, Unpack
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any, Generic
 
-from agentkit.agent import Agent, Prompt, RunOptions, run_blocking
+from agentkit.agent import Agent, DepsT, OutputT, run_blocking
 from agentkit.errors import ConfigurationError
+from agentkit.events import Emit
 from agentkit.history import check_history, repair_history
 from agentkit.messages import JsonObject, Usage, messages_from_json
+from agentkit.redaction import Redactor
+from agentkit.runtime.request import History, Prompt
 from agentkit.runtime.result import RunResult, result_of
 from agentkit.runtime.run import Run, Steps
+from agentkit.runtime.scope import Approver
+from agentkit.settings import ChatSettings, Limits
+from agentkit.trace.open import TraceTo
+from agentkit.trace.recorder import Durability
+from agentkit.trace.schema import Capture
 
 __all__ = ["Session"]
 
-OutputT = TypeVar("OutputT")
 
-
-class Session(Generic[OutputT]):
+class Session(Generic[DepsT, OutputT]):
     """Runs an agent again and again on one growing history.
 
     Whatever ends a run, the session keeps what the run had reached: after an error or
@@ -41,7 +48,18 @@ class Session(Generic[OutputT]):
 
     Args:
         agent: The agent. It may be replaced between runs.
-        **options: `RunOptions` of every run; those of a single run win.
+        history: Earlier messages.
+        repair: Make a history valid that is not, instead of raising `InvalidHistory`.
+        deps: Of every run, as `Agent.run` takes them; so are all that follow. Those that a
+            single run has win.
+        settings: Sampling parameters.
+        limits: Where each run ends.
+        trace: Where each run is recorded.
+        capture: How much of it is recorded.
+        durability: When a trace is brought to the disk.
+        redact: Takes secrets out of traces.
+        on_event: Called with each event.
+        approver: Decides about calls that need approval.
 
     Attributes:
         messages: The history so far; always valid.
@@ -51,22 +69,157 @@ class Session(Generic[OutputT]):
         InvalidHistory: `history` is not valid, and `repair` is not set.
     """
 
-    def __init__(self, agent: Agent[OutputT], **options: Unpack[RunOptions]) -> None:
+    def __init__(
+        self,
+        agent: Agent[DepsT, OutputT],
+        *,
+        history: History = (),
+        repair: bool = False,
+        deps: DepsT | None = None,
+        settings: ChatSettings | None = None,
+        limits: Limits | None = None,
+        trace: TraceTo | None = None,
+        capture: Capture | None = None,
+        durability: Durability | None = None,
+        redact: Redactor | None = None,
+        on_event: Emit | None = None,
+        approver: Approver | None = None,
+    ) -> None:
         self.agent = agent
-        messages = messages_from_json(options.pop("history", ()))
-        self.messages = repair_history(messages) if options.pop("repair", False) else messages
+        messages = messages_from_json(history)
+        self.messages = repair_history(messages) if repair else messages
         check_history(self.messages)
         self.usage = Usage()
-        self._options = options
         self._running = False
+        self._options = _given(
+            deps=deps,
+            settings=settings,
+            limits=limits,
+            trace=trace,
+            capture=capture,
+            durability=durability,
+            redact=redact,
+            on_event=on_event,
+            approver=approver,
+        )
 
-    async def run(self, prompt: Prompt, **options: Unpack[RunOptions]) -> RunResult[OutputT]:
+    async def run(
+        self,
+        prompt: Prompt,
+        *,
+        deps: DepsT | None = None,
+        settings: ChatSettings | None = None,
+        limits: Limits | None = None,
+        trace: TraceTo | None = None,
+        capture: Capture | None = None,
+        durability: Durability | None = None,
+        redact: Redactor | None = None,
+        on_event: Emit | None = None,
+        approver: Approver | None = None,
+    ) -> RunResult[OutputT]:
         """Run the agent on the history and this prompt; see `Agent.run`.
 
         Raises:
-            ConfigurationError: The session is in a run, or `history` is among the options.
+            ConfigurationError: The session is in a run.
             AgentKitError: As of `Agent.run`.
         """
+        options = _given(
+            deps=deps,
+            settings=settings,
+            limits=limits,
+            trace=trace,
+            capture=capture,
+            durability=durability,
+            redact=redact,
+            on_event=on_event,
+            approver=approver,
+        )
+        return await self._run(prompt, options)
+
+    def run_sync(
+        self,
+        prompt: Prompt,
+        *,
+        deps: DepsT | None = None,
+        settings: ChatSettings | None = None,
+        limits: Limits | None = None,
+        trace: TraceTo | None = None,
+        capture: Capture | None = None,
+        durability: Durability | None = None,
+        redact: Redactor | None = None,
+        on_event: Emit | None = None,
+        approver: Approver | None = None,
+    ) -> RunResult[OutputT]:
+        """Run the agent from code that is not async; see `Agent.run_sync`."""
+        options = _given(
+            deps=deps,
+            settings=settings,
+            limits=limits,
+            trace=trace,
+            capture=capture,
+            durability=durability,
+            redact=redact,
+            on_event=on_event,
+            approver=approver,
+        )
+        return run_blocking(functools.partial(self._run, prompt, options))
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        deps: DepsT | None = None,
+        settings: ChatSettings | None = None,
+        limits: Limits | None = None,
+        trace: TraceTo | None = None,
+        capture: Capture | None = None,
+        durability: Durability | None = None,
+        redact: Redactor | None = None,
+        on_event: Emit | None = None,
+        approver: Approver | None = None,
+    ) -> AbstractAsyncContextManager[Run[OutputT]]:
+        """Run the agent and read its events; see `Agent.stream`.
+
+        The session has the new messages when the block has been left.
+        """
+        options = _given(
+            deps=deps,
+            settings=settings,
+            limits=limits,
+            trace=trace,
+            capture=capture,
+            durability=durability,
+            redact=redact,
+            on_event=on_event,
+            approver=approver,
+        )
+        return self._stream(prompt, options)
+
+    def adopt(self, result: RunResult[Any]) -> None:
+        """Continue from a result obtained elsewhere, for example from `Agent.resume`."""
+        self.messages = result.messages
+        if result.status != "paused":
+            self.usage += result.usage
+
+    def to_json(self) -> JsonObject:
+        """Return the messages and the usage as JSON values, to be stored."""
+        messages = [message.to_json() for message in self.messages]
+        return {"messages": messages, "usage": self.usage.to_json()}
+
+    @classmethod
+    def from_json(
+        cls, agent: Agent[DepsT, OutputT], data: Mapping[str, Any], **options: Any
+    ) -> Session[DepsT, OutputT]:
+        """Go on from what `to_json` returned; the options are those of `Session`.
+
+        Raises:
+            InvalidHistory: The messages are no valid history.
+        """
+        session = cls(agent, history=data["messages"], **options)
+        session.usage = Usage.from_json(data["usage"])
+        return session
+
+    async def _run(self, prompt: Prompt, options: Mapping[str, Any]) -> RunResult[OutputT]:
         with self._turn(options) as given:
             # Stepped, because steps have a result even where a cancellation ends the run.
             async with self.agent.iter(prompt, **given) as steps:
@@ -77,22 +230,10 @@ class Session(Generic[OutputT]):
                     self._keep(steps)
         return steps.result
 
-    def run_sync(self, prompt: Prompt, **options: Unpack[RunOptions]) -> RunResult[OutputT]:
-        """`run`, for code that is not async; see `Agent.run_sync`."""
-
-        async def main() -> RunResult[OutputT]:
-            return await self.run(prompt, **options)
-
-        return run_blocking(main)
-
     @asynccontextmanager
-    async def stream(
-        self, prompt: Prompt, **options: Unpack[RunOptions]
+    async def _stream(
+        self, prompt: Prompt, options: Mapping[str, Any]
     ) -> AsyncGenerator[Run[OutputT], None]:
-        """Run the agent and read its events; see `Agent.stream`.
-
-        The session has the new messages when the block has been left.
-        """
         with self._turn(options) as given:
             run: Run[OutputT] | None = None
             try:
@@ -102,37 +243,11 @@ class Session(Generic[OutputT]):
                 if run is not None:
                     self._keep(run)
 
-    def adopt(self, result: RunResult[Any]) -> None:
-        """Continue from a result obtained elsewhere, for example from `Agent.resume`."""
-        self.messages = result.messages
-        if result.status != "paused":
-            self.usage += result.usage
-
-    def to_json(self) -> JsonObject:
-        """The messages and the usage as JSON values, to be stored."""
-        messages = [message.to_json() for message in self.messages]
-        return {"messages": messages, "usage": self.usage.to_json()}
-
-    @classmethod
-    def from_json(
-        cls, agent: Agent[OutputT], data: Mapping[str, Any], **options: Unpack[RunOptions]
-    ) -> Session[OutputT]:
-        """A session that goes on from what `to_json` gave.
-
-        Raises:
-            InvalidHistory: The messages are no valid history.
-        """
-        session = cls(agent, **{**options, "history": data["messages"]})
-        session.usage = Usage.from_json(data["usage"])
-        return session
-
     @contextmanager
-    def _turn(self, options: RunOptions) -> Generator[RunOptions, None, None]:
-        """One run at a time: two would each go on without the other's messages."""
+    def _turn(self, options: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+        """Allow one run at a time: two would each go on without the other's messages."""
         if self._running:
             raise ConfigurationError("The session is in a run; wait for its end first.")
-        if "history" in options:
-            raise ConfigurationError("A session has its own history; start another session.")
         self._running = True
         try:
             yield {**self._options, **options, "history": self.messages}
@@ -148,3 +263,7 @@ class Session(Generic[OutputT]):
                 return  # it never got to an end
             result = reached
         self.adopt(result)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -142,8 +142,15 @@ class Limits:
         """Check the values, before any I/O."""
         _check(self)
 
-    def reached(self, used: Usage) -> tuple[str, float, float] | None:
-        """The first limit that forbids another model call: its name, what is used, the maximum."""
+    def reached(self, used: Usage, calls: int = 0) -> tuple[str, float, float] | None:
+        """Find the limit that forbids another model call, or so many tool calls more.
+
+        Returns:
+            Its name, the value that it has or would have, and the maximum; None if there is none.
+        """
+        if calls:
+            total, most = used.tool_calls + calls, self.tool_calls
+            return ("tool_calls", total, most) if most is not None and total > most else None
         counts = {
             "steps": used.requests,
             "input_tokens": used.input_tokens,

@@ -32,17 +32,17 @@ def delete_file(path: str) -> str:
     return f"{file.name} is deleted."
 
 
-def make_agent(model: str | Model) -> Agent[str]:
+def make_agent(model: str | Model) -> Agent:
     """Return the agent of both processes: `resume` compares it with the recording."""
     return Agent(model, name="keeper", tools=[list_files, delete_file])
 
 
-async def ask(agent: Agent[str], prompt: str, trace: Path) -> RunResult[str]:
+async def ask(agent: Agent, prompt: str, trace: Path) -> RunResult[str]:
     """Run until the agent finishes or needs a decision."""
     return await agent.run(prompt, trace=trace)
 
 
-async def decide(agent: Agent[str], trace: Path, decision: Decision) -> RunResult[str]:
+async def decide(agent: Agent, trace: Path, decision: Decision) -> RunResult[str]:
     """Apply a decision to each call that the run waits for, and continue."""
     pending = Trace.load(trace).pending
     return await agent.resume(trace, decisions={call.at: decision for call in pending})

@@ -11,7 +11,7 @@ import anyio
 from agentkit import Agent, AgentKitError, Session
 
 
-async def answer(session: Session[str], prompt: str) -> None:
+async def answer(session: Session, prompt: str) -> None:
     """Print an answer as it arrives. The session keeps the history, however the run ends."""
     async with session.stream(prompt) as run:
         async for piece in run.text():
@@ -20,7 +20,7 @@ async def answer(session: Session[str], prompt: str) -> None:
     _ = run.result  # raises if the run failed
 
 
-def chat(session: Session[str]) -> None:
+def chat(session: Session) -> None:
     """Read prompts and answer them until the input ends."""
     while True:
         try:

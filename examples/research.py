@@ -28,7 +28,7 @@ def search(words: str) -> list[str]:
     return [text for name, text in LIBRARY.items() if name in words.lower()] or ["Nothing found."]
 
 
-def research_team(model: str | Model, *, cost: float | None = None) -> Agent[str]:
+def research_team(model: str | Model, *, cost: float | None = None) -> Agent:
     """Return a lead agent whose tool is a researcher; calls of one response run in parallel.
 
     Args:

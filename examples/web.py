@@ -41,7 +41,7 @@ function ask(question) {
 class AnswerStream(Response):
     """Server-sent events of one run, which is cancelled when the client disconnects."""
 
-    def __init__(self, agent: Agent[str], question: str) -> None:
+    def __init__(self, agent: Agent, question: str) -> None:
         super().__init__(media_type="text/event-stream", headers={"cache-control": "no-store"})
         del self.headers["content-length"]
         self.agent, self.question = agent, question
@@ -77,7 +77,7 @@ class AnswerStream(Response):
             await send_event("end", error.message, more=False)
 
 
-def make_app(agent: Agent[str]) -> Starlette:
+def make_app(agent: Agent) -> Starlette:
     """Return the application: the page at `/`, the agent at `/answer`."""
 
     async def page(request: Request) -> Response:

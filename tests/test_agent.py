@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from pydantic import BaseModel
 from agentkit import (
     Agent,
     AssistantMessage,
+    Handoff,
     Limits,
     ModelRequest,
     ModelResponse,
     RunContext,
+    Session,
+    Tool,
     ToolCall,
     ToolError,
     ToolMessage,
@@ -37,6 +41,7 @@ from agentkit.events import Event, Finished, StepStarted, ToolCallFinished, Warn
 from agentkit.history import check_history
 from agentkit.messages import ImagePart, TextPart, Usage
 from agentkit.replay import replay
+from agentkit.runtime.config import AgentConfig
 from agentkit.testing import FunctionModel, ScriptedModel
 from tests.support import double, events_of, tool_texts
 
@@ -267,7 +272,7 @@ WRONG = [
         ConfigurationError,
         r"result\.messages",
     ),
-    Wrong(lambda: Agent("local", tool=[double]), TypeError, "no option tool"),  # type: ignore[arg-type]
+    Wrong(lambda: Agent("local", tool=[double]), TypeError, "keyword argument 'tool'"),  # type: ignore[arg-type]
     Wrong(lambda: Limits(steps=0), InvalidSetting, r"Limits\.steps is 0"),
     Wrong(lambda: Agent(ScriptedModel([])).run_sync(""), ConfigurationError, "prompt is empty"),
     Wrong(lambda: Agent(ScriptedModel([])).run_sync(None), ConfigurationError, "prompt or a"),
@@ -401,3 +406,101 @@ async def test_a_trace_in_memory_is_of_then() -> None:
     kept.append(2)
     assert result.trace is not None
     assert [e["d"] for e in events_of(result.trace, "tool.chunks")] == [[[1]]]
+
+
+def test_every_option_is_spelled_out() -> None:
+    """`help` shows each option with its default; every way to run takes the same ones."""
+    options = {one.name: one.default for one in fields(AgentConfig)}
+    of_agent = inspect.signature(Agent).parameters
+    assert of_agent.keys() == options.keys()
+    made = {"settings", "limits", "redact"}  # None here, an object there
+    for name in of_agent.keys() - made - {"model"}:
+        assert of_agent[name].default == options[name]
+    assert inspect.signature(Agent("local").with_).parameters.keys() == options.keys()
+    run = inspect.signature(Agent.run).parameters
+    assert [*run] == [
+        *("self", "prompt", "deps", "history", "repair", "settings", "limits", "trace"),
+        *("capture", "durability", "redact", "on_event", "approver"),
+    ]
+    for way in (Agent.run_sync, Agent.stream, Agent.iter):
+        assert inspect.signature(way).parameters == run
+    own = inspect.signature(Session.run).parameters.keys()
+    assert run.keys() - own == {"history", "repair"}
+    of_tool = inspect.signature(Agent.as_tool).parameters
+    assert of_tool.keys() - {"self"} == inspect.signature(Tool).parameters.keys() - {"function"}
+
+
+class Shop:
+    """Deps."""
+
+
+@tool
+def order(context: RunContext[Shop], item: str) -> str:
+    """Order an item."""
+    return f"{item} from {type(context.deps).__name__}"
+
+
+def greet(context: RunContext[Shop]) -> str:
+    """Instructions that need deps."""
+    return f"Work for {type(context.deps).__name__}."
+
+
+def no_refunds(context: RunContext[Shop], output: str) -> None:
+    """A validator that needs deps."""
+
+
+NEEDS = [
+    ({"tools": [order]}, "tool 'order'"),
+    ({"instructions": greet}, "function 'greet'"),
+    ({"output_validators": [no_refunds]}, "function 'no_refunds'"),
+    ({"tools": [Agent("local", name="clerk", tools=[order]).as_tool()]}, "tool 'clerk'"),
+    ({"tools": [Handoff(Agent("local", name="clerk", tools=[order]))]}, "tool 'order'"),
+    ({"deps_type": Shop}, "expected Shop"),
+]
+
+
+@pytest.mark.parametrize(("options", "who"), NEEDS, ids=[who for _, who in NEEDS])
+async def test_a_run_without_the_deps_that_it_needs_is_refused(
+    options: dict[str, Any], who: str, tmp_path: Path
+) -> None:
+    """It names what needs them and their type, before any I/O."""
+    model = ScriptedModel(["done"])
+    agent: Agent[Any, str] = Agent(model, **options)
+    path = tmp_path / "run.jsonl"
+    with pytest.raises(ConfigurationError, match=who) as caught:
+        await agent.run("go", trace=path)
+    assert "Shop" in caught.value.message
+    assert not path.exists()
+    assert model.requests == ()
+    assert (await agent.run("go", deps=Shop())).output == "done"
+
+
+async def test_deps_of_another_type_are_refused() -> None:
+    """`deps_type` says which are meant."""
+    agent = Agent(
+        ScriptedModel([[("order", {"item": "tea"})], "done"]), deps_type=Shop, tools=[order]
+    )
+    with pytest.raises(ConfigurationError, match="deps is of type int; expected Shop"):
+        await agent.run("go", deps=3)  # type: ignore[arg-type]
+    result = await agent.run("go", deps=Shop())
+    assert result.messages[2].text == "tea from Shop"
+
+
+async def test_deps_that_may_be_missing_are_not_needed() -> None:
+    """An optional, unknown or bare context says nothing of the kind."""
+
+    @tool
+    def one(context: RunContext[Shop | None]) -> str:
+        return str(context.deps)
+
+    @tool
+    def two(context: RunContext[Any]) -> str:
+        return str(context.deps)
+
+    @tool
+    def three(context: RunContext) -> str:
+        return str(context.deps)
+
+    calls = [[(name, {}) for name in ("one", "two", "three")], "done"]
+    result = await Agent(ScriptedModel(calls), tools=[one, two, three]).run("go")
+    assert [message.text for message in result.messages[2:5]] == ["None"] * 3

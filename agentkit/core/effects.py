@@ -49,6 +49,7 @@ __all__ = [
     "Failure",
     "Handler",
     "Interrupt",
+    "LoopEffect",
     "ModelCall",
     "Outcome",
     "Pause",
@@ -124,17 +125,22 @@ class ModelCall:
 class ToolInvocation:
     """Run one tool call. Answered by a `ToolOutcome`, whatever happens.
 
-    `effect` is what the tool's author says it does to the world.
+    `effect` is what the tool's author says it does to the world; a `sequential` call
+    runs alone.
     """
 
     at: Address
     call: ToolCall
     effect: Literal["read", "write"] = "write"
+    sequential: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolBatch:
-    """Run the calls of one response, concurrently. Answered by their outcomes in call order."""
+    """Run the calls of one response, concurrently. Answered by their outcomes in call order.
+
+    No handler sees one: the driver has each of the calls performed.
+    """
 
     at: Address
     calls: tuple[ToolInvocation, ...]
@@ -173,7 +179,10 @@ class Pause:
     pending: tuple[PendingCall, ...]
 
 
-Effect: TypeAlias = ModelCall | ToolBatch | ToolInvocation | Compute | Pause
+Effect: TypeAlias = ModelCall | ToolInvocation | Compute | Pause
+"""What handlers perform."""
+LoopEffect: TypeAlias = Effect | ToolBatch
+"""What the loop yields, and a `Step` of `Agent.iter` holds."""
 
 
 # Outcomes
@@ -259,8 +268,9 @@ class Interrupt:
     """Any effect may be answered so: the run has to end now, whatever the loop wants.
 
     For a `ToolBatch`, `outcomes` answers every one of its calls: those that had
-    finished as they finished, the others as cancelled. `pending` says what a paused
-    run waits for, and `usage` what sub-agents have used for a single effect.
+    finished as they finished, the others as cancelled; empty if none has begun.
+    `pending` says what a paused run waits for, and `usage` what sub-agents have used
+    for a single effect.
     """
 
     status: Literal["cancelled", "limit", "error", "paused"]
@@ -360,11 +370,7 @@ Outcome: TypeAlias = (
 
 
 class Handler(Protocol):
-    """Performs effects. Handlers wrap each other like middleware.
-
-    A handler is given single effects; a `ToolBatch` is taken apart by
-    `agentkit.runtime.batch`, which asks the handler for each of its calls.
-    """
+    """Performs effects. Handlers wrap each other like middleware."""
 
     async def perform(self, effect: Effect) -> Outcome:
         """Perform `effect` and return its outcome. Failures are returned, not raised.

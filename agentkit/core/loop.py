@@ -25,9 +25,9 @@ from agentkit.core.effects import (
     Address,
     Compute,
     Decision,
-    Effect,
     Failure,
     Interrupt,
+    LoopEffect,
     ModelCall,
     Outcome,
     Pause,
@@ -62,12 +62,13 @@ from agentkit.messages import (
     is_object,
     messages_from_json,
 )
-
-__all__ = ["conversation", "limit_reached"]
+from agentkit.settings import Limits
 
 OutputT = TypeVar("OutputT")
 T = TypeVar("T")
-Steps: TypeAlias = Generator[Effect, Outcome | None, T]
+LIMIT = "Not executed: the run has reached its limit."
+ENDED = "Not executed: the run has ended."
+Steps: TypeAlias = Generator[LoopEffect, Outcome | None, T]
 
 
 def conversation(
@@ -128,8 +129,8 @@ class _Conversation(Generic[OutputT]):
         raise AssertionError("unreachable: steps are counted for ever")
 
     def step(self, head: tuple[Message, ...], at: Address) -> Steps[Finish[OutputT] | None]:
-        if reached := self.spec.limits.reached(self.usage):
-            raise _Stop(limit_reached(*reached))
+        if reached := limit_reached(self.spec.limits, self.usage):
+            raise _Stop(reached)
         yield from self.compact(at)
         yield from self.offer(at)
         answer = yield from self.ask(head, at)
@@ -283,8 +284,10 @@ class _Conversation(Generic[OutputT]):
         self.usage += _used(outcomes)
         told |= {outcome.at: outcome.message for outcome in outcomes}
         self.append(answer.message)
+        unanswered = LIMIT if isinstance(stop, Interrupt) and stop.status == "limit" else ENDED
         for index, call in enumerate(calls):
-            message = told.get(at.call(index)) or _told(call, verdict.problem)
+            text = verdict.problem if call is verdict.call else unanswered
+            message = told.get(at.call(index)) or _told(call, text)
             self.append(_noted(message, notes.get(at.call(index))))
         if stop is not None:
             raise _Stop(stop)
@@ -294,7 +297,7 @@ class _Conversation(Generic[OutputT]):
         maximum = self.spec.limits.repeats
         if self.without_tools:
             hint = "Asked without tools, the model called tools again."
-            raise _Stop(limit_reached("repeats", self.repeated, maximum or 0, hint=hint))
+            raise _Stop(limit_exceeded("repeats", self.repeated, maximum or 0, hint=hint))
         batch = tuple((call.name, call.arguments) for call in calls)
         self.repeated = self.repeated + 1 if batch == self.last_batch else 0
         self.last_batch = batch
@@ -303,22 +306,23 @@ class _Conversation(Generic[OutputT]):
     def check_calls(self, answer: ModelResponse, verdict: Rejected) -> None:
         """Stop before anything runs: at the limit, or when the output was wrong too often."""
         calls = answer.message.tool_calls
-        maximum = self.spec.limits.tool_calls
-        total = self.usage.tool_calls + len(calls) - (verdict.call is not None)
-        if maximum is not None and total > maximum:
+        running = len(calls) - (verdict.call is not None)
+        if reached := limit_reached(self.spec.limits, self.usage, running):
             self.append(answer.message)
             for call in calls:
-                self.append(_told(call, "Not executed: the run has reached its limit."))
-            raise _Stop(limit_reached("tool_calls", total, maximum))
+                self.append(_told(call, LIMIT))
+            raise _Stop(reached)
         if verdict.call is not None and (stop := self.count_attempt(verdict)):
             self.append(answer.message)
             for call in calls:
-                self.append(_told(call, "Not executed: the run has ended."))
+                self.append(_told(call, ENDED))
             raise _Stop(stop)
 
     def invocation(self, at: Address, call: ToolCall) -> ToolInvocation:
         tool = self.tool(call.name)
-        return ToolInvocation(at=at, call=call, effect=tool.effect if tool else "write")
+        if tool is None:
+            return ToolInvocation(at=at, call=call)
+        return ToolInvocation(at=at, call=call, effect=tool.effect, sequential=tool.sequential)
 
     def tool(self, name: str) -> OfferedTool | None:
         return next((tool for tool in self.offered if tool.definition.name == name), None)
@@ -452,8 +456,17 @@ class _Conversation(Generic[OutputT]):
                 return self.finish("error", error=error)
 
 
-def limit_reached(name: str, value: float, maximum: float, *, hint: str = "") -> Failure:
-    """The failure that names a limit of `Limits`."""
+def limit_reached(limits: Limits, used: Usage, calls: int = 0) -> Failure | None:
+    """Return the failure of what a limit forbids: another model call, or so many tool calls.
+
+    The loop decides so for its agent, and the runtime for all agents of a run together.
+    """
+    reached = limits.reached(used, calls)
+    return limit_exceeded(*reached) if reached is not None else None
+
+
+def limit_exceeded(name: str, value: float, maximum: float, *, hint: str = "") -> Failure:
+    """Return the failure that names a limit of `Limits`."""
     text = f"The run reached Limits.{name} = {maximum:g} (now {value:g}). {hint}".rstrip()
     return _failure(LimitExceeded(text, limit=name, value=value, maximum=maximum))
 

@@ -45,6 +45,7 @@ class OfferedTool:
         approval: Whether a person has to agree to a call: never, always, or as the
             tool's own function says.
         deferred: Its calls are answered from outside.
+        sequential: Its calls run alone.
         handoff: The agent that takes the conversation over when this tool is called.
     """
 
@@ -52,22 +53,24 @@ class OfferedTool:
     effect: Literal["read", "write"] = "write"
     approval: Literal["never", "always", "ask"] = "never"
     deferred: bool = False
+    sequential: bool = False
     handoff: str | None = None
 
     def to_json(self) -> JsonObject:
         """The form in which a dynamic toolset's answer is recorded."""
-        rest = (self.effect, self.approval, self.deferred, self.handoff)
+        rest = (self.effect, self.approval, self.deferred, self.sequential, self.handoff)
         return {"definition": self.definition.to_json(), "facts": list(rest)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> OfferedTool:
         """The reverse of `to_json`."""
-        effect, approval, deferred, handoff = data["facts"]
+        effect, approval, deferred, sequential, handoff = data["facts"]
         return cls(
             definition=ToolDefinition.from_json(data["definition"]),
             effect=effect,
             approval=approval,
             deferred=deferred,
+            sequential=sequential,
             handoff=handoff,
         )
 

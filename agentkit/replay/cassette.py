@@ -1,7 +1,7 @@
 """The recordings of one test: they answer its runs, or are made by them.
 
 The pytest plugin puts a cassette between a test and every run inside it; see
-`agentkit.runtime.hooks`. A run takes the recording that began with the same messages, and
+`agentkit.runtime.request`. A run takes the recording that began with the same messages, and
 where none did, the first that is left: then the replay names what differs.
 """
 
@@ -24,10 +24,9 @@ from agentkit.messages import Message
 from agentkit.redaction import PLACEHOLDER, Redactor
 from agentkit.replay.policy import Policy
 from agentkit.replay.replay import prepared
-from agentkit.runtime.driver import Driver, Program
-from agentkit.runtime.hooks import Beginning, OpenLive
-from agentkit.runtime.result import Origin
-from agentkit.runtime.run import OpenDriver
+from agentkit.runtime.assemble import Program
+from agentkit.runtime.driver import Driver
+from agentkit.runtime.request import RunRequest
 from agentkit.trace.naming import Namer, canonical, without_ids
 from agentkit.trace.open import check_replayable
 from agentkit.trace.reader import Trace
@@ -137,31 +136,24 @@ class Cassette:
         """Whether a run may go live, because a recording is to be made."""
         return bool(self._recorded)
 
-    def intercept(self, beginning: Beginning, live: OpenLive) -> OpenDriver[Any]:
+    def intercept(self, request: RunRequest[Any], listener: Emit) -> Driver[Any]:
         """Answer a run from its recording, or let it go live and record it."""
-
-        def begin(listener: Emit) -> tuple[Driver[Any], Origin]:
-            if _inside.get():
-                # A tool's own run: a replay has the tool's result, and does not make it.
-                beginning.program.model.check()
-                return live(listener)
-            with self._lock:
-                taken = self._taken(beginning)
-                if isinstance(taken, _Replayed):
-                    return self._answer(beginning, taken, listener)
-                beginning.program.model.check()
-                program = _marked(beginning.program)
-                driver, origin = live(
-                    listener,
-                    program=program,
-                    to=True,
-                    redact=self._numbers.redactor(beginning.redact),
-                )
-                assert callable(origin.recorded)
-                taken.lines = origin.recorded
-                return driver, origin
-
-        return begin
+        if _inside.get():
+            # A tool's own run: a replay has the tool's result, and does not make it.
+            return request.open_live(listener)
+        with self._lock:
+            taken = self._taken(request)
+            if isinstance(taken, _Replayed):
+                return self._answer(request, taken, listener)
+            driver = replace(
+                request,
+                program=_marked(request.program),
+                trace=True,
+                redact=self._numbers.redactor(request.redact),
+            ).open_live(listener)
+            assert callable(driver.scope.trace)
+            taken.lines = driver.scope.trace
+            return driver
 
     def problem(self) -> AgentKitError | None:
         """What went wrong first with the runs so far, whether the application told or not."""
@@ -194,7 +186,7 @@ class Cassette:
             _write(path, lines)
         return tuple(path for path, _ in whole)
 
-    def _taken(self, beginning: Beginning) -> _Replayed | _Recorded:
+    def _taken(self, beginning: RunRequest[Any]) -> _Replayed | _Recorded:
         """The recording of this run: by its agent and input, then a new one, then by order."""
         free = [one for one in self._replayed if one.driver is None]
         at, redact = str(beginning.program.spec.at), beginning.redact
@@ -219,9 +211,7 @@ class Cassette:
         self._note(refused)
         raise refused
 
-    def _answer(
-        self, beginning: Beginning, taken: _Replayed, listener: Emit
-    ) -> tuple[Driver[Any], Origin]:
+    def _answer(self, beginning: RunRequest[Any], taken: _Replayed, listener: Emit) -> Driver[Any]:
         """Answer a run from a recording, or refuse it where that is of another agent."""
         try:
             driver, ended = _answered(beginning, taken.trace, self._policy, listener)
@@ -231,8 +221,7 @@ class Cassette:
             raise
         taken.driver, taken.ended = driver, ended
         self._problems.append(taken.divergence)
-        prompt = beginning.messages[beginning.earlier :]
-        return driver, Origin(run=taken.trace.run, prompt=prompt, recorded=taken.trace)
+        return driver
 
     def _note(self, refused: AgentKitError) -> None:
         """Take note of a run that does not begin: its application may not tell."""
@@ -240,7 +229,7 @@ class Cassette:
 
 
 def _answered(
-    beginning: Beginning, recording: Trace, policy: Policy, listener: Emit
+    beginning: RunRequest[Any], recording: Trace, policy: Policy, listener: Emit
 ) -> tuple[Driver[Any], Callable[[], ReplayDivergence | None]]:
     """The run, answered from a recording as `replay` does; and what to say at its end."""
     driver, going = prepared(

@@ -12,10 +12,10 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from agentkit.core.effects import (
     Address,
@@ -45,26 +45,22 @@ from agentkit.models import Model
 from agentkit.replay.answers import RecordedHandler, stopped
 from agentkit.replay.replay import SameCalls
 from agentkit.replay.resume import decide, without_secrets
-from agentkit.runtime.assemble import Instructions, program_hash
-from agentkit.runtime.batch import outcome_of
-from agentkit.runtime.handlers import Approver, LiveHandler, Scope, guarded, new_run_id
-from agentkit.runtime.options import (
-    Configured,
-    Prompt,
-    TraceTo,
-    prompt_messages,
-    without_placeholders,
-)
-from agentkit.runtime.result import Origin, RunResult, conclude
+from agentkit.runtime.assemble import Program, assemble, program_hash
+from agentkit.runtime.config import AgentConfig, Configured
+from agentkit.runtime.driver import Driver
+from agentkit.runtime.handlers import observed, performing, recorded
+from agentkit.runtime.request import Prompt, prompt_messages, without_placeholders
+from agentkit.runtime.result import RunResult
+from agentkit.runtime.scope import Approver, Scope, guarded, new_run_id
+from agentkit.runtime.tool_call import outcome_of
 from agentkit.settings import ChatSettings, asked_of, limits_of, settings_of
 from agentkit.tools.tool import Tool
 from agentkit.trace.naming import packed
-from agentkit.trace.open import check_replayable, open_recorder
+from agentkit.trace.open import TraceTo, check_replayable, open_recorder
 from agentkit.trace.reader import Trace
 
 __all__ = ["LiveTools", "Patch", "fork"]
 
-OutputT = TypeVar("OutputT")
 LiveTools: TypeAlias = Literal["live", "by_effect", "recorded"]
 _TOOLS = get_args(LiveTools)
 
@@ -87,7 +83,7 @@ class Patch:
     """
 
     prompt: Prompt = None
-    instructions: Instructions | None = None
+    instructions: str | Callable[..., Any] | None = None
     messages: Mapping[int, str | Message | JsonObject] = field(default_factory=dict[int, Any])
     result: Any = None
     settings: ChatSettings | None = None
@@ -124,7 +120,7 @@ class Patch:
 
 async def fork(
     trace: Trace | str | os.PathLike[str],
-    agent: Configured[OutputT],
+    agent: Configured,
     *,
     at: str | None = None,
     patch: Patch | None = None,
@@ -133,7 +129,7 @@ async def fork(
     approver: Approver | None = None,
     record: TraceTo = True,
     on_event: Emit = ignore,
-) -> RunResult[OutputT]:
+) -> RunResult[Any]:
     """Run a recorded run again with something changed: recorded where nothing changes, else live.
 
     Args:
@@ -166,41 +162,43 @@ async def fork(
     patch = _checked(at, patch, tools)
     recording = trace if isinstance(trace, Trace) else Trace.load(trace)
     check_replayable(recording)
-    recorded = RecordedHandler(recording, agent.redact)
-    recorded.check_agent(f"/{agent.name}")
-    plan = _Plan(recorded, agent, at, patch, tools)
+    config = agent.config
+    answers = RecordedHandler(recording, config.redact)
+    answers.check_agent(f"/{config.name}")
+    plan = _Plan(answers, config, at, patch, tools)
     then = without_placeholders(recording.asked(), patch.settings)
     settings, limits = settings_of(then), limits_of(then)
     if patch.settings is not None:
         settings = settings.merge(patch.settings) if settings is not None else patch.settings
-    changed = plan.changed(agent)
-    program = changed.program(settings, limits)
+    program = assemble(plan.changed(config), settings, limits)
     program.model.check()
+    program.config.check_deps(deps)
     messages, earlier = plan.input(), plan.earlier
-    run, redact = new_run_id(), agent.redact
+    run, redact = new_run_id(), config.redact
     recorder, to = open_recorder(
         record,
         run=run,
         program=lambda: program_hash(program, redact),
         redact=redact,
-        capture=agent.capture,
+        capture=config.capture,
         fork={"run": recording.run, "at": at, "patch": packed(patch.to_json(), redact)},
     )
     scope = Scope(
         run=run,
-        deps=deps,
+        handler=plan.handler,
         limits=program.spec.limits,
+        deps=deps,
         listener=guarded(on_event),
         recorder=recorder,
+        trace=to,
         redact=redact,
         approver=approver,
-        recorded=recorded,
-        around=plan.around,
+        recorded=answers,
         asked=asked_of(settings, limits),
     )
-    driver = scope.driver(program, messages, earlier=earlier)
-    origin = Origin(run=run, prompt=messages[earlier:], recorded=to)
-    return conclude(await driver.execute(), origin)
+    driver = Driver(scope, program, messages, earlier=earlier)
+    await driver.execute()
+    return driver.result
 
 
 def _checked(at: Any, patch: Any, tools: Any) -> Patch:
@@ -227,7 +225,7 @@ class _Plan:
     def __init__(
         self,
         recorded: RecordedHandler,
-        agent: Configured[Any],
+        agent: AgentConfig,
         at: str | None,
         patch: Patch,
         tools: LiveTools,
@@ -268,11 +266,12 @@ class _Plan:
         """The recorded calls by what they ask, for those that may not run."""
         return SameCalls(self.recorded)
 
-    def around(self, scope: Scope, performing: Handler, live: LiveHandler) -> Handler:
-        """The handlers of one agent of the fork."""
-        return scope.observed(scope.recording(_ForkHandler(self, performing, live, scope)))
+    def handler(self, scope: Scope, program: Program[Any]) -> Handler:
+        """Make the handlers of one agent of the fork."""
+        handler = _ForkHandler(self, performing(scope, program), scope)
+        return observed(scope, recorded(scope, handler))
 
-    def changed(self, agent: Configured[OutputT]) -> Configured[OutputT]:
+    def changed(self, agent: AgentConfig) -> AgentConfig:
         """The agent of the fork."""
         changes: dict[str, Any] = {}
         if self.patch.instructions is not None:
@@ -446,9 +445,8 @@ def place(at: str) -> list[tuple[int, int, str]]:
 class _ForkHandler:
     """Answers from the recording what still holds, and has the rest done."""
 
-    def __init__(self, plan: _Plan, performing: Handler, live: LiveHandler, scope: Scope) -> None:
+    def __init__(self, plan: _Plan, performing: Handler, scope: Scope) -> None:
         self._plan = plan
-        self._live = live
         self._performing = performing
         self._scope = scope
 
@@ -463,8 +461,6 @@ class _ForkHandler:
             if recorded.compare(effect) is not None:
                 recorded.forget(effect.at)
             return await self._do(effect)
-        if (failed := await self._live.gather(effect)) is not None:
-            return failed
         # Of the requests of an agent with other instructions nothing can be said.
         told = plan.patch.instructions is not None and effect.at.parent == plan.root
         if found := recorded.compare(effect, "outcome" if told else "structural"):

@@ -43,11 +43,12 @@ from agentkit.replay.cause import explained
 from agentkit.replay.order import Gate
 from agentkit.replay.playback import Player
 from agentkit.replay.policy import Policy, PolicyName, PolicyOptions, policy_of
-from agentkit.runtime.assemble import program_hash
-from agentkit.runtime.driver import Driver, Program
-from agentkit.runtime.handlers import Approver, LiveHandler, Scope, guarded, new_run_id
-from agentkit.runtime.options import Configured
-from agentkit.runtime.result import Origin, RunResult, conclude, keep_result
+from agentkit.runtime.assemble import Program, assemble, program_hash
+from agentkit.runtime.config import Configured
+from agentkit.runtime.driver import Driver
+from agentkit.runtime.handlers import observed, performing, recorded
+from agentkit.runtime.result import RunResult, conclude, keep_result, reached
+from agentkit.runtime.scope import Approver, Scope, guarded, new_run_id
 from agentkit.runtime.slots import Open
 from agentkit.settings import limits_of, settings_of
 from agentkit.trace.compare import divergence, value_difference, without_digests
@@ -65,7 +66,7 @@ _PATIENCE = 5.0
 
 async def replay(
     trace: Trace | str | os.PathLike[str],
-    agent: Configured[OutputT],
+    agent: Configured,
     *,
     policy: PolicyName | Policy = "exact",
     deps: object = None,
@@ -74,7 +75,7 @@ async def replay(
     redact: Redactor | None = None,
     on_event: Emit = ignore,
     **options: Unpack[PolicyOptions],
-) -> RunResult[OutputT]:
+) -> RunResult[Any]:
     """Run a recorded run again: the agent as it is now, with the outcomes of then.
 
     Args:
@@ -106,10 +107,10 @@ async def replay(
     check_replayable(recording)
     messages, earlier = recording.input()
     then = recording.asked()
-    program = agent.program(settings_of(then), limits_of(then))
+    program = assemble(agent.config, settings_of(then), limits_of(then))
     if chosen.model == "live":
         program.model.check()
-    redact, run = redact or agent.redact, new_run_id()
+    redact, run = redact or agent.config.redact, new_run_id()
     recorder, to = open_recorder(
         record, run=run, program=lambda: program_hash(program, redact), redact=redact
     )
@@ -127,10 +128,10 @@ async def replay(
     )
     finish = await _driven_to_the_end(driver, going.gate)
     run = recording.run if recorder is None else run
-    origin = Origin(run=run, prompt=messages[earlier:], recorded=to or recording)
     finish, found = going.checked(finish), tuple(going.found)
+    result = reached(finish, run=run, prompt=messages[earlier:], trace=to or recording)
     try:
-        return replace(conclude(finish, origin), divergences=found)
+        return replace(conclude(finish, result), divergences=found)
     except AgentKitError as error:
         if error.result is not None:
             keep_result(error, replace(error.result, divergences=found))
@@ -165,17 +166,18 @@ def prepared(
     going = _Replay(recorded, policy, listener)
     scope = Scope(
         run=recording.run,
-        deps=deps,
+        handler=going.handler,
         limits=program.spec.limits,
+        deps=deps,
         listener=listener,
         recorder=recorder,
+        trace=recording,
         redact=redact,
         approver=approver,
         recorded=recorded,
-        around=going.around,
         bounded=policy.order == "free" or policy.acts,
     )
-    return scope.driver(program, messages, earlier=earlier), going
+    return Driver(scope, program, messages, earlier=earlier), going
 
 
 async def _driven_to_the_end(driver: Driver[OutputT], gate: Gate) -> Finish[OutputT]:
@@ -229,10 +231,11 @@ class _Replay:
         """The recorded calls by what they ask: only a live model needs them so."""
         return SameCalls(self.recorded)
 
-    def around(self, scope: Scope, performing: Handler, live: LiveHandler) -> Handler:
-        """The handlers of one agent: in the order of the recording, told to the listener."""
-        inner = scope.recording(_ReplayHandler(self, performing, live, scope.meter.open))
-        return _Ordered(scope.observed(inner), self)
+    def handler(self, scope: Scope, program: Program[Any]) -> Handler:
+        """Make the handlers of one agent: in the order of the recording."""
+        live = performing(scope, program)
+        inner = recorded(scope, _ReplayHandler(self, live, program, scope.meter.open))
+        return _Ordered(observed(scope, inner), self)
 
     def note(self, found: ReplayDivergence) -> Interrupt | None:
         """Take note of a difference. Gives the end of the run, if it ends here."""
@@ -391,11 +394,11 @@ class _ReplayHandler:
     """Answers each effect from the recording or for real, as the policy says."""
 
     def __init__(
-        self, replay: _Replay, performing: Handler, live: LiveHandler, among: Open
+        self, replay: _Replay, performing: Handler, program: Program[Any], among: Open
     ) -> None:
         self._replay = replay
         self._performing = performing
-        self._live = live
+        self._program = program
         self._among = among
 
     async def perform(self, effect: Effect) -> Outcome:
@@ -448,8 +451,6 @@ class _ReplayHandler:
             replay.recorded.made(effect)
             await self._ended(effect)
             return await self._given_up(effect, end)
-        if replay.policy.acts:
-            await self._live.gather(effect)
         if replay.policy.timing and end is not None:
             with replay.gate.asleep():
                 await self._take_time(effect.at, end)
@@ -538,7 +539,7 @@ class _ReplayHandler:
 
     def _note(self, found: ReplayDivergence, effect: Effect) -> Interrupt | None:
         replay = self._replay
-        return replay.note(explained(found, effect, replay.recorded, self._live.program.tools))
+        return replay.note(explained(found, effect, replay.recorded, self._program.tools))
 
 
 def _result(outcome: Outcome) -> Any:

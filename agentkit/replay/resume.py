@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from agentkit.core.effects import (
     Address,
@@ -26,8 +26,10 @@ from agentkit.errors import ConfigurationError, RunCancelled
 from agentkit.messages import ModelResponse, Usage
 from agentkit.redaction import PLACEHOLDER
 from agentkit.replay.answers import RecordedHandler
-from agentkit.runtime.batch import outcome_of
-from agentkit.runtime.handlers import LiveHandler, Scope
+from agentkit.runtime.assemble import Program
+from agentkit.runtime.handlers import observed, performing, recorded
+from agentkit.runtime.scope import MakeHandler, Scope
+from agentkit.runtime.tool_call import outcome_of
 
 __all__ = ["ResumingHandler", "decide", "resuming", "without_secrets"]
 
@@ -67,12 +69,9 @@ class ResumingHandler:
     writes is asked about: the run pauses, and goes on with a decision.
     """
 
-    def __init__(
-        self, recorded: RecordedHandler, live: Handler, bare: LiveHandler, scope: Scope
-    ) -> None:
+    def __init__(self, recorded: RecordedHandler, live: Handler, scope: Scope) -> None:
         self._recorded = recorded
         self._live = live
-        self._bare = bare
         self._scope = scope
 
     async def perform(self, effect: Effect) -> Outcome:
@@ -80,8 +79,6 @@ class ResumingHandler:
         if isinstance(effect, Pause):
             return await self._decide(effect)
         if self._recorded.finished(effect):
-            if (failed := await self._bare.gather(effect)) is not None:
-                return failed
             outcome = await self._recorded.perform(effect)
             self._count(outcome)
             return outcome
@@ -104,7 +101,6 @@ class ResumingHandler:
         elif isinstance(outcome, ToolOutcome):
             size = len(outcome.message.text.encode("utf-8", "replace"))
             meter.used += outcome.usage + Usage(tool_bytes=size)
-            meter.tool_calls += 1 + outcome.usage.tool_calls
 
     async def _decide(self, pause: Pause) -> Outcome:
         """Ask about what was not decided yet."""
@@ -134,8 +130,11 @@ class ResumingHandler:
         return outcome
 
 
-def resuming(scope: Scope, performing: Handler, live: LiveHandler) -> Handler:
-    """What is recorded already is answered from there; the rest is performed and recorded."""
-    recorded = cast("RecordedHandler", scope.recorded)
-    going_on = scope.recording(performing)
-    return scope.observed(ResumingHandler(recorded, going_on, live, scope))
+def resuming(answers: RecordedHandler) -> MakeHandler:
+    """Answer what is recorded already from there; perform and record the rest."""
+
+    def handler(scope: Scope, program: Program[Any]) -> Handler:
+        going_on = recorded(scope, performing(scope, program))
+        return observed(scope, ResumingHandler(answers, going_on, scope))
+
+    return handler

@@ -8,9 +8,9 @@ closed before the cancellation goes on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Generic, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -19,180 +19,99 @@ from agentkit.core.effects import (
     Address,
     Effect,
     Failure,
-    Handler,
     Interrupt,
-    ModelCall,
+    LoopEffect,
     Outcome,
-    Pause,
     ToolBatch,
     ToolInvocation,
     ToolOutcome,
 )
-from agentkit.core.loop import conversation
-from agentkit.core.spec import AgentSpec, Finish
-from agentkit.errors import LimitExceeded, RunCancelled
-from agentkit.events import (
-    Emit,
-    Finished,
-    Paused,
-    StepFinished,
-    StepStarted,
-    ToolCallFinished,
-    ToolCallStarted,
-    Warned,
-    ignore,
-)
-from agentkit.messages import Message, ModelResponse, Usage
-from agentkit.models.base import Model
+from agentkit.core.loop import conversation, limit_exceeded, limit_reached
+from agentkit.core.spec import Finish
+from agentkit.errors import RunCancelled
+from agentkit.events import Finished
+from agentkit.messages import Message, Usage
+from agentkit.runtime.assemble import Program
 from agentkit.runtime.batch import Batch
-from agentkit.runtime.slots import Gate, Inside, Open, shared_gate
-from agentkit.tools.context import RunContext
-from agentkit.tools.tool import Tool
-from agentkit.trace.recorder import Recorder
-
-__all__ = ["ComputeFunction", "Driver", "Middleware", "ObservedHandler", "Program"]
+from agentkit.runtime.result import RunResult, conclude, reached
+from agentkit.runtime.scope import Scope
+from agentkit.runtime.slots import Gate, Inside, shared_gate
 
 OutputT = TypeVar("OutputT")
-ComputeFunction: TypeAlias = Callable[[RunContext[Any], Any], Any]
-"""A function of the user's that is not pure: of the context and the effect's input."""
-Middleware: TypeAlias = Callable[[Handler], Handler]
-"""Puts a handler around another one."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Program(Generic[OutputT]):
-    """An agent made ready for one run: what the loop decides by, and what performs its effects.
-
-    Attributes:
-        name: The agent's.
-        spec: What the loop decides by.
-        model: Answers its model calls.
-        tools: By name; dynamic toolsets add theirs at each step.
-        compute: The user's functions that are not pure, by the names of their effects.
-        handoffs: The agents that may take over, by name.
-        middleware: Handlers around the one that performs, outermost first.
-        owner: The agent, whose runs share the bound of `concurrency`.
-        concurrency: Tool calls running at the same time over all its runs.
-        notes: What is said once at the beginning of a run.
-    """
-
-    name: str
-    spec: AgentSpec[OutputT]
-    model: Model
-    tools: dict[str, Tool[..., Any]] = field(default_factory=dict[str, Tool[..., Any]])
-    compute: Mapping[str, ComputeFunction] = field(default_factory=dict[str, ComputeFunction])
-    handoffs: Mapping[str, Callable[[], Program[Any]]] = field(default_factory=dict[str, Any])
-    middleware: tuple[Middleware, ...] = ()
-    owner: object = None
-    concurrency: int | None = None
-    notes: tuple[Warned, ...] = ()
-
-
-class ObservedHandler:
-    """Tells a listener of each effect's beginning and end."""
-
-    def __init__(self, inner: Handler, emit: Emit) -> None:
-        self._inner = inner
-        self._emit = emit
-
-    async def perform(self, effect: Effect) -> Outcome:
-        """Perform through the inner handler."""
-        match effect:
-            case ModelCall(at=at, model=model):
-                self._emit(StepStarted(at=at, model=model))
-            case ToolInvocation(at=at, call=call):
-                self._emit(ToolCallStarted(at=at, name=call.name, arguments=call.arguments))
-            case Pause(at=at, pending=pending):
-                self._emit(Paused(at=at, pending=pending))
-            case _:
-                pass
-        outcome = await self._inner.perform(effect)
-        match outcome:
-            case ModelResponse(finish=finish, usage=usage, message=message):
-                text = message.text
-                self._emit(StepFinished(at=effect.at, finish=finish, usage=usage, text=text))
-            case Failure(message=text) if isinstance(effect, ModelCall):
-                self._emit(StepFinished(at=effect.at, finish=None, usage=Usage(), error=text))
-            case ToolOutcome(status=status, message=message):
-                name = message.name or ""
-                self._emit(
-                    ToolCallFinished(at=effect.at, name=name, status=status, text=message.text)
-                )
-            case _:
-                pass
-        return outcome
 
 
 class Driver(Generic[OutputT]):
     """One run of a program: sends outcomes in, has effects performed.
 
-    `execute` drives it to its end. Whoever wants to look between the effects
-    calls `begin`, `perform` and `send` himself, and `close` at the end.
+    `execute` drives it to its end. `begin`, `perform`, `send` and `close` are its parts, for
+    those who look between the effects.
 
     Attributes:
+        scope: The run that it is, or is a part of.
         finish: How it ended; None before that.
         agents: The addresses of the agents that had the conversation, one after the other.
     """
 
     def __init__(
         self,
+        scope: Scope,
         program: Program[OutputT],
         messages: Sequence[Message],
-        handler: Callable[[Program[Any]], Handler],
         *,
         earlier: int = 0,
-        resumed: bool = False,
-        asked: Mapping[str, Any] | None = None,
-        recorder: Recorder | None = None,
-        listener: Emit = ignore,
-        seconds: float | None = None,
-        bounds: Sequence[Gate] | None = None,
-        among: Open | None = None,
+        nested: bool = False,
     ) -> None:
         """Prepare a run.
 
         Args:
+            scope: The run that it is, or is a part of.
             program: The agent.
             messages: The conversation so far, ending with the prompt.
-            handler: Gives what performs the effects of a program. There is more than one
-                program where an agent hands over to another.
             earlier: How many of the messages are history from before.
-            resumed: The trace holds the beginning of the run already.
-            asked: What the run was given instead of the agent's, for the trace.
-            recorder: Records the run, if it is recorded.
-            listener: Is told what happens.
-            seconds: Wall-clock time after which the run ends.
-            bounds: Bound how many of its tool calls run at the same time, as does the agent's
-                `concurrency`. None bounds nothing: their order comes from elsewhere.
-            among: The insides of the effects of the whole run, while they are open.
+            nested: It runs inside a tool call of another agent.
         """
         self.program = program
+        self.scope = scope
         self.finish: Finish[OutputT] | None = None
         self.agents = [program.spec.at]
         self._limits = program.spec.limits
         self._messages = messages
         self._earlier = earlier
-        self._resumed = resumed
-        self._asked = asked
-        self._recorder = recorder
-        self._listener = listener
-        self._seconds = seconds
-        self._bounds = bounds
-        self._among: Open = {} if among is None else among
+        self._nested = nested
         self._last: Address | None = None
         self._deadline = math.inf
         self._begun = False
-        self._scope: anyio.CancelScope | None = None
+        self._cancel_scope: anyio.CancelScope | None = None
         self._cancelled: str | None = None
         self._new: list[Message] = []
-        self._handler_for = handler
+        self._bounds = self._own_bounds()
         self._enter(program, messages, Usage())
+
+    @property
+    def result(self) -> RunResult[OutputT]:
+        """The result of the run, which has ended.
+
+        Raises:
+            AgentKitError: It failed; `error.result` is what it had reached.
+            Exception: So did the application's own code, and this is what it raised.
+        """
+        result = self.reached
+        assert self.finish is not None
+        return conclude(self.finish, result)
+
+    @property
+    def reached(self) -> RunResult[OutputT]:
+        """The result of the run, which has ended, however it did."""
+        assert self.finish is not None
+        trace = None if self._nested else self.scope.trace
+        prompt = self._messages[self._earlier :]
+        return reached(self.finish, run=self.scope.run, prompt=prompt, trace=trace)
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the run from outside. What has finished is kept, the history stays valid."""
         self._cancelled = reason
-        if self._scope is not None:
-            self._scope.cancel()
+        if self._cancel_scope is not None:
+            self._cancel_scope.cancel()
 
     async def execute(self) -> Finish[OutputT]:
         """Run to the end. A cancellation from around goes on after the run was closed."""
@@ -205,33 +124,39 @@ class Driver(Generic[OutputT]):
         assert self.finish is not None
         return self.finish
 
+    def _own_bounds(self) -> list[Gate]:
+        """Return what its calls need a place of: the run's, and the agent's own part of it."""
+        scope, parallel = self.scope, self._limits.parallel
+        if not scope.bounded:
+            return []
+        own = None if parallel is None else Gate(parallel)
+        if not self._nested:
+            scope.meter.gate, own = own, None
+        return [gate for gate in (scope.meter.gate, own) if gate is not None]
+
     def _enter(self, program: Program[Any], messages: Sequence[Message], usage: Usage) -> None:
         """Let this program go on with the conversation."""
-        self._gates = [*(self._bounds or ())]
-        own = shared_gate(program.owner, program.concurrency)
-        if own is not None and self._bounds is not None:
-            self._gates.append(own)
+        of_agent = shared_gate(program.config, program.config.concurrency)
+        shared = [of_agent] if of_agent is not None and self.scope.bounded else []
+        self._gates = [*self._bounds, *shared]
         self.program = program
-        self._handler = self._handler_for(program)
+        self._handler = self.scope.handler(self.scope, program)
         self._loop = conversation(program.spec, messages, usage)
 
-    def begin(self) -> Effect | None:
-        """The first effect. The clock of `seconds` starts here."""
+    def begin(self) -> LoopEffect | None:
+        """Return the first effect. The clock of `seconds` starts here."""
         self._begun = True
-        if self._recorder is not None:
-            at, name = self.program.spec.at, self.program.name
-            if not self._resumed:
-                self._recorder.agent_start(at, name, self._messages, self._earlier, self._asked)
-            for note in self.program.notes:
-                self._recorder.event(note)
+        if not (self.scope.resumed and not self._nested):
+            asked = None if self._nested else self.scope.asked
+            self._record_start(self._messages, self._earlier, asked)
         for note in self.program.notes:
-            self._listener(note)
-        if self._seconds is not None:
-            self._deadline = anyio.current_time() + self._seconds
+            self.scope.emit(note)
+        if self._limits.seconds is not None:
+            self._deadline = anyio.current_time() + self._limits.seconds
         return self.send(None)
 
-    def send(self, outcome: Outcome | None) -> Effect | None:
-        """Tell the loop an outcome; returns the next effect, or None at the end."""
+    def send(self, outcome: Outcome | None) -> LoopEffect | None:
+        """Send the loop an outcome; return the next effect, or None at the end."""
         while True:
             try:
                 return self._loop.send(outcome)
@@ -245,28 +170,37 @@ class Driver(Generic[OutputT]):
             program = self.program.handoffs[name]()
             # The limits of the run stay those of the agent that it began with.
             program = replace(program, spec=replace(program.spec, at=at, limits=self._limits))
-            if self._recorder is not None:
-                self._recorder.agent_start(at, name, finish.messages, len(finish.messages))
             self.agents.append(at)
             self._enter(program, finish.messages, finish.usage)
+            self._record_start(finish.messages, len(finish.messages))
             outcome = None
 
-    async def perform(self, effect: Effect) -> Outcome:
+    def _record_start(
+        self, messages: Sequence[Message], earlier: int, asked: Mapping[str, Any] | None = None
+    ) -> None:
+        if self.scope.recorder is not None:
+            at, name = self.agents[-1], self.program.config.name
+            self.scope.recorder.agent_start(at, name, messages, earlier, asked)
+
+    async def perform(self, effect: LoopEffect) -> Outcome:
         """Have one effect performed.
 
         The end of the run by `cancel` or by its deadline is an `Interrupt`, so the loop
         can close its history. A cancellation from around the run is raised, after the
-        loop has been told.
+        loop has been sent its `Interrupt`.
         """
         self._last = effect.at
+        if isinstance(effect, ToolBatch) and (stop := self._count(effect)) is not None:
+            return stop
         work = self._batch(effect) if isinstance(effect, ToolBatch) else self._inside(effect)
         try:
-            with anyio.CancelScope(deadline=self._deadline) as self._scope:
+            with anyio.CancelScope(deadline=self._deadline) as self._cancel_scope:
                 if self._cancelled is not None:
-                    self._scope.cancel()
+                    self._cancel_scope.cancel()
                 await checkpoint_if_cancelled()
-                if isinstance(work, Inside):
+                if not isinstance(effect, ToolBatch):
                     return await self._handler.perform(effect)
+                assert isinstance(work, Batch)
                 await work.run()
                 outcomes = work.outcomes()
                 if work.interrupt is not None:
@@ -276,23 +210,25 @@ class Driver(Generic[OutputT]):
             self.send(self._interrupt(work, error))
             raise
         finally:
-            self._scope = None
-            self._among.pop(effect.at, None)
+            self._cancel_scope = None
+            self.scope.meter.open.pop(effect.at, None)
         if isinstance(work, Batch) and len(work.finished) == len(work.calls):
             return work.outcomes()  # it came too late for this batch; the next effect ends
         return self._interrupt(work)
 
-    def record(self, effect: Effect, outcome: Outcome | None, performed: Outcome | None) -> None:
-        """Record what the loop is told where that is not what performing came to."""
-        if self._recorder is None or outcome is performed or outcome is None:
+    def record(
+        self, effect: LoopEffect, outcome: Outcome | None, performed: Outcome | None
+    ) -> None:
+        """Record what the loop is sent where that is not what performing returned."""
+        recorder = self.scope.recorder
+        if recorder is None or outcome is performed or outcome is None:
             return
         effects: Sequence[Effect] = effect.calls if isinstance(effect, ToolBatch) else (effect,)
-        given = outcome if isinstance(effect, ToolBatch) and isinstance(outcome, tuple) else None
+        each = outcome if isinstance(effect, ToolBatch) and isinstance(outcome, tuple) else None
         for index, one in enumerate(effects):
             if performed is None:
-                self._recorder.started(one)
-            told = cast("ToolOutcome", given[index]) if given is not None else outcome
-            self._recorder.ended(one, told)
+                recorder.started(one)
+            recorder.ended(one, cast("ToolOutcome", each[index]) if each is not None else outcome)
 
     def abandon(self) -> None:
         """End a run that nobody drives on; what has been done is kept."""
@@ -303,30 +239,34 @@ class Driver(Generic[OutputT]):
             self.send(self._interrupt())
 
     def close(self) -> None:
-        """Close the trace and tell the listener. Nothing is awaited."""
-        finish = self.finish
+        """Close the trace and emit the last event. Nothing is awaited."""
         self._loop.close()
-        status = finish.status if finish is not None else "cancelled"
-        if self._recorder is not None:
-            usage = finish.usage if finish is not None else Usage()
-            output = finish.output if finish is not None else None
-            error = finish.error if finish is not None else None
+        finish = self.finish or Finish[OutputT](
+            status="cancelled", messages=(), new=(), usage=Usage()
+        )
+        if (recorder := self.scope.recorder) is not None:
             for at in reversed(self.agents):
-                self._recorder.agent_end(at, status, output, usage, error)
-        self._listener(Finished(at=self.agents[0], status=status))
+                recorder.agent_end(at, finish.status, finish.output, finish.usage, finish.error)
+        self.scope.listener(Finished(at=self.agents[0], status=finish.status))
+
+    def _count(self, batch: ToolBatch) -> Interrupt | None:
+        """Count the calls of a batch for the whole run, unless its limit forbids them.
+
+        The loop has decided so for its own agent.
+        """
+        meter, calls = self.scope.meter, len(batch.calls)
+        reached = limit_reached(self.scope.limits, meter.used, calls)
+        if reached is None:
+            meter.used += Usage(tool_calls=calls)
+            return None
+        return Interrupt(status="limit", error=reached)
 
     def _batch(self, batch: ToolBatch) -> Batch:
-        tools = self.program.tools
-        return Batch(
-            batch,
-            self._perform_call,
-            sequential=[name for name, tool in tools.items() if tool.sequential],
-            gates=self._gates,
-            among=self._among,
-        )
+        return Batch(batch, self._perform_call, gates=self._gates, among=self.scope.meter.open)
 
     def _inside(self, effect: Effect) -> Inside:
-        inside = self._among[effect.at] = Inside(effect.at, self._among)
+        among = self.scope.meter.open
+        inside = among[effect.at] = Inside(effect.at, among)
         return inside
 
     async def _perform_call(self, invocation: ToolInvocation) -> ToolOutcome | Interrupt:
@@ -337,24 +277,19 @@ class Driver(Generic[OutputT]):
     def _interrupt(
         self, work: Batch | Inside | None = None, cause: BaseException | None = None
     ) -> Interrupt:
-        """Say what ended the run: a bug, `cancel()`, the task around it, or the deadline."""
+        """Return what ended the run: a bug, `cancel()`, the task around it, or the deadline."""
         outcomes = work.outcomes() if isinstance(work, Batch) else ()
         used = work.used if isinstance(work, Inside) else Usage()
-        status: Literal["cancelled", "limit", "error"] = "cancelled"
         if isinstance(cause, Exception):
-            status, error = "error", cause
+            status, error = "error", Failure.of(cause)
         elif cause is not None or self._cancelled is not None:
             around = "the task around the run was cancelled"
             if isinstance(cause, KeyboardInterrupt):
                 around = "Ctrl-C"
             reason = self._cancelled or around
-            error = RunCancelled(f"The run was cancelled: {reason}.", reason=reason)
+            text = f"The run was cancelled: {reason}."
+            status, error = "cancelled", Failure.of(RunCancelled(text, reason=reason))
         else:
-            status, seconds = "limit", self._seconds or 0
-            error = LimitExceeded(
-                f"The run reached Limits.seconds = {seconds:g}.",
-                limit="seconds",
-                value=seconds,
-                maximum=seconds,
-            )
-        return Interrupt(status=status, error=Failure.of(error), outcomes=outcomes, usage=used)
+            seconds = self._limits.seconds or 0
+            status, error = "limit", limit_exceeded("seconds", seconds, seconds)
+        return Interrupt(status=status, error=error, outcomes=outcomes, usage=used)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +14,6 @@ from agentkit.errors import RESULT, AgentKitError, ReplayDivergence
 from agentkit.messages import Message, Usage
 from agentkit.trace.open import Recorded
 from agentkit.trace.reader import Trace
-
-__all__ = ["Origin", "RunResult", "conclude", "keep_result", "reached", "result_of"]
 
 OutputT = TypeVar("OutputT")
 
@@ -70,45 +69,37 @@ class RunResult(Generic[OutputT]):
                 return Trace(written())
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
-    """What a result knows of its run besides how it ended."""
-
-    run: str
-    prompt: tuple[Message, ...]
-    recorded: Recorded
-
-
-def conclude(finish: Finish[OutputT], origin: Origin) -> RunResult[OutputT]:
-    """The result of a run that ended well.
+def conclude(finish: Finish[Any], result: RunResult[OutputT]) -> RunResult[OutputT]:
+    """Return the result of a run that ended well.
 
     Raises:
         AgentKitError: The run ended otherwise; `error.result` is what it had reached.
         Exception: So did the application's own code, and this is what it raised.
     """
-    result = reached(finish, origin)
     if finish.error is None:
         return result
     error = finish.error.to_error()
     keep_result(error, result)
     if not isinstance(error, AgentKitError):
-        note = f"It ended the run {origin.run} at {finish.at}; see agentkit.result_of."
+        note = f"It ended the run {result.run} at {finish.at}; see agentkit.result_of."
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
     raise error
 
 
-def reached(finish: Finish[OutputT], origin: Origin) -> RunResult[OutputT]:
-    """The result of a run, however it ended."""
+def reached(
+    finish: Finish[OutputT], *, run: str, prompt: Sequence[Message], trace: Recorded
+) -> RunResult[OutputT]:
+    """Return the result of a run, however it ended."""
     return RunResult(
         output=cast("OutputT", finish.output),
         messages=finish.messages,
-        new_messages=(*origin.prompt, *finish.new),
+        new_messages=(*prompt, *finish.new),
         usage=finish.usage,
         status=finish.status,
         pending=finish.pending,
-        run=origin.run,
-        _recorded=origin.recorded,
+        run=run,
+        _recorded=trace,
     )
 
 
@@ -120,10 +111,9 @@ def result_of(error: BaseException) -> RunResult[Any] | None:
     Example:
         >>> from agentkit import Agent, result_of
         >>> from agentkit.testing import ScriptedModel
-        >>> agent = Agent(ScriptedModel(["Hello."]))
-        >>> @agent.output_validator
-        ... def check(output: str) -> None:
+        >>> def check(output: str) -> None:
         ...     raise KeyError("a bug of ours")
+        >>> agent = Agent(ScriptedModel(["Hello."]), output_validators=[check])
         >>> try:
         ...     agent.run_sync("Hi")
         ... except KeyError as error:

@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 
-from agentkit.core.effects import Effect, Outcome
+from agentkit.core.effects import LoopEffect, Outcome
 from agentkit.core.spec import PartialReader
 from agentkit.errors import ConfigurationError
 from agentkit.events import (
-    Emit,
     Event,
     OutputDelta,
     Restarted,
@@ -28,22 +27,10 @@ from agentkit.events import (
 )
 from agentkit.runtime.batch import bare
 from agentkit.runtime.driver import Driver
-from agentkit.runtime.result import Origin, RunResult, conclude, reached
-
-__all__ = [
-    "OpenDriver",
-    "Run",
-    "Step",
-    "Steps",
-    "stepping",
-    "streaming",
-]
+from agentkit.runtime.request import RunRequest
+from agentkit.runtime.result import RunResult
 
 OutputT = TypeVar("OutputT")
-
-
-OpenDriver: TypeAlias = Callable[[Emit], tuple[Driver[OutputT], Origin]]
-"""Begins a run with a listener: opens its trace and makes its driver."""
 
 
 class Run(Generic[OutputT]):
@@ -52,13 +39,13 @@ class Run(Generic[OutputT]):
     Events that nobody reads are kept; the run never waits for its reader.
     """
 
-    def __init__(self, open_driver: OpenDriver[OutputT], on_event: Emit) -> None:
+    def __init__(self, request: RunRequest[OutputT]) -> None:
         self._events: deque[Event] = deque()
         self._changed = anyio.Event()
-        self._on_event = on_event
+        self._on_event = request.on_event
         self._ended = False
         self._partial: PartialReader | None = None
-        self._driver, self._origin = open_driver(self._take)
+        self._driver = request.open(self._take)
 
     @property
     def result(self) -> RunResult[OutputT]:
@@ -68,12 +55,9 @@ class Run(Generic[OutputT]):
             ConfigurationError: The run is still going on.
             AgentKitError: The run failed.
         """
-        finish = self._driver.finish
-        if not self._ended or finish is None:
+        if not self._ended or self._driver.finish is None:
             raise ConfigurationError("The run is going on; read its events to their end first.")
-        if finish.status == "cancelled":
-            return reached(finish, self._origin)
-        return conclude(finish, self._origin)
+        return _result(self._driver)
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the run: status "cancelled", what has finished is kept, the history is valid."""
@@ -178,12 +162,16 @@ class _Text:
         raise StopAsyncIteration
 
 
+def _result(driver: Driver[OutputT]) -> RunResult[OutputT]:
+    """Return the result of a run that may have been cancelled by its own caller."""
+    assert driver.finish is not None
+    return driver.reached if driver.finish.status == "cancelled" else driver.result
+
+
 @asynccontextmanager
-async def streaming(
-    open_driver: OpenDriver[OutputT], on_event: Emit
-) -> AsyncGenerator[Run[OutputT], None]:
+async def streaming(request: RunRequest[OutputT]) -> AsyncGenerator[Run[OutputT], None]:
     """Drive a run beside the caller's block. Leaving the block early cancels the run."""
-    run = Run(open_driver, on_event)
+    run = Run(request)
     failed: BaseException | None = None
     try:
         async with anyio.create_task_group() as group:
@@ -212,7 +200,7 @@ class Step(Generic[OutputT]):
             replace it after `perform` to change what the loop is told.
     """
 
-    def __init__(self, effect: Effect, driver: Driver[OutputT]) -> None:
+    def __init__(self, effect: LoopEffect, driver: Driver[OutputT]) -> None:
         self.effect = effect
         self.outcome: Outcome | None = None
         self.performed: Outcome | None = None
@@ -231,9 +219,8 @@ class Steps(Generic[OutputT]):
     that was done already.
     """
 
-    def __init__(self, driver: Driver[OutputT], origin: Origin) -> None:
+    def __init__(self, driver: Driver[OutputT]) -> None:
         self._driver = driver
-        self._origin = origin
         self._step: Step[OutputT] | None = None
 
     @property
@@ -246,9 +233,7 @@ class Steps(Generic[OutputT]):
         """
         if self._driver.finish is None:
             raise ConfigurationError("The run has more steps; go on to their end first.")
-        if self._driver.finish.status == "cancelled":
-            return reached(self._driver.finish, self._origin)
-        return conclude(self._driver.finish, self._origin)
+        return _result(self._driver)
 
     def __aiter__(self) -> Steps[OutputT]:
         """The steps, once."""
@@ -272,13 +257,11 @@ class Steps(Generic[OutputT]):
 
 
 @asynccontextmanager
-async def stepping(
-    open_driver: OpenDriver[OutputT], on_event: Emit
-) -> AsyncGenerator[Steps[OutputT], None]:
+async def stepping(request: RunRequest[OutputT]) -> AsyncGenerator[Steps[OutputT], None]:
     """Hold a run open for stepping and close its trace at the end."""
-    driver, origin = open_driver(on_event)
+    driver = request.open()
     try:
-        yield Steps(driver, origin)
+        yield Steps(driver)
     finally:
         driver.abandon()
         driver.close()

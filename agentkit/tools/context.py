@@ -38,7 +38,7 @@ class Runnable(Protocol[ResultT_co]):
         """The name in the addresses below it."""
         ...
 
-    async def run(self, prompt: str, *, deps: object = None) -> ResultT_co:
+    async def run(self, prompt: str, *, deps: Any = None) -> ResultT_co:
         """Run the agent and return its result."""
         ...
 

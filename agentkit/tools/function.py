@@ -38,7 +38,7 @@ class FunctionSchema:
     """The schema and the checker of a tool's arguments, from a function's types and docstring."""
 
     def __init__(self, signature: Signature) -> None:
-        self._signature = signature
+        self.signature = signature
 
     @property
     def description(self) -> str:
@@ -63,15 +63,15 @@ class FunctionSchema:
         """Bind validated values to positional and keyword arguments; see `Signature.bind`."""
         built = self._built
         missing = {key: make() for key, make in built.fallbacks.items() if key not in values}
-        return self._signature.bind({**missing, **values}, built.keys)
+        return self.signature.bind({**missing, **values}, built.keys)
 
     @functools.cached_property
     def _docstring(self) -> Docstring:
-        return parse(_doc(self._signature.function))
+        return parse(_doc(self.signature.function))
 
     @functools.cached_property
     def _built(self) -> _Built:
-        visible = [p for p in self._signature.parameters if not p.injected]
+        visible = [p for p in self.signature.parameters if not p.injected]
         warnings: list[str] = []
         try:
             properties = [_property(p) for p in visible]
@@ -102,7 +102,7 @@ class FunctionSchema:
                 reason = re.split(r"\n|\. Set `arbitrary", str(error))[0].rstrip(".")
                 needed = one.default is EMPTY or isinstance(one.default, FieldInfo)
                 if needed and one.kind not in STARS:
-                    function = self._signature.function
+                    function = self.signature.function
                     raise refused(
                         function,
                         f"Parameter {one.name!r} of {describe(function)} cannot come from a model: "

@@ -40,7 +40,7 @@ class RawSchema:
         schema = {"type": "object", "properties": {}, **schema}
         if schema["type"] != "object":
             raise _invalid(name, f"has type {schema['type']!r}, not 'object'")
-        self._signature = signature
+        self.signature = signature
         parameters = signature.parameters
         takes_more = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
         properties, required = {*schema["properties"]}, {*schema.get("required", ())}
@@ -63,7 +63,7 @@ class RawSchema:
 
     def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Bind values to positional and keyword arguments; see `Signature.bind`."""
-        return self._signature.bind(values, {})
+        return self.signature.bind(values, {})
 
 
 _DRAFTS = re.compile(

@@ -20,7 +20,7 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType, MethodType, UnionType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from agentkit.errors import InvalidTool
 
@@ -127,6 +127,12 @@ class Signature:
             )
             for p in self._raw
         )
+
+    @functools.cached_property
+    def deps_type(self) -> Any:
+        """The type of deps without which the function cannot be called; None if there is none."""
+        found = (p.annotation for p in self.parameters if p.injected)
+        return next((required(hint, self._injected) for hint in found), None)
 
     def _evaluate(self) -> dict[str, TypeError]:
         """Evaluate the remaining annotations; return those that still fail."""
@@ -353,3 +359,24 @@ def _mentions(hint: Any, cls: type) -> bool:
         members = [arg for arg in args if arg is not type(None)]
         return len(members) == 1 and _mentions(members[0], cls)
     return False
+
+
+def required(hint: Any, cls: type) -> Any:
+    """Return the X of `cls[X]` where a value of X has to be given; None where not.
+
+    None is a value of an optional X, and nothing is known of Any, object and type variables.
+    """
+    while value := getattr(hint, "__value__", None):  # an alias of PEP 695
+        hint = value
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return required(args[0], cls)
+    if origin in (typing.Union, UnionType):
+        return next((kind for arg in args if (kind := required(arg, cls))), None)
+    if origin is not cls or args[0] in (None, type(None), Any, object):
+        return None
+    optional = typing.get_origin(args[0]) in (typing.Union, UnionType)
+    unknown = isinstance(args[0], (TypeVar, str, typing.ForwardRef))
+    if unknown or (optional and type(None) in typing.get_args(args[0])):
+        return None
+    return args[0]

@@ -296,6 +296,11 @@ class Tool(Generic[P, R]):
         return definition, warnings
 
     @property
+    def deps_type(self) -> Any:
+        """The X of its `RunContext[X]`, where a run has to have such deps; else None."""
+        return self._schema.signature.deps_type
+
+    @property
     def _bound(self) -> FunctionSchema | RawSchema:
         """The schema of a function that can be called as it is."""
         if self._method:

@@ -33,7 +33,6 @@ from agentkit.core.effects import (
     Pause,
     PendingCall,
     Suspended,
-    ToolBatch,
     ToolInvocation,
     ToolOutcome,
     Value,
@@ -219,8 +218,6 @@ class Recorder:
                     told = {"call": call.name, "id": call.id, "arguments": call.arguments}
                     told = self._texts(told, own=True)
                     self._writer.write("gate.ask", at=one.at, kind=one.kind, **told)
-            case ToolBatch():
-                pass  # taken apart into its calls before any handler sees it
 
     def _model_start(self, call: ModelCall) -> None:
         request = call.request
@@ -264,7 +261,7 @@ class Recorder:
                 self._decided(pending, cast("tuple[Decision, ...]", outcome))
             case Pause(pending=pending) if isinstance(outcome, Suspended):
                 self._decided(pending, outcome.made)
-            case ToolBatch() | Pause():
+            case Pause():
                 pass
 
     def _decided(

@@ -144,7 +144,8 @@ def test_wrong_input(travel: Path, arguments: list[str], says: str) -> None:
 
 def test_what_the_application_raises(travel: Path) -> None:
     """Its own code may end a fork: one message, and the trace that there is."""
-    broken = TRAVEL + "\n@agent.output_validator\ndef check(output):\n    raise KeyError('a bug')\n"
+    broken = TRAVEL + "\ndef check(output):\n    raise KeyError('a bug')\n"
+    broken += "\nagent = agent.with_(output_validators=[check])\n"
     (travel / "app.py").write_text(broken)
     done = fork(travel, "--at", "m3", "--result", "x")
     assert done.returncode == 1

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import tomllib
 from dataclasses import fields
 from typing import Any, get_args
 
 import pytest
 
-from agentkit import ChatSettings, Limits, RunContext, RunResult, Usage, events
+from agentkit import Agent, ChatSettings, Limits, RunContext, RunResult, Usage, events
 from agentkit.errors import AgentKitError
 from agentkit.models import PROFILES
-from agentkit.runtime.options import AgentOptions, RunOptions
 from agentkit.tools.options import ToolOptions
 from tests.support import ROOT
 
@@ -23,11 +23,16 @@ def public_fields(cls: Any) -> set[str]:
     return {field.name for field in fields(cls) if not field.name.startswith("_")}
 
 
+def parameters(function: Any) -> set[str]:
+    """The names of its parameters."""
+    return {*inspect.signature(function).parameters}
+
+
 @pytest.mark.parametrize(
     ("page", "names"),
     [
-        ("reference/agent.md", {*AgentOptions.__annotations__}),
-        ("reference/agent.md", {*RunOptions.__annotations__}),
+        ("reference/agent.md", parameters(Agent)),
+        ("reference/agent.md", parameters(Agent.run) - {"self", "prompt"}),
         ("reference/agent.md", public_fields(Limits)),
         ("reference/agent.md", public_fields(ChatSettings)),
         ("reference/agent.md", public_fields(RunResult)),

@@ -82,24 +82,24 @@ async def test_raw_json_schema() -> None:
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_validators_ask_again(is_async: bool) -> None:
     """A validator's ToolError is told to the model, with or without context."""
-    agent = Agent(ScriptedModel(['{"value": 1}', '{"value": 2}']), output=int)
     seen: list[Any] = []
 
-    if is_async:
+    async def even_later(context: RunContext[str], output: int) -> None:
+        seen.append((context.deps, output))
+        if output % 2:
+            raise ToolError("Only even numbers.")
 
-        @agent.output_validator
-        async def even(context: RunContext[str], output: int) -> None:
-            seen.append((context.deps, output))
-            if output % 2:
-                raise ToolError("Only even numbers.")
-    else:
+    def even(output: int) -> None:
+        seen.append(("deps", output))
+        if output % 2:
+            raise ToolError("Only even numbers.")
 
-        @agent.output_validator
-        def even(output: int) -> None:
-            seen.append(("deps", output))
-            if output % 2:
-                raise ToolError("Only even numbers.")
-
+    agent = Agent(
+        ScriptedModel(['{"value": 1}', '{"value": 2}']),
+        output=int,
+        deps_type=str,
+        output_validators=[even_later if is_async else even],
+    )
     result = await agent.run("go", deps="deps")
     assert result.output == 2
     assert result.messages[2].text == "Only even numbers."

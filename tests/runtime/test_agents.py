@@ -429,7 +429,7 @@ async def test_settings_of_a_step(tmp_path: Path) -> None:
 
     asked: list[str] = []
 
-    def settings(context: RunContext[str]) -> ChatSettings:
+    def settings(context: RunContext[Any]) -> ChatSettings:
         asked.append(str(context.address))
         first = context.usage.requests == 0
         return ChatSettings(temperature=1 if first else 0, tool_choice=look if first else None)
@@ -492,11 +492,43 @@ async def test_tool_call_limit_is_shared() -> None:
         made.append(index)
         return "ok"
 
-    inner_calls: list[Any] = [("work", {"index": index}) for index in range(10)]
-    inner = Agent(ScriptedModel([inner_calls, "done"]), name="inner", tools=[work])
+    steps: list[Any] = [[("work", {"index": index})] for index in range(10)]
+    inner = Agent(ScriptedModel([*steps, "done"]), name="inner", tools=[work])
     outer = boss(("inner", {"prompt": "x"}), tools=[inner.as_tool()], limits=Limits(tool_calls=4))
-    await outer.run("go")
+    result = await outer.run("go")
     assert len(made) == 3  # and the call of the sub-agent itself
+    assert result.messages[2].text == (
+        "LimitExceeded: The run reached Limits.tool_calls = 4 (now 5)."
+    )
+
+
+async def test_no_call_of_a_batch_runs_that_is_larger_than_the_limit() -> None:
+    """A sub-agent's batch is refused as a whole, as that of the outermost agent is."""
+    made: list[int] = []
+
+    @tool
+    def work(index: int) -> str:
+        made.append(index)
+        return "ok"
+
+    batch: list[Any] = [("work", {"index": index}) for index in range(10)]
+    inner = Agent(ScriptedModel([batch, "done"]), name="inner", tools=[work])
+    limits = Limits(tool_calls=4)
+    outer = boss(("inner", {"prompt": "x"}), tools=[inner.as_tool(on_error="raise")], limits=limits)
+    with pytest.raises(ExceptionGroup) as inside:
+        await outer.run("go")
+    error = inside.value.exceptions[0]
+    assert isinstance(error, LimitExceeded)
+    assert (error.limit, error.value, error.maximum) == ("tool_calls", 11, 4)
+    alone = Agent(ScriptedModel([batch, "done"]), tools=[work])
+    with pytest.raises(LimitExceeded, match=r"Limits\.tool_calls = 4 \(now 10\)") as outside:
+        await alone.run("go", limits=limits)
+    assert error.result is not None
+    assert outside.value.result is not None
+    texts = [m.text for m in error.result.messages[1:]]
+    assert texts == [m.text for m in outside.value.result.messages[1:]]
+    assert texts[-1] == "Not executed: the run has reached its limit."
+    assert made == []
 
 
 async def test_names_that_mean_two_things_are_refused() -> None:

@@ -263,7 +263,7 @@ def test_reading_a_growing_output_costs_linear_work() -> None:
             return value
 
     text = '{"value": [' + ", ".join(f'"item number {n}"' for n in range(500)) + "]}"
-    partial = Counted(list[str], bare=True)
+    partial = Counted(list[str], wrapped=True)
     values = [value for char in text if (value := partial.feed(char)) is not None]
     assert read < 15 * len(text)
     assert len(values) > 30

@@ -169,7 +169,7 @@ async def _listing(agents: Mapping[str, Agent[Any]], tools: Sequence[AnyTool]) -
 
 async def _of_agent(name: str, agent: Agent[Any], notes: list[str]) -> list[_Offer]:
     """Return what one agent offers, in the order of its requests."""
-    offers = [_of_tool(one) for one in agent.tools if isinstance(one, Tool)]
+    offers = [_of_tool(one) for one in agent.config.fixed_tools]
     output: ToolDefinition | None = None
     try:
         spec = agent.program().spec
@@ -183,7 +183,7 @@ async def _of_agent(name: str, agent: Agent[Any], notes: list[str]) -> list[_Off
             for one in spec.tools
             if one.handoff is not None
         ]
-    for one in agent.tools:
+    for one in agent.config.tools:
         if isinstance(one, Toolset):
             offers += await _of_toolset(name, one, notes)
     if output is not None:

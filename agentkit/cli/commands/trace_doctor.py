@@ -82,7 +82,9 @@ async def _twice(
     """Run live, then again with the model's answers: the trace, and what was different."""
     trace = await _record(agent, prompt)
     messages, earlier = trace.input()
-    driver, going = prepared(trace, agent.program(), messages, earlier, policy, redact=agent.redact)
+    driver, going = prepared(
+        trace, agent.program(), messages, earlier, policy, redact=agent.config.redact
+    )
     going.checked(await driver.execute())
     return trace, going.found
 
@@ -146,17 +148,17 @@ def _say(line: str, style: str = "") -> None:
 
 def _functions(agent: Agent[Any]) -> dict[str, str]:
     """Where the agent's own functions stand, by the names of their effects."""
-    toolsets = [type(one).tools for one in agent.tools if isinstance(one, Toolset)]
+    toolsets = [type(one).tools for one in agent.config.tools if isinstance(one, Toolset)]
     functions: dict[str, list[Any]] = {
-        "instructions": [agent.instructions],
+        "instructions": [agent.config.instructions],
         "toolsets": toolsets,
-        "settings": [agent.step_settings],
-        "compact": [agent.compact],
-        "output": [agent.output],
+        "settings": [agent.config.step_settings],
+        "compact": [agent.config.compact],
+        "output": [agent.config.output],
     }
-    for index, validator in enumerate(agent.validators):
+    for index, validator in enumerate(agent.config.output_validators):
         functions[f"validator{index}"] = [validator]
-    for tool in agent.tools:
+    for tool in agent.config.tools:
         if isinstance(tool, Tool):
             functions[f"approval:{tool.name}"] = [tool.approval]
     found = {

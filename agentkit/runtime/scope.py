@@ -1,0 +1,124 @@
+"""What the agents of one run share: its trace, its listener, its limits, what they have used."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from agentkit.core.effects import Address, Handler, PendingCall
+from agentkit.events import Emit, Event, ignore
+from agentkit.messages import Usage
+from agentkit.redaction import Redactor
+from agentkit.runtime.assemble import Program
+from agentkit.runtime.slots import Gate, Inside, Open
+from agentkit.settings import Limits
+from agentkit.trace.open import Recorded
+from agentkit.trace.recorder import Recorder
+
+_diagnostics = logging.getLogger("agentkit")
+Approver: TypeAlias = Callable[[PendingCall], Any]
+"""Decides about a call: a `Decision`, or True or False; sync or async. None: not now."""
+MakeHandler: TypeAlias = Callable[["Scope", Program[Any]], Handler]
+"""Puts together what performs the effects of an agent of a run."""
+
+
+class Answers(Protocol):
+    """What is known already of a run that is resumed or replayed."""
+
+    def det(self, at: Address, kind: str, use: int) -> Any:
+        """Return the value that was recorded there, or None."""
+        ...
+
+
+@dataclass(slots=True)
+class Meter:
+    """What all agents of a run together have used, and what is under way.
+
+    Attributes:
+        used: What was used.
+        under_way: Model calls that have not been answered yet.
+        open: The insides of the effects that are under way.
+        gate: Bounds the tool calls that run at the same time.
+    """
+
+    used: Usage = field(default_factory=Usage)
+    under_way: int = 0
+    open: Open = field(default_factory=dict[Address, Inside])
+    gate: Gate | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scope:
+    """What the agents of one run share, sub-agents included.
+
+    Attributes:
+        run: The run's id.
+        handler: Makes what performs the effects of each of its agents.
+        limits: The outermost agent's, which bound all of them together.
+        deps: Given to tools.
+        listener: Gets the events.
+        recorder: Writes the trace, if there is one.
+        trace: Where the trace is found afterwards.
+        redact: Takes secrets out of what models read of exceptions.
+        stream: Models are to send their answers piece by piece.
+        approver: Decides about calls that need it; without one the run pauses.
+        asked: What the run was given instead of the agent's, for the trace.
+        recorded: What is known already of a run that is resumed or replayed.
+        resumed: The recorder's trace holds the beginning of the run already.
+        bounded: Its tool calls wait for slots; not so where a recording gives their order.
+        meter: What all its agents together have used so far.
+    """
+
+    run: str
+    handler: MakeHandler
+    limits: Limits
+    deps: object = None
+    listener: Emit = ignore
+    recorder: Recorder | None = None
+    trace: Recorded = None
+    redact: Redactor = field(default_factory=Redactor)
+    stream: bool = False
+    approver: Approver | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    recorded: Answers | None = None
+    resumed: bool = False
+    bounded: bool = True
+    meter: Meter = field(default_factory=Meter)
+
+    def emit(self, event: Event) -> None:
+        """Record an event that happens inside an effect, and give it to the listener."""
+        if self.recorder is not None:
+            self.recorder.event(event)
+        self.listener(event)
+
+
+def guarded(listener: Emit) -> Emit:
+    """Wrap a listener: its first exception is logged, then it is no longer called."""
+    if listener is ignore:
+        return ignore
+    broken = False
+
+    def emit(event: Event) -> None:
+        nonlocal broken
+        if broken:
+            return
+        try:
+            listener(event)
+        except Exception:
+            broken = True
+            _diagnostics.exception("on_event failed; it gets no more events of this run")
+
+    return emit
+
+
+def new_run_id() -> str:
+    """Make a UUID of version 7 (RFC 9562) as 32 hex digits: ids sort by time."""
+    milliseconds = time.time_ns() // 1_000_000
+    number = milliseconds << 80 | int.from_bytes(os.urandom(10))
+    number = number & ~(0xF << 76) | 0x7 << 76
+    number = number & ~(0x3 << 62) | 0x2 << 62
+    return f"{number:032x}"

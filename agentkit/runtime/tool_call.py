@@ -1,0 +1,147 @@
+"""Runs one tool call to its outcome: parsed, attempted, rendered, and its failures explained.
+
+No failure of a tool leaves this file: whatever happens, the call has its one answer.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Awaitable, Collection
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import anyio
+
+from agentkit.core.effects import Failure, Interrupt, ToolInvocation, ToolOutcome, ToolStatus
+from agentkit.errors import ToolError, safe_str
+from agentkit.events import Warned
+from agentkit.messages import ToolMessage
+from agentkit.redaction import Redactor
+from agentkit.runtime.slots import Inside, shared_gate
+from agentkit.tools.context import RunContext, explain
+from agentkit.tools.invoke import is_async
+from agentkit.tools.signature import INJECTED
+from agentkit.tools.tool import AnyTool, Arguments
+
+_diagnostics = logging.getLogger("agentkit")
+
+
+async def run_call(
+    invocation: ToolInvocation,
+    tool: AnyTool,
+    context: RunContext[Any],
+    inside: Inside,
+    redact: Redactor,
+) -> ToolOutcome | Interrupt:
+    """Run one tool call to its outcome. Raises nothing but cancellation."""
+    try:
+        arguments = tool.parse(invocation.call.arguments)
+    except ToolError as error:
+        return outcome_of(invocation, "error", error.message, error)
+    if arguments.repairs:
+        text = "; ".join(arguments.repairs)
+        context.emit(Warned(at=invocation.at, code="repaired_arguments", text=text))
+
+    def attempts() -> Awaitable[ToolOutcome]:
+        return _attempts(tool, arguments, invocation, context, redact)
+
+    # Without a context a function cannot run agents.
+    alone = not _takes_context(arguments)
+    gate = shared_gate(tool, tool.concurrency)
+    async with nullcontext() if gate is None else inside.through(gate):
+        return await (attempts() if alone else inside.hold(attempts))
+
+
+async def _attempts(
+    tool: AnyTool,
+    arguments: Arguments,
+    invocation: ToolInvocation,
+    context: RunContext[Any],
+    redact: Redactor,
+) -> ToolOutcome:
+    """Try as often as `retries` says; report to developers how it failed in the end."""
+    while True:
+        outcome = await _attempt(tool, arguments, invocation, context, redact)
+        failed = outcome.error.exception if outcome.error is not None else None
+        # A ToolError is an answer, not an accident: trying again would not change it.
+        if isinstance(failed, ToolError) or outcome.status == "ok":
+            return outcome
+        if context.attempt >= tool.retries:
+            if failed is not None:
+                _report(invocation, failed, context, redact)
+            return outcome
+        text = f"{tool.name} is tried again: {outcome.message.text}"
+        context.emit(Warned(at=invocation.at, code="tool_retried", text=text))
+        context = replace(context, attempt=context.attempt + 1)
+
+
+async def _attempt(
+    tool: AnyTool,
+    arguments: Arguments,
+    invocation: ToolInvocation,
+    context: RunContext[Any],
+    redact: Redactor,
+) -> ToolOutcome:
+    try:
+        with nullcontext() if tool.timeout is None else anyio.move_on_after(tool.timeout):
+            value = await tool.invoke(arguments, context)
+            return outcome_of(invocation, "ok", tool.render(value))
+    except ToolError as error:
+        return outcome_of(invocation, "error", error.message, error)
+    except (Exception, SystemExit) as error:  # argparse, for one, ends programs
+        if _takes_context(arguments):
+            explain(error, context)
+        text = redact(f"{type(error).__name__}: {safe_str(error)}")
+        return outcome_of(invocation, "error", text, error, fatal=tool.on_error == "raise")
+    text = f"{tool.name} did not finish within {tool.timeout:g} s."
+    if not is_async(tool.function):
+        text += " It may still be at work, but its result will not be seen."
+    return outcome_of(invocation, "timeout", text)
+
+
+def _takes_context(arguments: Arguments) -> bool:
+    return INJECTED in (*arguments.args, *arguments.kwargs.values())
+
+
+def _report(
+    invocation: ToolInvocation, error: BaseException, context: RunContext[Any], redact: Redactor
+) -> None:
+    """Report to developers an exception that its tool did not mean for the model.
+
+    The line holds no traceback, which may hold secrets: that is in the trace.
+    """
+    text = redact(f"{invocation.call.name} raised {type(error).__name__}: {safe_str(error)}")
+    notes = getattr(error, "__notes__", [])
+    text = " ".join([text, *(redact(str(note)) for note in notes)])
+    context.emit(Warned(at=invocation.at, code="tool_failed", text=text))
+    _diagnostics.warning("%s: %s", invocation.at, text)
+
+
+def outcome_of(
+    invocation: ToolInvocation,
+    status: ToolStatus,
+    content: Any,
+    error: BaseException | None = None,
+    *,
+    fatal: bool = False,
+) -> ToolOutcome:
+    """Build the outcome of a call, with what the model reads."""
+    call = invocation.call
+    return ToolOutcome(
+        at=invocation.at,
+        status=status,
+        message=ToolMessage(call_id=call.id, name=call.name, content=content),
+        error=Failure.of(error) if error is not None else None,
+        fatal=fatal,
+    )
+
+
+def unknown_tool(invocation: ToolInvocation, names: Collection[str]) -> ToolOutcome:
+    """Build the answer to a call of a tool that does not exist: those that do, closest first."""
+    name = invocation.call.name
+    close = difflib.get_close_matches(name, names, n=max(len(names), 1), cutoff=0.0)
+    known = ", ".join([*close, *(one for one in names if one not in close)])
+    advice = f"The tools are: {known}." if known else "Answer without one: there are no tools."
+    return outcome_of(invocation, "error", f"There is no tool {name!r}. {advice}")
