@@ -8,7 +8,7 @@ from typing import Protocol
 from agentkit.core.effects import Address
 from agentkit.errors import InvalidSetting
 from agentkit.events import Emit, ReasoningDelta, TextDelta, ToolCallDelta, ignore
-from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse
+from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse, ToolDefinition
 from agentkit.models.profiles import Profile
 
 DIRECT = Address("/direct/m0")
@@ -81,3 +81,20 @@ def check_argument(name: str, value: float, valid: bool, allowed: str) -> None:
     if not valid:
         text = f"{name} must be {allowed}, not {value!r}."
         raise InvalidSetting(text, field=name, value=repr(value), allowed=allowed)
+
+
+def forced_tool(tools: Iterable[ToolDefinition], name: str) -> ToolDefinition:
+    """Return the tool that `tool_choice` names.
+
+    Raises:
+        InvalidSetting: The request does not have it.
+    """
+    by_name = {tool.name: tool for tool in tools}
+    if name not in by_name:
+        raise InvalidSetting(
+            f"tool_choice names {name!r}, but the request only has {', '.join(by_name)}.",
+            field="tool_choice",
+            value=name,
+            allowed=", ".join(by_name),
+        )
+    return by_name[name]

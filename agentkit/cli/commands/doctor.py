@@ -38,8 +38,8 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.models.chat.endpoint import choose_profile
-from agentkit.models.chat.lenient import json_or
 from agentkit.models.chat.model import ChatModel
+from agentkit.models.lenient import json_or
 from agentkit.models.profiles import COMPATIBLE, OutputMode, Profile, profile_source
 
 _CUT = 400

@@ -25,9 +25,9 @@ from agentkit.messages import (
     is_object,
     part_from_json,
 )
-from agentkit.models.chat.call_ids import CallIds
+from agentkit.models.call_ids import CallIds
 from agentkit.models.chat.errors import error_inside
-from agentkit.models.chat.lenient import as_list, as_object, clean, json_text, parse_json
+from agentkit.models.lenient import as_list, as_object, clean, json_text, parse_json
 
 _WORDS: Mapping[FinishReason, str] = {
     "stop": "stop eos eos_token end_turn stop_sequence complete",

@@ -29,9 +29,10 @@ from agentkit.messages import (
     ToolMessage,
     UserMessage,
 )
-from agentkit.models.chat.call_ids import short_id
-from agentkit.models.chat.lenient import clean, json_text
+from agentkit.models.base import forced_tool
+from agentkit.models.call_ids import short_id
 from agentkit.models.chat.parameters import Note, adapt_settings
+from agentkit.models.lenient import clean, json_text
 from agentkit.models.profiles import Profile
 
 _SAY_JSON = SystemMessage(content="Answer with one JSON object and nothing else.")
@@ -141,23 +142,6 @@ def _force(
         text = f"tool_choice={name!r} was left out: {profile.name} cannot force a tool."
         notes.append(Note(code="dropped_parameter", text=text, data={"field": "tool_choice"}))
     return tools
-
-
-def forced_tool(tools: Iterable[ToolDefinition], name: str) -> ToolDefinition:
-    """Return the tool that `tool_choice` names.
-
-    Raises:
-        InvalidSetting: The request does not have it.
-    """
-    by_name = {tool.name: tool for tool in tools}
-    if name not in by_name:
-        raise InvalidSetting(
-            f"tool_choice names {name!r}, but the request only has {', '.join(by_name)}.",
-            field="tool_choice",
-            value=name,
-            allowed=", ".join(by_name),
-        )
-    return by_name[name]
 
 
 def _tool(tool: ToolDefinition, profile: Profile) -> bytes:

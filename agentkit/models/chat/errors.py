@@ -27,7 +27,7 @@ from agentkit.errors import (
     RateLimited,
 )
 from agentkit.messages import JsonObject, is_array
-from agentkit.models.chat.lenient import as_object, json_or
+from agentkit.models.lenient import as_object, json_or
 
 _BODY_LIMIT = 2_000
 _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray")

@@ -37,15 +37,15 @@ from agentkit.events import (
 )
 from agentkit.messages import ModelRequest, ModelResponse
 from agentkit.models.base import DIRECT, check_argument, emit_deltas
-from agentkit.models.chat.call_ids import ids_in
+from agentkit.models.call_ids import ids_in
 from agentkit.models.chat.decode import decode_response
 from agentkit.models.chat.encode import encode_request
 from agentkit.models.chat.endpoint import Endpoint, choose_profile, host_of, public_url, redact_key
 from agentkit.models.chat.errors import error_from_http, is_transient, request_id
-from agentkit.models.chat.lenient import parse_json
 from agentkit.models.chat.parameters import Note
 from agentkit.models.chat.stream import EventDecoder, StreamFold
 from agentkit.models.constrained.rewrite import constrain, release
+from agentkit.models.lenient import parse_json
 from agentkit.models.profiles import Profile
 from agentkit.settings import Timeouts
 

@@ -19,7 +19,7 @@ from agentkit.messages import JsonObject, ModelResponse, is_array, is_object
 from agentkit.models.base import DIRECT
 from agentkit.models.chat.decode import response_from_body, thinking_of
 from agentkit.models.chat.errors import error_inside
-from agentkit.models.chat.lenient import as_list, as_object, clean, json_or, json_text, parse_json
+from agentkit.models.lenient import as_list, as_object, clean, json_or, json_text, parse_json
 
 BLANK_LIMIT = 4_000
 """Characters of white space in a row after which an answer is taken to be endless.

@@ -42,10 +42,10 @@ from agentkit.messages import (
     UserMessage,
     is_object,
 )
-from agentkit.models.chat.call_ids import CallIds, calls_in, ids_in
-from agentkit.models.chat.encode import forced_tool
-from agentkit.models.chat.lenient import json_or, json_text
+from agentkit.models.base import forced_tool
+from agentkit.models.call_ids import CallIds, calls_in, ids_in
 from agentkit.models.constrained.call_schema import call_schema
+from agentkit.models.lenient import json_or, json_text
 from agentkit.schema.shorthand import fields_of, shape_of
 
 MOST_CALLS = 8
