@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 import tomllib
 from dataclasses import fields
 from typing import Any, get_args
 
 import pytest
 
-from agentkit import Agent, ChatSettings, Limits, RunContext, RunResult, Usage, events
+from agentkit import Agent, ChatSettings, Limits, RunContext, RunResult, Session, Usage, events
 from agentkit.errors import AgentKitError
 from agentkit.models import PROFILES
 from agentkit.tools.options import ToolOptions
@@ -24,18 +25,26 @@ def public_fields(cls: Any) -> set[str]:
 
 
 def parameters(function: Any) -> set[str]:
-    """The names of its parameters."""
-    return {*inspect.signature(function).parameters}
+    """Return the names of a function's parameters."""
+    return {*inspect.signature(function).parameters} - {"self", "prompt"}
+
+
+def public_names(cls: Any) -> set[str]:
+    """Return the names of a class's public methods and properties."""
+    return {name for name in vars(cls) if not name.startswith("_")}
 
 
 @pytest.mark.parametrize(
     ("page", "names"),
     [
         ("reference/agent.md", parameters(Agent)),
-        ("reference/agent.md", parameters(Agent.run) - {"self", "prompt"}),
+        ("reference/agent.md", parameters(Agent.run)),
+        ("reference/agent.md", parameters(Agent.resume)),
+        ("reference/agent.md", public_names(Agent) - {"config", "program"}),
+        ("reference/agent.md", public_names(Session)),
         ("reference/agent.md", public_fields(Limits)),
         ("reference/agent.md", public_fields(ChatSettings)),
-        ("reference/agent.md", public_fields(RunResult)),
+        ("reference/agent.md", public_fields(RunResult) | public_names(RunResult)),
         ("reference/agent.md", public_fields(Usage)),
         ("reference/agent.md", public_fields(RunContext) - {"emit", "threads", "services", "home"}),
         ("reference/events.md", {event.__name__ for event in get_args(events.Event)}),
@@ -48,7 +57,9 @@ def parameters(function: Any) -> set[str]:
 def test_pages_name_everything(page: str, names: set[str]) -> None:
     """A page names everything that it documents."""
     text = (DOCS / page).read_text(encoding="utf-8")
-    assert [name for name in sorted(names) if name not in text] == []
+    code = " ".join(re.findall(r"```.*?```|`[^`]+`", text, re.DOTALL))
+    missing = [name for name in sorted(names) if not re.search(rf"\b{name}(\b|\W)", code)]
+    assert missing == []
 
 
 def test_every_page_is_in_the_navigation() -> None:
