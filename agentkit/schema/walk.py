@@ -56,18 +56,18 @@ def definitions(schema: JsonObject) -> JsonObject:
 
 def ref_name(schema: JsonObject) -> str | None:
     """Return the name of the definition in the schema's `$ref`, or None."""
-    found = re.fullmatch(r"#/(?:\$defs|definitions)/([^/]*)", str(schema.get("$ref")))
-    return found and found[1].replace("~1", "/").replace("~0", "~")
+    match = re.fullmatch(r"#/(?:\$defs|definitions)/([^/]*)", str(schema.get("$ref")))
+    return match and match[1].replace("~1", "/").replace("~0", "~")
 
 
 def at(schema: JsonObject, path: Sequence[str | int]) -> list[JsonObject]:
     """Return the schemas that may apply to a value at `path`: several in a union."""
     defs = definitions(schema)
-    found = _alternatives(schema, defs)
+    schemas = _alternatives(schema, defs)
     for step in path:
-        inner = [_child(outer, step) for outer in found]
-        found = [one for schema in inner for one in _alternatives(schema, defs)]
-    return found
+        inner = [_child(outer, step) for outer in schemas]
+        schemas = [one for schema in inner for one in _alternatives(schema, defs)]
+    return schemas
 
 
 def _alternatives(

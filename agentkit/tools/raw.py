@@ -49,15 +49,16 @@ class RawSchema:
         known = {p.name for p in plain} - hidden
         needed = {p.name for p in plain if p.default is EMPTY} - hidden
         untaken: set[str] = set() if takes_more else properties - known
-        function = describe(signature.function)
-        mismatches: dict[str, set[str]] = {
-            f"has properties that {function} takes from the run": properties & hidden,
-            f"has properties that {function} does not take": untaken,
-            f"does not require parameters of {function}": needed - required,
-        }
-        for problem, names in mismatches.items():
+        mismatches = (
+            ("has", properties & hidden, "takes from the run"),
+            ("has", untaken, "does not take"),
+            ("does not require", needed - required, "needs"),
+        )
+        for verb, names, clause in mismatches:
             if names:
-                raise _invalid(name, f"{problem}: {', '.join(sorted(names))}")
+                listed = ", ".join(map(repr, sorted(names)))
+                function = describe(signature.function)
+                raise _invalid(name, f"{verb} {listed}, which {function} {clause}")
         validator = compiled(name, schema)
         self.checker: Checker = _Checker(validator, schema, closed=not takes_more)
 

@@ -280,14 +280,14 @@ class Tool(Generic[P, R]):
     def _described(self) -> tuple[ToolDefinition, tuple[str, ...]]:
         """The definition, and warnings about it."""
         schema, warnings = self._bound.checker.schema, self._bound.warnings
-        asked = self._options.get("strict")
-        strict = asked is not False
+        requested = self._options.get("strict")
+        strict = requested is not False
         if strict:
             try:
                 schema = strict_form(schema)
             except NotStrict as error:
                 reason = f"Tool {self.name!r} cannot be strict: {error}."
-                if asked:
+                if requested:
                     raise InvalidTool(reason, tool=self.name) from error
                 strict, warnings = False, (*warnings, reason)
         definition = ToolDefinition(

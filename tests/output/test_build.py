@@ -62,14 +62,14 @@ CASES: list[tuple[Any, str, Any]] = [
 @pytest.mark.parametrize(("type_", "text", "value"), CASES, ids=[str(case[0]) for case in CASES])
 @pytest.mark.parametrize("mode", ["native", "tool", "json", "prompt"])
 async def test_types_in_every_mode(type_: Any, text: str, value: Any, mode: Any) -> None:
-    """A type comes out as itself however it is asked for."""
+    """The output is an instance of its type in every mode."""
     answer: Any = [("final_output", text)] if mode == "tool" else text
     agent = Agent(ScriptedModel([answer]), output=type_, output_mode=mode)
     assert (await agent.run("go")).output == value
 
 
 async def test_raw_json_schema() -> None:
-    """A JSON Schema is enforced as it stands."""
+    """A raw JSON Schema is enforced."""
     schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}}
     agent = Agent(ScriptedModel(['{"n": 0}', '{"n": 2}']), output=JsonSchema(schema))
     result = await agent.run("go")
@@ -80,8 +80,8 @@ async def test_raw_json_schema() -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_validators_ask_again(is_async: bool) -> None:
-    """A validator's ToolError is told to the model, with or without context."""
+async def test_a_validator_makes_the_model_try_again(is_async: bool) -> None:
+    """The model reads a validator's ToolError, with or without context."""
     seen: list[Any] = []
 
     async def even_later(context: RunContext[str], output: int) -> None:
@@ -106,8 +106,8 @@ async def test_validators_ask_again(is_async: bool) -> None:
     assert seen == [("deps", 1), ("deps", 2)]
 
 
-async def test_validators_that_never_agree() -> None:
-    """The error lists what was tried and what was wrong."""
+async def test_a_validator_that_never_accepts() -> None:
+    """The error lists the attempts and their problems."""
 
     def never(output: int) -> None:
         raise ToolError("No.")
@@ -122,8 +122,8 @@ async def test_validators_that_never_agree() -> None:
     ]
 
 
-async def test_validator_that_breaks_ends_the_run() -> None:
-    """Another exception is a bug, not something to tell the model."""
+async def test_an_exception_of_a_validator_ends_the_run() -> None:
+    """Any other exception is a bug, and not for the model."""
 
     def broken(output: int) -> None:
         raise ZeroDivisionError("oops")
@@ -135,7 +135,7 @@ async def test_validator_that_breaks_ends_the_run() -> None:
 
 
 async def test_validators_are_replayed_not_called() -> None:
-    """A validator is not pure: its verdict is recorded."""
+    """A validator is not pure, so its verdict is recorded."""
     called: list[int] = []
 
     def once(output: int) -> None:
@@ -154,7 +154,7 @@ async def test_validators_are_replayed_not_called() -> None:
 
 @pytest.mark.parametrize("mode", ["native", "tool"])
 async def test_output_functions(mode: Any) -> None:
-    """The output is handed to a function, whose value is the result; replay revives it."""
+    """The output is passed to a function, whose value is the result; a replay restores it."""
 
     async def book(context: RunContext[str], city: str, nights: int = 1) -> Point:
         """Book a room."""
@@ -171,8 +171,8 @@ async def test_output_functions(mode: Any) -> None:
     assert again.output == Point(5, 2)
 
 
-async def test_output_function_may_refuse() -> None:
-    """Its ToolError has the output asked for again."""
+async def test_an_output_function_may_reject() -> None:
+    """Its ToolError makes the model try again."""
 
     def book(city: str) -> str:
         if city != "Oslo":
@@ -185,19 +185,19 @@ async def test_output_function_may_refuse() -> None:
 
 
 async def test_optional_fields_may_be_null_where_the_schema_is_strict() -> None:
-    """The strict form makes every property required and nullable; null is "not given"."""
+    """The strict form makes every property required and nullable; null leaves it out."""
     agent = Agent(ScriptedModel(['{"kind": "cat", "lives": null}']), output=Cat)
     assert (await agent.run("go")).output == Cat(kind="cat", lives=9)
 
 
-async def test_damaged_output_with_one_meaning_is_read() -> None:
+async def test_unambiguous_damage_of_an_output_is_repaired() -> None:
     """A code fence around the JSON does not cost another request."""
     agent = Agent(ScriptedModel(['```json\n{"value": 3}\n```']), output=int, output_mode="prompt")
     assert (await agent.run("go")).output == 3
 
 
-async def test_what_was_sent_is_not_repeated() -> None:
-    """The reason names place and expectation, never the value."""
+async def test_the_problem_does_not_repeat_the_output() -> None:
+    """The problem names place and expectation, never the value."""
     prompts: list[str] = []
 
     def answer(request: Any) -> str:
@@ -225,7 +225,7 @@ async def test_servers_that_cannot_combine_tools_and_formats(
     assert (model.requests[0].output is not None) == format_sent
 
 
-async def test_several_answers_are_not_for_runs() -> None:
-    """A run goes on with one answer."""
+async def test_a_run_refuses_several_choices() -> None:
+    """A run continues with one choice."""
     with pytest.raises(InvalidSetting, match="n=2"):
         await Agent(ScriptedModel([]), settings=ChatSettings(n=2)).run("go")

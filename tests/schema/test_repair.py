@@ -1,4 +1,4 @@
-"""The JSON text of a model: untouched if valid, repaired if it has one meaning, else refused."""
+"""The JSON text of a model: unchanged if valid, repaired if unambiguous, refused otherwise."""
 
 from __future__ import annotations
 
@@ -89,15 +89,15 @@ REFUSED = {
 
 
 def test_valid_json_passes_untouched() -> None:
-    """No repair, and the same value, down to white space and order."""
+    """Valid JSON needs no repair, and keeps its value whatever its white space."""
     assert load(json.dumps(WHOLE)) == (WHOLE, ())
     assert load(f"\n  {json.dumps(WHOLE, indent=2)}\n") == (WHOLE, ())
     assert load('{"a": 1, "a": 1}') == ({"a": 1}, ())
 
 
 @pytest.mark.parametrize("name", REPAIRED)
-def test_damage_with_one_meaning_is_repaired_and_named(name: str) -> None:
-    """The value is what was meant, and the note says what was changed."""
+def test_unambiguous_damage_is_repaired_and_named(name: str) -> None:
+    """The intended value is returned, with a note of the repair."""
     text, value, note = REPAIRED[name]
     loaded, repairs = load(text)
     assert loaded == value
@@ -111,8 +111,8 @@ def echo(**arguments: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_everything_else_is_refused(name: str) -> None:
-    """Two meanings, or text that is cut off: the tool does not run, and the model reads why."""
+def test_ambiguous_or_truncated_text_is_refused(name: str) -> None:
+    """The tool does not run, and the model reads why."""
     text, message = REFUSED[name]
     with pytest.raises(InvalidArguments) as caught:
         load(text)
@@ -134,14 +134,14 @@ json_objects = st.dictionaries(st.text(), json_values, max_size=5)
 
 
 @given(json_objects)
-def test_law_json_is_the_identity(value: dict[str, Any]) -> None:
-    """What Python can write as JSON comes back as it was, without a repair."""
+def test_law_valid_json_is_unchanged(value: dict[str, Any]) -> None:
+    """JSON written by Python is read back equal, without a repair."""
     assert load(json.dumps(value)) == (value, ())
 
 
 @given(json_objects, st.data())
-def test_law_a_cut_off_object_never_runs(value: dict[str, Any], data: st.DataObject) -> None:
-    """No proper prefix of an object is taken for one."""
+def test_law_a_truncated_object_is_refused(value: dict[str, Any], data: st.DataObject) -> None:
+    """No proper prefix of an object is accepted as one."""
     text = json.dumps(value)
     end = data.draw(st.integers(1, len(text) - 1))
     with pytest.raises(InvalidArguments):
@@ -163,13 +163,13 @@ plain_objects = st.dictionaries(
 
 
 @given(plain_objects)
-def test_law_python_literals_mean_what_python_means(value: dict[str, Any]) -> None:
+def test_law_python_literals_are_read_as_python_reads_them(value: dict[str, Any]) -> None:
     """The `repr` of an object is read as the object."""
     assert load(repr(value))[0] == value
 
 
 @given(st.text())
-def test_law_no_text_crashes(text: str) -> None:
-    """Any text is either an object or refused."""
+def test_law_any_text_is_parsed_or_refused(text: str) -> None:
+    """Any text is either an object or refused with InvalidArguments."""
     with contextlib.suppress(InvalidArguments):
         assert isinstance(load(text)[0], dict)

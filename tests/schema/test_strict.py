@@ -1,4 +1,4 @@
-"""The strict form: what servers enforce, or a reason why a schema has none."""
+"""The strict form that servers enforce, or the reason why a schema has none."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ PROPERTIES: dict[str, tuple[Any, Any, Any]] = {
 
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_a_property_in_its_strict_form(name: str) -> None:
-    """What is required stays; what is optional may be null; the rest moves into words."""
+    """Required properties stay, optional ones may be null, the rest moves to the description."""
     written, required, optional = PROPERTIES[name]
     assert strict_form(root({"x": written}, "x")) == strict({"x": required})
     assert strict_form(root({"x": written})) == strict({"x": optional})
@@ -193,7 +193,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_schema_without_a_strict_form_says_why(name: str) -> None:
+def test_a_schema_without_a_strict_form_is_refused_with_the_reason(name: str) -> None:
     """The reason names the place and the keyword."""
     schema, reason = REFUSED[name]
     with pytest.raises(NotStrict) as caught:
@@ -208,7 +208,7 @@ def nested(levels: int) -> dict[str, Any]:
     return schema
 
 
-def test_ten_levels_are_the_most() -> None:
+def test_ten_levels_are_the_limit() -> None:
     """The depth limit counts objects and arrays from the root on."""
     assert strict_form(nested(10))["properties"]["x"]["type"] == "object"
     with pytest.raises(NotStrict, match="more than 10 levels"):
@@ -219,7 +219,7 @@ NODE = root({"next": {"$ref": "#/$defs/Node"}, "value": INT}, "value")
 
 
 def test_recursive_definitions_stay_references() -> None:
-    """A reference that became optional stands in an anyOf with null."""
+    """An optional reference becomes an anyOf with null."""
     form = strict_form(
         root({"first": {"$ref": "#/$defs/Node"}}, "first", **{"$defs": {"Node": NODE}})
     )
@@ -233,21 +233,21 @@ def test_recursive_definitions_stay_references() -> None:
     )
 
 
-def test_a_recursive_root_is_written_out_once() -> None:
-    """The root may not be a reference; its definition stays for the recursion."""
+def test_a_recursive_root_is_inlined_once() -> None:
+    """The root must not be a reference; its definition stays for the recursion."""
     form = strict_form({"$ref": "#/$defs/Node", "$defs": {"Node": NODE}, "description": "A list."})
     node = {"next": {"anyOf": [{"$ref": "#/$defs/Node"}, NULL]}, "value": INT}
     assert form == strict(node, description="A list.", **{"$defs": {"Node": strict(node)}})
 
 
 def test_a_reference_to_the_root() -> None:
-    """`#` is a reference servers know."""
+    """Servers accept the reference `#`."""
     form = strict_form(root({"inner": {"$ref": "#"}}))
     assert form == strict({"inner": {"anyOf": [{"$ref": "#"}, NULL]}})
 
 
 def test_a_reference_with_siblings_is_wrapped() -> None:
-    """A `$ref` stands alone; what stood beside it goes around it."""
+    """A `$ref` must have no siblings, so they move to a schema around it."""
     schema = root({"x": {"$ref": "#/definitions/A", "description": "An A."}}, "x")
     form = strict_form({**schema, "definitions": {"A": STR, "Unused": INT}})
     assert form == strict(
@@ -267,15 +267,15 @@ def test_reference_bombs_are_refused_quickly() -> None:
         strict_form(root({"x": {"$ref": "#/$defs/D0"}}, **{"$defs": {**deep, "D60": STR}}))
 
 
-def test_data_that_looks_like_a_schema_is_left_alone() -> None:
-    """Values of enum and default are data, whatever their keys are called."""
+def test_data_that_looks_like_a_schema_is_unchanged() -> None:
+    """Values of enum and default are data, whatever their keys."""
     values = [{"$ref": "#/nowhere"}, {"type": "no type"}]
     schema = root({"x": {"type": "string", "enum": ["$ref"], "examples": values}}, "x")
     assert strict_form(schema)["properties"]["x"]["enum"] == ["$ref"]
 
 
 def test_the_input_is_not_changed() -> None:
-    """A pure function of its argument."""
+    """The conversion does not mutate its argument."""
     schema = root({"x": {"type": "string", "default": "a", "title": "T"}})
     strict_form(schema)
     assert schema == root({"x": {"type": "string", "default": "a", "title": "T"}})
@@ -299,7 +299,7 @@ schemas = st.recursive(
 
 @given(st.dictionaries(st.sampled_from("xyz"), schemas, max_size=3))
 def test_law_a_strict_form_is_a_fixed_point(properties: dict[str, Any]) -> None:
-    """It is valid JSON Schema, closed, and its own strict form."""
+    """A strict form is valid JSON Schema, closed, and its own strict form."""
     try:
         form = strict_form(root(properties))
     except NotStrict as reason:

@@ -1,4 +1,4 @@
-"""What is blocked while a test is answered from recordings, and what is not."""
+"""The network block of tests that replay recordings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_new_connections_are_refused() -> None:
-    """On both backends, by number and by name, and the address is named."""
+    """Connections by number and by name are refused, and the error names the address."""
     with network_blocked("not now") as refused:
         with pytest.raises(NetworkBlocked, match=r"No connection to 'example.com:80': not now"):
             await anyio.connect_tcp("example.com", 80)
@@ -28,8 +28,8 @@ async def test_new_connections_are_refused() -> None:
     assert "No connection to '127.0.0.1:9': not now" in [str(one) for one in refused]
 
 
-async def test_what_stays_in_the_machine_goes_on(tmp_path: Path) -> None:
-    """Unix sockets, threads, new event loops, and listening."""
+async def test_local_communication_continues(tmp_path: Path) -> None:
+    """Unix sockets, threads, new event loops and listening still work."""
     with network_blocked("not now") as refused:
         listener = await anyio.create_unix_listener(tmp_path / "s")
         async with listener, await anyio.connect_unix(tmp_path / "s"):
@@ -40,7 +40,7 @@ async def test_what_stays_in_the_machine_goes_on(tmp_path: Path) -> None:
     assert refused == []
 
 
-async def test_pairs_are_made_over_loopback_where_they_have_to_be(
+async def test_socket_pairs_use_loopback_where_they_must(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As on Windows, whose event loops wake themselves so."""
@@ -57,8 +57,8 @@ async def test_pairs_are_made_over_loopback_where_they_have_to_be(
             end.close()
 
 
-async def test_everything_is_open_again_afterwards() -> None:
-    """Nothing of the block stays in `socket`."""
+async def test_the_network_is_open_again_afterwards() -> None:
+    """The block leaves no patch in `socket`."""
     before = {name: getattr(socket, name) for name in ("getaddrinfo", "socketpair")}
     with network_blocked("not now"):
         assert socket.getaddrinfo is not before["getaddrinfo"]

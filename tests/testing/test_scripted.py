@@ -26,7 +26,7 @@ AT = Address("/agent/m2")
 
 
 async def test_a_text_is_the_answer() -> None:
-    """A string of the script is said as text."""
+    """A string of the script becomes a text message."""
     model: Model = ScriptedModel(["Hello"])
     response = await model.request(QUESTION)
     assert response == ModelResponse(
@@ -38,7 +38,7 @@ async def test_a_text_is_the_answer() -> None:
 
 
 async def test_calls_have_ids_of_their_address() -> None:
-    """A list is tool calls; their ids are made of the address, their arguments are JSON text."""
+    """A list becomes tool calls with ids of the address and arguments as JSON text."""
     model = ScriptedModel([[("weather", {"city": "Köln"}), ("now", "{broken")]])
     response = await model.request(QUESTION, at=AT)
     assert response.finish == "tool_calls"
@@ -50,14 +50,14 @@ async def test_calls_have_ids_of_their_address() -> None:
     )
 
 
-async def test_a_complete_response_passes_as_it_is() -> None:
-    """A ModelResponse of the script is returned untouched."""
+async def test_a_complete_response_is_returned_unchanged() -> None:
+    """A ModelResponse of the script is returned unchanged."""
     response = ModelResponse(message=AssistantMessage(content="cut"), finish="length", id="x")
     assert await ScriptedModel([response]).request(QUESTION) is response
 
 
 async def test_an_error_of_the_script_is_raised() -> None:
-    """A ModelError is raised in its turn, and the script goes on after it."""
+    """A ModelError is raised in its turn, and the script continues after it."""
     error = RateLimited("slow down", status=429)
     model = ScriptedModel([error, "Hello"])
     with pytest.raises(RateLimited) as caught:
@@ -66,8 +66,8 @@ async def test_an_error_of_the_script_is_raised() -> None:
     assert (await model.request(QUESTION)).message.text == "Hello"
 
 
-async def test_a_script_that_is_used_up_says_so() -> None:
-    """One request too many is an error that names the model and the count."""
+async def test_a_script_that_has_ended_raises() -> None:
+    """One request too many raises an error that names the model and the request."""
     model = ScriptedModel(["one"], name="writer")
     await model.request(QUESTION)
     with pytest.raises(
@@ -77,7 +77,7 @@ async def test_a_script_that_is_used_up_says_so() -> None:
 
 
 async def test_requests_are_kept() -> None:
-    """What was asked can be looked at afterwards."""
+    """The requests can be inspected afterwards."""
     model = ScriptedModel(["one", "two"])
     other = ModelRequest(messages=(UserMessage(content="Bye"),))
     await model.request(QUESTION)
@@ -85,7 +85,7 @@ async def test_requests_are_kept() -> None:
     assert model.requests == (QUESTION, other)
 
 
-async def test_a_stream_shows_the_answer_on_the_way() -> None:
+async def test_a_stream_emits_the_answer_as_deltas() -> None:
     """With stream=True reasoning, text and calls come as deltas that add up to the response."""
     call = ToolCall(id="c", name="now", arguments="{}")
     message = AssistantMessage(content="  Hello you ", reasoning="Hm.", tool_calls=(call,))
@@ -102,15 +102,15 @@ async def test_a_stream_shows_the_answer_on_the_way() -> None:
     ]
 
 
-async def test_without_a_stream_nothing_is_shown() -> None:
-    """Deltas come only when asked for."""
+async def test_without_a_stream_there_are_no_deltas() -> None:
+    """Deltas are emitted only on request."""
     seen: list[Event] = []
     await ScriptedModel(["Hello"]).request(QUESTION, at=AT, emit=seen.append)
     assert seen == []
 
 
-async def test_a_function_answers_by_the_request() -> None:
-    """A plain function is asked with the request."""
+async def test_a_function_gets_the_request() -> None:
+    """A sync function is called with the request."""
     model: Model = FunctionModel(lambda request: f"{len(request.messages)} message")
     response = await model.request(QUESTION)
     assert response.message.text == "1 message"
@@ -127,7 +127,7 @@ async def test_a_function_may_be_async() -> None:
     assert [call.name for call in response.message.tool_calls] == ["now"]
 
 
-async def test_what_a_function_raises_is_raised() -> None:
+async def test_an_exception_of_a_function_is_raised() -> None:
     """A function can fail as a model fails."""
 
     def refuse(request: ModelRequest) -> str:
@@ -145,7 +145,7 @@ async def test_closing_is_harmless() -> None:
 
 
 def test_name_and_profile_can_be_set() -> None:
-    """Name and profile are the caller's, with plain defaults."""
+    """Name and profile can be set, and have defaults."""
     plain = ScriptedModel([])
     assert (plain.name, plain.profile) == ("scripted", Profile(name="scripted"))
     profile = Profile(output_modes=("tool",), repeats=0)

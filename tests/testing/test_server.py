@@ -1,4 +1,4 @@
-"""ChatServer: what goes over the wire is what the script says."""
+"""ChatServer: the script decides every byte on the wire."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def events(response: httpx2.Response) -> list[Any]:
 
 
 def test_a_reply_is_a_chat_completion() -> None:
-    """A text comes as one complete chat completion."""
+    """A text is sent as one complete chat completion."""
     with ChatServer([reply("Hello there")]) as server:
         response = post(server)
     assert response.status_code == 200
@@ -59,8 +59,8 @@ def test_a_reply_is_a_chat_completion() -> None:
     }
 
 
-def test_calls_carry_ids_of_request_and_place() -> None:
-    """Tool calls get ids that say which request and which place they belong to."""
+def test_call_ids_name_request_and_index() -> None:
+    """The ids of tool calls contain the index of the request and of the call."""
     calls = [("get_weather", {"city": "Zürich"}), ("now", "")]
     with ChatServer([reply("x"), reply(calls=calls)]) as server:
         post(server)
@@ -77,8 +77,8 @@ def test_calls_carry_ids_of_request_and_place() -> None:
     ]
 
 
-def test_a_reply_is_streamed_when_asked_for() -> None:
-    """The same reply comes as a stream of chunks when the request asks for one."""
+def test_a_reply_is_streamed_on_request() -> None:
+    """The same reply is sent as a stream of chunks if the request asks for one."""
     script = [reply("Hello there.", calls=[("now", '{"zone":1}')], finish="length")]
     with ChatServer(script) as server:
         response = post(server, stream=True)
@@ -109,7 +109,7 @@ def test_a_reply_is_streamed_when_asked_for() -> None:
     assert finishes == [None] * 6 + ["length"]
 
 
-def test_usage_in_a_stream_comes_only_when_asked_for() -> None:
+def test_usage_in_a_stream_is_sent_only_on_request() -> None:
     """With include_usage a last chunk without choices reports the tokens."""
     usage = Usage(input_tokens=7, output_tokens=2, cached_tokens=4, reasoning_tokens=1)
     with ChatServer([reply("Hi", usage=usage)]) as server:
@@ -125,7 +125,7 @@ def test_usage_in_a_stream_comes_only_when_asked_for() -> None:
 
 
 def test_requests_are_recorded() -> None:
-    """Path, query, headers in lower case, body as bytes and parsed, connection."""
+    """Path, query, lower-case headers, connection, and the body as bytes and parsed."""
     with ChatServer([reply("a"), raw(204)]) as server:
         url = f"{server.base_url}/chat/completions?api-version=2"
         httpx2.post(url, json=QUESTION, headers={"X-Title": "T"})
@@ -166,7 +166,7 @@ def test_a_chunked_request_body_is_read() -> None:
         (b"\xff", "application/octet-stream", b"\xff"),
     ],
 )
-def test_a_raw_reply_is_sent_as_it_is(body: Any, kind: str, sent: bytes) -> None:
+def test_a_raw_reply_is_sent_unchanged(body: Any, kind: str, sent: bytes) -> None:
     """Status, headers and body are the script's; JSON values are encoded."""
     with ChatServer([raw(429, body, {"Retry-After": "3"})]) as server:
         response = post(server)
@@ -175,14 +175,14 @@ def test_a_raw_reply_is_sent_as_it_is(body: Any, kind: str, sent: bytes) -> None
     assert response.headers["retry-after"] == "3"
 
 
-def test_events_are_sent_as_they_are() -> None:
-    """Dicts and text become data lines, bytes are not touched, nothing is added."""
+def test_events_are_sent_unchanged() -> None:
+    """Dicts and text become data lines, bytes are unchanged, nothing is added."""
     script = [sse([{"a": 1}, b": comment\r\n\r\n", "[DONE]"])]
     with ChatServer(script) as server:
         assert post(server).content == b'data: {"a":1}\n\n: comment\r\n\r\ndata: [DONE]\n\n'
 
 
-def test_packets_are_of_the_size_asked_for() -> None:
+def test_packets_have_the_chunk_size() -> None:
     """With chunk_size=1 every byte is a packet, also within a character."""
     with (
         ChatServer([sse(["é", "b"], chunk_size=1)]) as server,
@@ -193,7 +193,7 @@ def test_packets_are_of_the_size_asked_for() -> None:
 
 
 def test_without_a_size_each_event_is_a_packet() -> None:
-    """By default packets and events are the same."""
+    """By default each event is a packet."""
     with (
         ChatServer([sse(["a", "b"])]) as server,
         httpx2.stream("POST", f"{server.base_url}/x") as response,
@@ -214,12 +214,12 @@ def test_a_stream_breaks_off() -> None:
 
 
 def test_a_dropped_connection_has_no_response() -> None:
-    """drop() closes the connection without a word."""
+    """drop() closes the connection without a response."""
     with ChatServer([drop()]) as server, pytest.raises(httpx2.RemoteProtocolError):
         post(server)
 
 
-def test_delay_and_pause_are_kept() -> None:
+def test_delay_and_pause_are_respected() -> None:
     """The delay comes before the headers, the pause between packets."""
     with ChatServer([sse(["a", "b"], delay=0.1, pause=0.1)]) as server:
         start = time.monotonic()
@@ -232,7 +232,7 @@ def test_delay_and_pause_are_kept() -> None:
 
 
 def test_a_stream_holds_until_released() -> None:
-    """At HOLD the stream stops, and goes on when the server is told to release."""
+    """At HOLD the stream stops until the server releases it."""
     with (
         ChatServer([sse(["a", HOLD, "b"], chunk_size=100)]) as server,
         httpx2.stream("POST", f"{server.base_url}/x") as response,
@@ -249,7 +249,7 @@ def test_a_reply_holds_before_its_headers() -> None:
         httpx2.post(f"{server.base_url}/x", timeout=0.1)
 
 
-def test_a_callable_answers_by_the_request() -> None:
+def test_a_callable_gets_the_request() -> None:
     """An item of the script may be a function of the request."""
 
     def echo(request: ServerRequest) -> Any:
@@ -260,14 +260,14 @@ def test_a_callable_answers_by_the_request() -> None:
 
 
 def test_one_callable_may_be_the_whole_script() -> None:
-    """A server made from a callable answers for as long as it is asked."""
+    """A server with one callable answers any number of requests."""
     with ChatServer(lambda request: reply(str(request.index))) as server:
         texts = [post(server).json()["choices"][0]["message"]["content"] for _ in range(3)]
     assert texts == ["0", "1", "2"]
 
 
 def test_a_request_past_the_end_is_an_error() -> None:
-    """It is answered with a 500 that says so, and raised when the `with` is left."""
+    """The response is a 500 that says so, and the end of the `with` raises."""
     server = ChatServer([reply("a")])
     with (
         pytest.raises(
@@ -284,14 +284,14 @@ def test_a_request_past_the_end_is_an_error() -> None:
     )
 
 
-def test_a_server_that_is_not_strict_only_answers() -> None:
-    """With strict=False leaving the `with` raises nothing."""
+def test_a_server_that_is_not_strict_does_not_raise() -> None:
+    """With strict=False the end of the `with` does not raise."""
     with ChatServer([], strict=False) as server:
         assert post(server).status_code == 500
 
 
-def test_the_test_s_own_error_wins() -> None:
-    """An error on its way through the `with` is kept, and told what the server saw."""
+def test_an_error_of_the_test_takes_precedence() -> None:
+    """An exception that propagates through the `with` gets the server's error as a note."""
     with pytest.raises(KeyError) as caught, ChatServer([]) as server:
         post(server)
         raise KeyError("the test's own")
@@ -299,13 +299,13 @@ def test_the_test_s_own_error_wins() -> None:
 
 
 def test_an_error_in_a_callable_is_raised_at_the_end() -> None:
-    """The client gets a 500, the test the exception itself."""
+    """The client gets a 500, and the end of the `with` raises the exception itself."""
     with pytest.raises(ZeroDivisionError), ChatServer(lambda request: 1 // 0) as server:  # type: ignore[arg-type, return-value]
         assert post(server).status_code == 500
 
 
 def test_a_request_that_is_not_http_is_reported() -> None:
-    """Rubbish closes the connection and is raised at the end."""
+    """A malformed request closes the connection and raises at the end."""
     with pytest.raises(AgentKitError, match="A request is not HTTP"), ChatServer([]) as server:
         address = ("127.0.0.1", httpx2.URL(server.base_url).port or 0)
         with socket.create_connection(address) as client:
@@ -313,14 +313,14 @@ def test_a_request_that_is_not_http_is_reported() -> None:
             assert client.recv(10) == b""
 
 
-def test_an_address_is_had_only_while_running() -> None:
-    """Outside the `with` there is no address."""
+def test_the_address_exists_only_while_running() -> None:
+    """There is no address outside the `with`."""
     with pytest.raises(AgentKitError, match="in a `with` statement"):
         _ = ChatServer([]).base_url
 
 
 def test_leaving_does_not_wait_for_a_reply_that_hangs() -> None:
-    """Replies that hold or sleep are cut off when the `with` is left."""
+    """Replies that hold or sleep are cut off at the end of the `with`."""
     start = time.monotonic()
     script = [reply("a", delay=HOLD), reply("b", delay=1000), sse(["a", HOLD, "b"])]
     with ChatServer(script) as server, httpx2.Client(timeout=0.1) as client:
@@ -332,7 +332,7 @@ def test_leaving_does_not_wait_for_a_reply_that_hangs() -> None:
 
 
 def test_leaving_is_bounded_when_a_callable_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A callable that blocks the server's thread makes leaving an error, not a hang."""
+    """A callable that blocks the server's thread is an error, not a hang."""
     monkeypatch.setattr("agentkit.testing.server.STOP_SECONDS", 0.1)
     go_on = threading.Event()
 
@@ -357,7 +357,7 @@ async def test_it_serves_async_tests_on_both_backends() -> None:
 
 
 async def test_a_client_that_leaves_frees_its_connection() -> None:
-    """When a client hangs up, the reply that held for it ends."""
+    """When a client disconnects, its held reply ends."""
     async with ChatServer([sse(["a", HOLD])]) as server, httpx2.AsyncClient() as client:
         async with client.stream("POST", server.base_url):
             assert server.connections == 1

@@ -1,4 +1,4 @@
-"""Docstrings of every style say the same thing."""
+"""Docstrings of every style give the same description and parameters."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ EPYDOC = """Search the web.
 @pytest.mark.parametrize(
     "text", [GOOGLE, NUMPY, REST, EPYDOC], ids=["google", "numpy", "rest", "ep"]
 )
-def test_the_four_styles_are_told_apart(text: str) -> None:
-    """Summary, body and what is returned are the description; the rest goes to the parameters."""
-    found = parse(text)
-    assert found.description == (
+def test_the_four_styles_are_detected(text: str) -> None:
+    """Summary, body and returns are the description; the rest describes parameters."""
+    docstring = parse(text)
+    assert docstring.description == (
         "Search the web.\n\nUses the default engine.\n\nReturns: The hits, best first."
     )
-    assert found.parameters == {
+    assert docstring.parameters == {
         "query": "What to look for, in any language.",
         "limit": "How many: at most 10.",
         "rest": "More words.",
@@ -95,28 +95,28 @@ DESCRIPTIONS = {
 
 
 @pytest.mark.parametrize("name", DESCRIPTIONS)
-def test_what_is_no_parameter_is_description(name: str) -> None:
-    """Text that only looks like a field is left as it was written."""
+def test_text_without_parameters_is_description(name: str) -> None:
+    """Text that only looks like a field is unchanged."""
     text, description = DESCRIPTIONS[name]
     assert parse(text).description == description
     assert parse(text).parameters == {}
 
 
 def test_a_missing_blank_line_before_args() -> None:
-    """It is forgotten often, and still means what it says."""
-    found = parse("Do it.\n    Args:\n        x: The x.\n    Returns:\n        It.\n    ")
-    assert found.description == "Do it.\n\nReturns: It."
-    assert found.parameters == {"x": "The x."}
+    """A section is recognised without the blank line, which is often forgotten."""
+    docstring = parse("Do it.\n    Args:\n        x: The x.\n    Returns:\n        It.\n    ")
+    assert docstring.description == "Do it.\n\nReturns: It."
+    assert docstring.parameters == {"x": "The x."}
 
 
 def test_only_sections() -> None:
-    """A docstring may begin with its parameters."""
-    found = parse("\n    Args:\n        x: The x.\n    ")
-    assert (found.description, found.parameters) == ("", {"x": "The x."})
+    """A docstring may consist of sections only."""
+    docstring = parse("\n    Args:\n        x: The x.\n    ")
+    assert (docstring.description, docstring.parameters) == ("", {"x": "The x."})
 
 
 def test_two_parameters_at_once() -> None:
-    """Numpy's `a, b : int` describes both."""
+    """NumPy's `a, b : int` describes both."""
     assert parse("Do.\n\nParameters\n----------\na, b : int\n    Both.").parameters == {
         "a": "Both.",
         "b": "Both.",

@@ -67,7 +67,7 @@ async def test_a_type_may_be_defined_below_its_function() -> None:
 
 
 async def test_local_types_are_found() -> None:
-    """A class in a function is seen by the tools beside it, above it and below it."""
+    """Tools above and below a local class can use it in annotations."""
 
     def above(local: Local) -> Any:
         return local
@@ -100,14 +100,14 @@ def test_frames_are_not_kept() -> None:
 
         return Tool(function), weakref.ref(big)
 
-    made, big = scope()
+    built, big = scope()
     gc.collect()
     assert big() is None
-    assert made.parameters["properties"] == {"x": INT}
+    assert built.parameters["properties"] == {"x": INT}
 
 
 def test_names_of_a_class_body() -> None:
-    """A method's annotation may use what its class body defines."""
+    """A method's annotation may use names of its class body."""
 
     class Service:
         Number = int
@@ -119,35 +119,35 @@ def test_names_of_a_class_body() -> None:
     assert Service().method.parameters["properties"] == {"x": INT}
 
 
-def test_a_name_that_never_comes_is_said_at_first_use() -> None:
-    """The parameter, the function, where it is, and what to do."""
+def test_an_undefined_name_is_reported_at_first_use() -> None:
+    """The error names the parameter, the function, its place, and the remedy."""
 
     def function(x: Nowhere) -> None:  # type: ignore[name-defined]  # noqa: F821
         """Types are missing."""
 
-    made = Tool(function)
+    built = Tool(function)
     with pytest.raises(InvalidTool) as caught:
-        _ = made.parameters
-    assert "Parameter 'x' of test_a_name_that_never_comes" in str(caught.value)
+        _ = built.parameters
+    assert "Parameter 'x' of test_an_undefined_name" in str(caught.value)
     assert "(test_function.py:" in str(caught.value)
     assert "'Nowhere'" in str(caught.value)
     assert "not only under TYPE_CHECKING" in str(caught.value)
 
 
 def test_a_type_for_checkers_only_may_have_a_default() -> None:
-    """Then the model does not see the parameter, and the author is told."""
+    """The model does not see the parameter, and a warning says so."""
 
     def function(x: int, ratio: Fraction | None = None) -> None:
         """One type is imported under TYPE_CHECKING."""
 
-    made = Tool(function, strict=False)
-    assert made.parameters["properties"] == {"x": INT}
-    (warning,) = made.warnings
+    built = Tool(function, strict=False)
+    assert built.parameters["properties"] == {"x": INT}
+    (warning,) = built.warnings
     assert "does not see parameter 'ratio'" in warning
 
 
 async def test_the_context_may_be_imported_for_checkers_only() -> None:
-    """Its parameters are known by name, also with dependencies nobody can evaluate."""
+    """The context is recognised by name, even if its type argument cannot be evaluated."""
 
     def one(x: int, context: RunContext[Fraction]) -> Any:
         return x, type(context).__name__
@@ -161,7 +161,7 @@ async def test_the_context_may_be_imported_for_checkers_only() -> None:
 
 
 def test_two_contexts_are_refused_at_decoration() -> None:
-    """There is one context of a run."""
+    """A function may take only one context."""
 
     def function(a: RunContext[int], x: int, b: RunContext[str] | None = None) -> None:
         """One too many."""
@@ -193,8 +193,8 @@ MISSING: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", MISSING)
-def test_what_cannot_be_told_is_refused_at_decoration(name: str) -> None:
-    """The parameter, the function, the place, and what to write."""
+def test_missing_annotations_are_refused_at_decoration(name: str) -> None:
+    """The error names the parameter, the function, its place, and the remedy."""
     function, text = MISSING[name]
     with pytest.raises(InvalidTool) as caught:
         Tool(function, name="x")
@@ -239,26 +239,26 @@ def pair(a: int, b: str = "b") -> Any:
 
 
 async def test_wrappers_that_pass_everything_on() -> None:
-    """The wrapped function's parameters and docstring."""
-    made = Tool(transparent(transparent(pair)), strict=False)
-    assert made.name == "pair"
-    assert made.description == "Two things."
-    assert made.parameters["properties"] == {
+    """The tool has the wrapped function's parameters and docstring."""
+    built = Tool(transparent(transparent(pair)), strict=False)
+    assert built.name == "pair"
+    assert built.description == "Two things."
+    assert built.parameters["properties"] == {
         "a": {"type": "integer", "description": "The first."},
         "b": {"type": "string", "default": "b"},
     }
 
 
 async def test_wrappers_that_add_or_fix_parameters() -> None:
-    """A wrapper is called with the parameters it has, not with those of what it wraps."""
+    """A wrapper is called with its own parameters, not with those of the wrapped function."""
     assert list(shown(adding(pair))) == ["times", "a", "b"]
     assert await Tool(adding(pair)).call('{"times": 2, "a": 1}') == (2, (1, "b"))
     assert list(shown(fixing(pair))) == ["a"]
     assert await Tool(fixing(pair)).call('{"a": 1}') == (1, "fixed")
 
 
-def test_a_wrapper_whose_annotations_are_overwritten() -> None:
-    """functools.wraps takes them away; the error says so."""
+def test_a_wrapper_whose_annotations_wraps_replaces() -> None:
+    """The error says that functools.wraps replaced them."""
 
     def adding_badly(function: Any) -> Any:
         @functools.wraps(function)
@@ -271,18 +271,18 @@ def test_a_wrapper_whose_annotations_are_overwritten() -> None:
         Tool(adding_badly(pair))
 
 
-async def test_what_a_partial_holds_stays_with_its_author() -> None:
-    """Neither shown to the model nor to be overridden by it."""
+async def test_the_arguments_of_a_partial_stay_hidden() -> None:
+    """The model neither sees nor overrides them."""
 
     def fetch(path: str, token: str) -> Any:
         return path, token
 
-    made = Tool(functools.partial(fetch, token="secret"), strict=False)
-    assert made.name == "fetch"
-    assert "secret" not in str(made.definition)
-    assert await made.call('{"path": "/"}') == ("/", "secret")
+    built = Tool(functools.partial(fetch, token="secret"), strict=False)
+    assert built.name == "fetch"
+    assert "secret" not in str(built.definition)
+    assert await built.call('{"path": "/"}') == ("/", "secret")
     with pytest.raises(InvalidArguments, match="token: no such property"):
-        made.parse('{"path": "/", "token": "mine"}')
+        built.parse('{"path": "/", "token": "mine"}')
 
 
 # Types as text
@@ -295,8 +295,8 @@ class Total(TypedDict, total=False):
     c: Sequence[Total]
 
 
-async def test_marks_in_textual_typed_dicts() -> None:
-    """Required and NotRequired hold although Python did not see them."""
+async def test_required_and_not_required_in_textual_typed_dicts() -> None:
+    """Required and NotRequired apply although annotations are text."""
 
     def function(t: Total) -> Any:
         return t
@@ -318,7 +318,7 @@ async def test_marks_in_textual_typed_dicts() -> None:
 
 
 def test_the_description_of_a_field_wins() -> None:
-    """`Field(description=…)` before the docstring, the docstring before nothing."""
+    """`Field(description=…)` takes precedence over the docstring."""
 
     def function(
         a: Annotated[int, Field(description="From the field.")], b: int, c: int, d: int
@@ -379,7 +379,7 @@ class Service[T]:
 async def test_type_statements_and_type_parameters(
     future: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Aliases (recursive ones, too), generic classes and functions, contexts behind an alias."""
+    """Aliases (recursive ones too), generic classes and functions, contexts behind an alias."""
     name = f"modern_{len(future)}"
     (tmp_path / f"{name}.py").write_text(future + MODERN)
     monkeypatch.syspath_prepend(tmp_path)

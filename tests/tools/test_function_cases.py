@@ -1030,8 +1030,8 @@ def plain(case: Case) -> Tool[..., Any]:
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_the_schema_is_what_the_author_would_have_written(name: str) -> None:
-    """A property for each parameter, nothing else, and what may be left out is not required."""
+async def test_the_schema_is_what_its_author_would_write(name: str) -> None:
+    """There is a property for each parameter, nothing else, and optional ones are not required."""
     case = CASES[name]
     expected: dict[str, Any] = {"type": "object", "properties": case.properties, **case.more}
     if case.required:
@@ -1041,7 +1041,7 @@ async def test_the_schema_is_what_the_author_would_have_written(name: str) -> No
 
 @pytest.mark.parametrize("name", CASES)
 async def test_arguments_are_bound_as_python_binds_them(name: str) -> None:
-    """The function gets what was sent where it belongs, and its own defaults for the rest."""
+    """The function gets each argument in its place, and its own defaults for the rest."""
     case = CASES[name]
     for arguments, expected in case.accepts.items():
         assert await plain(case).call(arguments) == expected
@@ -1049,8 +1049,8 @@ async def test_arguments_are_bound_as_python_binds_them(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name].refuses])
-async def test_what_does_not_fit_is_refused_with_its_place(name: str) -> None:
-    """Nothing runs; the model reads where and what was expected."""
+async def test_invalid_arguments_are_refused_with_their_place(name: str) -> None:
+    """The function does not run; the model reads the place and what was expected."""
     case = CASES[name]
     for arguments, text in case.refuses.items():
         with pytest.raises(InvalidArguments) as caught:
@@ -1060,12 +1060,12 @@ async def test_what_does_not_fit_is_refused_with_its_place(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 async def test_every_schema_is_valid_json_schema(name: str) -> None:
-    """Both the plain and, where there is one, the strict form are valid in draft 2020-12."""
+    """The plain form and the strict form, if any, are valid in draft 2020-12."""
     for tool in (plain(CASES[name]), Tool(CASES[name].function)):
         schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **tool.parameters}
         jsonschema_rs.meta.validate(schema)
 
 
-async def test_there_are_enough_of_them() -> None:
-    """At least sixty signatures."""
+async def test_there_are_at_least_sixty_signatures() -> None:
+    """The cases above cover at least sixty signatures."""
     assert len(CASES) >= 60

@@ -46,8 +46,8 @@ def callables(library: str) -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_every_callable_is_a_tool_or_is_refused_with_a_reason(library: str) -> None:
-    """No crash, no invalid schema, and no refusal that does not say what to do."""
-    made, refused = 0, dict[str, str]()
+    """Nothing crashes, every schema is valid, and every refusal says what to do."""
+    tools, refused = 0, dict[str, str]()
     for name, function in callables(library):
         try:
             tool = Tool(function, name="x")
@@ -58,7 +58,7 @@ def test_every_callable_is_a_tool_or_is_refused_with_a_reason(library: str) -> N
         jsonschema_rs.meta.validate(schema)
         assert isinstance(tool.description, str)
         assert tool.strict or tool.warnings
-        made += 1
+        tools += 1
     advice = ("Annotate it", "Wrap it", "Give it a type", "set `__signature__`")
     assert not [n for n in refused if not any(text in refused[n] for text in advice)]
-    assert made >= LIBRARIES[library]
+    assert tools >= LIBRARIES[library]

@@ -8,6 +8,7 @@ import pytest
 
 from agentkit.errors import InvalidArguments, InvalidTool
 from agentkit.tools import RunContext, Tool
+from agentkit.tools.signature import describe
 
 pytestmark = pytest.mark.anyio
 
@@ -37,36 +38,36 @@ def echo(**arguments: Any) -> Any:
     return arguments
 
 
-def made(schema: dict[str, Any] = SCHEMA, fn: Any = echo, **options: Any) -> Tool[..., Any]:
+def plan_tool(schema: dict[str, Any] = SCHEMA, fn: Any = echo, **options: Any) -> Tool[..., Any]:
     return Tool.from_schema("plan", "Plan a trip.", schema, fn, **options)
 
 
 async def test_the_schema_is_what_the_model_sees() -> None:
-    """Name, description and schema are as given; strict only where the schema has the form."""
-    tool = made(strict=False)
+    """Name, description and schema are unchanged; strict only if the schema allows it."""
+    tool = plan_tool(strict=False)
     assert (tool.name, tool.description, tool.parameters) == ("plan", "Plan a trip.", SCHEMA)
-    assert made().strict
-    assert made().parameters["required"] == ["city", "days", "units", "stops", "when"]
+    assert plan_tool().strict
+    assert plan_tool().parameters["required"] == ["city", "days", "units", "stops", "when"]
 
 
-async def test_arguments_that_fit_pass_as_they_came() -> None:
-    """Nothing is converted that needs no conversion, and defaults are the function's."""
-    assert await made().call('{"city": "Paris", "days": 2}') == {"city": "Paris", "days": 2}
-    assert await made().call('{"city": "Rome", "stops": [{"name": "x", "fee": null}]}') == {
+async def test_valid_arguments_pass_unchanged() -> None:
+    """Nothing is converted without need, and defaults are the function's."""
+    assert await plan_tool().call('{"city": "Paris", "days": 2}') == {"city": "Paris", "days": 2}
+    assert await plan_tool().call('{"city": "Rome", "stops": [{"name": "x", "fee": null}]}') == {
         "city": "Rome",
         "stops": [{"name": "x", "fee": None}],
     }
 
 
 async def test_nulls_of_the_strict_form_are_left_out() -> None:
-    """Null for an optional property is "not given", at any depth."""
+    """Null for an optional property leaves it out, at any depth."""
     sent = '{"city": "Rome", "days": null, "units": null, "stops": null, "when": null}'
-    assert await made().call(sent) == {"city": "Rome"}
+    assert await plan_tool().call(sent) == {"city": "Rome"}
 
 
-async def test_text_where_a_number_or_array_is_expected() -> None:
-    """It has one meaning."""
-    parsed = made().parse('{"city": "Rome", "days": "3", "stops": "[{\\"name\\": \\"x\\"}]"}')
+async def test_text_is_converted_to_a_number_or_array() -> None:
+    """Text with only one meaning is converted."""
+    parsed = plan_tool().parse('{"city": "Rome", "days": "3", "stops": "[{\\"name\\": \\"x\\"}]"}')
     assert parsed.kwargs == {"city": "Rome", "days": 3, "stops": [{"name": "x"}]}
     assert parsed.repairs == ("a value sent as text: /days", "a value sent as text: /stops")
 
@@ -95,36 +96,40 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_does_not_fit_is_refused_with_a_pointer(name: str) -> None:
-    """A JSON pointer, what was expected, and never what was sent."""
+async def test_invalid_arguments_are_refused_with_a_pointer(name: str) -> None:
+    """The model reads a JSON pointer and what was expected, never what was sent."""
     sent, text = REFUSED[name]
     with pytest.raises(InvalidArguments) as caught:
-        made().parse(sent)
+        plan_tool().parse(sent)
     assert text in str(caught.value)
     assert "kelvin" not in str(caught.value)
     assert "later" not in str(caught.value)
 
 
 async def test_the_context_is_injected_by_annotation() -> None:
-    """The function's own annotation decides, and the schema knows nothing of it."""
+    """The function's annotation decides; the schema does not mention the context."""
 
     def plan(context: RunContext[str], city: str, days: int = 1) -> Any:
         return context.deps, city, days
 
     schema = {"type": "object", "properties": {"city": {}, "days": {}}, "required": ["city"]}
-    assert await made(schema, plan).call('{"city": "x"}', RunContext(deps="d")) == ("d", "x", 1)
+    assert await plan_tool(schema, plan).call('{"city": "x"}', RunContext(deps="d")) == (
+        "d",
+        "x",
+        1,
+    )
 
 
 async def test_open_schemas_and_closed_functions() -> None:
-    """What the function does not take is said to the model, also where the schema allows it."""
+    """The model reads what the function does not take, even if the schema allows it."""
 
     def plan(city: str) -> str:
         return city
 
-    tool = made({"properties": {"city": {"type": "string"}}, "required": ["city"]}, plan)
+    tool = plan_tool({"properties": {"city": {"type": "string"}}, "required": ["city"]}, plan)
     with pytest.raises(InvalidArguments, match=r"- /town: no such property\. Properties: city"):
         tool.parse('{"city": "x", "town": 1}')
-    assert await made({}, echo).call('{"anything": [1]}') == {"anything": [1]}
+    assert await plan_tool({}, echo).call('{"anything": [1]}') == {"anything": [1]}
 
 
 def needs_more(city: str, extra: int) -> Any: ...
@@ -160,19 +165,27 @@ INVALID: dict[str, tuple[dict[str, Any], Any, str]] = {
     "function needs more": (
         CITY,
         needs_more,
-        "does not require parameters of needs_more (test_raw.py:130): extra",
+        f"does not require 'extra', which {describe(needs_more)} needs",
     ),
-    "function takes less": (CITY, takes_less, "does not take: city"),
-    "context": (CITY, takes_context, "takes from the run: city"),
+    "function takes less": (
+        CITY,
+        takes_less,
+        f"has 'city', which {describe(takes_less)} does not take",
+    ),
+    "context": (
+        CITY,
+        takes_context,
+        f"has 'city', which {describe(takes_context)} takes from the run",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", INVALID)
-async def test_a_schema_is_checked_on_the_way_in(name: str) -> None:
-    """Before any run, and without fetching anything."""
+async def test_a_schema_is_checked_when_the_tool_is_made(name: str) -> None:
+    """Errors are raised before any run, and nothing is fetched."""
     schema, fn, text = INVALID[name]
     with pytest.raises(InvalidTool) as caught:
-        made(schema, fn)
+        plan_tool(schema, fn)
     assert text in str(caught.value)
     assert "plan" in str(caught.value)
 
@@ -187,15 +200,15 @@ DRAFTS = {
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
-async def test_drafts_are_told_apart(draft: str) -> None:
-    """`$schema` says which rules hold."""
+async def test_the_schema_selects_its_draft(draft: str) -> None:
+    """`$schema` selects the rules."""
     schema = {
         "$schema": f"http{'s' if '20' in draft else ''}://json-schema.org/{draft}/schema"
         + ("" if "20" in draft else "#"),
         "type": "object",
         "properties": {"x": {"type": "array", **DRAFTS[draft]}},
     }
-    tool = made(schema)
+    tool = plan_tool(schema)
     assert await tool.call('{"x": [1]}') == {"x": [1]}
     with pytest.raises(InvalidArguments):
         tool.parse('{"x": [1, 2]}')

@@ -1,4 +1,4 @@
-"""What the model is told of a tool's value."""
+"""A tool's value as the model reads it."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ VALUES: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("value", "text"), VALUES, ids=[repr(value)[:40] for value, _ in VALUES])
-def test_values_are_told_as_json(value: Any, text: str) -> None:
-    """Text as it is, and everything else as pydantic writes it."""
+def test_values_are_rendered_as_json(value: Any, text: str) -> None:
+    """Text is unchanged, and everything else is encoded by pydantic."""
     assert render(value, None) == text
 
 
@@ -73,7 +73,7 @@ IMAGE, FILE = ImagePart(url="https://example.com/a.png"), FilePart(file_id="f1")
 
 
 def test_content_parts_pass_as_parts() -> None:
-    """One part, or a sequence of parts and text."""
+    """A part, or a sequence of parts and text, stays parts."""
     assert render(IMAGE, None) == (IMAGE,)
     assert render([IMAGE, "seen", FILE], 100) == (IMAGE, TextPart(text="seen"), FILE)
     assert render((TextPart(text="a"),), None) == (TextPart(text="a"),)
@@ -102,23 +102,23 @@ UNFIT: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("value", "text"), UNFIT, ids=[text for _, text in UNFIT])
-def test_a_value_without_json_form_says_which_part(value: Any, text: str) -> None:
-    """The place in the value, and what stands there."""
+def test_a_value_without_a_json_form_is_refused_with_its_part(value: Any, text: str) -> None:
+    """The error names the place in the value, and the reason."""
     with pytest.raises(ToolError) as caught:
         render(value, None)
     assert text in str(caught.value)
 
 
 def test_long_text_is_cut_with_a_note() -> None:
-    """The note says how much is missing."""
+    """A note says how much is missing."""
     assert render("x" * 10, 10) == "x" * 10
     assert render("x" * 1_010, 10) == ("xxxxxxxxxx\n[cut here: 1,000 of 1,010 bytes are not shown]")
     assert render("éééé", 5) == "éé\n[cut here: 4 of 8 bytes are not shown]"
     assert render([1] * 100, 4) == "[1,1\n[cut here: 197 of 201 bytes are not shown]"
 
 
-def test_parts_share_what_is_shown() -> None:
-    """The limit counts the text of all parts; other parts pass."""
+def test_parts_share_the_limit() -> None:
+    """The limit counts the text of all parts; other parts are unchanged."""
     assert render(["abcdef", IMAGE, "ghi"], 8) == (
         TextPart(text="abcdef"),
         IMAGE,
@@ -127,13 +127,13 @@ def test_parts_share_what_is_shown() -> None:
 
 
 def test_text_that_is_not_unicode() -> None:
-    """A lone surrogate cannot be sent to anybody; it is shown as a question mark."""
+    """A lone surrogate cannot be sent; it becomes a question mark."""
     assert render("a\ud800b", None) == "a?b"
 
 
 @given(st.text(), st.integers(0, 40))
 def test_law_cut_text_is_a_prefix(text: str, size: int) -> None:
-    """What is shown is whole characters of the beginning, as many as fit."""
+    """Cut text is a prefix of whole characters, as long as the limit allows."""
     shown = cut(text, size)
     if len(text.encode()) <= size:
         assert shown == text

@@ -1,5 +1,5 @@
 # ruff: noqa: D417  the context is nobody's argument, and some docstrings are short
-"""Tools: what the model is told, how arguments arrive, how a call runs."""
+"""Tools: definitions, arguments, options, methods, calls, toolsets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def get_weather(context: RunContext[str], city: str, unit: Literal["c", "f
     return f"{context.deps} {city} {unit}"
 
 
-def test_the_definition_is_what_a_person_would_write() -> None:
+def test_the_definition_is_what_its_author_would_write() -> None:
     """Docstring, types and defaults become the strict schema; the context is not in it."""
     assert get_weather.definition.to_json() == {
         "type": "function",
@@ -63,7 +63,7 @@ def test_the_definition_is_what_a_person_would_write() -> None:
 
 
 def test_the_definition_is_one_object() -> None:
-    """It is encoded once, whoever asks for it."""
+    """The definition is the same object each time, so that it is encoded once."""
     assert get_weather.definition is get_weather.definition
     assert get_weather.parameters is get_weather.definition.parameters
 
@@ -84,10 +84,10 @@ async def test_calling_a_tool_calls_the_function() -> None:
 
 
 async def test_repairs_are_named() -> None:
-    """What had to be mended is there for a warning; untouched arguments have none."""
+    """Repairs are noted for a warning; valid arguments have none."""
     assert get_weather.parse('{"city": "Paris"}').repairs == ()
-    mended = get_weather.parse("```json\n{'city': 'Paris',}\n```")
-    assert mended.repairs == ("a code fence around it", "a trailing comma", "single quotes")
+    repaired = get_weather.parse("```json\n{'city': 'Paris',}\n```")
+    assert repaired.repairs == ("a code fence around it", "a trailing comma", "single quotes")
 
     def function(days: int, at: list[int]) -> None:
         """Takes numbers."""
@@ -100,7 +100,7 @@ async def test_repairs_are_named() -> None:
     )
 
 
-def test_arguments_that_do_not_fit_are_explained_without_echo() -> None:
+def test_invalid_arguments_are_explained_without_echo() -> None:
     """The model reads the path and what was expected, not what it sent."""
     with pytest.raises(InvalidArguments) as caught:
         get_weather.parse('{"citty": "secret-town", "unit": "kelvin-zz"}')
@@ -113,14 +113,14 @@ def test_arguments_that_do_not_fit_are_explained_without_echo() -> None:
 
 
 @pytest.mark.parametrize("value", [r'"\ud800"', "[" * 400 + "]" * 400], ids=["unicode", "depth"])
-def test_what_only_a_lenient_parser_reads_is_refused(value: str) -> None:
-    """Half a character, or more brackets than anybody means."""
+def test_text_that_only_a_lenient_parser_reads_is_refused(value: str) -> None:
+    """Lone surrogates and absurd nesting are refused."""
     with pytest.raises(InvalidArguments, match="nested too deeply, or not valid"):
         Tool(anything).parse(f'{{"x": {value}}}')
 
 
 def test_many_problems_are_counted() -> None:
-    """Ten places are enough to begin with."""
+    """The model reads ten problems and the number of the others."""
 
     def function(numbers: list[int]) -> None:
         """Takes numbers."""
@@ -141,7 +141,7 @@ class Secret:
 
 
 def test_no_kind_of_error_repeats_what_was_sent() -> None:
-    """Whatever pydantic finds wrong, the value is not in the text."""
+    """Whatever the problem, the text does not contain the value."""
 
     def function(
         a: int, b: float, c: bool, d: Literal["x"], e: Secret, f: list[int], g: dict[str, int]
@@ -163,7 +163,7 @@ def test_no_kind_of_error_repeats_what_was_sent() -> None:
 
 
 def test_options() -> None:
-    """Defaults, and what is given; a name and a description of its own."""
+    """Options have defaults, and override the name and the description."""
     plain = Tool(noop)
     assert (plain.timeout, plain.concurrency, plain.sequential) == (None, None, False)
     assert (plain.effect, plain.max_output, plain.on_error, plain.retries) == (
@@ -201,14 +201,14 @@ def noop() -> None:
 
 def test_a_tool_is_immutable() -> None:
     """`with_` makes a variant and leaves the tool alone."""
-    made = Tool(noop)
+    built = Tool(noop)
     with pytest.raises(AttributeError, match=r"\.with_\(name=…\)"):
-        made.name = "other"
-    other = made.with_(name="other", description="Other.", strict=False)
-    assert (made.name, made.description, made.strict) == ("noop", "Nothing.", True)
+        built.name = "other"
+    other = built.with_(name="other", description="Other.", strict=False)
+    assert (built.name, built.description, built.strict) == ("noop", "Nothing.", True)
     assert (other.name, other.description, other.strict) == ("other", "Other.", False)
     assert (
-        other.with_(name=None, description=None).definition == made.with_(strict=False).definition
+        other.with_(name=None, description=None).definition == built.with_(strict=False).definition
     )
 
 
@@ -238,7 +238,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_options_out_of_range_are_refused(name: str) -> None:
-    """The option and its value are named, before any run."""
+    """The error names the option and its value, before any run."""
     make, text = WRONG[name]
     with pytest.raises(InvalidTool) as caught:
         make()
@@ -261,7 +261,7 @@ def test_strict_falls_back_with_a_reason_or_insists() -> None:
 
 
 def test_tokens_are_estimated() -> None:
-    """A quarter of the bytes of what is sent."""
+    """A definition costs about a quarter of its bytes."""
     text = (
         '{"type":"function","function":{"name":"noop","description":"Nothing.","parameters":'
         '{"type":"object","properties":{},"required":[],"additionalProperties":false},'
@@ -321,7 +321,7 @@ class Kiosk(Shop):
 
 
 async def test_a_method_is_bound_to_its_instance() -> None:
-    """As the method would be; `self` is in no schema."""
+    """A tool binds as its method does; `self` is not in the schema."""
     shop = Kiosk("k")
     assert shop.price("tea") == "k tea"
     assert await shop.price.call('{"item": "tea"}') == "k tea"
@@ -331,7 +331,7 @@ async def test_a_method_is_bound_to_its_instance() -> None:
 
 
 async def test_class_and_static_methods() -> None:
-    """In either order of decorators, from the class and from an instance."""
+    """Both orders of decorators work, from the class and from an instance."""
     for owner in (Kiosk, Kiosk("k")):
         for name, text in [
             ("kind", "Kiosk x"),
@@ -351,7 +351,7 @@ def test_a_tool_in_a_class_is_no_method() -> None:
 
 
 def test_a_method_without_an_instance_is_refused() -> None:
-    """It has nothing to be called on; the error says where to take it from."""
+    """The error says to take the tool from an instance."""
     with pytest.raises(
         InvalidTool, match=r"Take the tool from an instance, as in `instance\.price`"
     ):
@@ -369,7 +369,7 @@ def test_a_tool_of_a_tool() -> None:
 
 
 async def test_a_sync_function_runs_in_a_worker_thread() -> None:
-    """Beside the event loop, with the caller's context variables."""
+    """A sync function runs outside the event loop, with the caller's context variables."""
     variable = contextvars.ContextVar("variable", default="unset")
     variable.set("set")
 
@@ -381,7 +381,7 @@ async def test_a_sync_function_runs_in_a_worker_thread() -> None:
 
 
 async def test_threads_are_limited() -> None:
-    """By the limiter that the run hands in."""
+    """The limiter of the context bounds the threads."""
     running, most = 0, 0
     lock = threading.Lock()
 
@@ -403,7 +403,7 @@ async def test_threads_are_limited() -> None:
 
 
 async def test_a_sync_function_may_return_an_awaitable() -> None:
-    """A wrapper that is no coroutine function itself is awaited all the same."""
+    """The result of a wrapper that is not a coroutine function is awaited."""
 
     async def inner(x: int) -> int:
         return x + 1
@@ -432,7 +432,7 @@ async def async_steps(n: int) -> AsyncIterator[int]:
     ("function", "result"), [(steps, 2), (steps_with_result, "done"), (async_steps, 2)]
 )
 async def test_a_generator_reports_its_yields(function: Any, result: Any) -> None:
-    """Yields are progress, in order, on the loop's thread; the return or last yield counts."""
+    """Yields are progress, on the loop's thread; the return value or last yield is the result."""
     seen: list[tuple[Event, bool]] = []
     here = threading.current_thread()
     context = RunContext(
@@ -461,8 +461,8 @@ async def test_progress_from_a_worker_thread() -> None:
     assert seen == [("half", True)]
 
 
-async def test_an_abandoned_thread_is_not_heard() -> None:
-    """After cancellation a sync function goes on alone: nothing it reports arrives."""
+async def test_events_of_an_abandoned_thread_are_dropped() -> None:
+    """What a sync function reports after its cancellation is dropped."""
     go, gone = threading.Event(), threading.Event()
     seen: list[Event] = []
 
@@ -486,7 +486,7 @@ async def test_an_abandoned_thread_is_not_heard() -> None:
 
 
 async def test_an_abandoned_generator_is_closed() -> None:
-    """It ends at its next yield, and its `finally` runs."""
+    """An abandoned generator ends at its next yield, and its `finally` runs."""
     go, closed = threading.Event(), threading.Event()
 
     @tool
@@ -506,7 +506,7 @@ async def test_an_abandoned_generator_is_closed() -> None:
 
 
 async def test_an_async_generator_is_closed_on_cancellation() -> None:
-    """Its `finally` runs before the call is over."""
+    """Its `finally` runs before the call returns."""
     ended: list[str] = []
 
     @tool
@@ -523,8 +523,8 @@ async def test_an_async_generator_is_closed_on_cancellation() -> None:
     assert ended == ["closed"]
 
 
-async def test_errors_pass_as_they_are() -> None:
-    """What a tool raises is for whoever runs it."""
+async def test_errors_are_raised_unchanged() -> None:
+    """The caller gets the tool's exception itself."""
 
     @tool
     def fail(text: str) -> None:
@@ -534,8 +534,8 @@ async def test_errors_pass_as_they_are() -> None:
         await fail.call('{"text": "as written"}')
 
 
-def test_a_context_alone_will_do_in_a_test() -> None:
-    """Every field has a default, and the key is made of run and address."""
+def test_a_bare_context_is_enough_in_a_test() -> None:
+    """Every field has a default, and the key consists of run and address."""
     assert RunContext().deps is None
     assert RunContext(run_id="r", address=Address("/a/m0/t1")).key == "r/a/m0/t1"
 
@@ -560,7 +560,7 @@ async def names(toolset: Any, context: RunContext[Any] | None = None) -> list[st
 
 
 async def test_toolsets_are_composed_of_small_wrappers() -> None:
-    """Filtered, prefixed, renamed, in any order; functions are made into tools."""
+    """Toolsets are filtered, prefixed and renamed in any order; functions become tools."""
     files = FunctionToolset([read, write, noop])
     assert await names(files) == ["read", "write", "noop"]
     assert await names(files.prefix("fs_").rename({"fs_noop": "nothing"})) == [
@@ -574,7 +574,7 @@ async def test_toolsets_are_composed_of_small_wrappers() -> None:
 
 
 async def test_renamed_tools_stay_the_same_objects() -> None:
-    """At every step, so that definitions are encoded once."""
+    """Renamed tools are the same objects at every step, so that definitions are encoded once."""
     files = FunctionToolset([read, write]).rename({"read": "look"})
     first, second = await tools_of(files, RunContext()), await tools_of(files, RunContext())
     assert first[0] is second[0]
@@ -584,7 +584,7 @@ async def test_renamed_tools_stay_the_same_objects() -> None:
 
 
 async def test_dynamic_toolsets() -> None:
-    """A subclass or a function decides at every step, at once or after waiting."""
+    """A subclass or a function decides at every step, sync or async."""
 
     class Growing(Toolset):
         def tools(self, context: RunContext[Any]) -> list[Tool[..., Any]]:
@@ -608,7 +608,7 @@ async def test_dynamic_toolsets() -> None:
 
 
 async def test_duplicate_names_are_refused_with_both_origins() -> None:
-    """Where each of the two comes from, and how to tell them apart."""
+    """The error names both origins and the remedy."""
     with pytest.raises(InvalidTool) as caught:
         check_names([read, write.with_(name="read")])
     assert "Two tools are named 'read': read (test_tool.py:" in str(caught.value)
