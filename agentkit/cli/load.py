@@ -1,42 +1,91 @@
-"""Finds the agent that `FILE.py:NAME` names, as in `--app`."""
+"""Loads what a command needs of an application: the agent of `--app`, the deps of `--deps`."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Annotated, Any, TypeAlias, TypeVar, cast
+
+from cyclopts import Parameter
 
 from agentkit.agent import Agent
 from agentkit.errors import ConfigurationError
 from agentkit.models import resolve_model
 from agentkit.trace.reader import Trace
 
+Many: TypeAlias = Annotated[list[str] | None, Parameter(negative="")]
+"""An option that may be repeated."""
+ValueT = TypeVar("ValueT")
 _OURS = Path(__file__).resolve().parents[1]
-"""agentkit itself: what its lines say is no help to whoever wrote an application."""
+"""agentkit itself: a line of it is of no help to the author of an application."""
 
 
-def load_agent(app: str, trace: Trace | None = None, model: str | None = None) -> Agent[Any]:
-    """Import `path/to/file.py:name` or `package.module:name` and return the agent of that name.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Application:
+    """An agent and its deps, and the event loop in which they were made and run.
 
-    Without a name the module's only agent is taken, or the one that a trace names.
+    Attributes:
+        agent: The agent.
+        deps: What its runs get as `deps=`.
+        options: The options by which another command finds the same.
+        loop: The event loop.
+    """
+
+    agent: Agent[Any]
+    deps: Any
+    options: Sequence[str]
+    loop: asyncio.Runner
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, ValueT]]) -> ValueT:
+        """Run a coroutine to its end."""
+        return self.loop.run(work())
+
+
+@contextmanager
+def application(
+    app: str, trace: Trace | None = None, *, model: str | None = None, deps: str | None = None
+) -> Generator[Application]:
+    """Load an agent, and what its tools depend on.
 
     Args:
-        app: The file or module, and the agent's name in it.
+        app: `path/to/file.py:NAME` or `package.module:NAME`: an agent, or a function that
+            returns one. Without a name, the module's only agent, or the one of the trace.
         trace: The run that the agent has made.
-        model: A model string, instead of the agent's own model.
+        model: The name of a model, instead of the agent's own.
+        deps: `FILE.py:NAME` or `MODULE:NAME`: the deps, or a function that returns them.
 
     Raises:
-        ConfigurationError: There is no such file, module, agent or model.
+        ConfigurationError: Something cannot be found, imported or called.
     """
+    with asyncio.Runner() as loop:
+        agent = with_model(load_agent(loop, app, trace), model, trace)
+        value = None if deps is None else _load_deps(loop, deps)
+        yield Application(agent=agent, deps=value, options=options_of(app, model, deps), loop=loop)
+
+
+def options_of(app: str | None, model: str | None = None, deps: str | None = None) -> list[str]:
+    """Return the options by which a command finds the same application."""
+    options = {"--app": app or "FILE.py:NAME", "--model": model, "--deps": deps}
+    return [word for name, value in options.items() if value for word in (name, value)]
+
+
+def load_agent(loop: asyncio.Runner, app: str, trace: Trace | None = None) -> Agent[Any]:
+    """Import an application and return its agent; see `application`."""
     place, name = split_name(app)
     module = load_module(place)
     if not name:
-        agents, root = agents_in(module), _root(trace)
+        agents = agents_in(module)
+        root = trace.agent_start.get("agent") if trace is not None else None
         named = [key for key, one in agents.items() if len(agents) == 1 or one.name == root]
         if len({id(agents[key]) for key in named}) != 1:
             known = f", and the run's agent is {root!r}" if root and agents else ""
@@ -45,27 +94,96 @@ def load_agent(app: str, trace: Trace | None = None, model: str | None = None) -
                 f"Write --app {place}:NAME."
             )
         name = named[0]
-    return with_model(agent_named(module, name, place), model, trace)
+    return agent_of(loop, module, name, place)
 
 
-def _root(trace: Trace | None) -> str | None:
-    """The name of the agent that the run was of."""
-    return trace.agent_start.get("agent") if trace is not None else None
+def agent_of(loop: asyncio.Runner, module: ModuleType, name: str, place: str) -> Agent[Any]:
+    """Return the agent of this name in a module that was imported from `place`.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if not hasattr(module, name):
+        raise ConfigurationError(f"{place} has no {name!r}; it has {_listed(agents_in(module))}.")
+    agent = _value_of(loop, getattr(module, name), f"{name!r} in {place}", place)
+    if not isinstance(agent, Agent):
+        raise ConfigurationError(
+            f"{name!r} in {place} gives a value of type {type(agent).__name__}; expected an Agent, "
+            f"or a function that returns one. {place} has {_listed(agents_in(module))}."
+        )
+    return cast("Agent[Any]", agent)
+
+
+def _load_deps(loop: asyncio.Runner, deps: str) -> Any:
+    place, name = split_name(deps)
+    if not name:
+        raise ConfigurationError(f"--deps {deps!r} names no value: write --deps {deps}:NAME.")
+    file = str(Path(place).resolve())
+    # The classes of another import of the same file would be others.
+    known = (one for one in [*sys.modules.values()] if is_file(place) and _file(one) == file)
+    module = next(known, None) or load_module(place)
+    if not hasattr(module, name):
+        raise ConfigurationError(f"--deps {deps!r}: {place} has no {name!r}.")
+    return _value_of(loop, getattr(module, name), f"--deps {deps!r}", place)
+
+
+def _file(module: object) -> str | None:
+    file = getattr(module, "__file__", None)
+    return str(Path(file).resolve()) if isinstance(file, str) else None
+
+
+def _value_of(loop: asyncio.Runner, value: Any, what: str, place: str) -> Any:
+    """Return a value, or what the function returns that is in its place.
+
+    Raises:
+        ConfigurationError: The function has required parameters, or it fails.
+    """
+    if not is_factory(value):
+        return value
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except ValueError:  # of some built-in classes it is not known
+        parameters = ()
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = [
+        one.name
+        for one in parameters
+        if one.default is inspect.Parameter.empty and one.kind not in optional
+    ]
+    if required:
+        raise ConfigurationError(
+            f"{what} is called without arguments, but it needs {', '.join(required)}."
+        )
+    try:
+        made = value()  # outside the event loop, as a program calls it
+        return loop.run(_awaited(made)) if inspect.isawaitable(made) else made
+    except (Exception, SystemExit) as error:
+        folder = Path(place).parent if is_file(place) else Path.cwd()
+        raise ConfigurationError(f"{what} fails: {_where(error, folder)}") from error
+
+
+def is_factory(value: Any) -> bool:
+    """Return whether a value is a function, or a class, which is called for the value to use."""
+    return isinstance(value, (FunctionType, MethodType, BuiltinFunctionType, type, partial))
+
+
+async def _awaited(value: Awaitable[Any]) -> Any:
+    return await value
 
 
 def with_model(agent: Agent[Any], model: str | None, trace: Trace | None) -> Agent[Any]:
-    """The agent with the model of this name, if one is given.
+    """Return the agent with the model of this name, if there is one.
 
     Raises:
-        ConfigurationError: There is no such model, or none that a name alone makes.
+        ConfigurationError: There is no such model, or it cannot be made from its name alone.
     """
     if model is None:
         return agent
     try:
         resolve_model(model)
     except ConfigurationError as error:
-        asked = (one for one in (trace.events if trace else ()) if one["event"] == "model.start")
-        if model not in {one.get("model") for one in asked}:
+        calls = (one for one in (trace.events if trace else ()) if one["event"] == "model.start")
+        if model not in {one.get("model") for one in calls}:
             raise
         raise ConfigurationError(
             f"The run was made with a model that calls itself {model!r}, and which cannot be made "
@@ -76,49 +194,25 @@ def with_model(agent: Agent[Any], model: str | None, trace: Trace | None) -> Age
 
 
 def split_name(app: str) -> tuple[str, str]:
-    """The file or module, and the name after the colon; empty if there is none."""
+    """Return the file or module, and the name after the colon; empty if there is none."""
     # A colon at index 1 stands after a drive letter.
     place, _, name = app.rpartition(":") if ":" in app[2:] else (app, "", "")
     return place, name
 
 
-def options_of(app: str | None, model: object) -> list[str]:
-    """Return the options by which a command finds this agent with the model of this name."""
-    named = ["--app", app or "FILE.py:NAME"]
-    return [*named, "--model", model] if isinstance(model, str) else named
-
-
-def agent_named(module: ModuleType, name: str, place: str) -> Agent[Any]:
-    """The agent of this name in a module that was imported from `place`.
-
-    Raises:
-        ConfigurationError: There is none.
-    """
-    agents = agents_in(module)
-    if not hasattr(module, name):
-        raise ConfigurationError(f"{place} has no {name!r}; it has {_listed(agents)}.")
-    found = getattr(module, name)
-    if not isinstance(found, Agent):
-        raise ConfigurationError(
-            f"{name!r} in {place} is a {type(found).__name__}, not an Agent; "
-            f"the module has {_listed(agents)}."
-        )
-    return cast("Agent[Any]", found)
-
-
 def imported(app: str) -> ModuleType:
-    """The module of an `--app` that was loaded."""
+    """Return the module of an `--app` that was loaded."""
     place, _ = split_name(app)
     return sys.modules[Path(place).stem if is_file(place) else place]
 
 
 def is_file(place: str) -> bool:
-    """Whether an `--app` names a file, and not a module."""
+    """Return whether an `--app` names a file, and not a module."""
     return place.endswith(".py") or "/" in place
 
 
 def agents_in(module: ModuleType) -> dict[str, Agent[Any]]:
-    """The agents at the top level of a module, by their names there."""
+    """Return the agents at the top level of a module, by their names there."""
     named = vars(module).items()
     return {key: cast("Agent[Any]", one) for key, one in named if isinstance(one, Agent)}
 
@@ -158,18 +252,18 @@ def load_module(place: str) -> ModuleType:
 
 
 def _where(error: BaseException, folder: Path) -> str:
-    """The error, and the innermost line in this folder that it came through."""
-    said = f"{type(error).__name__}: {error}"
+    """Return the error, and the innermost line in this folder that it came through."""
+    text = f"{type(error).__name__}: {error}"
     lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
-        said = f"{type(error).__name__}: {error.msg}"  # its text names the line once more
+        text = f"{type(error).__name__}: {error.msg}"  # its text names the line once more
         lines.append((error.filename or "", error.lineno))
     for file, line in reversed(lines):
         path, here = Path(file).resolve(), Path.cwd()
         theirs = "site-packages" in path.parts or path.is_relative_to(_OURS)
         if path.is_file() and path.is_relative_to(folder.resolve()) and not theirs:
-            return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{line}: {said}"
-    return said
+            return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{line}: {text}"
+    return text
 
 
 def _listed(agents: Iterable[str]) -> str:

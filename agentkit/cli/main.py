@@ -30,7 +30,7 @@ from agentkit.cli.commands import (
     trace_doctor,
 )
 from agentkit.cli.console import ERR, PipedConsole, shown
-from agentkit.cli.view.watch import print_error
+from agentkit.cli.view.run import print_error
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
 from agentkit.runtime.result import result_of
 from agentkit.trace.recorder import installed_version

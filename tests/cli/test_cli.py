@@ -92,7 +92,10 @@ def test_replay_of_an_edited_agent_names_the_first_difference(recorded: Path) ->
         (["replay", "run.jsonl", "--app", "nothing_here:agent"], "'nothing_here'"),
         (["replay", "run.jsonl", "--app", "app.py:agnt"], "it has the agents agent, other"),
         (["trace", "doctor", "--app", "app.py", "go"], "names no agent"),
-        (["replay", "run.jsonl", "--app", "app.py:count"], "is a int, not an Agent"),
+        (
+            ["replay", "run.jsonl", "--app", "app.py:count"],
+            "gives a value of type int; expected an Agent",
+        ),
         (["replay", "none.jsonl", "--app", "app.py:agent"], "No such file"),
         (["show", "app.py"], "does not begin with"),
         (["demo", "--model", "opnai:gpt-4o"], "opnai"),

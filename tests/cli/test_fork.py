@@ -120,7 +120,7 @@ def test_forks_are_kept_in_the_state_folder(travel: Path) -> None:
         (["--message", "1=x"], "--message needs --at"),
         (["--at", "m2/t0", "--approve", "--deny", "x"], "--approve and --deny contradict"),
         (["--at", "m9"], "no address 'm9'"),
-        (["--at", "/agent", "--result", "x"], "/agent is no effect that comes to a result"),
+        (["--at", "/agent", "--result", "x"], "/agent is not an effect with a result"),
         (["--at", "m1", "--message", "0=x"], "Message 0 comes from the instructions"),
         (["--at", "m1", "--message", "9=x"], "no message '9': the request at /agent/m1 has 5"),
         (["--at", "m1", "--message", "x"], "expected --message N=TEXT"),

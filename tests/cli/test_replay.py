@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agentkit import Limits
-from agentkit.cli.load import load_agent
+from agentkit.cli.load import application
 from agentkit.errors import ConfigurationError, LimitExceeded, ReplayDivergence
 from tests.cli.support import TRAVEL, agentkit, here, ran
 
@@ -76,7 +76,8 @@ def test_strictness_and_what_a_difference_does(
 
 def test_a_run_that_failed_fails_again(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the recorded error: that is an exact replay. Another error is none."""
-    agent = load_agent("app.py:agent")
+    with application("app.py:agent") as loaded:
+        agent = loaded.agent
     with pytest.raises(LimitExceeded):
         agent.run_sync("go", limits=Limits(steps=1), trace="failed.jsonl")
     command = ["replay", "failed.jsonl", "--app", "app.py:agent"]

@@ -301,7 +301,7 @@ def test_a_file_that_cannot_be_imported(project: Path, app: str) -> None:
     there = {*project.rglob("*")}
     done = make(project, "--app", f"{app}:agent")
     assert done.returncode == 2
-    assert f"cannot import {name!r}, which is no name in Python. Rename it" in done.stderr
+    assert f"cannot import {name!r}, which is not a name in Python. Rename it" in done.stderr
     assert done.stderr.count("\n") == 1
     assert {path for path in project.rglob("*") if "__pycache__" not in path.parts} <= there
 

@@ -153,7 +153,10 @@ def test_a_tool_that_cannot_be_made_is_shown_among_the_others(folder: Path) -> N
         (["tools"], "requires an argument"),
         (["tools", "none.py"], "There is no file 'none.py'"),
         (["tools", "app.py:agnt"], "app.py has no 'agnt'; it has the agents agent, other"),
-        (["tools", "app.py:look_up"], "'look_up' in app.py is a Tool, not an Agent"),
+        (
+            ["tools", "app.py:look_up"],
+            "'look_up' in app.py gives a value of type Tool; expected an Agent",
+        ),
         (["tools", "empty.py"], "empty.py has no tools"),
         (
             ["tools", "leaves.py"],

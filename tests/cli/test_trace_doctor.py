@@ -159,7 +159,7 @@ def test_a_model_that_answers_nothing(folder: Path) -> None:
     """No run came to an end, which is no success."""
     done = agentkit("trace", "doctor", "--app", "app.py:silent", "go", cwd=folder)
     assert done.returncode == 1
-    assert done.stdout == "No run came to an end: the model has answered nothing.\n"
+    assert done.stdout == "No run reached an end: the model answered nothing.\n"
 
 
 def test_instructions_of_a_sub_agent(folder: Path) -> None:

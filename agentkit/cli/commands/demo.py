@@ -10,9 +10,9 @@ import anyio
 
 from agentkit.cli.console import command_line, print_line
 from agentkit.cli.find import traces_folder
+from agentkit.cli.view.run import run_and_show
 from agentkit.cli.view.tree import RunTree
-from agentkit.cli.view.watch import print_result, watched
-from agentkit.errors import AgentKitError, ConfigurationError
+from agentkit.errors import ConfigurationError
 from agentkit.models import ChatModel, resolve_model
 from agentkit.models.local.model import LocalModel
 from agentkit.trace.reader import Trace
@@ -48,20 +48,19 @@ def demo(
     if isinstance(served, LocalModel):
         anyio.run(served.start)  # its weights may be fetched now, with a bar of their own
     to = trace or f"{traces_folder()}{os.sep}"
-    try:
-        result = watched(tree, lambda: agent.run_sync(question, trace=to, on_event=tree.event))
-    except AgentKitError as error:
-        _print_next(error.trace)
-        raise
-    print_result(result)
+    result, error = run_and_show(
+        tree, lambda: agent.run_sync(question, trace=to, on_event=tree.event)
+    )
     place = str(_EXAMPLE) if _EXAMPLE.is_file() else _INSTALLED
     options = ["--app", f"{place}:agent"]
     if chosen is not None:
         options += ["--model", str(chosen)]
-    _print_next(result.trace, options if base_url is None else None)
+    _print_next(result.trace, options if base_url is None and error is None else None)
+    if error is not None:
+        raise error
 
 
-def _print_next(trace: Trace | None, options: list[str] | None = None) -> None:
+def _print_next(trace: Trace | None, options: list[str] | None) -> None:
     """Print where the trace is, and what can be done with it."""
     if trace is not None:
         path = str(trace.path)

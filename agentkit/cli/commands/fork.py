@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import anyio
 from cyclopts import Parameter
 
 from agentkit import replay
 from agentkit.agent import Agent
+from agentkit.cli.changes import check_asked, message_number, outcome_from, settings_from
 from agentkit.cli.console import command_line, print_line
 from agentkit.cli.find import found, header_of, traces_folder, traces_in
-from agentkit.cli.load import load_agent, options_of
-from agentkit.cli.view.describe import address_in, asked_at, describe
+from agentkit.cli.load import Application, Many, application, options_of
+from agentkit.cli.view.describe import address_in
+from agentkit.cli.view.run import print_held_back, print_waiting, run_and_show
 from agentkit.cli.view.tally import effects_of
 from agentkit.cli.view.tree import RunTree
-from agentkit.cli.view.watch import not_run, print_result, print_waiting, watched
 from agentkit.core.effects import Decision
 from agentkit.errors import ConfigurationError, ReplayDivergence
-from agentkit.messages import JsonObject, is_object
+from agentkit.messages import JsonObject
 from agentkit.replay import Patch
 from agentkit.replay.fork import LiveTools
-from agentkit.runtime.result import RunResult, result_of
-from agentkit.settings import ChatSettings
+from agentkit.runtime.result import RunResult
 from agentkit.trace.reader import Trace
-
-_MESSAGE = "--message N=TEXT"
 
 
 def fork(
     trace: Path,
     /,
     *,
-    app: Annotated[str, Parameter(name="--app")],
+    app: str,
     at: str | None = None,
     prompt: str | None = None,
     instructions: str | None = None,
-    message: Annotated[list[str] | None, Parameter(negative="")] = None,
+    message: Many = None,
     result: str | None = None,
     approve: Annotated[bool, Parameter(negative="")] = False,
     deny: str | None = None,
     model: str | None = None,
+    deps: str | None = None,
     settings: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     tools: LiveTools = "by_effect",
     to: Annotated[Path | None, Parameter(name="--trace")] = None,
@@ -67,6 +62,8 @@ def fork(
         approve: Let the call at --at run: it then really runs, though it may write.
         deny: Do not let the call at --at run; the reason is told to the model.
         model: Another model, such as openai:gpt-4o; also the run's own, if the agent has another.
+        deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
+            function that returns it.
         settings: NAME=VALUE: another sampling parameter, such as temperature=0.2.
         tools: Tools whose call was not recorded so: those that only read run (by_effect), all run
             (live), or none does (recorded).
@@ -77,24 +74,25 @@ def fork(
     outcome = _outcome(original, where, result, approve, deny)
     if where is None and message:
         raise ConfigurationError("--message needs --at ADDRESS.")
-    said = [_pair(one, _MESSAGE) for one in message or ()]
+    texts = [_pair(one, "--message N=TEXT") for one in message or ()]
     pairs = [_pair(one, "--set NAME=VALUE") for one in settings or ()]
-    patch = Patch(
-        prompt=prompt,
-        instructions=instructions,
-        messages={message_number(original, where or "", n): text for n, text in said},
-        result=outcome,
-        settings=settings_from(pairs) if pairs else None,
-        model=model,
-    )
-    if where is None and patch == Patch():
+    changes = {
+        "prompt": prompt,
+        "instructions": instructions,
+        "messages": {message_number(original, where or "", n): text for n, text in texts} or None,
+        "result": outcome,
+        "settings": settings_from(pairs) if pairs else None,
+        "model": model,
+    }
+    patch = {name: value for name, value in changes.items() if value is not None}
+    if where is None and not patch:
         raise ConfigurationError(
             "The fork changes nothing: give --at ADDRESS to do an effect again, or say what is "
             "different, such as --prompt TEXT."
         )
-    agent = load_agent(app, original)
-    options = options_of(app, model)
-    forked(original, agent, at=where, patch=patch, tools=tools, to=to, options=options)
+    with application(app, original, deps=deps) as loaded:
+        options = options_of(app, model, deps)
+        forked(original, loaded, options, at=where, patch=patch, tools=tools, to=to)
 
 
 def _check_runs(
@@ -129,71 +127,70 @@ def _outcome(
     if chosen and at is None:
         raise ConfigurationError(f"{chosen[0]} needs --at ADDRESS.")
     if result is not None:
-        return outcome_at(trace, at or "", result)
+        return outcome_from(trace, at or "", result)
     if chosen:
-        asked_at(trace, at or "")
+        check_asked(trace, at or "")
     return Decision.approve() if approve else None if deny is None else Decision.deny(deny)
 
 
 def forked(
     original: Trace,
-    agent: Agent[Any],
+    loaded: Application,
+    options: Sequence[str],
     *,
     at: str | None,
-    patch: Patch,
+    patch: Mapping[str, Any],
     tools: LiveTools = "by_effect",
     to: Path | None = None,
     allow: str = "--tools live",
-    options: Sequence[str] = ("--app", "FILE.py:NAME"),
 ) -> Trace:
-    """Fork a run, and show the tree, what came of it, and what differs from the original.
+    """Fork a run; show its tree, its result, and what differs from the original.
 
     Args:
         original: The run.
-        agent: The agent that made it.
+        loaded: The application that made it.
+        options: By which another command finds the application, with the fork's model.
         at: The address from which things are different.
-        patch: What is different.
+        patch: What is different, as arguments of `Agent.fork`.
         tools: Which tools run, of those whose call was not recorded so.
         to: Where the fork is recorded.
-        allow: How to let every tool run, for whoever reads that one was not.
-        options: The agent's, for the command that decides about a call.
+        allow: How to let every tool run, to be printed where one was held back.
 
     Raises:
         ConfigurationError: Nothing would be done.
-        Exception: The fork ended with it; it was shown as far as it went, and
-            `errors.result_of` has its trace.
+        Exception: It ended the fork, which was shown as far as it went; `result_of` has its
+            trace.
     """
-    if patch == Patch():
-        _check_runs(original, agent, at, tools, allow)
+    if not patch:
+        _check_runs(original, loaded.agent, at, tools, allow)
     tree = RunTree(f"fork of {original.run}{f' at {at}' if at else ''}")
     record = to or f"{traces_folder()}{os.sep}"
-    before = _files(to)
-    failed: Exception | None = None
 
-    async def again() -> RunResult[Any]:
+    async def work() -> RunResult[Any]:
         return await replay.fork(
-            original, agent, at=at, patch=patch, tools=tools, record=record, on_event=tree.event
+            original,
+            loaded.agent,
+            at=at,
+            patch=Patch(**patch),
+            tools=tools,
+            deps=loaded.deps,
+            record=record,
+            on_event=tree.event,
         )
 
+    before = _files(to)
     try:
-        result = watched(tree, lambda: anyio.run(again))
+        result, error = run_and_show(tree, lambda: loaded.run(work))
     except KeyboardInterrupt:
-        _say_where(original, _files(to) - before)
+        _print_interrupted(original, _files(to) - before)
         raise
-    except Exception as error:
-        reached = result_of(error)
-        if reached is None:
-            raise  # it has not begun
-        failed, result = error, reached
-    else:
-        print_result(result)
-        if tools == "by_effect" and result.trace is not None:
-            not_run(_held_back(original, result.trace, at, patch), allow)
     assert result.trace is not None
+    if error is None and tools == "by_effect":
+        print_held_back(_held_back(original, result.trace, at, patch), allow)
     print_waiting(result.pending, result.trace.path, options)
     _print_difference(original, result.trace)
-    if failed is not None:
-        raise _allowing(failed, allow) if tools != "live" else failed
+    if error is not None:
+        raise _allowing(error, allow) if tools != "live" else error
     return result.trace
 
 
@@ -205,7 +202,7 @@ def _allowing(failed: Exception, allow: str) -> Exception:
     return failed
 
 
-def _held_back(original: Trace, made: Trace, at: str | None, patch: Patch) -> set[str]:
+def _held_back(original: Trace, made: Trace, at: str | None, patch: Mapping[str, Any]) -> set[str]:
     """The writing tools that were answered from the recording where the fork does things again."""
     then = {one["at"]: _call(one) for one in original.events if one["event"] == "tool.start"}
     left_out: set[str] = set()
@@ -213,7 +210,7 @@ def _held_back(original: Trace, made: Trace, at: str | None, patch: Patch) -> se
         if call["event"] != "tool.start" or call["effect"] == "read":
             continue
         again = at is not None and f"{call['at']}/".startswith(f"{at}/")
-        said = call["at"] == at and patch.result is not None
+        said = call["at"] == at and "result" in patch
         if (again or then.get(call["at"]) != _call(call)) and not said:
             left_out.add(call["tool"])
     return left_out
@@ -229,8 +226,8 @@ def _files(to: Path | None) -> set[Path]:
     return {*traces_in([place])} if place.exists() else set()
 
 
-def _say_where(original: Trace, new: set[Path]) -> None:
-    """Where the trace of a fork is that was interrupted."""
+def _print_interrupted(original: Trace, new: set[Path]) -> None:
+    """Print where the trace of an interrupted fork is."""
     for path in sorted(new):
         if original.run in str(header_of(path).get("fork")):  # else it is of another process
             print_line(f"The trace of the fork, as far as it came, is in {path}")
@@ -249,84 +246,8 @@ def _print_difference(original: Trace, made: Trace) -> None:
         print_line(f"All that differs:\n  {command}")
 
 
-def outcome_at(trace: Trace, at: str, text: str) -> Any:
-    """What an effect is to come to, from what somebody wrote.
-
-    A model's answer may be a whole message as JSON; a call that never ran is answered by
-    a decision; the value of a function is JSON, unless it was a text.
-
-    Raises:
-        ConfigurationError: The text cannot be meant.
-    """
-    effect = describe(trace, at)
-    match effect["kind"]:
-        case "model":
-            message = _json(text)
-            return message if is_object(message) and "role" in message else text
-        case "tool":
-            return text if "started" in effect else Decision.answer(text)
-        case "compute" if not isinstance(effect.get("value"), str):
-            value = _json(text)
-            if value is None and text != "null":
-                raise ConfigurationError(f"{at} comes to a JSON value, and this is none: {text!r}.")
-            return value
-        case "compute":
-            return text
-        case _:
-            raise ConfigurationError(
-                f"{at} is no effect that comes to a result: name a model call, a tool call or a "
-                "function."
-            )
-
-
-def message_number(trace: Trace, at: str, text: str) -> int:
-    """The number of a message in a request that can be changed there.
-
-    Raises:
-        ConfigurationError: There is no such message, or it comes from elsewhere.
-    """
-    effect = describe(trace, at)
-    if effect["kind"] != "model":
-        raise ConfigurationError(f"Messages belong to a model call; {at} is none.")
-    messages = effect["messages"]
-    if not text.isdecimal() or int(text) >= len(messages):
-        raise ConfigurationError(
-            f"There is no message {text!r}: the request at {at} has {len(messages)} messages, "
-            "counted from 0."
-        )
-    if is_object(messages[int(text)]) and messages[int(text)].get("role") == "system":
-        raise ConfigurationError(f"Message {text} comes from the instructions: change those.")
-    return int(text)
-
-
-def settings_from(pairs: Iterable[tuple[str, str]]) -> ChatSettings:
-    """Sampling parameters as somebody wrote them: values are JSON, or else text.
-
-    Raises:
-        ConfigurationError: There is no such parameter, or it cannot have this value.
-    """
-    known = [one.name for one in fields(ChatSettings)]
-    values: dict[str, Any] = {}
-    for name, text in pairs:
-        if name not in known:
-            near = get_close_matches(name, known, n=3, cutoff=0.4)
-            has = f"nearest: {', '.join(near)}" if near else f"there is {', '.join(known)}"
-            raise ConfigurationError(f"There is no setting {name!r}; {has}.")
-        value = _json(text)
-        values[name] = text if value is None else value
-    return ChatSettings(**values)
-
-
 def _pair(given: str, form: str) -> tuple[str, str]:
     name, sign, value = given.partition("=")
     if not sign:
         raise ConfigurationError(f"{form.split()[0]} {given!r}: expected {form}.")
     return name.strip(), value
-
-
-def _json(text: str) -> Any:
-    """The value that a text is the JSON of; None if it is none."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None

@@ -23,6 +23,7 @@ from agentkit.cli.view.describe import (
     lines_at,
     summary,
 )
+from agentkit.cli.view.run import print_waiting
 from agentkit.cli.view.tree import (
     MARKS,
     as_text,
@@ -32,7 +33,6 @@ from agentkit.cli.view.tree import (
     tree_of,
     used,
 )
-from agentkit.cli.view.watch import print_waiting
 from agentkit.errors import ConfigurationError
 from agentkit.messages import JsonObject, Usage, is_array, is_object
 from agentkit.trace.reader import Trace

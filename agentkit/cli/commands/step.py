@@ -6,37 +6,44 @@ Nothing of the run is done again until `go`, which is a fork.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from cmd import Cmd
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Any
 
-from cyclopts import Parameter
 from rich.text import Text
 
-from agentkit.agent import Agent
-from agentkit.cli.commands.fork import forked, message_number, outcome_at, settings_from
+from agentkit.cli.changes import (
+    Change,
+    What,
+    check_asked,
+    joined,
+    message_number,
+    outcome_from,
+    patch_of,
+    settings_from,
+    written,
+)
+from agentkit.cli.commands.fork import forked
 from agentkit.cli.commands.show import print_effect, print_message
-from agentkit.cli.console import ERR, OUT, print_line, shown
+from agentkit.cli.console import OUT, print_line, print_note, shown
 from agentkit.cli.find import found, state_of
-from agentkit.cli.load import load_agent, options_of
-from agentkit.cli.view.describe import address_in, asked_at, careful, describe, describe_run
-from agentkit.cli.view.edit import Change, What, joined, patch_of, written
+from agentkit.cli.load import Application, application, options_of
+from agentkit.cli.view.describe import address_in, careful, describe, describe_run
+from agentkit.cli.view.run import print_error
 from agentkit.cli.view.tree import MARKS, as_text, decided, pretty
-from agentkit.cli.view.watch import print_error
 from agentkit.core.effects import Address, Decision
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
 from agentkit.messages import JsonObject, is_object
 from agentkit.models import resolve_model
-from agentkit.replay.fork import LiveTools
 from agentkit.runtime.result import result_of
 from agentkit.trace.reader import Trace
 
-_PROMPT = "step> "
 _BEGINS = ("model.start", "tool.start", "compute.start", "gate.ask")
-_NAMES = "next previous goto list show messages edit changes undo help quit".split()
-_SHORT = {name[0]: name for name in _NAMES}
+_NAMES = "next previous goto list show messages edit changes undo go help quit".split()
+_SHORT = {name[0]: name for name in _NAMES if name != "go"}
 _HELP = """\
 next, n             go to the next effect: a model call, a tool call, a function
 previous, p         go to the one before
@@ -67,8 +74,9 @@ def step(
     trace: Path,
     /,
     *,
-    app: Annotated[str | None, Parameter(name="--app")] = None,
+    app: str | None = None,
     model: str | None = None,
+    deps: str | None = None,
 ) -> None:
     """Walk through a recorded run, change something, and go on from there.
 
@@ -78,110 +86,113 @@ def step(
         trace: The trace file, or the end of a run's id. It stays as it is.
         app: The agent, as FILE.py:NAME or MODULE:NAME; only `go` needs it.
         model: The model of the run, if it was not the agent's own.
+        deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
+            function that returns it.
     """
     recorded = Trace.load(found(trace))
-    if app is None and model is not None:
-        raise ConfigurationError("--model is for the agent of --app FILE.py:NAME: give that, too.")
-    agent = None if app is None else load_agent(app, recorded, model)
-    person = sys.stdin.isatty() and sys.stdout.isatty()
-    failed = False
-    with careful(recorded):
-        walk = _Walk(recorded, agent, lambda other: options_of(app, other or model))
-        walk.begin()
-    for line in _lines(person):
-        if line.strip() in ("quit", "q"):
-            break
-        try:
-            walk.obey(line)
-        except Exception as error:
-            if not isinstance(error, AgentKitError) and result_of(error) is None:
-                raise
-            failed = True
-            print_error(error)
-    if failed and not person:
+    for name, value in (("--model", model), ("--deps", deps)):
+        if app is None and value is not None:
+            raise ConfigurationError(f"{name} is for the agent of --app FILE.py:NAME: give both.")
+    with ExitStack() as stack:
+        loaded = None
+        if app is not None:
+            loaded = stack.enter_context(application(app, recorded, model=model, deps=deps))
+        with careful(recorded):
+            walk = _Walk(recorded, loaded, lambda other: options_of(app, other or model, deps))
+            walk.begin()
+        walk.follow()
+    if walk.failed and not walk.use_rawinput:
         sys.exit(1)
 
 
-def _lines(person: bool) -> Iterator[str]:
-    """What is typed or piped in, to its end."""
-    if person:
-        with suppress(ImportError):  # there is none on Windows
-            __import__("readline")  # gives `input` a history and line editing
-    else:
-        sys.stdin.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # of TextIO it is not known
-    interrupted = False
-    while True:
-        if person:
-            try:
-                line = input(_PROMPT)
-            except EOFError:
-                print()
-                return
-            except KeyboardInterrupt:
-                print()
-                if interrupted:
-                    raise
-                interrupted = True  # the line is cleared; what was changed is not lost
-                ERR.print("Ctrl-C once more, or `quit`, leaves.", style="yellow")
-                continue
-            interrupted = False
-            yield line
-        else:
-            print(_PROMPT, end="", file=sys.stderr, flush=True)
-            line = sys.stdin.readline()
-            if not line:
-                print(file=sys.stderr)
-                return
-            yield line
+class _Walk(Cmd):
+    """A place in a run, what is changed there, and the commands that are typed or piped in."""
 
-
-class _Walk:
-    """Where somebody is in a run, and what they have changed."""
+    prompt = "step> "
 
     def __init__(
-        self, trace: Trace, agent: Agent[Any] | None, shell: Callable[[object], list[str]]
+        self,
+        trace: Trace,
+        loaded: Application | None,
+        options: Callable[[str | None], list[str]],
     ) -> None:
-        self._agent, self._shell = agent, shell
-        self._commands: dict[str, Callable[[str], None]] = {
-            "next": lambda _: self._move(1),
-            "previous": lambda _: self._move(-1),
-            "goto": self._goto,
-            "list": lambda _: self._list(),
-            "show": lambda _: print_effect(describe(self._trace, self._here)),
-            "messages": lambda _: self._messages(),
-            "edit": self._edit,
-            "changes": lambda _: self._tell_changes(),
-            "undo": lambda _: self._undo(),
-            "go": self._go,
-            "help": lambda _: OUT.print(_HELP, highlight=False),
-        }
+        # At a terminal `input` reads, with a history and line editing.
+        self.use_rawinput = sys.stdin.isatty() and sys.stdout.isatty()
+        super().__init__(stdout=None if self.use_rawinput else sys.stderr)
+        if not self.use_rawinput:
+            sys.stdin.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # of TextIO it is not known
+        self._loaded, self._options = loaded, options
+        self._interrupted = False
+        self.failed = False
         self._enter(trace)
 
-    def obey(self, line: str) -> None:
-        """Do what a line says.
-
-        Raises:
-            AgentKitError: It cannot be done.
-        """
-        word, _, rest = line.strip().partition(" ")
-        name = _SHORT.get(word, word)
-        if not name:
-            return
-        if name not in self._commands:
-            near = get_close_matches(name, [*self._commands, "quit"], n=1, cutoff=0.5)
-            meant = f" Did you mean `{near[0]}`?" if near else ""
-            raise ConfigurationError(
-                f"There is no command {word!r}.{meant} `help` lists the commands."
-            )
-        # What goes wrong while the agent runs is no fault of the trace.
-        with nullcontext() if name == "go" else careful(self._trace):
-            self._commands[name](rest.strip())
-
     def begin(self) -> None:
-        """Say where one is."""
+        """Print where the walk begins."""
         state, many = state_of(self._trace), len(self._places)
         print_line(f"run {self._trace.run}  {state}  {many} effects; `help` lists the commands")
         self._look()
+
+    def follow(self) -> None:
+        """Obey every line that is typed or piped in, to the end."""
+        while True:
+            try:
+                self.cmdloop()
+                return
+            except KeyboardInterrupt:
+                print()
+                if self._interrupted:
+                    raise
+                self._interrupted = True  # the line is cleared; what was changed is not lost
+                print_note("Ctrl-C once more, or `quit`, leaves.")
+
+    # As `Cmd` calls them
+
+    def precmd(self, line: str) -> str:
+        """Write a short command out."""
+        self._interrupted = False
+        word, space, rest = line.strip().partition(" ")
+        return f"{_SHORT.get(word, word)}{space}{rest}"
+
+    def onecmd(self, line: str) -> bool:
+        """Obey a line; what cannot be done is printed, and the walk stays where it is."""
+        # What goes wrong while the agent runs is no fault of the trace.
+        try:
+            with nullcontext() if line.startswith("go ") or line == "go" else careful(self._trace):
+                return super().onecmd(line)
+        except Exception as error:
+            if not isinstance(error, AgentKitError) and result_of(error) is None:
+                raise
+            self.failed = True
+            print_error(error)
+            return False
+
+    def emptyline(self) -> bool:
+        """Do nothing; by default the last command is repeated."""
+        return False
+
+    def completenames(self, text: str, *_: object) -> list[str]:
+        """Return the commands that begin so."""
+        return [name for name in _NAMES if name.startswith(text)]
+
+    def default(self, line: str) -> None:
+        """Refuse an unknown command."""
+        word = line.split()[0]
+        near = get_close_matches(word, _NAMES, n=1, cutoff=0.5)
+        meant = f" Did you mean `{near[0]}`?" if near else ""
+        raise ConfigurationError(f"There is no command {word!r}.{meant} `help` lists the commands.")
+
+    def do_help(self, arg: str) -> None:
+        """Print the commands."""
+        OUT.print(_HELP, highlight=False)
+
+    def do_quit(self, _: str) -> bool:
+        """End the walk."""
+        return True
+
+    def do_EOF(self, _: str) -> bool:  # the name is Cmd's
+        """End the walk where the input ends."""
+        print(file=self.stdout)
+        return True
 
     @property
     def _here(self) -> str:
@@ -205,62 +216,75 @@ class _Walk:
 
     # Looking
 
+    def do_next(self, _: str) -> None:
+        """Go to the next effect."""
+        self._move(1)
+
+    def do_previous(self, _: str) -> None:
+        """Go to the effect before."""
+        self._move(-1)
+
     def _move(self, by: int) -> None:
         if not 0 <= self._number + by < len(self._places):
-            OUT.print(f"This is the {'last' if by > 0 else 'first'} effect.", style="yellow")
+            print_line(f"This is the {'last' if by > 0 else 'first'} effect.", "yellow")
             return
         self._number += by
         self._look()
 
-    def _goto(self, place: str) -> None:
+    def do_goto(self, place: str) -> None:
+        """Go to an address or a number."""
         if not place:
             raise ConfigurationError("goto where? An address, its end, or a number in the list.")
         at = place
-        if place.isdecimal():
-            at = self._places[int(place) - 1] if 1 <= int(place) <= len(self._places) else place
-        else:
+        if not place.isdecimal():
             at = address_in(self._trace, place)
+        elif 1 <= int(place) <= len(self._places):
+            at = self._places[int(place) - 1]
         if at not in self._kinds:
             raise ConfigurationError(
-                f"{at} is no effect; `list` has those that there are, from 1 to "
+                f"{at} is not an effect; `list` shows those of the run, from 1 to "
                 f"{len(self._places)}."
             )
         self._number = self._places.index(at)
         self._look()
 
     def _look(self) -> None:
-        self._line(self._number, describe(self._trace, self._here))
+        self._print_place(self._number, describe(self._trace, self._here))
 
-    def _list(self) -> None:
+    def do_list(self, _: str) -> None:
+        """List all effects."""
         effects = {one["at"]: one for one in describe_run(self._trace)["effects"]}
         for number, at in enumerate(self._places):
-            self._line(number, effects.get(at) or describe(self._trace, at))
+            self._print_place(number, effects.get(at) or describe(self._trace, at))
 
-    def _line(self, number: int, effect: JsonObject) -> None:
+    def _print_place(self, number: int, effect: JsonObject) -> None:
         at = self._places[number]
         here = ">" if number == self._number else " "
         changed = "*" if any(one.at == at for one in self._changes) else " "
         status = effect.get("status", "…")
         mark, style = MARKS.get(status, (shown(as_text(status)), "yellow"))
         name = as_text(effect.get("tool") or effect.get("model") or effect.get("name") or "")
-        asked = as_text(effect.get("arguments", ""))
+        arguments = as_text(effect.get("arguments", ""))
         room = max(20, OUT.width - len(at) - 12)
         text = Text.assemble(f"{here}{changed}{number + 1:>3} ", (shown(at), "cyan"))
-        text.append(f"  {shown(f'{name} {asked}', room // 2)} ").append(mark, style)
-        text.append(f" {shown(_came_to(effect), room // 2)}", "dim")
+        text.append(f"  {shown(f'{name} {arguments}', room // 2)} ").append(mark, style)
+        text.append(f" {shown(_outcome(effect), room // 2)}", "dim")
         OUT.print(text, no_wrap=True, overflow="ellipsis")
 
-    def _messages(self) -> None:
-        """The last request up to here, its answer, and the results that have come since."""
+    def do_show(self, _: str) -> None:
+        """Print everything about the effect here."""
+        print_effect(describe(self._trace, self._here))
+
+    def do_messages(self, _: str) -> None:
+        """Print the last request up to here, its answer, and the results that have come since."""
         above = [at for at in self._agents if f"{self._here}/".startswith(f"{at}/")]
         agent, before = max(above, key=len), self._places[: self._number + 1]
         steps = [at for at in before if self._kinds[at] == "model" and Address(at).parent == agent]
         if steps:
-            asked = describe(self._trace, steps[-1])
-            results = (describe(self._trace, at) for at in before if at.startswith(f"{steps[-1]}/"))
-            direct = [one for one in results if Address(one["at"]).parent == steps[-1]]
-            after = [one["message"] for one in (asked, *direct) if "message" in one]
-            messages = [*asked.get("messages", ()), *after]
+            call = describe(self._trace, steps[-1])
+            direct = [at for at in before if Address(at).parent == steps[-1]]
+            after = [call, *(describe(self._trace, at) for at in direct)]
+            messages = [*call.get("messages", ()), *(e["message"] for e in after if "message" in e)]
         else:
             messages = describe(self._trace, agent)["input"]["messages"]
         for number, message in enumerate(messages):
@@ -268,36 +292,36 @@ class _Walk:
 
     # Changing
 
-    def _edit(self, rest: str) -> None:
+    def do_edit(self, rest: str) -> None:
+        """Change something here."""
         word, _, text = rest.partition(" ")
         effect = describe(self._trace, self._here)
         match word:
             case "approve" | "deny":
-                asked_at(self._trace, self._here)
+                check_asked(self._trace, self._here)
                 decision = Decision.approve() if word == "approve" else Decision.deny(text.strip())
                 self._add("result", decision)
             case "message":
-                number, _, said = text.strip().partition(" ")
+                number, _, new = text.strip().partition(" ")
                 index = message_number(self._trace, self._here, number)
                 now = as_text(effect["messages"][index]["content"])
-                self._add("message", written(said, now), number=index)
+                self._add("messages", written(new, now), number=index)
             case "prompt" | "instructions":
                 now = self._prompt() if word == "prompt" else self._instructions()
                 self._add(word, written(text, now))
-                print_line(
-                    f"If the result of {self._here} was meant: `undo`, and `edit result {rest}`."
-                )
+                meant = f"If the result of {self._here} was meant"
+                print_line(f"{meant}: `undo`, and `edit result {rest}`.")
             case "setting":
                 name, _, value = text.strip().partition(" ")
                 if not value:
                     raise ConfigurationError(f"edit {rest}: expected edit setting NAME VALUE.")
                 self._add("settings", settings_from([(name, value)]))
             case "model":
-                resolve_model(text.strip())  # a name that nobody understands is said now
+                resolve_model(text.strip())  # raises for an unknown name
                 self._add("model", text.strip())
             case _:
-                said = written(text if word == "result" else rest, _now(effect))
-                self._add("result", outcome_at(self._trace, self._here, said))
+                new = written(text if word == "result" else rest, _editable(effect))
+                self._add("result", outcome_from(self._trace, self._here, new))
 
     def _prompt(self) -> str:
         return as_text(self._trace.input()[0][-1].to_json()["content"])
@@ -308,13 +332,13 @@ class _Walk:
         return next((as_text(one["content"]) for one in messages if one["role"] == "system"), "")
 
     def _add(self, what: What, value: Any, number: int | None = None) -> None:
-        at = self._here if what in ("result", "message") else self._from(what)
+        at = self._here if what in ("result", "messages") else self._from(what)
         new = Change(what=what, at=at, value=value, number=number)
         self._changes = joined(self._changes, new)
-        print_line(f"{self._changes[-1].said()}. `go` runs on with that.")
+        print_line(f"{self._changes[-1].text()}. `go` runs on with that.")
 
     def _from(self, what: str) -> str | None:
-        """Where a change of the agent begins to hold: at its next model call; a prompt's at all."""
+        """Return where a change of the agent begins to hold: at its next model call."""
         if what == "prompt":
             return None
         for at in self._places[self._number :]:
@@ -325,58 +349,60 @@ class _Walk:
             "change. Go back to one."
         )
 
-    def _tell_changes(self) -> None:
+    def do_changes(self, _: str) -> None:
+        """Print what was changed so far."""
         for one in self._changes:
-            print_line(one.said())
+            print_line(one.text())
         if not self._changes:
             print_line("Nothing is changed.")
 
-    def _undo(self) -> None:
+    def do_undo(self, _: str) -> None:
+        """Take the last change back."""
         if not self._changes:
             print_line("Nothing is changed.")
             return
-        print_line(f"Undone: {self._changes[-1].said()}")
+        print_line(f"Undone: {self._changes[-1].text()}")
         self._changes = self._changes[:-1]
 
     # Going on
 
-    def _go(self, rest: str) -> None:
-        words = rest.removeprefix("on").split() or ["by_effect"]
-        if words[0] not in get_args(LiveTools) or len(words) > 1:
+    def do_go(self, rest: str) -> None:
+        """Fork the run with the changes, or from here, and enter the fork."""
+        how = rest.removeprefix("on").strip()
+        if how not in ("", "live"):
             raise ConfigurationError(f"go {rest}: expected go, or go live to let every tool run.")
-        if self._agent is None:
+        if self._loaded is None:
             raise ConfigurationError(
                 "`go` runs the agent, and there is none: start with --app FILE.py:NAME."
             )
         at = self._changes[0].at if self._changes else self._here
-        tools = cast("LiveTools", words[0])
         patch = patch_of(self._changes)
         try:
             made = forked(
                 self._trace,
-                self._agent,
+                self._loaded,
+                self._options(patch.get("model")),
                 at=at,
                 patch=patch,
-                tools=tools,
+                tools="live" if how == "live" else "by_effect",
                 allow="go live",
-                options=self._shell(patch.model),
             )
         except KeyboardInterrupt:
-            ERR.print("Interrupted; you are where you were.", style="yellow")
+            print_note("Interrupted; you are where you were.")
             return
         self._enter(made, at)
-        OUT.print("\nYou are in the new run now.", style="green")
+        print_line("\nYou are in the new run now.", "green")
         self._look()
 
 
-def _came_to(effect: JsonObject) -> str:
-    """What came of an effect, in one line."""
+def _outcome(effect: JsonObject) -> str:
+    """Return the outcome of an effect, in one line."""
     message = effect.get("message")
     if is_object(message):
         content = message.get("content")
-        said = "" if content is None else as_text(content)
+        text = "" if content is None else as_text(content)
         calls = [call["function"] for call in message.get("tool_calls") or ()]
-        return " ".join([said, *(f"→ {call['name']} {call['arguments']}" for call in calls)])
+        return " ".join([text, *(f"→ {call['name']} {call['arguments']}" for call in calls)])
     if "value" in effect:
         return as_text(effect["value"])
     decisions = [event for event in effect.get("gate", ()) if "decision" in event]
@@ -385,8 +411,8 @@ def _came_to(effect: JsonObject) -> str:
     )
 
 
-def _now(effect: JsonObject) -> str:
-    """What an effect came to, as a text to edit; a message with calls as JSON."""
+def _editable(effect: JsonObject) -> str:
+    """Return the outcome of an effect as a text to edit; a message with calls as JSON."""
     message = effect.get("message")
     if not is_object(message):
         return pretty(effect.get("value", ""))

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
-from typing import Annotated, Any
-
-import anyio
-from cyclopts import Parameter
-from rich.text import Text
+from typing import Any
 
 from agentkit.agent import Agent
-from agentkit.cli.console import OUT, command_line, shown
+from agentkit.cli.console import command_line, print_line
 from agentkit.cli.find import found, state_of
-from agentkit.cli.load import imported, is_file, load_agent, split_name, with_model
+from agentkit.cli.load import (
+    Application,
+    Many,
+    application,
+    imported,
+    is_factory,
+    is_file,
+    split_name,
+)
 from agentkit.cli.view.source import Case, source_of
 from agentkit.core.effects import Address, ancestors
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
@@ -41,10 +47,11 @@ def test_from(
     trace: Path,
     /,
     *,
-    app: Annotated[str, Parameter(name="--app")],
+    app: str,
     to: Path | None = None,
-    live_tool: Annotated[list[str] | None, Parameter(negative="")] = None,
+    live_tool: Many = None,
     model: str | None = None,
+    deps: str | None = None,
 ) -> None:
     """Make a pytest test of a recorded run: it replays the run, and expects what came out.
 
@@ -56,6 +63,8 @@ def test_from(
         to: The new test file; by default test_PROMPT.py beside the agent's file.
         live_tool: A tool that the test runs for real: its results have to be the recorded ones.
         model: The model of the recorded run, if it was not the agent's own.
+        deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
+            function that returns it.
     """
     if find_spec("pytest") is None:
         raise ConfigurationError("The test is run with pytest: pip install pytest")
@@ -68,45 +77,56 @@ def test_from(
             f"could expect. Go on with it (`{resume} …`), or take another one.",
             path=str(recorded.path),
         )
-    agent = load_agent(app, recorded)
-    source = _source_of(app, agent)
+    live_tools = live_tool or ()
+    with application(app, recorded, model=model, deps=deps) as loaded:
+        ended = _replayed(recorded, loaded, live_tools)
+    source = _source_of(app, loaded.agent, deps)
     messages, earlier = recorded.input()
     name = _slug(messages, recorded)
     test = (to or source.folder / f"test_{name}.py").absolute()
     fixture = _fixture(test, recorded)
-    ended = _replayed(recorded, with_model(agent, model, recorded), live_tool or ())
     case = Case(
         name=name,
         fixture=fixture.relative_to(test.parent).as_posix(),
-        agent=source.name,
+        agent=source.agent,
+        deps=source.deps,
         model=model,
-        module=source.module,
+        imports=source.imports,
         messages=messages,
         earlier=earlier,
-        asked=recorded.asked(),
+        given=recorded.asked(),
         ended=ended,
-        live_tools=live_tool or (),
+        live_tools=live_tools,
         anew=_anew(recorded),
     )
     # Whether pytest finds the application depends on its settings: tried, not guessed.
     further = replace(case, path=source.path_from(test))
     _write(test, fixture, recorded, [source_of(case), source_of(further)])
-    _tell(test, fixture)
-    if not live_tool:
-        _tell_inside(recorded)
+    _print_written(test, fixture)
+    if not live_tools:
+        _print_hidden(recorded)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Source:
-    """Where an agent is imported from: the module, and the folder in which that is found."""
+    """Where an application is imported from.
 
-    name: str
-    module: str
+    Attributes:
+        agent: The expression that gives the agent.
+        deps: The one that gives the deps.
+        imports: The names that they need, by module.
+        root: The folder in which the agent's module is found.
+        folder: The one that its file is in.
+    """
+
+    agent: str
+    deps: str | None
+    imports: Mapping[str, set[str]]
     root: Path
     folder: Path
 
     def path_from(self, test: Path) -> str:
-        """The root as an expression in a test file."""
+        """Return the root as an expression in a test file."""
         try:
             up = test.resolve().parents.index(self.root)
         except ValueError:
@@ -114,32 +134,52 @@ class _Source:
         return f"Path(__file__).resolve().parents[{up}]"
 
 
-def _source_of(app: str, agent: Agent[Any]) -> _Source:
-    place, name = split_name(app)
-    file, module = is_file(place), imported(app)
-    assert module.__file__ is not None
-    path = Path(module.__file__).resolve()
-    names = [path.stem] if path.stem != "__init__" else []
-    folder = root = path.parent
-    while (root / "__init__.py").is_file():
-        names.insert(0, root.name)
-        root = root.parent
-    dotted = names if file else place.split(".")
-    if wrong := [one for one in dotted if not one.isidentifier() or iskeyword(one)]:
-        raise ConfigurationError(
-            f"--app {app!r}: a test cannot import {wrong[0]!r}, which is no name in Python. "
-            "Rename it, or give a module that imports the agent: --app MODULE:NAME."
-        )
+def _source_of(app: str, agent: Agent[Any], deps: str | None) -> _Source:
+    module, name = imported(app), split_name(app)[1]
+    name = name or next(key for key, value in vars(module).items() if value is agent)
+    dotted, root, folder = _module_of("--app", app)
+    imports = {dotted: {name}}
+    if deps is not None:
+        imports.setdefault(_module_of("--deps", deps)[0], set()).add(split_name(deps)[1])
     return _Source(
-        name=name or next(key for key, value in vars(module).items() if value is agent),
-        module=".".join(dotted),
+        agent=_expression(app, name),
+        deps=None if deps is None else _expression(deps, split_name(deps)[1]),
+        imports=imports,
         root=root,
         folder=folder,
     )
 
 
+def _expression(app: str, name: str) -> str:
+    """Return the expression by which a test gets the value of this name."""
+    value = getattr(imported(app), name)
+    if not is_factory(value):
+        return name
+    return f"anyio.run({name})" if inspect.iscoroutinefunction(value) else f"{name}()"
+
+
+def _module_of(option: str, app: str) -> tuple[str, Path, Path]:
+    """Return a module's dotted name, the folder in which it is found, and that of its file."""
+    place = split_name(app)[0]
+    file = imported(app).__file__
+    assert file is not None
+    path = Path(file).resolve()
+    names = [path.stem] if path.stem != "__init__" else []
+    root = path.parent
+    while (root / "__init__.py").is_file():
+        names.insert(0, root.name)
+        root = root.parent
+    dotted = names if is_file(place) else place.split(".")
+    if wrong := [one for one in dotted if not one.isidentifier() or iskeyword(one)]:
+        raise ConfigurationError(
+            f"{option} {app!r}: a test cannot import {wrong[0]!r}, which is not a name in Python. "
+            f"Rename it, or give a module that imports it: {option} MODULE:NAME."
+        )
+    return ".".join(dotted), root, path.parent
+
+
 def _slug(messages: tuple[Message, ...], trace: Trace) -> str:
-    """A name for the test: the first words of the prompt, or of the agent and its run."""
+    """Return a name for the test: the first words of the prompt, or of the agent and its run."""
     text = unicodedata.normalize("NFKD", messages[-1].text).encode("ascii", "ignore").decode()
     words = re.findall("[a-z0-9]+", text.lower())[:_WORDS]
     at = trace.agent_start["at"]
@@ -147,12 +187,11 @@ def _slug(messages: tuple[Message, ...], trace: Trace) -> str:
 
 
 def _anew(trace: Trace) -> str:
-    """How the run can be recorded anew; empty if it cannot."""
-    said = trace.patch.get("result")
-    if trace.patch.get("messages") or (
-        said is not None and not (is_object(said) and "kind" in said)
-    ):
-        return ""  # nobody says again what the fork was told
+    """Return how the run can be recorded anew; empty if it cannot."""
+    result = trace.patch.get("result")
+    decision = is_object(result) and "kind" in result
+    if trace.patch.get("messages") or (result is not None and not decision):
+        return ""  # a new run does not have what the fork was given
     call = "pytest --agentkit-record=all"
     if any(event["event"] == "gate.answer" for event in trace.events):
         return f"To record it anew, give the call below an approver=, and: {call}"
@@ -160,7 +199,7 @@ def _anew(trace: Trace) -> str:
 
 
 def _fixture(test: Path, trace: Trace) -> Path:
-    """Where the trace goes; nothing there is overwritten."""
+    """Return where the trace goes, and check that nothing there is overwritten."""
     if not re.fullmatch(r"test_.*\.py|.*_test\.py", test.name):
         raise ConfigurationError(
             f"--to {test.name!r}: pytest looks for tests in files named test_*.py."
@@ -178,15 +217,15 @@ def _fixture(test: Path, trace: Trace) -> Path:
 
 
 def _replayed(
-    trace: Trace, agent: Agent[Any], live_tools: Sequence[str]
+    trace: Trace, loaded: Application, live_tools: Sequence[str]
 ) -> RunResult[Any] | AgentKitError:
-    """How a replay of the run ends, now."""
+    """Return how a replay of the run ends, now."""
 
     async def main() -> RunResult[Any]:
-        return await replay(trace, agent, live_tools=live_tools)
+        return await replay(trace, loaded.agent, live_tools=live_tools, deps=loaded.deps)
 
     try:
-        return anyio.run(main)
+        return loaded.run(main)
     except AgentKitError as error:
         if error.result is None or trace.status in ("ok", "paused"):
             raise  # it is not the run's own end
@@ -196,27 +235,27 @@ def _replayed(
 def _write(test: Path, fixture: Path, trace: Trace, sources: list[str]) -> None:
     """Write the test and its fixture: the first of these texts that passes, or nothing."""
     copied = trace.path is None or fixture != trace.path.absolute()
-    made = [test, *([fixture, fixture.with_suffix(".blobs")] if copied else [])]
+    files = [test, *([fixture, fixture.with_suffix(".blobs")] if copied else [])]
     folders = [one for one in fixture.parents if not one.exists()]
-    said = ""
+    report = ""
     try:
         test.parent.mkdir(parents=True, exist_ok=True)
         if copied:
             _copy(trace, fixture)
         for source in sources:
             test.write_text(source, encoding="utf-8")
-            said = _failure(test)
-            if not said:
+            report = _failure(test)
+            if not report:
                 return
     except OSError as error:
-        said = f"{error.strerror}: {error.filename}"
-    for path in made:
+        report = f"{error.strerror}: {error.filename}"
+    for path in files:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     for folder in folders:
         shutil.rmtree(folder / "__pycache__", ignore_errors=True)
         with suppress(OSError):
             folder.rmdir()
-    raise AgentKitError(f"The test fails, so it was not kept. pytest says:\n\n{said}")
+    raise AgentKitError(f"The test fails, so it was not kept. pytest reports:\n\n{report}")
 
 
 def _copy(trace: Trace, fixture: Path) -> None:
@@ -232,39 +271,38 @@ def _copy(trace: Trace, fixture: Path) -> None:
 
 
 def _failure(test: Path) -> str:
-    """What pytest says of the test, if it fails: run as `pytest` is, not as `python -m pytest`."""
+    """Return what pytest reports if the test fails: run like `pytest`, not `python -m pytest`."""
     command = [sys.executable, "-P", "-m", "pytest", "-q", *plugin_arguments(), str(test)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else f"{done.stdout}{done.stderr}"
 
 
 def plugin_arguments() -> list[str]:
-    """What pytest has to be told of the plugin: nothing where agentkit is installed."""
+    """Return what makes pytest load the plugin: nothing where agentkit is installed."""
     installed = any(one.name == "agentkit" for one in entry_points(group="pytest11"))
     return [] if installed else ["-p", "agentkit_pytest"]
 
 
-def _tell(test: Path, fixture: Path) -> None:
+def _print_written(test: Path, fixture: Path) -> None:
     here = Path.cwd()
     names = [
         str(one.relative_to(here) if one.is_relative_to(here) else one) for one in (test, fixture)
     ]
-    OUT.print(Text(shown(f"{names[0]}\n{names[1]}")), soft_wrap=True)
-    OUT.print(
-        "The second holds what was said in the run: look through it before you commit it.",
-        style="dim",
+    print_line("\n".join(names))
+    print_line(
+        "The second has the contents of the run: look through it before you commit it.", "dim"
     )
-    OUT.print(Text(shown(f"The test passes: pytest {names[0]}"), style="green"), soft_wrap=True)
+    print_line(f"The test passes: pytest {shlex.quote(names[0])}", "green")
 
 
-def _tell_inside(trace: Trace) -> None:
-    """Say what the test does not look at: agents inside tools."""
+def _print_hidden(trace: Trace) -> None:
+    """Print what the test does not look at: agents inside tools."""
     tools = {one["at"]: one["tool"] for one in trace.events if one["event"] == "tool.start"}
     begun = [Address(one["at"]).parent for one in trace.events if one["event"] == "agent.start"]
     outermost = [at for at in begun if at in tools and not tools.keys() & {*ancestors(at)}]
     if names := list(dict.fromkeys(tools[at] for at in outermost)):
         options = " ".join(f"--live-tool {name}" for name in names)
-        line = (
-            f"The test does not look inside {', '.join(names)}, where agents run; {options} does."
+        tools_text = ", ".join(names)
+        print_line(
+            f"The test does not look inside {tools_text}, where agents run; {options} does.", "dim"
         )
-        OUT.print(Text(shown(line), style="dim"), soft_wrap=True)

@@ -7,6 +7,7 @@ through which a typed output comes.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,14 +16,13 @@ from dataclasses import dataclass, replace
 from textwrap import indent
 from typing import Any, cast
 
-import anyio
 from rich.highlighter import JSONHighlighter
 from rich.padding import Padding
 from rich.text import Text
 
 from agentkit.agent import Agent
 from agentkit.cli.console import INDENTED, OUT, AsJson, print_json, print_note, shown
-from agentkit.cli.load import agent_named, agents_in, load_module, split_name
+from agentkit.cli.load import agent_of, agents_in, load_module, split_name
 from agentkit.errors import AgentKitError, ConfigurationError, InvalidTool
 from agentkit.messages import ToolDefinition
 from agentkit.tools.context import RunContext
@@ -40,10 +40,11 @@ def tools(source: str, /, *, as_json: AsJson = False) -> None:
         as_json: Print the `tools` of a request, as JSON.
     """
     place, name = split_name(source)
-    with redirect_stdout(sys.stderr):  # the file may print, and stdout is for the list
+    # The file may print, and stdout is for the list.
+    with redirect_stdout(sys.stderr), asyncio.Runner() as loop:
         module = load_module(place)
         if name:
-            agents, rest = {name: agent_named(module, name, place)}, []
+            agents, rest = {name: agent_of(loop, module, name, place)}, []
         else:
             agents = agents_in(module)
             rest = [
@@ -55,7 +56,7 @@ def tools(source: str, /, *, as_json: AsJson = False) -> None:
             raise ConfigurationError(
                 f"{place} has no tools: a function needs @tool, or a place among an agent's tools."
             )
-        listing = anyio.run(_listing, agents, rest)
+        listing = loop.run(_listing(agents, rest))
     for note in listing.notes:
         print_note(note)
     wrong = [one for one in listing.offers if one.problem is not None]

@@ -1,7 +1,7 @@
-"""`agentkit trace doctor`: runs an agent twice and shows what came out differently.
+"""`agentkit trace doctor`: runs an agent twice and shows where the second run differs.
 
-The second run is given the model's answers of the first, so whatever differs comes
-from the application: its instructions, toolsets, settings, validators and tools.
+The second run gets the model's answers of the first, so whatever differs comes from
+the application: its instructions, toolsets, settings, validators and tools.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-import anyio
 from cyclopts import Parameter
-from rich.text import Text
 
 from agentkit.agent import Agent
-from agentkit.cli.console import ERR, OUT, shown
-from agentkit.cli.load import agents_in, imported, load_agent, split_name
+from agentkit.cli.console import print_line, print_note
+from agentkit.cli.load import Application, agents_in, application, imported, load_agent, split_name
+from agentkit.cli.view.run import print_held_back
 from agentkit.cli.view.tally import made_up
-from agentkit.cli.view.watch import not_run
 from agentkit.core.effects import ancestors
 from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.messages import JsonObject
@@ -36,7 +34,8 @@ def trace_doctor(
     prompt: str,
     /,
     *,
-    app: Annotated[str, Parameter(name="--app")],
+    app: str,
+    deps: str | None = None,
     all_tools: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Run an agent twice and show what is not deterministic in its own prompts and tools.
@@ -45,75 +44,78 @@ def trace_doctor(
     the application's functions for real again, and the tools whose effect is "read".
 
     Args:
-        prompt: What to ask.
+        prompt: The prompt of both runs.
         app: The agent, as FILE.py:NAME or MODULE:NAME.
+        deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
+            function that returns it.
         all_tools: Run the tools that write a second time, too.
     """
-    agent = load_agent(app)
     policy = Policy(
         tools="live" if all_tools else "by_effect",
         compute="live",
         order="free",
         on_divergence="warn",
     )
-    trace, found = anyio.run(_twice, agent, prompt, policy)
-    agents = [*agents_in(imported(app)).values(), agent]
-    _report(trace, found, {one.name: _functions(one) for one in agents})
-    again = _imported_again(agent, app)
+    with application(app, deps=deps) as loaded:
+        agent = loaded.agent
+        trace, found = loaded.run(lambda: _twice(agent, prompt, policy, loaded.deps))
+        agents = [*agents_in(imported(app)).values(), agent]
+        _print_differences(trace, found, {one.name: _functions(one) for one in agents})
+        again = _imported_again(loaded, app)
     for one in again:
-        _say("When the file is imported again:", "bold")
-        _both(one.pointer, one.position, one.expected, one.actual)
+        print_line("When the file is imported again:", "bold")
+        _print_both(one.pointer, one.position, one.expected, one.actual)
     calls = [event for event in trace.events if event["event"] == "tool.start"]
     nothing = made_up(trace)
     real = (event for event in calls if event["at"] not in nothing)
     left_out = (one["tool"] for one in real if not policy.runs(one["tool"], one["effect"]))
-    not_run(left_out, "--all-tools")
+    print_held_back(left_out, "--all-tools")
     answered = any(one["event"] == "model.end" and one["status"] == "ok" for one in trace.events)
     if not answered:
-        _say("No run came to an end: the model has answered nothing.", "red")
+        print_line("No run reached an end: the model answered nothing.", "red")
     if found or again or not answered:
         sys.exit(1)
-    _say("Nothing differed: given the same answers of the model, the run repeats.", "green")
+    print_line("Nothing differed: given the same answers of the model, the run repeats.", "green")
 
 
 async def _twice(
-    agent: Agent[Any], prompt: str, policy: Policy
+    agent: Agent[Any], prompt: str, policy: Policy, deps: Any
 ) -> tuple[Trace, list[ReplayDivergence]]:
-    """Run live, then again with the model's answers: the trace, and what was different."""
-    trace = await _record(agent, prompt)
+    """Run live, then again with the model's answers; return the trace, and what was different."""
+    trace = await _record(agent, prompt, deps)
     messages, earlier = trace.input()
     driver, going = prepared(
-        trace, agent.program(), messages, earlier, policy, redact=agent.config.redact
+        trace, agent.program(), messages, earlier, policy, redact=agent.config.redact, deps=deps
     )
     going.checked(await driver.execute())
     return trace, going.found
 
 
-async def _record(agent: Agent[Any], prompt: str) -> Trace:
-    """The trace of a live run, also of one that failed."""
+async def _record(agent: Agent[Any], prompt: str, deps: Any) -> Trace:
+    """Run live and return the trace, also of a run that failed."""
     try:
-        result = await agent.run(prompt, trace=True)
+        result = await agent.run(prompt, deps=deps, trace=True)
     except Exception as error:
         reached = result_of(error)
         if reached is None or reached.trace is None:
             raise
-        ERR.print(Text(shown(f"The run failed, and is checked as far as it went: {error}")))
+        print_note(f"The run failed, and is checked as far as it went: {error}")
         return reached.trace
     if result.status != "ok":
-        ERR.print(Text(shown(f"The run is {result.status}, and is checked as far as it went.")))
+        print_note(f"The run is {result.status}, and is checked as far as it went.")
     assert result.trace is not None
     return result.trace
 
 
-def _report(
+def _print_differences(
     trace: Trace, found: Iterable[ReplayDivergence], functions: Mapping[str, Mapping[str, str]]
 ) -> None:
-    """Each function and tool once: the first place in full, the others by address.
+    """Print each function and tool once: the first place in full, the others by address.
 
     Args:
         trace: The first run.
-        found: What the second one did otherwise.
-        functions: Where functions stand, by the names of agents and of effects.
+        found: Where the second one differed.
+        functions: Where functions are defined, by the names of agents and of effects.
     """
     agents = {one["at"]: one["agent"] for one in trace.events if one["event"] == "agent.start"}
     names = {
@@ -129,25 +131,21 @@ def _report(
         places.setdefault((name, source), []).append(one)
     for (name, source), here in places.items():
         first, others = here[0], [one.at for one in here[1:]]
-        _say(f"{first.at}  {name}{f'  ({source})' if source else ''}", "bold")
-        _both(first.pointer or "", first.position, first.expected, first.actual)
+        print_line(f"{first.at}  {name}{f'  ({source})' if source else ''}", "bold")
+        _print_both(first.pointer or "", first.position, first.expected, first.actual)
         if others:
             more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-            _say(f"  also at {', '.join(others[:3])}{more}")
+            print_line(f"  also at {', '.join(others[:3])}{more}")
 
 
-def _both(pointer: str, position: int | None, first: Any, second: Any) -> None:
-    _say(f"  {pointer or '/'}{f', character {position}' if position else ''}")
-    _say(f"    first:  {excerpt(first, position)}")
-    _say(f"    second: {excerpt(second, position)}")
-
-
-def _say(line: str, style: str = "") -> None:
-    OUT.print(Text(shown(line), style), soft_wrap=True)
+def _print_both(pointer: str, position: int | None, first: Any, second: Any) -> None:
+    print_line(f"  {pointer or '/'}{f', character {position}' if position else ''}")
+    print_line(f"    first:  {excerpt(first, position)}")
+    print_line(f"    second: {excerpt(second, position)}")
 
 
 def _functions(agent: Agent[Any]) -> dict[str, str]:
-    """Where the agent's own functions stand, by the names of their effects."""
+    """Return where the agent's own functions are defined, by the names of their effects."""
     toolsets = [type(one).tools for one in agent.config.tools if isinstance(one, Toolset)]
     functions: dict[str, list[Any]] = {
         "instructions": [agent.config.instructions],
@@ -172,20 +170,20 @@ def _line(function: Any) -> str | None:
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else None
 
 
-def _imported_again(agent: Agent[Any], app: str) -> list[Found]:
-    """What a new import of the file makes different, before anything runs."""
+def _imported_again(loaded: Application, app: str) -> list[Found]:
+    """Return what a new import of the file makes different, before anything runs."""
     if not split_name(app)[0].endswith(".py"):
         return []  # a module is imported once in a process
     try:
-        again = load_agent(app)
+        again = load_agent(loaded.loop, app)
     except ConfigurationError as error:
-        ERR.print(Text(shown(f"It cannot be imported twice: {error.message}"), "yellow"))
+        print_note(f"It cannot be imported twice: {error.message}")
         return []
-    return list(differences(_fixed(agent), _fixed(again)))
+    return list(differences(_fixed(loaded.agent), _fixed(again)))
 
 
 def _fixed(agent: Agent[Any]) -> JsonObject:
-    """What each request of an agent has, whatever is asked."""
+    """Return what each request of an agent has, whatever the prompt is."""
     spec = agent.program().spec
     return {
         "instructions": spec.instructions,

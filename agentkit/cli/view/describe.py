@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from agentkit.cli.console import command_line
 from agentkit.cli.find import state_of
-from agentkit.errors import AgentKitError, ConfigurationError, TraceCorrupt, TraceError
+from agentkit.errors import AgentKitError, TraceCorrupt, TraceError
 from agentkit.messages import JsonObject, Usage
 from agentkit.trace.reader import Trace
 
@@ -206,17 +206,3 @@ def address_in(trace: Trace, given: str) -> str:
         f"`{command_line('show', str(trace.path))}` shows all.",
         path=str(trace.path),
     )
-
-
-def asked_at(trace: Trace, at: str) -> None:
-    """Check that somebody was asked to decide about the call at this address.
-
-    Raises:
-        ConfigurationError: Nobody was.
-    """
-    asked = dict.fromkeys(one["at"] for one in trace.events if one["event"] == "gate.ask")
-    if at not in asked:
-        raise ConfigurationError(
-            f"Nothing was asked at {at}, so there is nothing to approve or deny; "
-            f"asked were: {', '.join(asked) or 'none'}."
-        )

@@ -1,10 +1,11 @@
-"""Python as a person would write it: the text of a test that expects what a run gave."""
+"""Python as a person would write it: the text of a test that expects what a run returned."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, cast
@@ -26,16 +27,17 @@ _LONG, _END = 2000, 40
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """What a test is written of.
+    """What a test is made from.
 
     Attributes:
         name: The function's, without `test_`.
         fixture: The recording, relative to the test.
-        agent: The name of the agent in its module.
+        agent: The expression that gives the agent.
+        deps: The one that gives its deps.
         model: The name of the model that it runs with, if not with its own.
-        module: The module's dotted name.
+        imports: The names that these need, by module; the first is the agent's.
         messages: What the run began with; the first `earlier` are history.
-        asked: What the run was given instead of its agent's settings and limits.
+        given: What the run was given instead of its agent's settings and limits.
         ended: How a replay of it ends.
         anew: How it is recorded anew; empty if it cannot be.
         live_tools: The tools that the test runs for real.
@@ -45,93 +47,74 @@ class Case:
     name: str
     fixture: str
     agent: str
-    module: str
+    imports: Mapping[str, set[str]]
     messages: Sequence[Message]
     earlier: int
-    asked: Mapping[str, Any]
+    given: Mapping[str, Any]
     ended: RunResult[Any] | AgentKitError
     anew: str
     live_tools: Sequence[str] = ()
+    deps: str | None = None
     model: str | None = None
     path: str | None = None
 
 
 def source_of(case: Case) -> str:
-    """The test file."""
+    """Return the test file."""
     call, before = _call(case)
     live = f", live_tools={literal([*case.live_tools])}" if case.live_tools else ""
     marked = f"{literal(case.fixture)}{live}"
     marker = f"@pytest.mark.agentkit_replay({marked})"
-    body = [*before, *_expected(case, call)]
-    text = "\n".join(f"    {line}" if line else "" for part in body for line in part.split("\n"))
-    return "\n".join(
-        [
-            _docstring(case.anew),
-            "",
-            *_imports(case, text),
-            "",
-            "",
-            marker if len(marker) <= 88 else f"@pytest.mark.agentkit_replay(\n    {marked}\n)",
-            f"def test_{case.name}() -> None:",
-            text,
-            "",
-        ]
-    )
+    if len(marker) > _WIDTH:
+        marker = f"@pytest.mark.agentkit_replay(\n    {marked}\n)"
+    body = textwrap.indent("\n".join([*before, *_expected(case, call)]), "    ")
+    doc = f"A recorded run as a test. {case.anew}".rstrip()
+    if len(doc) > _WIDTH - 6:
+        doc = f"A recorded run as a test.\n\n{case.anew}\n"
+    head = "\n\n".join([f'"""{doc}"""', *_imports(case, body)])
+    return f"{head}\n\n\n{marker}\ndef test_{case.name}() -> None:\n{body}\n"
 
 
-def _docstring(anew: str) -> str:
-    """What the file is, in one line if that fits."""
-    flat = f"A recorded run as a test. {anew}".rstrip()
-    if len(flat) <= _WIDTH - 6:
-        return f'"""{flat}"""'
-    return f'"""A recorded run as a test.\n\n{anew}\n"""'
-
-
-def _imports(case: Case, text: str) -> list[str]:
-    """What `text` needs, sorted as ruff and isort do."""
-    ended = case.ended
-    used = re.findall(r"\b(?:ChatSettings|Limits|Trace)\b(?=[.(])", text)
-    ours = [f"from agentkit import {', '.join(sorted(set(used)))}"] if used else []
-    if isinstance(ended, AgentKitError):
-        ours.append(f"from agentkit.errors import {type(ended).__name__}")
+def _imports(case: Case, body: str) -> list[str]:
+    """Return the blocks of imports that the test needs, sorted as ruff and isort do."""
+    ours = sorted({*re.findall(r"\b(?:ChatSettings|Limits|Trace)\b(?=[.(])", body)})
     standard = ["import sys"] if case.path else []
-    standard += ["from pathlib import Path"] if "Path(" in text or case.path else []
-    third = ["import pytest"]
-    third += (
-        ["from pydantic_core import to_jsonable_python"] if "to_jsonable_python(" in text else []
-    )
-    agent = f"from {case.module} import {case.agent}"
-    blocks = [standard, [*third, *ours]]
+    standard += ["from pathlib import Path"] if "Path(" in body or case.path else []
+    third = ["import anyio"] if "anyio.run(" in body else []
+    third += ["import pytest"]
+    third += [f"from agentkit import {', '.join(ours)}"] if ours else []
+    if isinstance(case.ended, AgentKitError):
+        third.append(f"from agentkit.errors import {type(case.ended).__name__}")
+    if "to_jsonable_python(" in body:
+        third.append("from pydantic_core import to_jsonable_python")
+    own = [f"from {one} import {', '.join(sorted(names))}" for one, names in case.imports.items()]
+    blocks = [standard, third, sorted(own)]
     if case.path:
         # The application is not installed, and pytest would not find it.
-        blocks += [[f"sys.path.insert(0, str({case.path}))"], [f"{agent}  # noqa: E402"]]
-    else:
-        blocks += [[agent]]
-    return "\n\n".join("\n".join(block) for block in blocks if block).split("\n")
+        blocks[2:] = [
+            [f"sys.path.insert(0, str({case.path}))"],
+            [f"{one}  # noqa: E402" for one in sorted(own)],
+        ]
+    return ["\n".join(block) for block in blocks if block]
 
 
 def _call(case: Case) -> tuple[str, list[str]]:
-    """The call of the agent, and what stands before it."""
+    """Return the call of the agent, and the lines before it."""
     prompt = case.messages[-1] if len(case.messages) == case.earlier + 1 else None
     text = prompt.content if isinstance(prompt, UserMessage) and not prompt.name else None
     plain = isinstance(text, str) and len(text) <= _LONG
     before: list[str] = []
-    if plain and not case.earlier:
-        arguments = [literal(text, indent=4)]
-    else:
+    arguments = [literal(text if plain else None, indent=4)]
+    if case.earlier or not plain:
         before = [
             f"trace = Trace.load(Path(__file__).parent / {literal(case.fixture)})",
             "messages, earlier = trace.input()" if plain else "messages, _ = trace.input()",
         ]
-        history = "messages[:earlier]" if plain else "messages"
-        arguments = [literal(text if plain else None, indent=4), f"history={history}"]
-    if (settings := settings_of(case.asked)) is not None:
-        arguments.append(f"settings={_constructed(settings)}")
-    if (limits := limits_of(case.asked)) is not None:
-        arguments.append(f"limits={_constructed(limits)}")
-    agent = case.agent
-    if case.model is not None:
-        agent += f".with_(model={literal(case.model)})"
+        arguments.append(f"history={'messages[:earlier]' if plain else 'messages'}")
+    arguments += [f"deps={case.deps}"] if case.deps else []
+    for name, value in (("settings", settings_of(case.given)), ("limits", limits_of(case.given))):
+        arguments += [f"{name}={_constructed(value)}"] if value is not None else []
+    agent = case.agent + (f".with_(model={literal(case.model)})" if case.model else "")
     flat = ", ".join(arguments)
     if len(flat) < _WIDTH - 32 and "\n" not in flat:
         return f"{agent}.run_sync({flat})", before
@@ -142,15 +125,15 @@ def _call(case: Case) -> tuple[str, list[str]]:
 
 
 def _constructed(value: Any) -> str:
-    """A dataclass as the call that makes it, without what is the default."""
+    """Return a dataclass as the call that makes it, without its defaults."""
     default = type(value)()
-    given = ((one.name, getattr(value, one.name)) for one in fields(value))
-    changed = [f"{key}={literal(v)}" for key, v in given if v != getattr(default, key)]
+    values = ((one.name, getattr(value, one.name)) for one in fields(value))
+    changed = [f"{key}={literal(v)}" for key, v in values if v != getattr(default, key)]
     return f"{type(value).__name__}({', '.join(changed)})"
 
 
 def _expected(case: Case, call: str) -> list[str]:
-    """The call, and the assertions about how it ends."""
+    """Return the call, and the assertions about how it ends."""
     ended = case.ended
     if isinstance(ended, AgentKitError):
         indented = call.replace("\n", "\n    ")
@@ -158,20 +141,21 @@ def _expected(case: Case, call: str) -> list[str]:
         raised = f"with pytest.raises({type(ended).__name__}){' as failure' * foreign}:"
         more = ["", f"assert failure.value.type == {literal(ended.type)}"] if foreign else []
         return [raised, f"    {indented}", *more]
-    asserted = [*_assertions("result.output", ended.output)]
-    if len(asserted) > _MANY:
-        asserted = [_equal("to_jsonable_python(result.output)", _jsonable(ended.output))]
     if ended.status == "paused":
         waiting = [pending.call.name for pending in ended.pending]
         asserted = [
             'assert result.status == "paused"',
             _equal("[pending.call.name for pending in result.pending]", waiting),
         ]
+    else:
+        asserted = [*_assertions("result.output", ended.output)]
+        if len(asserted) > _MANY:
+            asserted = [_equal("to_jsonable_python(result.output)", _jsonable(ended.output))]
     return [f"result = {call}", "", *asserted]
 
 
 def _assertions(name: str, value: Any) -> Iterator[str]:
-    """What to assert of a value: of a typed one field by field."""
+    """Yield what to assert of a value: of a typed one, field by field."""
     if value is None or isinstance(value, bool):
         yield f"assert {name} is {value}"
     elif isinstance(value, str) and len(value) > _LONG:
@@ -181,7 +165,8 @@ def _assertions(name: str, value: Any) -> Iterator[str]:
     elif _is_literal(value):
         yield _equal(name, value)
     elif isinstance(value, BaseModel) or (is_dataclass(value) and not isinstance(value, type)):
-        names = type(value).model_fields if isinstance(value, BaseModel) else _field_names(value)
+        model = isinstance(value, BaseModel)
+        names = type(value).model_fields if model else [one.name for one in fields(value)]
         for part in names:
             yield from _assertions(f"{name}.{part}", getattr(value, part))
     elif isinstance(value, (list, tuple)):
@@ -191,10 +176,6 @@ def _assertions(name: str, value: Any) -> Iterator[str]:
             yield from _assertions(f"{name}[{index}]", item)
     else:
         yield _equal(f"to_jsonable_python({name})", _jsonable(value))
-
-
-def _field_names(value: Any) -> list[str]:
-    return [one.name for one in fields(value)]
 
 
 def _jsonable(value: Any) -> Any:
@@ -215,11 +196,11 @@ def _is_literal(value: Any) -> bool:
 
 
 def literal(value: Any, *, indent: int = 0, used: int = 0) -> str:
-    """A JSON value as Python, on one line where it fits, else part by part.
+    """Return a JSON value as Python, on one line where it fits, else part by part.
 
     Args:
         value: The value.
-        indent: How far in its further lines stand.
+        indent: How far its further lines are indented.
         used: Columns that stand before it on its first line.
     """
     flat = _flat(value)
@@ -261,7 +242,7 @@ def _flat(value: Any) -> str:
 
 
 def _parts(text: str) -> list[str]:
-    """A long text in lines: its own, and those cut between words."""
+    """Split a long text into lines: its own, and where these are long, between words."""
     return [
         part
         for line in text.splitlines(keepends=True)

@@ -1,8 +1,9 @@
-"""What every command that runs an agent shows: the tree as it grows, the result, errors."""
+"""How a run that a command performs is shown: the tree as it grows, the result, errors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +19,48 @@ from agentkit.errors import AgentKitError, safe_str
 from agentkit.runtime.result import RunResult, result_of
 
 
-def watched(tree: RunTree, work: Callable[[], RunResult[Any]]) -> RunResult[Any]:
-    """Run with a live tree on a terminal, and with the finished tree elsewhere."""
-    if not OUT.is_terminal:
-        try:
-            return _known(tree, work)
-        finally:
+def run_and_show(
+    tree: RunTree, work: Callable[[], RunResult[Any]]
+) -> tuple[RunResult[Any], Exception | None]:
+    """Run, with a live tree on a terminal and the finished one elsewhere, and show the result.
+
+    Args:
+        tree: The tree, which gets the events of the run.
+        work: Runs an agent.
+
+    Returns:
+        What was reached, and the exception that ended the run, if one did.
+
+    Raises:
+        Exception: The run has not begun.
+    """
+    try:
+        with Live(tree, console=OUT, refresh_per_second=12) if OUT.is_terminal else nullcontext():
+            result, error = _reached(tree, work)
+    finally:
+        if not OUT.is_terminal:
             OUT.print(tree)
-    with Live(tree, console=OUT, refresh_per_second=12):
-        return _known(tree, work)
+    if error is None:
+        print_result(result)
+    return result, error
 
 
-def _known(tree: RunTree, work: Callable[[], RunResult[Any]]) -> RunResult[Any]:
+def _reached(
+    tree: RunTree, work: Callable[[], RunResult[Any]]
+) -> tuple[RunResult[Any], Exception | None]:
     """Run, and complete the tree from the trace in the end."""
+    error = None
     try:
         result = work()
-    except Exception as error:
-        _complete(tree, result_of(error))
-        raise
-    _complete(tree, result)
-    return result
-
-
-def _complete(tree: RunTree, reached: RunResult[Any] | None) -> None:
-    if reached is not None and reached.trace is not None:
-        with careful(reached.trace):
-            tree.know(reached.trace)
+    except Exception as failure:
+        reached = result_of(failure)
+        if reached is None:
+            raise
+        result, error = reached, failure
+    if result.trace is not None:
+        with careful(result.trace):
+            tree.know(result.trace)
+    return result, error
 
 
 def print_result(result: RunResult[Any]) -> None:
@@ -83,7 +100,7 @@ def print_waiting(
     print_line("  or --deny ADDRESS=REASON, --edit ADDRESS=JSON, --answer ADDRESS=TEXT")
 
 
-def not_run(tools: Iterable[str], allow: str) -> None:
+def print_held_back(tools: Iterable[str], allow: str) -> None:
     """Print which tools were held back because they may write, and what would let each run."""
     for name in sorted({*tools}):
         print_line(f"{name} was not run: it may write ({allow.replace('NAME', name)})", "yellow")
