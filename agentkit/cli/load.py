@@ -50,6 +50,18 @@ class Application:
         """Run a coroutine to its end."""
         return self.loop.run(work())
 
+    def check_deps(self) -> None:
+        """Check that the agent has the deps that its tools need, before anything runs.
+
+        Raises:
+            ConfigurationError: It has not.
+        """
+        try:
+            self.agent.config.check_deps(self.deps)
+        except ConfigurationError as error:
+            option = "give --deps FILE.py:NAME, the deps or a function that returns them."
+            raise ConfigurationError(error.message.replace("pass deps=….", option)) from None
+
 
 @contextmanager
 def application(

@@ -131,6 +131,7 @@ def test_deps_are_in_the_printed_commands(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--app", "app.py"], "has none: give --deps FILE.py:NAME, the deps or a function that"),
         (["--app", "app.py:needs"], "'needs' in app.py is called without arguments, but it needs"),
         (
             ["--app", "app.py:broken"],
@@ -150,9 +151,18 @@ def test_wrong_input(folder: Path, arguments: list[str], says: str) -> None:
     """One message before anything runs."""
     done = agentkit("fork", "run", "--at", "m0/t0", *arguments, cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
-    assert says in done.stderr
+    assert says in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert ran(folder) == []
+
+
+def test_an_exact_replay_needs_no_deps(folder: Path) -> None:
+    """No tool runs; a replay that runs tools says what is missing."""
+    done = agentkit("replay", "run", "--app", "app.py", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = agentkit("replay", "run", "--app", "app.py", "--policy", "tools_live", cwd=folder)
+    assert done.returncode == 2
+    assert "the run has none: give --deps FILE.py:NAME" in " ".join(done.stderr.split())
 
 
 def test_a_written_test_calls_the_functions(folder: Path) -> None:

@@ -161,6 +161,7 @@ def forked(
         Exception: It ended the fork, which was shown as far as it went; `result_of` has its
             trace.
     """
+    loaded.check_deps()
     if not patch:
         _check_runs(original, loaded.agent, at, tools, allow)
     tree = RunTree(f"fork of {original.run}{f' at {at}' if at else ''}")

@@ -68,6 +68,8 @@ def replay(
     asks = chosen.model == "live" or chosen.on_divergence == "go_live"
     tree = RunTree(f"replay of {recorded.run}")
     with application(app, recorded, model=model, deps=deps) as loaded:
+        if chosen.acts:
+            loaded.check_deps()
         tally = Tally(recorded, loaded.agent, chosen)
 
         def follow(event: Event) -> None:

@@ -61,6 +61,7 @@ def resume(
         raise ConfigurationError("The run waits for a decision, and there is none.")
     tree = RunTree(f"run {recorded.run}, resumed")
     with application(app, recorded, model=model, deps=deps) as loaded:
+        loaded.check_deps()
 
         async def resumed() -> RunResult[Any]:
             assert recorded.path is not None

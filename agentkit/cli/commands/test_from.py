@@ -79,6 +79,7 @@ def test_from(
         )
     live_tools = live_tool or ()
     with application(app, recorded, model=model, deps=deps) as loaded:
+        loaded.check_deps()
         ended = _replayed(recorded, loaded, live_tools)
     source = _source_of(app, loaded.agent, deps)
     messages, earlier = recorded.input()

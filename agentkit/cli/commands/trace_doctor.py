@@ -57,6 +57,7 @@ def trace_doctor(
         on_divergence="warn",
     )
     with application(app, deps=deps) as loaded:
+        loaded.check_deps()
         agent = loaded.agent
         trace, found = loaded.run(lambda: _twice(agent, prompt, policy, loaded.deps))
         agents = [*agents_in(imported(app)).values(), agent]
