@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias, TypedDict
 
+from agentkit import _checks
+from agentkit._checks import Check, is_number
 from agentkit.errors import InvalidTool
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -35,35 +37,21 @@ class ToolOptions(BehaviourOptions, total=False):
     description: str | None
 
 
-def _number(least: float, kinds: tuple[type, ...], *, none: bool = False) -> Callable[[Any], bool]:
-    def check(value: Any) -> bool:
-        if value is None:
-            return none
-        return isinstance(value, kinds) and not isinstance(value, bool) and value >= least
-
-    return check
-
-
-def _one_of(*values: Any) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, (str, bool, type(None))) and value in values
-
-
-_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "description": (lambda text: text is None or isinstance(text, str), "text"),
-    "strict": (_one_of(None, True, False), "True, False or None"),
-    "timeout": (
-        lambda value: _number(0, (int, float), none=True)(value) and value != 0,
-        "seconds > 0, or None",
+_ALLOWED = {
+    "description": _checks.TEXT.or_none(),
+    "strict": _checks.FLAG.or_none(),
+    "timeout": Check(
+        "None or seconds > 0", lambda value: value is None or (is_number(value) and value > 0)
     ),
-    "concurrency": (_number(1, (int,), none=True), "an integer >= 1, or None"),
-    "sequential": (_one_of(True, False), "True or False"),
-    "effect": (_one_of("read", "write"), "'read' or 'write'"),
-    "max_output": (_number(0, (int,), none=True), "bytes >= 0, or None"),
-    "on_error": (_one_of("tell", "raise"), "'tell' or 'raise'"),
-    "retries": (_number(0, (int,)), "an integer >= 0"),
-    "approval": (
-        lambda value: isinstance(value, bool) or callable(value),
+    "concurrency": _checks.integer(1).or_none(),
+    "sequential": _checks.FLAG,
+    "effect": _checks.one_of("read", "write"),
+    "max_output": _checks.integer(0).or_none(),
+    "on_error": _checks.one_of("tell", "raise"),
+    "retries": _checks.integer(0),
+    "approval": Check(
         "True, False, or a function of the context and the arguments",
+        lambda value: isinstance(value, bool) or callable(value),
     ),
 }
 
@@ -82,11 +70,8 @@ def check_tool(name: object, options: Mapping[str, Any]) -> None:
             f"{advice}, with name=….",
             tool=str(name),
         )
-    for option, value in options.items():
-        if option == "name":
-            continue
-        if option not in _ALLOWED:
-            raise TypeError(f"A tool has no option {option!r}.")
-        fits, allowed = _ALLOWED[option]
-        if not fits(value):
-            raise InvalidTool(f"{option}={value!r}: expected {allowed}.", tool=name)
+    if unknown := options.keys() - _ALLOWED.keys() - {"name"}:
+        raise TypeError(f"A tool has no option {', '.join(sorted(unknown))}.")
+    if wrong := _checks.misfit(options, _ALLOWED):
+        option, check = wrong
+        raise InvalidTool(f"{option}={options[option]!r}: expected {check.expected}.", tool=name)

@@ -217,12 +217,12 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "long": (lambda: Tool(noop, name="x" * 65), "1 to 64 letters"),
     "umlaut": (lambda: Tool(noop).with_(name="größe"), "'größe' is not a valid tool name"),
     "lambda": (lambda: Tool(lambda: None), "A lambda needs one, with name=…"),
-    "timeout": (lambda: Tool(noop, timeout=0), "timeout=0: expected seconds > 0, or None."),
+    "timeout": (lambda: Tool(noop, timeout=0), "timeout=0: expected None or seconds > 0."),
     "concurrency": (lambda: Tool(noop, concurrency=0), "concurrency=0"),
     "retries": (lambda: Tool(noop).with_(retries=-1), "retries=-1"),
     "max_output": (lambda: Tool(noop, max_output=-1), "max_output=-1"),
     "effect": (lambda: Tool(noop, effect="raed"), "effect='raed'"),  # type: ignore[arg-type]
-    "timeout text": (lambda: Tool(noop, timeout="1"), "timeout='1': expected seconds"),  # type: ignore[arg-type]
+    "timeout text": (lambda: Tool(noop, timeout="1"), "timeout='1': expected None or seconds"),  # type: ignore[arg-type]
     "timeout flag": (lambda: Tool(noop, timeout=True), "timeout=True"),
     "concurrency text": (lambda: Tool(noop, concurrency="2"), "concurrency='2'"),  # type: ignore[arg-type]
     "retries none": (lambda: Tool(noop, retries=None), "retries=None: expected an"),  # type: ignore[arg-type]
@@ -243,6 +243,12 @@ def test_options_out_of_range_are_refused(name: str) -> None:
     with pytest.raises(InvalidTool) as caught:
         make()
     assert text in str(caught.value)
+
+
+def test_an_unknown_option_is_refused() -> None:
+    """A misspelt option of `with_` is an error, as it is in `Tool`."""
+    with pytest.raises(TypeError, match="A tool has no option timout"):
+        Tool(noop).with_(timout=3)  # type: ignore[call-arg]
 
 
 def anything(x: Any) -> None:
