@@ -693,7 +693,7 @@ def _deciding(
     approver: Approver | None,
     waiting: Sequence[PendingCall],
 ) -> Approver:
-    """An approver that knows what was decided about the calls that wait now.
+    """Make an approver that knows the decisions about the calls that wait now.
 
     Raises:
         ConfigurationError: A decision is about a call that does not wait.

@@ -31,6 +31,7 @@ instructions, an approver) ends a run too, and is raised unchanged:
     ├── LimitExceeded               one of `Limits`, reached
     ├── ToolsFailed                 an ExceptionGroup of failures of tools with on_error="raise"
     ├── RunCancelled                a run cancelled from outside
+    ├── NoOutput                    the output of a run that has none, such as a paused one
     ├── LocalModelError             weights or an embedded server that is unavailable
     ├── TraceError                  a trace that cannot be read or written
     │   ├── TraceCorrupt            a bad line that is not the torn last one
@@ -63,6 +64,7 @@ __all__ = [
     "ModelNotFound",
     "ModelRefusal",
     "ModelUnreachable",
+    "NoOutput",
     "OutputInvalid",
     "OutputTruncated",
     "QuotaExceeded",
@@ -265,6 +267,12 @@ class RunCancelled(AgentKitError):
     """A run that was cancelled from outside."""
 
     reason: str | None
+
+
+class NoOutput(AgentKitError):
+    """`RunResult.output` of a run that is paused, or that ended without an output."""
+
+    status: str
 
 
 class LocalModelError(AgentKitError):

@@ -193,4 +193,4 @@ Emit: TypeAlias = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """The listener for whoever does not listen."""
+    """Do nothing: the listener of runs without one."""

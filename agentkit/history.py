@@ -253,7 +253,7 @@ def _parted(messages: Sequence[Message], n: int) -> _Parts:
 
 
 def _transcript(messages: Iterable[Message]) -> str:
-    """A conversation as text: servers refuse calls of tools that a request does not offer."""
+    """Write a conversation as text: servers refuse calls of tools that are not offered."""
     lines: list[str] = []
     for message in messages:
         match message:

@@ -18,7 +18,7 @@ a replay gives the same answers and runs no middleware.
 
 Each agent has its own list: a sub-agent is guarded by its own middleware, not by
 that of the agent that asks it. One middleware may be given to many agents, and
-then they share its cache, its budget or its rate. Make it once: messages that
+then they share its cache or its budget. Make it once: messages that
 outlive a run remember what was made of them.
 
 Your own is a function with `around`, or any function from `Handler` to `Handler`.
@@ -35,8 +35,6 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
-
-import anyio
 
 from agentkit.core.effects import (
     Compute,
@@ -63,7 +61,6 @@ from agentkit.messages import (
     ToolMessage,
     Usage,
 )
-from agentkit.models.limits import Bucket
 from agentkit.models.prices import check_price
 from agentkit.redaction import PLACEHOLDER, Redactor
 from agentkit.runtime.config import Middleware
@@ -71,7 +68,7 @@ from agentkit.settings import Limits
 from agentkit.tools.invoke import awaited
 from agentkit.trace.naming import Namer, canonical, digest
 
-__all__ = ["Budget", "around", "budget", "cache", "guard", "log", "rate", "redact"]
+__all__ = ["Budget", "around", "budget", "cache", "guard", "log", "redact"]
 
 Around: TypeAlias = Callable[[Effect, Handler], Awaitable[Outcome]]
 Store: TypeAlias = MutableMapping[str, Any]
@@ -150,35 +147,6 @@ def _status(outcome: Outcome) -> str:
             return status
         case _:
             return "ok"
-
-
-def rate(requests: int, seconds: float = 60.0) -> Middleware:
-    """Delay model calls to so many in a span of time, in the order in which they came.
-
-    A span's requests may go out at once; after that they are spread evenly. The rate is
-    shared by all agents that have this middleware, in all event loops.
-    `agentkit.models.RateLimit` does the same around one model, for tokens too.
-
-    Args:
-        requests: Requests per span.
-        seconds: The span.
-
-    Raises:
-        ConfigurationError: A number is too small.
-    """
-    if not (requests >= 1 and seconds > 0):
-        raise ConfigurationError(
-            f"rate({requests!r}, seconds={seconds!r}) cannot be kept; expected at least one "
-            "request in more than 0 seconds."
-        )
-    bucket = Bucket(requests, seconds)
-
-    async def perform(effect: Effect, inner: Handler) -> Outcome:
-        if isinstance(effect, ModelCall) and (delay := bucket.book(1)):
-            await anyio.sleep(delay)
-        return await inner.perform(effect)
-
-    return around(perform)
 
 
 @dataclass(slots=True)
@@ -315,7 +283,7 @@ def _usable(outcome: Outcome) -> bool:
 
 
 def _again(known: Any, effect: Effect) -> Outcome:
-    """A kept outcome as the answer to another effect."""
+    """Turn a kept outcome into the answer to another effect."""
     if isinstance(effect, ToolInvocation):
         message = replace(known.message, call_id=effect.call.id)
         return replace(known, at=effect.at, message=message, usage=Usage())
@@ -441,7 +409,7 @@ def redact(*patterns: str | re.Pattern[str]) -> Middleware:
 
 
 def _placed(match: re.Match[str], redactor: Redactor) -> str:
-    """The placeholder of what matched, unless that is empty or part of a placeholder."""
+    """Return the placeholder of what matched, unless that is empty or part of one."""
     text, secret = match.string, match.group()
     start = text.rfind("⟦", max(0, match.start() - 40), match.start() + 1)
     inside = PLACEHOLDER.match(text, start) if start >= 0 else None
@@ -451,7 +419,7 @@ def _placed(match: re.Match[str], redactor: Redactor) -> str:
 
 
 def _cleaned(message: Message, text: Callable[[str], str]) -> Message | None:
-    """The message without what `text` takes out; None if that is all of it."""
+    """Return the message without what `text` takes out; None if nothing was."""
     cleaned = replace(message, content=_content(message.content, text))
     if isinstance(cleaned, AssistantMessage):
         calls = (replace(call, arguments=text(call.arguments)) for call in cleaned.tool_calls)

@@ -7,34 +7,34 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, cast
 
+from agentkit import _checks
+from agentkit._checks import Check
 from agentkit.errors import InvalidSetting
 from agentkit.messages import ForcedTool, ToolChoice, Usage
 
 __all__ = ["ChatSettings", "Limits", "Timeouts", "asked_of", "limits_of", "settings_of"]
 
 
-# Fields with their ranges
-
-
-def _checked(allowed: str, check: Callable[[Any], bool], default: Any = None) -> Any:
-    """A field that is None or passes `check`; `allowed` says it in words."""
-    return field(default=default, metadata={"allowed": allowed, "check": check})
+def _field(check: Check, default: Any = None) -> Any:
+    """Declare a field that is None or passes the check."""
+    return field(default=default, metadata={"check": check.or_none()})
 
 
 def _check(settings: Any) -> None:
-    """Check what was given, and copy what whoever gave it could still change."""
-    for one in fields(settings):
-        value, allowed = getattr(settings, one.name), one.metadata["allowed"]
-        if value is None:
-            continue
-        if not one.metadata["check"](value):
-            raise _invalid(settings, one.name, allowed, expected=f"None or {allowed}")
+    """Check every value, and copy what the caller could still change."""
+    values = {one.name: getattr(settings, one.name) for one in fields(settings)}
+    found = _checks.misfit(values, {one.name: one.metadata["check"] for one in fields(settings)})
+    if found is not None:
+        name, check = found
+        allowed = check.expected.removeprefix("None or ")
+        raise _invalid(settings, name, allowed, expected=check.expected)
+    for name, value in values.items():
         if isinstance(value, (Mapping, list)):
-            object.__setattr__(settings, one.name, _copied(value))
+            object.__setattr__(settings, name, _copied(value))
 
 
 def _copied(value: Any) -> Any:
-    """A JSON value with mappings and lists of its own."""
+    """Copy the mappings and lists of a JSON value."""
     if isinstance(value, Mapping):
         items = cast("Mapping[Any, Any]", value).items()
         return {name: _copied(item) for name, item in items}
@@ -50,50 +50,39 @@ def _invalid(settings: Any, name: str, allowed: str, *, expected: str = "") -> I
     return InvalidSetting(text, field=name, value=value, allowed=allowed)
 
 
-_TYPES = {bool: "True or False", str: "text", Mapping: "a mapping"}
-
-
-def _is(kind: type) -> Any:
-    return _checked(_TYPES[kind], lambda v: isinstance(v, kind))
-
-
-def _one_of(*words: str) -> Any:
-    return _checked(" | ".join(map(repr, words)), lambda v: v in words)
+def _whole(least: int, most: float = math.inf, default: int | None = None) -> Any:
+    return _field(_checks.integer(least, most), default)
 
 
 def _between(least: float, most: float) -> Any:
-    return _checked(f"{least}…{most}", lambda v: _number(v) and least <= v <= most)
+    return _field(_checks.number(least, most))
 
 
-def _at_least(least: float) -> Any:
-    return _checked(f"a number >= {least}", lambda v: _number(v) and v >= least)
-
-
-def _whole(least: int, most: float = math.inf, default: int | None = None) -> Any:
-    allowed = f"an integer >= {least}" if most == math.inf else f"an integer {least}…{most}"
-    return _checked(allowed, lambda v: _integer(v) and least <= v <= most, default)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _one_of(*words: str) -> Any:
+    return _field(_checks.one_of(*words))
 
 
 def _texts(value: Any) -> bool:
-    return (
-        isinstance(value, Sequence)
-        and not isinstance(value, str)
-        and all(isinstance(one, str) for one in cast(Sequence[Any], value))
-    )
+    return _checks.items("", lambda one: isinstance(one, str)).fits(value)
 
 
 def _biases(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
-        _number(one) and -100 <= one <= 100 for one in cast(Mapping[Any, Any], value).values()
+        _checks.is_number(one) and -100 <= one <= 100
+        for one in cast(Mapping[Any, Any], value).values()
     )
+
+
+_MAPPING = _checks.instance("a mapping", Mapping)
+_TYPES = {bool: _checks.FLAG, str: _checks.TEXT, Mapping: _MAPPING}
+
+
+def _is(kind: type) -> Any:
+    return _field(_TYPES[kind])
+
+
+def _checked(expected: str, fits: Callable[[Any], bool]) -> Any:
+    return _field(Check(expected, fits))
 
 
 def _choice(value: Any) -> bool:
@@ -132,9 +121,9 @@ class Limits:
     input_tokens: int | None = _whole(1)
     output_tokens: int | None = _whole(1)
     total_tokens: int | None = _whole(1)
-    cost: float | None = _at_least(0)
+    cost: float | None = _field(_checks.number(0))
     output_bytes: int | None = _whole(1)
-    seconds: float | None = _at_least(0)
+    seconds: float | None = _field(_checks.number(0))
     parallel: int | None = _whole(1)
     repeats: int | None = _whole(0)
 
@@ -251,19 +240,21 @@ class ChatSettings:
     """
 
     temperature: float | None = _between(0, 2)
-    top_p: float | None = _checked("0 < x <= 1", lambda v: _number(v) and 0 < v <= 1)
+    top_p: float | None = _checked("0 < x <= 1", lambda v: _checks.is_number(v) and 0 < v <= 1)
     top_k: int | None = _whole(-1)
     min_p: float | None = _between(0, 1)
     frequency_penalty: float | None = _between(-2, 2)
     presence_penalty: float | None = _between(-2, 2)
-    repetition_penalty: float | None = _checked("0 < x < 2", lambda v: _number(v) and 0 < v < 2)
+    repetition_penalty: float | None = _checked(
+        "0 < x < 2", lambda v: _checks.is_number(v) and 0 < v < 2
+    )
     max_completion_tokens: int | None = _whole(1)
     max_tokens: int | None = _whole(1)
     n: int | None = _whole(1, 128)
     stop: str | Sequence[str] | None = _checked(
         "a text or up to 4 texts", lambda v: isinstance(v, str) or (_texts(v) and len(v) <= 4)
     )
-    seed: int | None = _checked("an integer", _integer)
+    seed: int | None = _field(_checks.integer())
     logprobs: bool | None = _is(bool)
     top_logprobs: int | None = _whole(0, 20)
     logit_bias: Mapping[str, float] | None = _checked("token id: -100…100", _biases)
@@ -315,7 +306,7 @@ class ChatSettings:
             object.__setattr__(self, "max_tokens", None)
 
     def merge(self, other: ChatSettings) -> ChatSettings:
-        """These settings with those of `other` over them; the `extra_…` key by key.
+        """Return these settings with those of `other` over them; the `extra_…` key by key.
 
         Raises:
             InvalidSetting: Together they contradict each other.
@@ -330,7 +321,7 @@ class ChatSettings:
         return ChatSettings(**merged)
 
     def to_params(self) -> dict[str, Any]:
-        """What is set, under the names of the chat-completions reference, as JSON values."""
+        """Return what is set, under its chat-completions names, as JSON values."""
         chosen = ("tool_choice", "keep_tool_choice")
         return {
             one.name: [*cast(Any, value)] if isinstance(value, tuple) else value
@@ -352,7 +343,7 @@ class ChatSettings:
 
 
 def asked_of(settings: ChatSettings | None, limits: Limits | None) -> dict[str, Any]:
-    """What one run was given instead of its agent's, to be recorded.
+    """Return what one run was given instead of its agent's, to be recorded.
 
     The recorder takes the credentials out of it.
     """
@@ -370,10 +361,10 @@ def asked_of(settings: ChatSettings | None, limits: Limits | None) -> dict[str, 
 
 
 def settings_of(asked: Mapping[str, Any]) -> ChatSettings | None:
-    """The settings that a run was given, from its trace."""
+    """Return the settings that a run was given, from its trace."""
     return ChatSettings(**asked["settings"]) if "settings" in asked else None
 
 
 def limits_of(asked: Mapping[str, Any]) -> Limits | None:
-    """The limits that a run was given, from its trace."""
+    """Return the limits that a run was given, from its trace."""
     return Limits(**asked["limits"]) if "limits" in asked else None

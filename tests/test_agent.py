@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import pickle
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from agentkit.errors import (
     InvalidTool,
     LimitExceeded,
     ModelUnreachable,
+    NoOutput,
     OutputInvalid,
 )
 from agentkit.events import Event, Finished, StepStarted, ToolCallFinished, Warned
@@ -390,6 +392,35 @@ async def test_a_result_can_be_sent_to_another_process() -> None:
     assert again.trace is not None
     assert result.trace is not None
     assert [*again.trace.events] == [*result.trace.events]
+
+
+async def test_a_run_without_an_output_says_so() -> None:
+    """`output` raises with the status and what to do; a result is a value all the same."""
+    agent = Agent(ScriptedModel([[("double", {"number": 1})]]), tools=[double])
+    with pytest.raises(LimitExceeded) as caught:
+        await agent.run("go", limits=Limits(tool_calls=0))
+    result = caught.value.result
+    assert result is not None
+    with pytest.raises(NoOutput, match="status 'limit' and has no output") as missing:
+        _ = result.output
+    assert missing.value.status == "limit"
+    assert pickle.loads(pickle.dumps(result)) == copy.deepcopy(result) == result
+    assert repr(result).startswith("RunResult(messages=(")
+    assert "status='limit'" in repr(result)
+    done = await Agent(ScriptedModel(["hi"])).run("go")
+    assert repr(done).startswith("RunResult(output='hi', messages=(")
+    assert replace(done, run="other").output == "hi"
+    assert done != await Agent(ScriptedModel(["ho"])).run("go")
+
+
+async def test_an_output_call_that_does_not_fit_counts_for_no_limit() -> None:
+    """It is no tool call: the run goes on to the limit of steps, which names itself."""
+    model = ScriptedModel([[("final_output", {"city": 1})]] * 3)
+    agent = Agent(model, output=Trip, output_mode="tool", output_retries=5)
+    with pytest.raises(LimitExceeded, match=r"Limits\.steps = 1 \(now 1\)") as caught:
+        await agent.run("go", limits=Limits(steps=1, tool_calls=0))
+    assert caught.value.result is not None
+    assert "Not executed" not in caught.value.result.messages[-1].text
 
 
 async def test_a_trace_in_memory_is_of_then() -> None:

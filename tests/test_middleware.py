@@ -32,7 +32,7 @@ from agentkit.messages import (
     Usage,
     UserMessage,
 )
-from agentkit.middleware import around, budget, cache, guard, log, rate, redact
+from agentkit.middleware import around, budget, cache, guard, log, redact
 from agentkit.replay import replay
 from agentkit.testing import FunctionModel, ScriptedModel
 from tests.support import tool_texts
@@ -408,34 +408,8 @@ async def test_budget_of_money_without_a_price() -> None:
     assert unknown.requests == ()
 
 
-# rate
-
-
-async def test_rate_is_shared_and_first_come_first_served() -> None:
-    """Two agents, two requests at once; the others wait for their turn."""
-    shared = rate(2, seconds=0.1)
-    order: list[str] = []
-
-    def answer(request: ModelRequest) -> str:
-        order.append(request.messages[0].text)
-        return "Hi"
-
-    agents = [Agent(FunctionModel(answer), middleware=[shared]) for _ in range(2)]
-    started = anyio.current_time()
-    async with anyio.create_task_group() as group:
-        for index in range(5):
-            group.start_soon(agents[index % 2].run, str(index))
-            await anyio.sleep(0.002)
-    assert anyio.current_time() - started >= 0.12
-    assert order == ["0", "1", "2", "3", "4"]
-
-
 def test_settings_that_cannot_be() -> None:
     """They are refused at once."""
-    with pytest.raises(ConfigurationError, match=r"rate\(0, seconds=60.0\) .* at least one"):
-        rate(0)
-    with pytest.raises(ConfigurationError, match="more than 0 seconds"):
-        rate(1, seconds=0)
     with pytest.raises(InvalidSetting):
         budget(cost=-1)
 

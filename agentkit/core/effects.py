@@ -1,4 +1,4 @@
-"""What the loop asks for and what it gets back: data only.
+"""Effects, which the loop yields, and outcomes, which it is sent: data only.
 
 The loop yields effects and is sent outcomes. Both are values without closures,
 so that the same loop can be driven live, from a recording, from a script or by
@@ -72,19 +72,19 @@ class Address(str):
 
     @classmethod
     def root(cls, agent: str) -> Self:
-        """The address of a run's outermost agent."""
+        """Return the address of a run's outermost agent."""
         return cls(f"/{agent}")
 
     def step(self, index: int) -> Address:
-        """The model call at step `index` of this agent."""
+        """Return the address of the model call at step `index` of this agent."""
         return Address(f"{self}/m{index}")
 
     def call(self, index: int) -> Address:
-        """The tool call at `index` of this model call's response."""
+        """Return the address of the tool call at `index` of this model call's response."""
         return Address(f"{self}/t{index}")
 
     def attempt(self, index: int) -> Address:
-        """The HTTP attempt number `index` of this model call."""
+        """Return the address of HTTP attempt `index` of this model call."""
         return Address(f"{self}/h{index}")
 
     @property
@@ -99,12 +99,12 @@ class Address(str):
         return tuple((part[1], int(part[2] or -1)) for part in parts if part is not None)
 
     def child(self, name: str, use: int = 0) -> Address:
-        """Something named under this address; `use` counts its repeated uses from 0."""
+        """Return the address of something below this one; `use` counts its uses from 0."""
         return Address(f"{self}/{name}~{use}" if use else f"{self}/{name}")
 
 
 def ancestors(at: str) -> list[str]:
-    """The addresses above one, the outermost first."""
+    """Return the addresses above one, the outermost first."""
     parts = at.split("/")
     return ["/".join(parts[:length]) for length in range(2, len(parts))]
 
@@ -157,7 +157,7 @@ class Compute:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PendingCall:
-    """A tool call that somebody has to decide about before it runs.
+    """A tool call that waits for a decision before it runs.
 
     Attributes:
         at: Its address.
@@ -219,7 +219,7 @@ class Failure:
         )
 
     def to_error(self) -> Exception:
-        """The live exception if there is one, else an agentkit error rebuilt from the data."""
+        """Return the live exception if there is one, else an error rebuilt from the data."""
         if isinstance(self.exception, Exception):
             return self.exception
         if self.parts:
@@ -241,7 +241,7 @@ ToolStatus: TypeAlias = Literal["ok", "error", "timeout", "cancelled", "denied"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolOutcome:
-    """How one tool call ended. `message` is what the model is told, in every case.
+    """How one tool call ended. `message` is what the model reads, in every case.
 
     `fatal` says that the tool's author wants the run to end here (`on_error="raise"`);
     `usage` is what the sub-agents that the tool ran have used.
@@ -282,10 +282,10 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided about a pending call. Made by its class methods.
+    """A decision about a pending call. Made by its class methods.
 
     Attributes:
-        kind: What.
+        kind: What becomes of the call.
         text: The reason, the other arguments as JSON text, or the answer.
         by: Who decided, for the trace.
     """
@@ -316,12 +316,12 @@ class Decision:
 
     @classmethod
     def deny(cls, reason: str = "", *, by: str | None = None) -> Self:
-        """Do not run it; the model is told the reason."""
+        """Do not run it; the model reads the reason."""
         return cls("deny", reason, by)
 
     @classmethod
     def edit(cls, arguments: Mapping[str, Any] | str, *, by: str | None = None) -> Self:
-        """Run it with other arguments; the model is told which."""
+        """Run it with other arguments, which the model reads too."""
         text = arguments if isinstance(arguments, str) else json.dumps(dict(arguments))
         return cls("edit", text, by)
 
@@ -331,7 +331,7 @@ class Decision:
         return cls("answer", text, by)
 
     def said(self) -> str:
-        """What the model is told of a call that does not run."""
+        """Return what the model reads about a call that does not run."""
         if self.kind == "answer":
             return self.text
         return f"Denied: {self.text}" if self.text else "Denied."
@@ -339,18 +339,18 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """Not all could be decided now: the run pauses, and is resumed with the other decisions.
+    """The outcome of a pause without all decisions: the run pauses until it is resumed.
 
     Attributes:
-        made: What was decided about each call, or None; in the order of the pause. Empty if
-            nothing was.
+        made: The decision about each call, or None; in the order of the pause. Empty if
+            there is none.
     """
 
     made: tuple[Decision | None, ...] = ()
 
 
 def decided(decisions: Sequence[Decision | None]) -> tuple[Decision, ...] | Suspended:
-    """What a pause comes to: every decision, or that some are missing."""
+    """Return the outcome of a pause: every decision, or `Suspended` if some are missing."""
     made = tuple(decision for decision in decisions if decision is not None)
     if len(made) == len(decisions):
         return made

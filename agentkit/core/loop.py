@@ -150,7 +150,7 @@ class _Conversation(Generic[OutputT]):
     # Before the model is asked
 
     def compute(self, at: Address, name: str, value: Any = None) -> Steps[Any]:
-        """Have the user's function of this name called."""
+        """Have the user's function of this name called, and return its value."""
         outcome = yield Compute(at=at.child(name), name=name, input=value)
         if isinstance(outcome, Value):
             self.usage += outcome.usage
@@ -159,7 +159,7 @@ class _Conversation(Generic[OutputT]):
         raise _Stop(outcome)
 
     def instructions(self) -> Steps[tuple[Message, ...]]:
-        """The messages that stand before the history in every request."""
+        """Return the messages that stand before the history in every request."""
         text = self.spec.instructions
         if self.spec.dynamic:
             text = yield from self.compute(self.spec.at, "instructions")
@@ -176,7 +176,7 @@ class _Conversation(Generic[OutputT]):
             self.history = list(messages_from_json(shorter))
 
     def offer(self, at: Address) -> Steps[None]:
-        """Ask the dynamic toolsets what there is at this step."""
+        """Have the toolsets list their tools of this step."""
         if not self.spec.toolsets:
             return
         offered = yield from self.compute(at, "toolsets")
@@ -209,7 +209,7 @@ class _Conversation(Generic[OutputT]):
         return answer
 
     def tool_choice(self, step: Any = None) -> ToolChoice | None:
-        """What the model may or must call: this step's choice wins over the run's."""
+        """Return what the model may or must call: this step's choice wins over the run's."""
         if self.spec.output.tool is not None:
             # The answer itself comes as a call, so the model must always call something.
             if self.without_tools or not self.offered:
@@ -229,7 +229,7 @@ class _Conversation(Generic[OutputT]):
     def validate(
         self, verdict: Accepted[OutputT], at: Address
     ) -> Steps[Accepted[OutputT] | Rejected]:
-        """Ask the validators and the output function, one after the other."""
+        """Have the validators and the output function called, one after the other."""
         names = [f"validator{index}" for index in range(self.spec.validators)]
         if self.spec.output.finishing:
             names.append("output")
@@ -258,7 +258,7 @@ class _Conversation(Generic[OutputT]):
     def act(
         self, answer: ModelResponse, verdict: Rejected, at: Address
     ) -> Steps[Finish[OutputT] | None]:
-        """Run the calls of one response and append their answers, or say why not."""
+        """Run the calls of one response and append their answers."""
         calls = answer.message.tool_calls
         if self.is_repetition(calls):
             # The earlier results stand: this response is left out of the history, and the
@@ -307,7 +307,7 @@ class _Conversation(Generic[OutputT]):
         """Stop before anything runs: at the limit, or when the output was wrong too often."""
         calls = answer.message.tool_calls
         running = len(calls) - (verdict.call is not None)
-        if reached := limit_reached(self.spec.limits, self.usage, running):
+        if running and (reached := limit_reached(self.spec.limits, self.usage, running)):
             self.append(answer.message)
             for call in calls:
                 self.append(_told(call, LIMIT))
@@ -356,7 +356,7 @@ class _Conversation(Generic[OutputT]):
     def decisions(
         self, wanted: list[ToolInvocation], at: Address
     ) -> Steps[dict[Address, Decision]]:
-        """Have the calls decided about that may not just run."""
+        """Have those calls decided about that need it."""
         pending: list[PendingCall] = []
         for one in wanted:
             tool = self.tool(one.call.name)
@@ -399,7 +399,7 @@ class _Conversation(Generic[OutputT]):
     # The model has to try again
 
     def ask_again(self, answer: ModelResponse, verdict: Rejected) -> None:
-        """No calls and no output that fits: tell the model, unless it was told often enough."""
+        """Ask for an output that fits, unless the model had its attempts."""
         if not answer.message.text:
             # An empty message is not kept: several servers refuse one in the history.
             self.empty += 1
@@ -476,7 +476,7 @@ def _failure(error: AgentKitError) -> Failure:
 
 
 def _unusable(answer: ModelResponse, model: str) -> Failure | None:
-    """A response of which nothing may be executed or returned."""
+    """Return the failure of a response of which nothing may be executed or returned."""
     message = answer.message
     if answer.finish == "length":
         text = (
@@ -495,7 +495,7 @@ def _unusable(answer: ModelResponse, model: str) -> Failure | None:
 
 
 def _used(outcomes: tuple[ToolOutcome, ...]) -> Usage:
-    """What a batch has used: its calls, what they said, and what their sub-agents used."""
+    """Count what a batch has used: its calls, their bytes, and what sub-agents used."""
     size = sum(len(outcome.message.text.encode("utf-8", "replace")) for outcome in outcomes)
     used = Usage(tool_calls=len(outcomes), tool_bytes=size)
     for outcome in outcomes:
@@ -504,7 +504,7 @@ def _used(outcomes: tuple[ToolOutcome, ...]) -> Usage:
 
 
 def _fatal(outcomes: tuple[ToolOutcome, ...]) -> Failure | None:
-    """What the tools failed with whose author wants that raised, together."""
+    """Return the failures of tools with `on_error="raise"`, together."""
     failures = tuple(one.error for one in outcomes if one.fatal and one.error is not None)
     if not failures:
         return None

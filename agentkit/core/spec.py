@@ -1,4 +1,4 @@
-"""What the loop is given and what it returns: data only."""
+"""The input of the loop and its result: data only."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class OfferedTool:
     handoff: str | None = None
 
     def to_json(self) -> JsonObject:
-        """The form in which a dynamic toolset's answer is recorded."""
+        """Return the JSON form in which the tools of a toolset are recorded."""
         rest = (self.effect, self.approval, self.deferred, self.sequential, self.handoff)
         return {"definition": self.definition.to_json(), "facts": list(rest)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> OfferedTool:
-        """The reverse of `to_json`."""
+        """Rebuild a tool from `to_json`."""
         effect, approval, deferred, sequential, handoff = data["facts"]
         return cls(
             definition=ToolDefinition.from_json(data["definition"]),

@@ -49,7 +49,7 @@ from agentkit.runtime.driver import Driver
 from agentkit.runtime.handlers import observed, performing, recorded
 from agentkit.runtime.result import RunResult, conclude, keep_result, reached
 from agentkit.runtime.scope import Approver, Scope, guarded, new_run_id
-from agentkit.runtime.slots import Open
+from agentkit.runtime.slots import Frames
 from agentkit.settings import limits_of, settings_of
 from agentkit.trace.compare import divergence, value_difference, without_digests
 from agentkit.trace.naming import Namer, canonical, packed, without_ids
@@ -234,7 +234,7 @@ class _Replay:
     def handler(self, scope: Scope, program: Program[Any]) -> Handler:
         """Make the handlers of one agent: in the order of the recording."""
         live = performing(scope, program)
-        inner = recorded(scope, _ReplayHandler(self, live, program, scope.meter.open))
+        inner = recorded(scope, _ReplayHandler(self, live, program, scope.frames))
         return _Ordered(observed(scope, inner), self)
 
     def note(self, found: ReplayDivergence) -> Interrupt | None:
@@ -394,12 +394,12 @@ class _ReplayHandler:
     """Answers each effect from the recording or for real, as the policy says."""
 
     def __init__(
-        self, replay: _Replay, performing: Handler, program: Program[Any], among: Open
+        self, replay: _Replay, performing: Handler, program: Program[Any], frames: Frames
     ) -> None:
         self._replay = replay
         self._performing = performing
         self._program = program
-        self._among = among
+        self._frames = frames
 
     async def perform(self, effect: Effect) -> Outcome:
         """Answer one effect."""
@@ -490,9 +490,9 @@ class _ReplayHandler:
         replay, end = self._replay, self._replay.recorded.first_end(effect.at)
         if end is None or replay.live_from_here:
             return
-        inside = self._among.get(effect.at)
+        frame = self._frames.get(effect.at)
         # What is done needs no place among the calls that run, and another one may wait for it.
-        with inside.lent() if inside is not None else nullcontext():
+        with frame.lending() if frame is not None else nullcontext():
             await replay.gate.turn(end["seq"], effect.at, ends=True)
         if replay.player is not None:
             ordered = replay.policy.order == "recorded"

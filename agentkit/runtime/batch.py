@@ -13,7 +13,7 @@ import anyio
 
 from agentkit.core.effects import Interrupt, ToolBatch, ToolInvocation, ToolOutcome
 from agentkit.messages import Usage
-from agentkit.runtime.slots import Gate, Inside, Open, merged
+from agentkit.runtime.slots import CallFrame, Frames, Slots, merged
 from agentkit.runtime.tool_call import outcome_of
 
 Perform: TypeAlias = Callable[[ToolInvocation], Awaitable[ToolOutcome | Interrupt]]
@@ -27,28 +27,23 @@ class Batch:
     """
 
     def __init__(
-        self,
-        batch: ToolBatch,
-        perform: Perform,
-        *,
-        gates: Sequence[Gate] = (),
-        among: Open | None = None,
+        self, batch: ToolBatch, perform: Perform, frames: Frames, slots: Sequence[Slots] = ()
     ) -> None:
         """Prepare a batch.
 
         Args:
             batch: The calls.
             perform: Performs one call and returns its outcome, whatever happens.
-            gates: What each call has to have a place of while it runs.
-            among: Where the insides of the calls are kept while they are open.
+            frames: Those of the run.
+            slots: Of each, every call has to hold one while it runs.
         """
         self.calls = batch.calls
         self.finished: dict[int, ToolOutcome] = {}
         self._interrupts: dict[int, Interrupt] = {}
-        self._insides: dict[int, Inside] = {}
+        self._begun: dict[int, CallFrame] = {}
         self._perform = perform
-        self._gates = gates
-        self._among: Open = {} if among is None else among
+        self._frames = frames
+        self._slots = slots
 
     async def run(self) -> None:
         """Run the calls concurrently. What a handler raises comes out as it is."""
@@ -67,7 +62,7 @@ class Batch:
                 raise failed
 
     def outcomes(self) -> tuple[ToolOutcome, ...]:
-        """Every call's outcome in call order; what has not ended is answered as cancelled."""
+        """Return every call's outcome in call order; what has not ended is cancelled."""
         return tuple(
             self.finished.get(index) or self._unfinished(index, invocation)
             for index, invocation in enumerate(self.calls)
@@ -85,36 +80,35 @@ class Batch:
             for index, invocation in stage:
                 # Admitted here, one after the other: calls begin in call order, whatever the
                 # event loop's order of tasks is, so a replay can let them begin so again.
-                inside = await self._admitted(index, invocation)
-                group.start_soon(self._one, index, invocation, inside, name=invocation.at)
+                frame = await self._admitted(index, invocation)
+                group.start_soon(self._one, index, invocation, frame, name=invocation.at)
 
-    async def _admitted(self, index: int, invocation: ToolInvocation) -> Inside:
-        inside = self._insides[index] = Inside(invocation.at, self._among, self._gates)
+    async def _admitted(self, index: int, invocation: ToolInvocation) -> CallFrame:
+        frame = self._begun[index] = CallFrame(invocation.at, self._frames, self._slots)
         try:
-            await inside.take()
+            await frame.acquire()
         except BaseException:
-            inside.give()
+            frame.release()
             raise
-        return inside
+        return frame
 
-    async def _one(self, index: int, invocation: ToolInvocation, inside: Inside) -> None:
-        self._among[invocation.at] = inside
+    async def _one(self, index: int, invocation: ToolInvocation, frame: CallFrame) -> None:
         try:
-            outcome = await self._perform(invocation)
+            with self._frames.open(invocation.at, frame):
+                outcome = await self._perform(invocation)
         finally:
-            del self._among[invocation.at]
-            inside.give()
+            frame.release()
         if isinstance(outcome, Interrupt):
             self._interrupts[index] = outcome
         else:
             self.finished[index] = outcome
 
     def _unfinished(self, index: int, invocation: ToolInvocation) -> ToolOutcome:
-        """The answer to a call that has not ended, with what its agents have used."""
-        interrupt, inside = self._interrupts.get(index), self._insides.get(index)
+        """Answer a call that has not ended, with what its sub-agents have used."""
+        interrupt, frame = self._interrupts.get(index), self._begun.get(index)
         paused = any(one.status == "paused" for one in self._interrupts.values())
         text = "Not finished: the run is paused." if paused else "Cancelled before it finished."
-        used = inside.used if inside is not None else Usage()
+        used = frame.used if frame is not None else Usage()
         if interrupt is not None:
             used = interrupt.usage
         return replace(outcome_of(invocation, "cancelled", text), usage=used)
@@ -139,5 +133,5 @@ class Batch:
 
 
 def bare(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What a task group raised: the one failure as it is; of several the group."""
+    """Return what a task group raised: one failure as it is, several as their group."""
     return group.exceptions[0] if len(group.exceptions) == 1 else group

@@ -35,7 +35,7 @@ from agentkit.runtime.assemble import Program
 from agentkit.runtime.batch import Batch
 from agentkit.runtime.result import RunResult, conclude, reached
 from agentkit.runtime.scope import Scope
-from agentkit.runtime.slots import Gate, Inside, shared_gate
+from agentkit.runtime.slots import CallFrame, shared_slots, slots_of
 
 OutputT = TypeVar("OutputT")
 
@@ -84,7 +84,7 @@ class Driver(Generic[OutputT]):
         self._cancel_scope: anyio.CancelScope | None = None
         self._cancelled: str | None = None
         self._new: list[Message] = []
-        self._bounds = self._own_bounds()
+        self._part = slots_of(self._limits) if nested else None
         self._enter(program, messages, Usage())
 
     @property
@@ -124,21 +124,11 @@ class Driver(Generic[OutputT]):
         assert self.finish is not None
         return self.finish
 
-    def _own_bounds(self) -> list[Gate]:
-        """Return what its calls need a place of: the run's, and the agent's own part of it."""
-        scope, parallel = self.scope, self._limits.parallel
-        if not scope.bounded:
-            return []
-        own = None if parallel is None else Gate(parallel)
-        if not self._nested:
-            scope.meter.gate, own = own, None
-        return [gate for gate in (scope.meter.gate, own) if gate is not None]
-
     def _enter(self, program: Program[Any], messages: Sequence[Message], usage: Usage) -> None:
         """Let this program go on with the conversation."""
-        of_agent = shared_gate(program.config, program.config.concurrency)
-        shared = [of_agent] if of_agent is not None and self.scope.bounded else []
-        self._gates = [*self._bounds, *shared]
+        of_agent = shared_slots(program.config, program.config.concurrency)
+        bounds = (self.scope.slots, self._part, of_agent) if self.scope.bounded else ()
+        self._slots = [slots for slots in bounds if slots is not None]
         self.program = program
         self._handler = self.scope.handler(self.scope, program)
         self._loop = conversation(program.spec, messages, usage)
@@ -192,14 +182,21 @@ class Driver(Generic[OutputT]):
         self._last = effect.at
         if isinstance(effect, ToolBatch) and (stop := self._count(effect)) is not None:
             return stop
-        work = self._batch(effect) if isinstance(effect, ToolBatch) else self._inside(effect)
+        frames = self.scope.frames
+        work = (
+            Batch(effect, self._perform_call, frames, self._slots)
+            if isinstance(effect, ToolBatch)
+            else CallFrame(effect.at, frames)
+        )
         try:
             with anyio.CancelScope(deadline=self._deadline) as self._cancel_scope:
                 if self._cancelled is not None:
                     self._cancel_scope.cancel()
                 await checkpoint_if_cancelled()
                 if not isinstance(effect, ToolBatch):
-                    return await self._handler.perform(effect)
+                    assert isinstance(work, CallFrame)
+                    with frames.open(effect.at, work):
+                        return await self._handler.perform(effect)
                 assert isinstance(work, Batch)
                 await work.run()
                 outcomes = work.outcomes()
@@ -211,7 +208,6 @@ class Driver(Generic[OutputT]):
             raise
         finally:
             self._cancel_scope = None
-            self.scope.meter.open.pop(effect.at, None)
         if isinstance(work, Batch) and len(work.finished) == len(work.calls):
             return work.outcomes()  # it came too late for this batch; the next effect ends
         return self._interrupt(work)
@@ -261,25 +257,17 @@ class Driver(Generic[OutputT]):
             return None
         return Interrupt(status="limit", error=reached)
 
-    def _batch(self, batch: ToolBatch) -> Batch:
-        return Batch(batch, self._perform_call, gates=self._gates, among=self.scope.meter.open)
-
-    def _inside(self, effect: Effect) -> Inside:
-        among = self.scope.meter.open
-        inside = among[effect.at] = Inside(effect.at, among)
-        return inside
-
     async def _perform_call(self, invocation: ToolInvocation) -> ToolOutcome | Interrupt:
         outcome = await self._handler.perform(invocation)
         assert isinstance(outcome, (ToolOutcome, Interrupt))
         return outcome
 
     def _interrupt(
-        self, work: Batch | Inside | None = None, cause: BaseException | None = None
+        self, work: Batch | CallFrame | None = None, cause: BaseException | None = None
     ) -> Interrupt:
         """Return what ended the run: a bug, `cancel()`, the task around it, or the deadline."""
         outcomes = work.outcomes() if isinstance(work, Batch) else ()
-        used = work.used if isinstance(work, Inside) else Usage()
+        used = work.used if isinstance(work, CallFrame) else Usage()
         if isinstance(cause, Exception):
             status, error = "error", Failure.of(cause)
         elif cause is not None or self._cancelled is not None:

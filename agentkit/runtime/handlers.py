@@ -56,7 +56,6 @@ from agentkit.runtime.assemble import (
 from agentkit.runtime.config import Configured
 from agentkit.runtime.driver import Driver
 from agentkit.runtime.scope import Scope
-from agentkit.runtime.slots import opened
 from agentkit.runtime.tool_call import run_call, unknown_tool
 from agentkit.tools.context import RunContext, explain
 from agentkit.tools.invoke import awaited
@@ -160,16 +159,16 @@ class LiveHandler:
         program = assemble(agent.config)
         program = replace(program, spec=replace(program.spec, at=at))
         driver = Driver(scope, program, (UserMessage(content=prompt),), nested=True)
-        with opened(scope.meter.open, at.parent) as inside:
-            with inside.lent():
+        with scope.frames.open(at.parent) as frame:
+            with frame.lending():
                 try:
                     finish = await driver.execute()
                 finally:
                     if driver.finish is not None:
-                        inside.used += driver.finish.usage
+                        frame.used += driver.finish.usage
             if (stop := _ends_all(finish)) is not None:
-                await inside.stop(stop)
-            await inside.take()
+                await frame.stop(stop)
+            await frame.acquire()
         return driver.result
 
     def det(self, at: Address, kind: str, use: int, make: Callable[[], Any]) -> Any:
@@ -204,7 +203,7 @@ class LiveHandler:
 
     async def _run(self, invocation: ToolInvocation) -> ToolOutcome | Interrupt:
         scope, name = self._scope, invocation.call.name
-        with opened(scope.meter.open, invocation.at) as inside:
+        with scope.frames.open(invocation.at) as frame:
             tool = await self._tool(name, invocation.at.parent)
             if isinstance(tool, Failure):
                 return Interrupt(status="error", error=tool)
@@ -213,12 +212,12 @@ class LiveHandler:
             if isinstance(tool, Interrupt):
                 return tool
             context = self._context(invocation.at)
-            outcome = await run_call(invocation, tool, context, inside, scope.redact)
+            outcome = await run_call(invocation, tool, context, frame, scope.redact)
         if isinstance(outcome, Interrupt):
             return outcome
         size = len(outcome.message.text.encode("utf-8", "replace"))
         scope.meter.used += Usage(tool_bytes=size)
-        return replace(outcome, usage=inside.used)
+        return replace(outcome, usage=frame.used)
 
     async def _tool(self, name: str, step: Address) -> AnyTool | Failure | Interrupt | None:
         """Look a tool up: those of toolsets are the ones that they have at this step.
@@ -271,9 +270,9 @@ class LiveHandler:
                 explain(error, context)
                 return Failure.of(error)
 
-        with opened(self._scope.meter.open, effect.at) as inside:
-            outcome = await inside.hold(call)
-        return replace(outcome, usage=inside.used)
+        with self._scope.frames.open(effect.at) as frame:
+            outcome = await frame.run(call)
+        return replace(outcome, usage=frame.used)
 
     async def _decide(self, pause: Pause) -> tuple[Decision, ...] | Suspended | Interrupt:
         approver = self._scope.approver

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from agentkit.core.effects import PendingCall
 from agentkit.core.spec import Finish, RunStatus
-from agentkit.errors import RESULT, AgentKitError, ReplayDivergence
+from agentkit.errors import RESULT, AgentKitError, NoOutput, ReplayDivergence
 from agentkit.messages import Message, Usage
 from agentkit.trace.open import Recorded
 from agentkit.trace.reader import Trace
@@ -18,13 +18,12 @@ from agentkit.trace.reader import Trace
 OutputT = TypeVar("OutputT")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RunResult(Generic[OutputT]):
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        output: The typed output; None unless `status` is "ok".
-        messages: The whole history, ready to be given to the next run as `history`.
+        messages: The whole history, ready to be passed to the next run as `history`.
         new_messages: What this run added, beginning with the prompt.
         usage: Tokens over all steps.
         status: ok, paused, error, limit or cancelled.
@@ -33,7 +32,6 @@ class RunResult(Generic[OutputT]):
         divergences: Of a replay that goes on all the same: where it differed.
     """
 
-    output: OutputT
     messages: tuple[Message, ...]
     new_messages: tuple[Message, ...]
     usage: Usage
@@ -41,10 +39,41 @@ class RunResult(Generic[OutputT]):
     run: str
     pending: tuple[PendingCall, ...] = ()
     divergences: tuple[ReplayDivergence, ...] = field(default=(), compare=False)
-    _recorded: Recorded = field(default=None, repr=False, compare=False)
+    _output: Any = None
+    _recorded: Recorded = field(default=None, compare=False)
+
+    @property
+    def output(self) -> OutputT:
+        """The typed output.
+
+        Raises:
+            NoOutput: The run is paused, or has ended without one.
+        """
+        if self.status == "ok":
+            return self._output
+        raise NoOutput(self._without_output(), status=self.status)
+
+    def _without_output(self) -> str:
+        if self.status != "paused":
+            return (
+                f"The run ended with the status {self.status!r} and has no output. "
+                "result.messages holds what it had reached."
+            )
+        calls = ", ".join(f"{one.call.name} at {one.at}" for one in self.pending)
+        waiting = "waits for a decision" if len(self.pending) == 1 else "wait for decisions"
+        return (
+            f"The run is paused: {calls} {waiting}. Decide about result.pending and call "
+            "agent.resume(result.trace, decisions=…)."
+        )
+
+    def __repr__(self) -> str:
+        """Show the fields, the output among them if there is one."""
+        shown = {"output": self._output} if self.status == "ok" else {}
+        shown |= {one.name: getattr(self, one.name) for one in fields(self) if one.name[0] != "_"}
+        return f"RunResult({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies, and for other processes: the trace goes along as its lines."""
+        """Return the state for copies and other processes: with the lines of the trace."""
         state = {name: value for name, value in self.__dict__.items() if name != "trace"}
         if callable(self._recorded):
             state["_recorded"] = self._recorded()
@@ -92,13 +121,13 @@ def reached(
 ) -> RunResult[OutputT]:
     """Return the result of a run, however it ended."""
     return RunResult(
-        output=cast("OutputT", finish.output),
         messages=finish.messages,
         new_messages=(*prompt, *finish.new),
         usage=finish.usage,
         status=finish.status,
         pending=finish.pending,
         run=run,
+        _output=finish.output,
         _recorded=trace,
     )
 

@@ -64,27 +64,27 @@ class Run(Generic[OutputT]):
         self._driver.cancel(reason)
 
     def text(self, *, restarted: Callable[[str], object] = lambda _: None) -> AsyncIterator[str]:
-        """The pieces of the agent's text as they come, without that of sub-agents.
+        """Iterate over the agent's text as it comes, without that of sub-agents.
 
         A model call may begin again after some of its text was shown: a connection broke, or
         a fallback model was asked. The pieces then begin again too.
 
         Args:
-            restarted: Is told so before they do, and given the text that does not count any
-                more: what this call has shown so far.
+            restarted: Called before they do, with the text that no longer counts: what this
+                call has shown so far.
         """
         return _Text(self, restarted)
 
     def concerns(self, event: Event) -> bool:
-        """Whether it is about a model call of the agent itself, or of one that took over."""
+        """Tell whether an event is about a model call of the agent, or of one that took over."""
         return event.at.parent in self._driver.agents
 
     def __aiter__(self) -> Run[OutputT]:
-        """The events as they happen, to the end of the run. What fails is raised by `result`."""
+        """Iterate over the events to the end of the run. Failures are raised by `result`."""
         return self
 
     async def __anext__(self) -> Event:
-        """The next event."""
+        """Wait for the next event."""
         while not self._events:
             if self._ended:
                 raise StopAsyncIteration
@@ -104,7 +104,7 @@ class Run(Generic[OutputT]):
         self._changed.set()
 
     def _output_so_far(self, event: Event) -> Any:
-        """What a piece of a typed output adds to it, if that can be seen already."""
+        """Return the typed output as far as it is written, if a piece of it has come."""
         spec = self._driver.program.spec
         if spec.output.partial is None or event.at.parent != spec.at:
             return None
@@ -195,9 +195,9 @@ class Step(Generic[OutputT]):
 
     Attributes:
         effect: What the loop asks for. Replace it to change what is performed.
-        performed: What performing it came to, or None.
-        outcome: What the loop will be told, or None. Set it to answer without performing, or
-            replace it after `perform` to change what the loop is told.
+        performed: The outcome of performing it, or None.
+        outcome: The outcome that the loop will be sent, or None. Set it to answer without
+            performing, or replace it after `perform` to change what the loop is sent.
     """
 
     def __init__(self, effect: LoopEffect, driver: Driver[OutputT]) -> None:
@@ -236,7 +236,7 @@ class Steps(Generic[OutputT]):
         return _result(self._driver)
 
     def __aiter__(self) -> Steps[OutputT]:
-        """The steps, once."""
+        """Iterate over the steps, once."""
         return self
 
     async def __anext__(self) -> Step[OutputT]:

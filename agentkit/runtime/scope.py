@@ -14,7 +14,7 @@ from agentkit.events import Emit, Event, ignore
 from agentkit.messages import Usage
 from agentkit.redaction import Redactor
 from agentkit.runtime.assemble import Program
-from agentkit.runtime.slots import Gate, Inside, Open
+from agentkit.runtime.slots import Frames, Slots, slots_of
 from agentkit.settings import Limits
 from agentkit.trace.open import Recorded
 from agentkit.trace.recorder import Recorder
@@ -41,14 +41,10 @@ class Meter:
     Attributes:
         used: What was used.
         under_way: Model calls that have not been answered yet.
-        open: The insides of the effects that are under way.
-        gate: Bounds the tool calls that run at the same time.
     """
 
     used: Usage = field(default_factory=Usage)
     under_way: int = 0
-    open: Open = field(default_factory=dict[Address, Inside])
-    gate: Gate | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +67,8 @@ class Scope:
         resumed: The recorder's trace holds the beginning of the run already.
         bounded: Its tool calls wait for slots; not so where a recording gives their order.
         meter: What all its agents together have used so far.
+        frames: Those of its effects that are running.
+        slots: Of its tool calls, as `Limits.parallel` bounds them.
     """
 
     run: str
@@ -88,6 +86,12 @@ class Scope:
     resumed: bool = False
     bounded: bool = True
     meter: Meter = field(default_factory=Meter)
+    frames: Frames = field(default_factory=Frames)
+    slots: Slots | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the slots of the whole run."""
+        object.__setattr__(self, "slots", slots_of(self.limits))
 
     def emit(self, event: Event) -> None:
         """Record an event that happens inside an effect, and give it to the listener."""

@@ -1,12 +1,12 @@
-"""What goes on inside one effect: the places that it holds, and the agents that work for it.
+"""Concurrency slots of running calls, and the sub-agents that a call waits for.
 
 How many tool calls run at the same time is bounded three times: over a run
 (`Limits.parallel`), over an agent (`concurrency=`), over a tool (`concurrency=`).
-A call holds a place of each while its own code runs.
+A call holds a slot of each while its own code runs.
 
-- While an agent works for it, a call lends its places of the run and of the agent:
-  that agent's calls need them. So no bound is too small for agents inside agents.
-- Its place among the calls of its tool it keeps, so that `as_tool(concurrency=2)` means
+- While a sub-agent works for it, a call lends its slots of the run and of the agent:
+  the sub-agent's calls need them. So no bound is too small for agents inside agents.
+- Its slot among the calls of its tool it keeps, so that `as_tool(concurrency=2)` means
   two of that agent at a time. A call of the same tool further inside needs no other one.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -25,137 +25,170 @@ from anyio.lowlevel import RunVar, checkpoint
 from agentkit.core.effects import Address, Interrupt
 from agentkit.errors import ConfigurationError
 from agentkit.messages import Usage
-
-__all__ = ["Gate", "Inside", "Open", "merged", "opened", "shared_gate"]
+from agentkit.settings import Limits
 
 T = TypeVar("T")
 
 
-class Gate:
-    """Lets so many calls in at a time."""
+class Slots:
+    """The slots of calls that may run at the same time."""
 
-    def __init__(self, calls: int) -> None:
-        self.inside: set[Inside] = set()
-        self._limiter = CapacityLimiter(calls)
+    def __init__(self, number: int) -> None:
+        self.holders: set[CallFrame] = set()
+        self._limiter = CapacityLimiter(number)
 
-    async def enter(self, one: Inside) -> None:
-        """Wait for a place."""
-        await self._limiter.acquire_on_behalf_of(one)
-        self.inside.add(one)
+    async def acquire(self, frame: CallFrame) -> None:
+        """Wait for a slot."""
+        await self._limiter.acquire_on_behalf_of(frame)
+        self.holders.add(frame)
 
-    def leave(self, one: Inside) -> None:
-        """Give it back."""
-        self.inside.discard(one)
-        self._limiter.release_on_behalf_of(one)
-
-
-_gates: RunVar[WeakKeyDictionary[object, Gate]] = RunVar("gates")
+    def release(self, frame: CallFrame) -> None:
+        """Give the slot back."""
+        self.holders.discard(frame)
+        self._limiter.release_on_behalf_of(frame)
 
 
-def shared_gate(owner: object, calls: int | None) -> Gate | None:
-    """What bounds the calls of a tool or an agent over all runs of this event loop."""
-    if calls is None:
+_shared: RunVar[WeakKeyDictionary[object, Slots]] = RunVar("slots")
+
+
+def shared_slots(owner: object, number: int | None) -> Slots | None:
+    """Return the slots of a tool's or an agent's calls in all runs of this event loop."""
+    if number is None:
         return None
     try:
-        gates = _gates.get()
+        known = _shared.get()
     except LookupError:
-        gates = WeakKeyDictionary[object, Gate]()
-        _gates.set(gates)
-    if owner not in gates:
-        gates[owner] = Gate(calls)
-    return gates[owner]
+        known = WeakKeyDictionary[object, Slots]()
+        _shared.set(known)
+    if owner not in known:
+        known[owner] = Slots(number)
+    return known[owner]
 
 
-class Inside:
-    """The inside of one effect.
+def slots_of(limits: Limits) -> Slots | None:
+    """Make the slots of the calls of one run, or of one run of a sub-agent."""
+    return None if limits.parallel is None else Slots(limits.parallel)
 
-    An agent that has to be waited for (it pauses) ends the effect that it works for. It
-    does so as a cancellation does, because code that catches exceptions must not take it
-    for one: the function is cancelled as soon as no other agent works in it.
+
+class Frames:
+    """The frames of a run's effects that are running, those of sub-agents included."""
+
+    def __init__(self) -> None:
+        self._open: dict[Address, CallFrame] = {}
+
+    def get(self, at: Address) -> CallFrame | None:
+        """Return the frame of the effect at an address, if it is running."""
+        return self._open.get(at)
+
+    def above(self, at: Address) -> Generator[CallFrame, None, None]:
+        """Yield the frames of the calls in which the effect at an address runs."""
+        while at := at.parent:
+            if (frame := self._open.get(at)) is not None:
+                yield frame
+
+    @contextmanager
+    def open(self, at: Address, frame: CallFrame | None = None) -> Generator[CallFrame, None, None]:
+        """Keep a frame while its effect runs: the one that is there already, or another."""
+        if frame is None and (known := self._open.get(at)) is not None:
+            yield known
+            return
+        self._open[at] = frame or CallFrame(at, self)
+        try:
+            yield self._open[at]
+        finally:
+            del self._open[at]
+
+
+class CallFrame:
+    """What a running effect holds: its slots, and the sub-agents that it waits for.
+
+    A sub-agent that pauses ends the effect that it works for. It does so as a cancellation
+    does, because code that catches exceptions must not take it for one: the function is
+    cancelled as soon as no other sub-agent works in it.
 
     Attributes:
         at: The effect's address.
-        used: What agents have used in it.
+        used: What sub-agents have used in it.
     """
 
-    def __init__(self, at: Address, among: Open, gates: Sequence[Gate] = ()) -> None:
-        """Prepare the inside of an effect.
+    def __init__(self, at: Address, frames: Frames, slots: Sequence[Slots] = ()) -> None:
+        """Prepare the frame of an effect.
 
         Args:
             at: Its address.
-            among: All insides of the run that are open.
-            gates: What its own code has to have a place of while it runs.
+            frames: Those of the run.
+            slots: Of each, its own code has to hold one while it runs.
         """
         self.at = at
         self.used = Usage()
-        self._among = among
-        self._gates = gates
-        self._held: list[Gate] = []
+        self._frames = frames
+        self._slots = slots
+        self._held: list[Slots] = []
         self._waiting = False
-        self._away = 0
+        self._lent = 0
         self._stops: list[Interrupt] = []
         self._scope: CancelScope | None = None
 
-    async def take(self) -> None:
-        """Wait for the places, unless they are waited for already, or lent."""
-        if self._waiting or not self._gates:
+    async def acquire(self) -> None:
+        """Wait for the slots, unless that is done already, or they are lent."""
+        if self._waiting or not self._slots:
             return
         self._waiting = True
         try:
-            while not self._away and len(self._held) < len(self._gates):
-                gate = self._gates[len(self._held)]
-                await gate.enter(self)
-                self._held.append(gate)
+            while not self._lent and len(self._held) < len(self._slots):
+                slots = self._slots[len(self._held)]
+                await slots.acquire(self)
+                self._held.append(slots)
         finally:
             self._waiting = False
-        if self._away:
-            self.give()
+        if self._lent:
+            self.release()
 
-    def give(self) -> None:
-        """Give the places back."""
+    def release(self) -> None:
+        """Give the slots back."""
         while self._held:
-            self._held.pop().leave(self)
+            self._held.pop().release(self)
 
     @contextmanager
-    def lent(self) -> Generator[None, None, None]:
-        """Something else goes on for this effect: others may have its places."""
-        self._away += 1
-        self.give()
+    def lending(self) -> Generator[None, None, None]:
+        """Let others have the slots while something else works for this effect."""
+        self._lent += 1
+        self.release()
         try:
             yield
         finally:
-            self._away -= 1
+            self._lent -= 1
             self._settle()
 
     @asynccontextmanager
-    async def through(self, gate: Gate) -> AsyncGenerator[None, None]:
-        """Be one of the calls of a tool."""
-        if any(above in gate.inside for above in self._above()):
+    async def holding(self, slots: Slots | None) -> AsyncGenerator[None, None]:
+        """Hold a slot among the calls of a tool, unless a call around this one does."""
+        if slots is None or any(frame in slots.holders for frame in self._frames.above(self.at)):
             yield
             return
-        with self.lent():
-            await gate.enter(self)
+        with self.lending():
+            await slots.acquire(self)
         try:
-            await self.take()
+            await self.acquire()
             yield
         finally:
-            gate.leave(self)
+            slots.release(self)
 
-    async def hold(self, work: Callable[[], Awaitable[T]]) -> T | Interrupt:
-        """Do the work, or say why it could not be done to its end."""
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T | Interrupt:
+        """Do the work; return its value, or how the run ends if a sub-agent stops it."""
         self._stops = []
         with CancelScope() as self._scope:
-            done = await work()
+            value = await work()
             if not self._stops:
-                return done
-        # Whatever the function made of its cancellation: its agents have to be waited for.
+                return value
+        # Whatever the function made of its cancellation: its sub-agents wait for a decision.
         return replace(merged(self._stops), usage=self.used)
 
     async def stop(self, interrupt: Interrupt) -> None:
-        """End the effect, once no agent works in it any more. Does not return.
+        """End the effect, once no sub-agent works in it any more. Does not return.
 
         Raises:
-            ConfigurationError: The effect has no end that could be brought about here.
+            ConfigurationError: The effect does not run here, so it cannot be ended.
         """
         if self._scope is None:
             raise ConfigurationError(
@@ -164,44 +197,20 @@ class Inside:
             )
         self._stops.append(interrupt)
         try:
-            await checkpoint()  # agents that were started beside this one begin
+            await checkpoint()  # sub-agents that were started beside this one begin
             self._settle()
             await anyio.sleep_forever()
         finally:
             if not self._scope.cancel_called:
-                self._stops.remove(interrupt)  # whoever asked the agent goes on without it
+                self._stops.remove(interrupt)  # the code that ran the agent goes on without it
 
     def _settle(self) -> None:
-        if self._stops and not self._away and self._scope is not None:
+        if self._stops and not self._lent and self._scope is not None:
             self._scope.cancel()
-
-    def _above(self) -> Generator[Inside, None, None]:
-        at = self.at.parent
-        while at:
-            if (above := self._among.get(at)) is not None:
-                yield above
-            at = at.parent
-
-
-Open: TypeAlias = dict[Address, Inside]
-"""The insides of a run's effects that are under way, sub-agents' included."""
-
-
-@contextmanager
-def opened(among: Open, at: Address) -> Generator[Inside, None, None]:
-    """The inside of the effect at an address; a new one for the time being if there is none."""
-    if (inside := among.get(at)) is not None:
-        yield inside
-        return
-    inside = among[at] = Inside(at, among)
-    try:
-        yield inside
-    finally:
-        del among[at]
 
 
 def merged(interrupts: Sequence[Interrupt]) -> Interrupt:
-    """Several ends of one run as one: the first that is no pause, or all that are waited for."""
+    """Merge several ends of one run: the first that is no pause, or a pause for all calls."""
     for one in interrupts:
         if one.status != "paused":
             return one

@@ -19,7 +19,7 @@ from agentkit.errors import ToolError, safe_str
 from agentkit.events import Warned
 from agentkit.messages import ToolMessage
 from agentkit.redaction import Redactor
-from agentkit.runtime.slots import Inside, shared_gate
+from agentkit.runtime.slots import CallFrame, shared_slots
 from agentkit.tools.context import RunContext, explain
 from agentkit.tools.invoke import is_async
 from agentkit.tools.signature import INJECTED
@@ -32,7 +32,7 @@ async def run_call(
     invocation: ToolInvocation,
     tool: AnyTool,
     context: RunContext[Any],
-    inside: Inside,
+    frame: CallFrame,
     redact: Redactor,
 ) -> ToolOutcome | Interrupt:
     """Run one tool call to its outcome. Raises nothing but cancellation."""
@@ -49,9 +49,8 @@ async def run_call(
 
     # Without a context a function cannot run agents.
     alone = not _takes_context(arguments)
-    gate = shared_gate(tool, tool.concurrency)
-    async with nullcontext() if gate is None else inside.through(gate):
-        return await (attempts() if alone else inside.hold(attempts))
+    async with frame.holding(shared_slots(tool, tool.concurrency)):
+        return await (attempts() if alone else frame.run(attempts))
 
 
 async def _attempts(

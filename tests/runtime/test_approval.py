@@ -9,7 +9,7 @@ import pytest
 
 from agentkit import Agent, Decision, RunContext, Tool, Trace, tool
 from agentkit.core.effects import PendingCall
-from agentkit.errors import ConfigurationError
+from agentkit.errors import ConfigurationError, NoOutput
 from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
 from tests.support import tool_texts
@@ -45,7 +45,10 @@ async def test_without_an_approver_the_run_pauses() -> None:
     """Nothing of the batch runs, the history is valid, and the call is named."""
     result = await agent(("read", {"path": "a"}), ("delete", {"path": "a"})).run("go")
     assert result.status == "paused"
-    assert result.output is None
+    with pytest.raises(NoOutput, match="The run is paused: delete at /agent/m0/t1 waits") as caught:
+        _ = result.output
+    assert caught.value.status == "paused"
+    assert "agent.resume(result.trace, decisions=…)" in caught.value.message
     (pending,) = result.pending
     assert (pending.at, pending.kind, pending.call.name) == ("/agent/m0/t1", "approval", "delete")
     assert len(result.messages) == 1
