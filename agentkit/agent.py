@@ -399,21 +399,8 @@ class Agent(Generic[DepsT, OutputT]):
             LimitExceeded: A limit was reached.
             AgentKitError: Every other way to fail. `error.result` has what was reached.
         """
-        request = RunRequest[OutputT].of(
-            self.config,
-            prompt,
-            deps,
-            history,
-            repair,
-            settings,
-            limits,
-            trace,
-            capture,
-            durability,
-            redact,
-            on_event,
-            approver,
-        )
+        given = deps, history, repair, settings, limits, trace, capture, durability, redact
+        request = RunRequest[OutputT].of(self.config, prompt, *given, on_event, approver)
         driver = request.open()
         await driver.execute()
         return driver.result
@@ -439,21 +426,8 @@ class Agent(Generic[DepsT, OutputT]):
         Takes and raises what `run` does. Inside a running event loop it works in a thread of
         its own and blocks that loop meanwhile.
         """
-        request = RunRequest[OutputT].of(
-            self.config,
-            prompt,
-            deps,
-            history,
-            repair,
-            settings,
-            limits,
-            trace,
-            capture,
-            durability,
-            redact,
-            on_event,
-            approver,
-        )
+        given = deps, history, repair, settings, limits, trace, capture, durability, redact
+        request = RunRequest[OutputT].of(self.config, prompt, *given, on_event, approver)
 
         async def main() -> RunResult[OutputT]:
             driver = request.open()
@@ -487,21 +461,9 @@ class Agent(Generic[DepsT, OutputT]):
         Takes what `run` takes. The run goes on beside the block; leaving the block before
         the run has ended cancels it. `run.result` raises what `Agent.run` would raise.
         """
+        given = deps, history, repair, settings, limits, trace, capture, durability, redact
         request = RunRequest[OutputT].of(
-            self.config,
-            prompt,
-            deps,
-            history,
-            repair,
-            settings,
-            limits,
-            trace,
-            capture,
-            durability,
-            redact,
-            on_event,
-            approver,
-            stream=True,
+            self.config, prompt, *given, on_event, approver, stream=True
         )
         return streaming(request)
 
@@ -530,21 +492,8 @@ class Agent(Generic[DepsT, OutputT]):
 
         Takes what `run` takes.
         """
-        request = RunRequest[OutputT].of(
-            self.config,
-            prompt,
-            deps,
-            history,
-            repair,
-            settings,
-            limits,
-            trace,
-            capture,
-            durability,
-            redact,
-            on_event,
-            approver,
-        )
+        given = deps, history, repair, settings, limits, trace, capture, durability, redact
+        request = RunRequest[OutputT].of(self.config, prompt, *given, on_event, approver)
         return stepping(request)
 
     async def resume(

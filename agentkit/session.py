@@ -29,6 +29,12 @@ from agentkit.trace.schema import Capture
 __all__ = ["Session"]
 
 
+_OPTIONS = (
+    *("deps", "settings", "limits", "trace", "capture", "durability", "redact"),
+    *("on_event", "approver"),
+)
+
+
 class Session(Generic[DepsT, OutputT]):
     """Runs an agent again and again on one growing history.
 
@@ -91,17 +97,7 @@ class Session(Generic[DepsT, OutputT]):
         check_history(self.messages)
         self.usage = Usage()
         self._running = False
-        self._options = _given(
-            deps=deps,
-            settings=settings,
-            limits=limits,
-            trace=trace,
-            capture=capture,
-            durability=durability,
-            redact=redact,
-            on_event=on_event,
-            approver=approver,
-        )
+        self._options = _given(locals())
 
     async def run(
         self,
@@ -123,17 +119,7 @@ class Session(Generic[DepsT, OutputT]):
             ConfigurationError: The session is in a run.
             AgentKitError: As of `Agent.run`.
         """
-        options = _given(
-            deps=deps,
-            settings=settings,
-            limits=limits,
-            trace=trace,
-            capture=capture,
-            durability=durability,
-            redact=redact,
-            on_event=on_event,
-            approver=approver,
-        )
+        options = _given(locals())
         return await self._run(prompt, options)
 
     def run_sync(
@@ -151,17 +137,7 @@ class Session(Generic[DepsT, OutputT]):
         approver: Approver | None = None,
     ) -> RunResult[OutputT]:
         """Run the agent from code that is not async; see `Agent.run_sync`."""
-        options = _given(
-            deps=deps,
-            settings=settings,
-            limits=limits,
-            trace=trace,
-            capture=capture,
-            durability=durability,
-            redact=redact,
-            on_event=on_event,
-            approver=approver,
-        )
+        options = _given(locals())
         return run_blocking(functools.partial(self._run, prompt, options))
 
     def stream(
@@ -182,17 +158,7 @@ class Session(Generic[DepsT, OutputT]):
 
         The session has the new messages when the block has been left.
         """
-        options = _given(
-            deps=deps,
-            settings=settings,
-            limits=limits,
-            trace=trace,
-            capture=capture,
-            durability=durability,
-            redact=redact,
-            on_event=on_event,
-            approver=approver,
-        )
+        options = _given(locals())
         return self._stream(prompt, options)
 
     def adopt(self, result: RunResult[Any]) -> None:
@@ -265,5 +231,6 @@ class Session(Generic[DepsT, OutputT]):
         self.adopt(result)
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick the options of a run that were given."""
+    return {name: arguments[name] for name in _OPTIONS if arguments[name] is not None}
