@@ -375,8 +375,7 @@ class Agent(Generic[DepsT, OutputT]):
             settings: Sampling parameters; what is set here wins over the agent's.
             limits: Instead of the agent's.
             trace: Where this run is recorded: a file, a folder (one file a run), True (in
-                memory), False (not at all), or a list of structlog processors, which get each
-                event after it was recorded in memory; what the last one returns is dropped.
+                memory) or False (not at all).
                 None takes the agent's; without one it goes to a new file in
                 `AGENTKIT_TRACE_DIR` if that is set, else to memory.
             capture: How much is recorded: "full"; "metadata", which is names, hashes, counts,
@@ -535,7 +534,7 @@ class Agent(Generic[DepsT, OutputT]):
         """
         config = self.config
         durable, redact = durability or config.durability, redact or config.redact
-        sink = reopened(trace, durable)
+        sink = reopened(trace)
         try:
             memory = isinstance(sink, MemorySink)
             recorded = Trace(sink.lines) if memory else Trace.load(sink.path)

@@ -54,6 +54,8 @@ __all__ = [
     "Outcome",
     "Pause",
     "PendingCall",
+    "SkipReason",
+    "SkippedCall",
     "Suspended",
     "ToolBatch",
     "ToolInvocation",
@@ -177,6 +179,31 @@ class Pause:
 
     at: Address
     pending: tuple[PendingCall, ...]
+
+
+SkipReason: TypeAlias = Literal[
+    "output", "handoff", "denied", "answered", "refused", "repeated", "limit"
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedCall:
+    """A note that no tool runs a call. It is recorded, and no handler sees it.
+
+    Attributes:
+        at: The call's address.
+        call: What the model asked for.
+        reason: `output`: it is the run's output. `handoff`: it hands the conversation over.
+            `denied`, `answered`: that was the decision about it. `refused`: it is not executed,
+            as its message says. `repeated`: the response only repeats the one before.
+            `limit`: it would exceed a limit.
+        message: What the model is told; None if the response does not enter the history.
+    """
+
+    at: Address
+    call: ToolCall
+    reason: SkipReason
+    message: ToolMessage | None = None
 
 
 Effect: TypeAlias = ModelCall | ToolInvocation | Compute | Pause

@@ -32,6 +32,8 @@ from agentkit.core.effects import (
     Outcome,
     Pause,
     PendingCall,
+    SkippedCall,
+    SkipReason,
     Suspended,
     ToolBatch,
     ToolInvocation,
@@ -68,7 +70,7 @@ OutputT = TypeVar("OutputT")
 T = TypeVar("T")
 LIMIT = "Not executed: the run has reached its limit."
 ENDED = "Not executed: the run has ended."
-Steps: TypeAlias = Generator[LoopEffect, Outcome | None, T]
+Steps: TypeAlias = Generator[LoopEffect | SkippedCall, Outcome | None, T]
 
 
 def conversation(
@@ -83,7 +85,8 @@ def conversation(
 
     Yields:
         Effects. Each must be answered with its own kind of outcome, or with an
-        `Interrupt`, which ends the conversation at once with a valid history.
+        `Interrupt`, which ends the conversation at once with a valid history. A
+        `SkippedCall` is answered with None.
 
     Returns:
         How it ended. Nothing is raised for what a model or a tool does.
@@ -135,12 +138,13 @@ class _Conversation(Generic[OutputT]):
         yield from self.offer(at)
         answer = yield from self.ask(head, at)
         if unusable := _unusable(answer, self.spec.model):
+            yield from self.skip(answer, at, "refused")
             raise _Stop(unusable)
         verdict = self.spec.output.read(answer.message)
         if isinstance(verdict, Accepted):
             verdict = yield from self.validate(verdict, at)
         if isinstance(verdict, Accepted):
-            self.conclude(answer, verdict)
+            yield from self.conclude(answer, verdict, at)
             return self.finish("ok", output=verdict.value)
         if answer.message.tool_calls:
             return (yield from self.act(answer, verdict, at))
@@ -246,12 +250,36 @@ class _Conversation(Generic[OutputT]):
                 verdict = replace(verdict, value=self.spec.output.revive(outcome.value))
         return verdict
 
-    def conclude(self, answer: ModelResponse, verdict: Accepted[Any]) -> None:
+    def conclude(self, answer: ModelResponse, verdict: Accepted[Any], at: Address) -> Steps[None]:
         """Append the final answer. Where it came as a call, every call of it is answered."""
+        skipped: list[SkippedCall] = []
+        for index, call in enumerate(answer.message.tool_calls):
+            if call is verdict.call:
+                skipped.append(_skipped(at.call(index), call, "output", "Accepted."))
+            else:
+                text = "Not executed: the final output came in the same response."
+                skipped.append(_skipped(at.call(index), call, "refused", text))
         self.append(answer.message)
-        skipped = "Not executed: the final output came in the same response."
-        for call in answer.message.tool_calls:
-            self.append(_told(call, "Accepted." if call is verdict.call else skipped))
+        yield from self.answer(skipped)
+
+    # No tool runs
+
+    def skip(
+        self, answer: ModelResponse, at: Address, reason: SkipReason, text: str | None = None
+    ) -> Steps[None]:
+        """Run none of the calls of a response. Without a text it stays out of the history."""
+        calls = enumerate(answer.message.tool_calls)
+        skipped = [_skipped(at.call(index), call, reason, text) for index, call in calls]
+        if text is not None:
+            self.append(answer.message)
+        yield from self.answer(skipped)
+
+    def answer(self, skipped: Sequence[SkippedCall]) -> Steps[None]:
+        """Append the answers to calls that no tool runs, and note why."""
+        for one in skipped:
+            if one.message is not None:
+                self.append(one.message)
+        yield from skipped
 
     # The model calls tools
 
@@ -261,17 +289,21 @@ class _Conversation(Generic[OutputT]):
         """Run the calls of one response and append their answers."""
         calls = answer.message.tool_calls
         if self.is_repetition(calls):
-            # The earlier results stand: this response is left out of the history, and the
-            # model is asked once more for an answer from what it has.
-            self.without_tools = True
+            yield from self.skip(answer, at, "repeated")
+            self.ask_without_tools()
             return None
-        self.check_calls(answer, verdict)
+        yield from self.check_calls(answer, verdict, at)
         wanted = [
             self.invocation(at.call(index), call)
             for index, call in enumerate(calls)
             if call is not verdict.call
         ]
-        told, wanted, notes = yield from self.gate(wanted, at)
+        skipped, wanted, notes = yield from self.gate(wanted, at)
+        if verdict.call is not None:
+            index = next(i for i, call in enumerate(calls) if call is verdict.call)
+            place = at.call(index)
+            skipped[place] = _skipped(place, verdict.call, "refused", verdict.problem)
+        yield from skipped.values()
         outcomes: tuple[ToolOutcome, ...] = ()
         stop: Failure | Interrupt | None = None
         if wanted:
@@ -282,40 +314,42 @@ class _Conversation(Generic[OutputT]):
                 outcomes = cast("tuple[ToolOutcome, ...]", answered)
                 stop = _fatal(outcomes)
         self.usage += _used(outcomes)
-        told |= {outcome.at: outcome.message for outcome in outcomes}
+        answers = {one.at: one.message for one in (*skipped.values(), *outcomes)}
         self.append(answer.message)
         unanswered = LIMIT if isinstance(stop, Interrupt) and stop.status == "limit" else ENDED
         for index, call in enumerate(calls):
-            text = verdict.problem if call is verdict.call else unanswered
-            message = told.get(at.call(index)) or _told(call, text)
+            message = answers.get(at.call(index)) or _told(call, unanswered)
             self.append(_noted(message, notes.get(at.call(index))))
         if stop is not None:
             raise _Stop(stop)
         return self.handed_over(calls, at)
 
     def is_repetition(self, calls: tuple[ToolCall, ...]) -> bool:
-        maximum = self.spec.limits.repeats
         if self.without_tools:
-            hint = "Asked without tools, the model called tools again."
-            raise _Stop(limit_exceeded("repeats", self.repeated, maximum or 0, hint=hint))
+            return True
+        maximum = self.spec.limits.repeats
         batch = tuple((call.name, call.arguments) for call in calls)
         self.repeated = self.repeated + 1 if batch == self.last_batch else 0
         self.last_batch = batch
         return maximum is not None and self.repeated > maximum
 
-    def check_calls(self, answer: ModelResponse, verdict: Rejected) -> None:
+    def ask_without_tools(self) -> None:
+        """Have the model answer from the results it has; the repetition enters no history."""
+        if self.without_tools:
+            hint = "Asked without tools, the model called tools again."
+            maximum = self.spec.limits.repeats or 0
+            raise _Stop(limit_exceeded("repeats", self.repeated, maximum, hint=hint))
+        self.without_tools = True
+
+    def check_calls(self, answer: ModelResponse, verdict: Rejected, at: Address) -> Steps[None]:
         """Stop before anything runs: at the limit, or when the output was wrong too often."""
         calls = answer.message.tool_calls
         running = len(calls) - (verdict.call is not None)
         if running and (reached := limit_reached(self.spec.limits, self.usage, running)):
-            self.append(answer.message)
-            for call in calls:
-                self.append(_told(call, LIMIT))
+            yield from self.skip(answer, at, "limit", LIMIT)
             raise _Stop(reached)
         if verdict.call is not None and (stop := self.count_attempt(verdict)):
-            self.append(answer.message)
-            for call in calls:
-                self.append(_told(call, ENDED))
+            yield from self.skip(answer, at, "refused", ENDED)
             raise _Stop(stop)
 
     def invocation(self, at: Address, call: ToolCall) -> ToolInvocation:
@@ -329,7 +363,7 @@ class _Conversation(Generic[OutputT]):
 
     def gate(
         self, wanted: list[ToolInvocation], at: Address
-    ) -> Steps[tuple[dict[Address, ToolMessage], list[ToolInvocation], dict[Address, str]]]:
+    ) -> Steps[tuple[dict[Address, SkippedCall], list[ToolInvocation], dict[Address, str]]]:
         """Ask for what has to be asked for, before anything of the batch runs.
 
         Returns:
@@ -337,21 +371,23 @@ class _Conversation(Generic[OutputT]):
             model is to be told besides their results.
         """
         decisions = yield from self.decisions(wanted, at)
-        told: dict[Address, ToolMessage] = {}
+        skipped: dict[Address, SkippedCall] = {}
         running: list[ToolInvocation] = []
         notes: dict[Address, str] = {}
         for one in wanted:
             tool, decision = self.tool(one.call.name), decisions.get(one.at)
             if tool is not None and tool.handoff is not None:
-                told[one.at] = _told(one.call, f"Handed over to {tool.handoff}.")
+                text = f"Handed over to {tool.handoff}."
+                skipped[one.at] = _skipped(one.at, one.call, "handoff", text)
             elif decision is None or decision.kind == "approve":
                 running.append(one)
             elif decision.kind == "edit":
                 notes[one.at] = f"(Run with other arguments: {decision.text})"
                 running.append(replace(one, call=replace(one.call, arguments=decision.text)))
             else:
-                told[one.at] = _told(one.call, decision.said())
-        return told, running, notes
+                reason = "denied" if decision.kind == "deny" else "answered"
+                skipped[one.at] = _skipped(one.at, one.call, reason, decision.said())
+        return skipped, running, notes
 
     def decisions(
         self, wanted: list[ToolInvocation], at: Address
@@ -510,6 +546,11 @@ def _fatal(outcomes: tuple[ToolOutcome, ...]) -> Failure | None:
         return None
     message = f"{len(failures)} tool{'s' * (len(failures) > 1)} failed"
     return Failure(type="ToolsFailed", message=message, parts=failures)
+
+
+def _skipped(at: Address, call: ToolCall, reason: SkipReason, text: str | None) -> SkippedCall:
+    message = None if text is None else _told(call, text)
+    return SkippedCall(at=at, call=call, reason=reason, message=message)
 
 
 def _told(call: ToolCall, text: str) -> ToolMessage:

@@ -119,6 +119,8 @@ class RecordedHandler:
     def compare(self, effect: Effect, strictness: Strictness = "exact") -> ReplayDivergence | None:
         """Whether the effect is the one that was recorded at its address."""
         recorded = self._effect(effect.at)
+        if recorded is not None and recorded.skipped is not None and not recorded.begun:
+            return self.unexpected(effect)
         if recorded is None or (start := recorded.start) is None:
             return None if self.ended_from_outside else self.unexpected(effect)
         match effect:
@@ -258,6 +260,11 @@ class RecordedHandler:
         """Whether the effect had at least begun."""
         return self.begun_at(effect.at)
 
+    def skipped(self, effect: Effect) -> bool:
+        """Check whether no tool ran this call."""
+        one = self._effect(effect.at)
+        return one is not None and one.skipped is not None
+
     def begun_at(self, at: str) -> bool:
         """Check whether an effect had begun at this address."""
         one = self._effect(at)
@@ -293,6 +300,14 @@ class RecordedHandler:
 
     def unexpected(self, effect: Effect) -> ReplayDivergence:
         """The divergence of an effect that was not recorded."""
+        one = self._effect(effect.at)
+        if one is not None and one.skipped is not None:
+            return divergence(
+                "unexpected_call",
+                effect.at,
+                text=f"no tool ran this call then ({one.skipped}), and one is to run it now.",
+                advice="Look at what decides whether a call runs: output type, approval, limits.",
+            )
         if self.trace.status == "interrupted":
             return _ended(effect.at)
         return divergence(

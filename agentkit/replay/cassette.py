@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
@@ -340,5 +339,3 @@ def _write(path: Path, lines: Sequence[bytes]) -> None:
         raise TraceError(
             f"The recording {str(path)!r} cannot be written: {error.strerror}.", path=str(path)
         ) from error
-    # What the old one kept in files of its own is in the new one itself.
-    shutil.rmtree(path.with_suffix(".blobs"), ignore_errors=True)

@@ -74,13 +74,13 @@ def _cause(
 
 def _origin(call: ModelCall, index: int, recorded: RecordedHandler) -> str | None:
     """Where a request's message comes from."""
-    agent, start = call.at.parent, recorded.start(call.at)
-    names: list[str] = start["messages"] if start is not None else []
+    agent, then = call.at.parent, recorded.trace.effects.get(call.at)
+    names = then.messages if then is not None else ()
     if index < len(names) and (at := recorded.origin(names[index])) is not None:
         return at
     now = [message.to_json()["role"] for message in call.request.messages[index : index + 1]]
-    then = [recorded.trace.blob(name)["role"] for name in names[index : index + 1]]
-    if "system" in (*now, *then):
+    before = [recorded.trace.blob(name)["role"] for name in names[index : index + 1]]
+    if "system" in (*now, *before):
         computed = agent.child("instructions")
         return computed if recorded.start(computed) else f"the instructions of {agent}"
     return "the prompt or the history that the run began with" if "user" in now else None

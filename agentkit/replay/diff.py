@@ -262,6 +262,11 @@ class _Comparison:
             # Other times and random numbers alone are no other behaviour.
             yield "det", self._differ(self.a.dets.get(at, {}), self.b.dets.get(at, {}), "")
 
+    @staticmethod
+    def _request(side: _Side, start: JsonObject) -> Sequence[str]:
+        effect = side.trace.effects.get(start["at"])
+        return effect.messages if effect is not None else ()
+
     def _on_one_side(self, at: str) -> tuple[DifferenceKind, list[Found]]:
         if at in self.a.starts or at not in self.b.order:
             return "only_a", [Found("", self.a.about(at), ABSENT)]
@@ -272,7 +277,7 @@ class _Comparison:
             case "agent.start":
                 yield "input", self._inputs(a, b)
             case "model.start" if "fp" not in a or a["fp"] != b.get("fp"):
-                one, other = a.get("messages", ()), b.get("messages", ())
+                one, other = self._request(self.a, a), self._request(self.b, b)
                 yield "messages", self._messages(one, other, "/messages")
                 yield "tools", self._blobs(a.get("tools", ""), b.get("tools", ""), "/tools")
                 yield "params", self._differ(self.a.params(a), self.b.params(b), "/params")

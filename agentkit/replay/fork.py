@@ -354,7 +354,7 @@ class _Plan:
             raise ConfigurationError(
                 f"Patch(messages=…) needs the address of a model call; {self.at!r} is none."
             )
-        names: list[str] = start["messages"]
+        names = self.recorded.trace.effects[start["at"]].messages
         if not 0 <= index < len(names):
             raise ConfigurationError(
                 f"Patch(messages={{{index}: …}}): the request at {self.at} has {len(names)} "

@@ -25,7 +25,7 @@ from agentkit.core.effects import (
 from agentkit.errors import ConfigurationError, RunCancelled
 from agentkit.messages import ModelResponse, Usage
 from agentkit.redaction import PLACEHOLDER
-from agentkit.replay.answers import RecordedHandler
+from agentkit.replay.answers import RecordedHandler, stopped
 from agentkit.runtime.assemble import Program
 from agentkit.runtime.handlers import observed, performing, recorded
 from agentkit.runtime.scope import MakeHandler, Scope
@@ -85,6 +85,8 @@ class ResumingHandler:
         if (stop := without_secrets(effect)) is not None:
             return stop
         if not self._recorded.begun(effect):
+            if self._recorded.skipped(effect):
+                return stopped(self._recorded.unexpected(effect))
             return await self._live.perform(effect)
         if not isinstance(effect, ToolInvocation) or effect.effect == "read":
             return await self._live.perform(effect)

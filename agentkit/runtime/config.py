@@ -78,10 +78,7 @@ ToolSource: TypeAlias = "AnyTool | Toolset | Handoff"
 _NOT_NEGATIVE = _checks.integer(0)
 _POSITIVE = _checks.integer(1).or_none()
 TRACE_TO = Check(
-    "a file, a folder, True, False or a list of structlog processors",
-    lambda value: (
-        isinstance(value, (bool, str, os.PathLike)) or _checks.items("", callable).fits(value)
-    ),
+    "a file, a folder, True or False", lambda value: isinstance(value, (bool, str, os.PathLike))
 )
 CHECKS: Mapping[str, Check] = {
     "model": Check(

@@ -22,6 +22,7 @@ from agentkit.core.effects import (
     Interrupt,
     LoopEffect,
     Outcome,
+    SkippedCall,
     ToolBatch,
     ToolInvocation,
     ToolOutcome,
@@ -149,9 +150,16 @@ class Driver(Generic[OutputT]):
         """Send the loop an outcome; return the next effect, or None at the end."""
         while True:
             try:
-                return self._loop.send(outcome)
+                effect = self._loop.send(outcome)
             except StopIteration as stop:
                 finish: Finish[Any] = stop.value
+            else:
+                if not isinstance(effect, SkippedCall):
+                    return effect
+                if self.scope.recorder is not None:
+                    self.scope.recorder.skipped(effect)
+                outcome = None
+                continue
             self._new += finish.new
             if finish.handoff is None:
                 self.finish = replace(finish, new=tuple(self._new), at=self._last)

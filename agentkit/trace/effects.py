@@ -12,7 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from agentkit.core.effects import Address, Decision, Failure, PendingCall, ToolOutcome, Value
+from agentkit.core.effects import (
+    Address,
+    Decision,
+    Failure,
+    PendingCall,
+    SkipReason,
+    ToolOutcome,
+    Value,
+)
 from agentkit.errors import ConfigurationError, TraceCorrupt
 from agentkit.events import Warned
 from agentkit.messages import (
@@ -44,6 +52,10 @@ class Recording(Protocol):
 
     def event(self, number: int | None) -> JsonObject | None:
         """Return an event by its number, checked."""
+        ...
+
+    def request(self, number: int) -> tuple[str, ...]:
+        """Return the names of all messages of a request, by the number of its start."""
         ...
 
     def below(self, at: str) -> tuple[RecordedEffect, ...]:
@@ -140,6 +152,7 @@ class Lines:
         ask: The question whether it may run, or what it comes to.
         in_flight: The open question whether to run it again.
         answer: The decision about `ask`.
+        skip: That no tool runs it, and why.
         inner: What happened in it: attempts, deltas, progress, dets, warnings.
     """
 
@@ -150,6 +163,7 @@ class Lines:
     ask: int | None = None
     in_flight: int | None = None
     answer: int | None = None
+    skip: int | None = None
     inner: array[int] = field(default_factory=lambda: array("Q"))
 
 
@@ -217,18 +231,21 @@ class RecordedEffect:
         start = self.start
         if start is not None:
             return unpacked(start[_NAMES[self.kind]])
-        asked = self.asked
-        return asked.call.name if asked is not None else ""
+        return self.call.name if self.call is not None else ""
 
     @property
     def call(self) -> ToolCall | None:
-        """The call of a tool, as it ran, or as a decision about it is waited for."""
-        start = self.start
+        """The call of a tool, as it ran, was skipped, or waits for a decision."""
         if self.kind != "tool":
             return None
-        if start is None:
+        event = self.start or self._skip
+        if event is None:
             return self.asked and self.asked.call
-        return _call(id=start["call"], name=start["tool"], arguments=start.get("arguments", ""))
+        return _call(id=event["call"], name=event["tool"], arguments=event.get("arguments", ""))
+
+    @property
+    def _skip(self) -> JsonObject | None:
+        return self._recording.event(self._lines.skip)
 
     @property
     def arguments(self) -> str:
@@ -243,7 +260,9 @@ class RecordedEffect:
     @property
     def messages(self) -> tuple[str, ...]:
         """The names of all messages of a model's request, in order; see `Trace.messages`."""
-        return tuple((self.start or {}).get("messages", ()))
+        if self.kind != "model" or self._lines.start is None:
+            return ()
+        return self._recording.request(self._lines.start)
 
     @property
     def tools(self) -> str | None:
@@ -263,14 +282,17 @@ class RecordedEffect:
 
         `ok`, `error`, `timeout`, `denied`, `limit`, `cancelled` or `paused` as its end says;
         `in_flight` if it has none; `pending` for a call that waits for a decision before it
-        runs, `skipped` for one that a decision kept from running.
+        runs, `skipped` for one that no tool runs.
         """
         lines = self._lines
         if lines.start is None and lines.end is None:
-            decision = self.decision
-            denied = decision is not None and decision.kind in ("deny", "answer")
-            return "skipped" if denied else "pending"
+            return "skipped" if lines.skip is not None else "pending"
         return lines.status or "in_flight"
+
+    @property
+    def skipped(self) -> SkipReason | None:
+        """Why no tool ran the call; None if one did, or may still do."""
+        return None if self._skip is None else self._skip["reason"]
 
     @property
     def finished(self) -> bool:
@@ -298,7 +320,7 @@ class RecordedEffect:
     @property
     def message(self) -> str | None:
         """The name of the message that it came to: the model's answer, or a tool's."""
-        return (self.end or {}).get("message")
+        return (self.end or self._skip or {}).get("message")
 
     @property
     def output(self) -> Any:

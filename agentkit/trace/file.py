@@ -1,89 +1,85 @@
-"""Where the lines of a trace go: a list, or a file of which only its owner knows.
+"""Where the lines of a trace go, and what writes them: one structlog logger, one line an event.
 
-A file is locked while it is written, so that no second process goes on with the
-same run. Large blobs stand in a folder beside it.
+Lines go through structlog because that is a named part of agentkit: `capture` is a
+processor, as redaction of an application's log would be. The logger is private and fully
+specified: it reads nothing that `structlog.configure` sets, so an application's own logging
+neither changes a trace nor is changed by it. The last processor gives the line's bytes; the
+sink writes them in one call, with no await in between, so lines never interleave.
+
+A file is locked while it is written, so that no second process continues the same run.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import sys
+import threading
+import time
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from pydantic_core import to_json
 
 from agentkit.errors import ConfigurationError, TraceError
-
-__all__ = ["FileSink", "MemorySink", "NoSink", "Sink"]
+from agentkit.messages import JsonObject
+from agentkit.trace.schema import Capture, kept
 
 _CLOSE_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
-_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 
 
 class Sink(Protocol):
-    """Takes finished lines."""
+    """What takes finished lines."""
 
     def emit(self, line: bytes, held: bool) -> None:
         """Take one line, newline included; one that is `held` may wait for the next."""
         ...
 
-    def keep(self, name: str, data: bytes) -> str | None:
-        """Put a large blob beside the lines; None: it has to stand in its line.
-
-        Args:
-            name: 32 hexadecimal digits.
-            data: Its canonical JSON.
-
-        Returns:
-            The name of its file.
-        """
-        ...
-
     def sync(self) -> None:
-        """Have what was taken survive a power failure."""
+        """Make what was taken survive a power failure."""
         ...
 
     def close(self) -> None:
-        """No more lines will come."""
+        """Release the sink: no more lines will come."""
         ...
 
 
 class NoSink:
-    """Keeps nothing: for who only listens."""
+    """A sink that keeps nothing, for runs that are only logged."""
 
     def emit(self, line: bytes, held: bool) -> None:
-        """Forget a line."""
-
-    def keep(self, name: str, data: bytes) -> str | None:
-        """Nothing is beside nothing."""
+        """Drop the line."""
 
     def sync(self) -> None:
-        """Nothing survives."""
+        """No-op."""
 
     def close(self) -> None:
-        """Nothing to release."""
+        """No-op."""
 
 
 class MemorySink(NoSink):
-    """Keeps the lines."""
+    """A list of lines."""
 
     def __init__(self, lines: list[bytes] | None = None) -> None:
         self.lines: list[bytes] = [] if lines is None else lines
 
     def emit(self, line: bytes, held: bool) -> None:
-        """Keep one line."""
+        """Append the line."""
         self.lines.append(line)
 
 
 class FileSink:
-    """Appends lines to a file that only its owner may read, and that only this process writes.
+    """A file that only its owner may read, and that only this process writes.
 
     Args:
         path: A new file; or, with `resume`, the file of a run that was interrupted.
-        resume: Go on with a file. A torn last line is cut off first.
-        durable: Blobs survive a power failure when the lines that name them do.
+        resume: Continue a file. A torn last line is cut off first.
 
     Raises:
-        ConfigurationError: The file exists already: a trace is one run.
+        ConfigurationError: The file exists already: a trace holds one run.
         TraceError: The file cannot be written, or another process is writing it.
     """
 
@@ -91,9 +87,8 @@ class FileSink:
     _named = False
     _held = b""
 
-    def __init__(self, path: Path, *, resume: bool = False, durable: bool = False) -> None:
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
         self.path = path
-        self._durable = durable
         new = os.O_CREAT | os.O_EXCL
         flags = os.O_RDWR | os.O_APPEND | _CLOSE_ON_EXEC | (0 if resume else new)
         try:
@@ -108,13 +103,13 @@ class FileSink:
                 ) from error
             raise ConfigurationError(
                 f"The trace {str(path)!r} exists already, and a trace holds one run. Give "
-                "another name, or a folder: then each run gets a file of its own."
+                "another name, or a folder, in which each run gets a file of its own."
             ) from error
         if not _locked(self._descriptor):
             os.close(self._descriptor)
             raise TraceError(
-                f"The trace {str(path)!r} is being written by another process: its run is going "
-                "on. Wait for it, or end that process.",
+                f"The trace {str(path)!r} is being written by another process, whose run is "
+                "still going on. Wait for it, or end that process.",
                 path=str(path),
             )
         if resume:
@@ -128,23 +123,8 @@ class FileSink:
             line, self._held = self._held, b""
             _write(self._descriptor, line)
 
-    def keep(self, name: str, data: bytes) -> str | None:
-        """Write a blob to the folder beside the file, whole, before the line that names it."""
-        folder = self.path.with_suffix(".blobs")
-        folder.mkdir(mode=0o700, exist_ok=True)
-        # An interrupted run may have left a part of it.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _CLOSE_ON_EXEC | _NO_LINKS
-        descriptor = os.open(folder / f"{name}.json", flags, 0o600)
-        try:
-            _write(descriptor, data)
-            if self._durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        return f"{name}.json"
-
     def sync(self) -> None:
-        """Have the file's lines, and the first time its name, written to the disk."""
+        """Write the lines, and the first time the name of the file, to the disk."""
         os.fsync(self._descriptor)
         if not self._named and sys.platform != "win32":
             self._named = True
@@ -155,7 +135,7 @@ class FileSink:
                 os.close(folder)
 
     def close(self) -> None:
-        """Close the file, and let others write it."""
+        """Close the file and unlock it."""
         if not self._closed:
             self._closed = True
             os.close(self._descriptor)
@@ -168,7 +148,7 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def _locked(descriptor: int) -> bool:
-    """Lock the file for this process, until it is closed; False if another one has it."""
+    """Lock the file until it is closed; return False if another process has it."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -186,3 +166,126 @@ def _locked(descriptor: int) -> bool:
     except OSError:
         return True  # a file system without locks
     return True
+
+
+Tap = Callable[[bytes], None]
+"""What gets each line after it was written. It must not raise."""
+_diagnostics = logging.getLogger("agentkit")
+
+
+class TraceWriter:
+    """What numbers, times and writes the events of one run.
+
+    A sink that fails is logged once and no longer used: a recorder never kills a run.
+
+    Attributes:
+        lines: How many lines the trace has.
+        failure: Why the sink is no longer used, if so.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        lines: int = 0,
+        t: int = 0,
+        capture: Capture = "full",
+        taps: Sequence[Tap] = (),
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        """Write to `sink`, which has `lines` lines of this run already, the last at `t` µs.
+
+        `clock` gives monotonic nanoseconds, for a trace that is written later.
+        """
+        self.sink = sink
+        self.failure: Exception | None = None
+        self.closed = False
+        self.lines = lines
+        self._taps = taps
+        self._process = os.getpid()
+        less = () if capture == "full" else (kept(capture),)
+        self._processors = [*less, _line]
+        self._log = self._logger(sink)
+        self._clock = clock or time.monotonic_ns
+        self._start = self._clock() - t * 1000  # after structlog was imported
+        # Tools in worker threads write too, even those abandoned by their run; and the warning
+        # about a failing sink may come back here, as a line of the application's log.
+        self._lock = threading.RLock()
+
+    def write(self, event: str, *, held: bool = False, **fields: Any) -> None:
+        """Write one event. `fields` are JSON values, redacted by the caller, in their order.
+
+        A blob's `data` is its canonical JSON, as bytes. An event that is `held` is written
+        with the one that follows at once.
+        """
+        with self._lock:
+            if self.closed or os.getpid() != self._process:
+                return  # what a forked process does is not in this run's order
+            t = (self._clock() - self._start) // 1000
+            if "at" in fields:
+                fields["at"] = str(fields["at"])  # a plain text is rendered three times as fast
+            try:
+                line = self._log({"event": event, "seq": self.lines, "t": t, **fields}, held)
+            except Exception as error:  # whatever it is: a recorder never kills a run
+                self._fail(error)
+                return
+            if line is None:
+                return
+            self.lines += 1
+        for tap in self._taps:
+            tap(line)
+
+    def sync(self) -> None:
+        """Make what was written survive a power failure. Blocks for milliseconds."""
+        if self.failure is None and not self.closed:
+            try:
+                self.sink.sync()
+            except Exception as error:  # as above
+                self._fail(error)
+
+    def close(self) -> None:
+        """Release the sink. What comes later is dropped."""
+        with self._lock:
+            if not self.closed:
+                self.closed = True
+                self.sink.close()
+
+    def _logger(self, sink: Sink) -> Callable[[JsonObject, bool], bytes | None]:
+        return _logger_type()(sink, self._processors, {}).log
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = error
+        self._log = self._logger(NoSink())  # taps still get the lines
+        _diagnostics.warning("The trace ends here, the run goes on: %s", error)
+
+
+def _line(logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:
+    content = event.get("data")
+    if isinstance(content, bytes):  # a blob's, which is JSON already
+        del event["data"]
+        return to_json(event)[:-1] + b',"data":' + content + b"}\n"
+    try:
+        return to_json(event) + b"\n"
+    except ValueError:  # it is nested deeper than that serializer goes
+        return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+@cache
+def _logger_type() -> Callable[..., Any]:
+    """Return the smallest structlog logger: events go through processors to the sink."""
+    # Here: structlog takes 60 ms to import and loads rich where that is installed.
+    import structlog
+
+    class Logger(structlog.BoundLoggerBase):
+        def log(self, event: JsonObject, held: bool) -> bytes | None:
+            # As `_proxy_to_logger` does, but for the context: nothing is ever bound here.
+            line: Any = event
+            try:
+                for processor in self._processors:
+                    line = processor(self._logger, "emit", line)
+            except structlog.DropEvent:
+                return None
+            self._logger.emit(line, held)
+            return line
+
+    return Logger

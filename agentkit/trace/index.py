@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Protocol
 
 from agentkit.core.effects import Address, PendingCall, ancestors
@@ -10,6 +11,9 @@ from agentkit.errors import TraceCorrupt
 from agentkit.messages import JsonObject, Message
 from agentkit.trace.effects import EffectKind, Lines, RecordedEffect, pending_call
 from agentkit.trace.schema import Capture, problems
+
+_REQUESTS = 64
+"""Requests whose lists of names are kept: agents that work side by side continue their own."""
 
 
 class IndexedTrace(Protocol):
@@ -44,6 +48,8 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
         self._trace = trace
         self._effects: dict[str, RecordedEffect] = {}
         self._lines: dict[str, Lines] = {}
+        self._since: dict[int, int | None] = {}
+        self._requests: dict[int, tuple[str, ...]] = {}  # the last ones: the next continue them
         self._below: dict[str, list[str]] | None = None
         for number, event in enumerate(trace.events):
             self._take(number, event)
@@ -97,15 +103,57 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
             raise self.damaged(event, problem)
         return event
 
+    def request(self, number: int) -> tuple[str, ...]:
+        """Return the names of all messages of a request, by the number of its start.
+
+        Raises:
+            TraceCorrupt: It continues a request that is not there.
+        """
+        parts: list[Sequence[str]] = []
+        one: int | None = number
+        while one is not None and one not in self._requests:
+            event = self.event(one)
+            assert event is not None
+            parts.append(event["messages"])
+            if one in self._since and self._since[one] is None:
+                since = event["since"]
+                raise self.damaged(event, f"continues {since!r}, which is no earlier request")
+            one = self._since.get(one)
+        if one is not None:
+            parts.append(self._requests[one])
+        if len(self._requests) >= _REQUESTS:
+            self._requests.clear()
+        names = self._requests[number] = tuple(chain.from_iterable(reversed(parts)))
+        return names
+
+    def check(self) -> None:
+        """Check that every request continues one that is there.
+
+        Raises:
+            TraceCorrupt: One does not.
+        """
+        for number, since in self._since.items():
+            if since is None:
+                self.request(number)
+
+    def _request_at(self, at: object) -> int | None:
+        """Return the last request at an address, among the events so far."""
+        one = self._effects.get(at) if isinstance(at, str) else None
+        return self._lines[one.at].start if one is not None and one.kind == "model" else None
+
     def _take(self, number: int, event: JsonObject) -> None:
         match event["event"].split("."):
             case ["agent" | "model" | "tool" | "compute" as kind, "start"]:
+                if kind == "model" and event.get("since") is not None:
+                    self._since[number] = self._request_at(event["since"])
                 self._begin(number, event["at"], kind)
             case ["agent" | "model" | "tool" | "compute" as kind, "end"]:
                 lines = self._of(event["at"], kind)
                 lines.end, lines.status = number, event["status"]
                 if lines.first_end is None:
                     lines.first_end = number
+            case ["tool", "skip"]:
+                self._of(event["at"], "tool").skip = number
             case ["gate", part]:
                 self._gate(number, event, part)
             case ["http", _]:

@@ -12,18 +12,13 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar, Token
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, cast
 
 from agentkit.core.effects import Address
 from agentkit.messages import JsonObject
-from agentkit.trace.writer import Tap
-
-__all__ = ["LogTaker", "Processor", "inside", "processing", "teeing", "to_trace", "use_structlog"]
-
-Processor: TypeAlias = Callable[[Any, str, Any], Any]
-"""A structlog processor: of a logger, the name of a method, and an event."""
+from agentkit.trace.file import Tap
 
 _diagnostics = logging.getLogger("agentkit")
 _WIDTH = 200
@@ -35,12 +30,12 @@ _NAMED = {"name": "function", "message": "blob"}
 
 
 class LogTaker(Protocol):
-    """A run's trace, as far as the application's log needs to know."""
+    """What the application's log needs of a run's recorder."""
 
     run: str
 
     def log(self, at: Address, level: str, text: Any, data: Mapping[str, Any]) -> None:
-        """Take a line of the application's."""
+        """Record a line of the application's log."""
         ...
 
 
@@ -83,10 +78,10 @@ def use_structlog(logger: Any = None) -> Callable[[], None]:
 
 
 def to_trace(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor: what is logged inside a run also goes to its trace, redacted.
+    """Copy what is logged inside a run to its trace, redacted: a structlog processor.
 
-    It stands in the application's own configuration, before what makes text of the event.
-    Outside a run it does nothing.
+    Put it into the application's own configuration, before the processor that renders the
+    event as text. Outside a run it does nothing.
 
         structlog.configure(processors=[..., to_trace, structlog.dev.ConsoleRenderer()])
     """
@@ -101,7 +96,7 @@ def to_trace(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mutab
 
 
 class inside:
-    """Have what the application logs belong to an effect, while that is performed."""
+    """Context manager in which the application's log lines belong to an effect."""
 
     __slots__ = ("_at", "_bound", "_taker", "_token")
 
@@ -127,7 +122,7 @@ class inside:
 
 
 def teeing(run: str) -> list[Tap]:
-    """What a run's lines go to besides its trace, as `use_structlog` says."""
+    """Return what else gets a run's lines while `use_structlog` holds."""
     logger = _logger
     if logger is None:
         return []
@@ -138,26 +133,11 @@ def teeing(run: str) -> list[Tap]:
             fields = {_NAMED.get(key, key): _short(value) for key, value in event.items()}
             getattr(logger(), _level(name, event))(name, **{**fields, "run": run})
 
-    return [_careful(tell)]
+    return [_guarded(tell)]
 
 
-def processing(processors: Iterable[Processor]) -> Tap:
-    """Hand each line to structlog processors, one after the other; the last result is dropped."""
-    from structlog import DropEvent  # here: as above
-
-    chain, logger = tuple(processors), logging.getLogger("agentkit.trace")
-
-    def tell(event: JsonObject) -> None:
-        method, passed = _level(event["event"], event), event
-        with contextlib.suppress(DropEvent):
-            for processor in chain:
-                passed = processor(logger, method, passed)
-
-    return _careful(tell)
-
-
-def _careful(tell: Callable[[JsonObject], None]) -> Tap:
-    """A tap that cannot hurt the run: what it raises is logged once, and it is left alone."""
+def _guarded(tell: Callable[[JsonObject], None]) -> Tap:
+    """Wrap a listener of lines: its first exception is logged, then it is no longer called."""
     broken = False
 
     def tap(line: bytes) -> None:
@@ -182,7 +162,7 @@ def _level(name: str, event: JsonObject) -> str:
 
 
 def _short(value: Any) -> Any:
-    """A field as a log shows it: at most one short line."""
+    """Return a field as at most one short line."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -190,7 +170,7 @@ def _short(value: Any) -> Any:
 
 
 def _traced(raised: Any) -> str:
-    """The text of what structlog takes as `exc_info`."""
+    """Return the traceback of what structlog takes as `exc_info`."""
     error: Any = cast("tuple[Any, ...]", raised)[1] if isinstance(raised, tuple) else raised
     if not isinstance(error, BaseException):
         error = sys.exc_info()[1]

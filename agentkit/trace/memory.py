@@ -16,7 +16,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from agentkit.core.effects import Address, Compute, Effect, Failure, Outcome, ToolOutcome, Value
+from agentkit.core.effects import (
+    Address,
+    Compute,
+    Effect,
+    Failure,
+    Outcome,
+    SkippedCall,
+    ToolOutcome,
+    Value,
+)
 from agentkit.events import Event, ToolProgress
 from agentkit.messages import JsonObject, Message, Usage
 from agentkit.redaction import Redactor
@@ -109,6 +118,10 @@ class NotingRecorder(Recorder):
             case _:
                 pass
         self._note(Recorder.ended, effect, outcome)
+
+    def skipped(self, skipped: SkippedCall) -> None:
+        """Record that no tool runs a call."""
+        self._note(Recorder.skipped, skipped)
 
     def event(self, event: Event) -> None:
         """Something that happened inside an effect."""

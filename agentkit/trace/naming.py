@@ -216,14 +216,16 @@ class NamedRequest:
     """The names of what a request holds.
 
     Attributes:
-        messages: Of all its messages, in order.
-        new: The messages that the agent's last request did not have.
+        since: The address of the agent's last request, if this one begins with all of it.
+        messages: Of its messages after those, in order.
+        new: Those of them that were not named before.
         model: The model's own, as it may be written.
         tools: Of its tool list.
         params: What it asks for besides, as JSON.
         fingerprint: The hash of the normalised request: equal ones ask the same.
     """
 
+    since: Address | None
     messages: list[str]
     new: tuple[Message, ...]
     model: Any
@@ -236,6 +238,7 @@ class NamedRequest:
 class _Chain:
     """The last request of an agent: its messages, their names, and the hash of these so far."""
 
+    at: Address | None
     messages: tuple[Message, ...]
     names: list[str]
     running: hashlib.blake2b
@@ -282,9 +285,9 @@ class Namer:
         messages, agent = call.request.messages, call.at.parent
         chain = self._chains.get(agent)
         if chain is None or messages[: len(chain.messages)] != chain.messages:
-            self._chains[agent] = chain = _Chain((), [], hashlib.blake2b(digest_size=16))
-        new = messages[len(chain.messages) :]
-        chain.messages = messages
+            self._chains[agent] = chain = _Chain(None, (), [], hashlib.blake2b(digest_size=16))
+        since, new = chain.at, messages[len(chain.messages) :]
+        chain.at, chain.messages = call.at, messages
         for message in new:
             name, _, identity = self._known(message)
             chain.names.append(name)
@@ -292,8 +295,11 @@ class Namer:
         running = chain.running.copy()
         model, tools, params, rest = self._rest(call)
         running.update(rest)
+        if since == call.at:  # it is asked again, and a request does not continue itself
+            since = None
         return NamedRequest(
-            messages=chain.names,
+            since=since,
+            messages=chain.names[len(chain.names) - len(new) :] if since else [*chain.names],
             new=new,
             model=model,
             tools=tools,

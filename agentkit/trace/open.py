@@ -1,11 +1,11 @@
-"""Where the trace of a run goes, as `trace=` says, and what happens if it cannot."""
+"""Opens the trace of a run where `trace=` puts it, and checks one that is to be replayed."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,7 +13,7 @@ from agentkit.errors import ConfigurationError, TraceError
 from agentkit.messages import JsonObject, is_array, is_object
 from agentkit.redaction import Redactor
 from agentkit.trace.file import FileSink, MemorySink, NoSink, Sink
-from agentkit.trace.logs import Processor, processing, teeing
+from agentkit.trace.logs import teeing
 from agentkit.trace.memory import NotingRecorder
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability, Opened, Recorder
@@ -28,7 +28,7 @@ __all__ = [
     "reopened",
 ]
 
-TraceTo: TypeAlias = bool | str | os.PathLike[str] | Sequence[Processor]
+TraceTo: TypeAlias = bool | str | os.PathLike[str]
 Recorded: TypeAlias = Trace | Path | list[bytes] | Callable[[], list[bytes]] | None
 _diagnostics = logging.getLogger("agentkit")
 
@@ -46,33 +46,32 @@ def open_recorder(
 ) -> tuple[Recorder | None, Recorded]:
     """Open the trace of a new run.
 
-    Where the file cannot be written, that is said once and the trace is kept in memory,
+    Where the file cannot be written, that is logged once and the trace is kept in memory,
     except with durability "effects".
 
     Args:
         to: As `RunOptions.trace`.
         run: The run's id.
-        program: Gives the hash of what decides the agent's behaviour, if a header is written.
+        program: Returns the hash of what decides the agent's behaviour.
         redact: Takes secrets out of everything that is written.
-        stream: Whether models send their answers piece by piece.
+        stream: Whether models stream their answers.
         capture: How much of the run is written.
-        durability: When what was written is brought to the disk.
+        durability: When what was written is synced to the disk.
         fork: The run, the address and the patch that it was forked with, if it was.
 
     Returns:
         The recorder, if anything is recorded or listens, and where the trace is.
 
     Raises:
-        ConfigurationError: The file exists already, or there is none for durability "effects".
+        ConfigurationError: The file exists already, or durability "effects" has no file.
         TraceError: The file cannot be written, with durability "effects".
     """
     path = _file(to, run)
     if durability == "effects" and path is None:
         raise ConfigurationError(
-            f"durability='effects' needs a file, and trace={to!r} is none: give a file or a folder."
+            f"durability='effects' needs trace= to be a file or a folder, not {to!r}."
         )
-    tapped = [processing(to)] if isinstance(to, Sequence) and not isinstance(to, str) else []
-    taps = [*tapped, *teeing(run)]
+    taps = teeing(run)
 
     def record(sink: Sink, opened: Opened | None = None) -> Recorder:
         return Recorder(
@@ -102,9 +101,9 @@ def open_recorder(
 def _in_file(
     path: Path, record: Callable[[Sink], Recorder], durability: Durability
 ) -> Recorder | None:
-    """A recorder that writes a new file; None if it cannot, which has been said."""
+    """Return a recorder that writes a new file; None, and a warning, if it cannot."""
     try:
-        sink = FileSink(path, durable=durability != "none")
+        sink = FileSink(path)
     except TraceError as error:
         if durability == "effects":
             raise
@@ -129,24 +128,22 @@ def _file(to: TraceTo, run: str) -> Path | None:
     return path / f"{run}.jsonl" if folder else path
 
 
-def reopened(
-    trace: Trace | str | os.PathLike[str], durability: Durability = "none"
-) -> FileSink | MemorySink:
-    """Where the trace of an interrupted run goes on: its file, locked, or a copy of its lines.
+def reopened(trace: Trace | str | os.PathLike[str]) -> FileSink | MemorySink:
+    """Return where an interrupted run is recorded on: its file, locked, or a copy of its lines.
 
     Raises:
-        TraceError: There is no such file, it cannot be written, or its run is going on.
+        TraceError: There is no such file, it cannot be written, or its run still goes on.
     """
     if isinstance(trace, Trace) and trace.kept is not None:
         return MemorySink([*trace.kept])
     path = trace.path if isinstance(trace, Trace) else Path(trace).expanduser()
     if path is None or not path.is_file():
         raise TraceError(f"There is no trace {str(path)!r}.", path=str(path))
-    return FileSink(path, resume=True, durable=durability != "none")
+    return FileSink(path, resume=True)
 
 
 def recorded_in(sink: FileSink | MemorySink) -> Recorded:
-    """Where a result finds the trace that went to this sink."""
+    """Return where a result finds the trace that went to this sink."""
     return sink.path if isinstance(sink, FileSink) else sink.lines
 
 
@@ -155,7 +152,7 @@ def check_replayable(trace: Trace) -> None:
 
     Raises:
         TraceError: It was recorded without contents.
-        TraceCorrupt: An event lacks what it has to say.
+        TraceCorrupt: An event lacks a field, or has one of another type.
     """
     if trace.capture != "full":
         raise TraceError(
@@ -166,6 +163,7 @@ def check_replayable(trace: Trace) -> None:
     for event in trace.events:
         for wrong in _wrong(event, trace):
             raise trace.damaged(event, wrong)
+    trace.effects.check()
 
 
 def _wrong(event: JsonObject, trace: Trace) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Reads a trace, from a file or from the lines that a run kept in memory.
 
-It is gone through once when it is opened, and then read where it is looked at.
+All lines are parsed once when it is opened. A trace may be larger than memory: of a large
+one the positions of its lines are kept, of a small one the lines as they came.
 
 The last line may be torn: that is what a crash leaves. A bad line before it is
 corruption, and the error says where. Events of an unknown kind are kept.
@@ -8,28 +9,32 @@ corruption, and the error says where. Events of an unknown kind are kept.
 
 from __future__ import annotations
 
+import json
+import operator
 import os
+import threading
+import weakref
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias, cast, overload
 
-from pydantic_core import to_json
+from pydantic_core import from_json
 
 from agentkit.core.effects import PendingCall
 from agentkit.errors import TraceCorrupt, TraceError, TraceUnsupported
 from agentkit.messages import JsonObject, Message, is_object, message_from_json
 from agentkit.trace.index import RecordedEffects
-from agentkit.trace.lines import Blobs, Events, FileLines, Lines, Source, parsed
 from agentkit.trace.naming import unpacked
-from agentkit.trace.schema import Capture
-from agentkit.trace.upgrades import NEWEST, UPGRADES
+from agentkit.trace.schema import ADDRESSED, BLOBS, ENDS, SCHEMA, Capture
 
-_SCHEMA = "agentkit.trace/"
 _KEPT = 1 << 22
 """Bytes of a file whose lines are kept in memory. Larger ones stay open."""
 _HEADER = 1 << 16
 """More bytes than any first line has, so that no other file is read to its end."""
+_RECENT, _SMALL = 1024, 4096
+"""Blobs of at most so many bytes that are kept once they were read."""
 
 
 class Trace:
@@ -49,7 +54,8 @@ class Trace:
 
     def __init__(self, lines: Lines, path: Path | None = None) -> None:
         self.path = path
-        self._source = Source(lines, _version(lines[0] if lines else b"", path), path)
+        _check_schema(lines[0] if lines else b"", path)
+        self._source = Source(lines, path)
         total = len(lines)
         self.torn = not lines[total - 1].endswith(b"\n")
         self.lines = 0
@@ -76,7 +82,7 @@ class Trace:
         Raises:
             TraceError: The file cannot be read.
             TraceCorrupt: A line before the last is not an event.
-            TraceUnsupported: It is not a trace, or of a newer schema.
+            TraceUnsupported: It is not a trace, or one of another schema.
         """
         path = Path(path)
         try:
@@ -141,7 +147,7 @@ class Trace:
         return last["status"] if last["event"] == "trace.close" else "interrupted"
 
     def blob(self, name: str) -> Any:
-        """The data of a blob.
+        """Return the content of a blob.
 
         Raises:
             TraceCorrupt: The trace refers to a blob that it does not hold.
@@ -164,11 +170,11 @@ class Trace:
         )
 
     def messages(self, names: Sequence[str]) -> tuple[Message, ...]:
-        """The messages of these names."""
+        """Return the messages of these names."""
         return tuple(message_from_json(unpacked(self.blob(name))) for name in names)
 
     def input(self) -> tuple[tuple[Message, ...], int]:
-        """The messages that the outermost agent began with, and how many of them were history."""
+        """Return the messages that the run began with, and how many of them were history."""
         if not self.agent_start:
             raise TraceError(
                 f"The trace{self._source.where} ends before its agent has started.",
@@ -178,12 +184,12 @@ class Trace:
         return self.messages(data["messages"]), data["earlier"]
 
     def asked(self) -> JsonObject:
-        """What the run was given instead of its agent's: settings and limits."""
+        """Return the settings and limits that were given for this run alone."""
         return unpacked(self.agent_start.get("asked", {}))
 
     @property
     def pending(self) -> tuple[PendingCall, ...]:
-        """The calls about which somebody has to decide before the run can go on.
+        """The calls that need a decision before the run can go on.
 
         Those that `RunResult.pending` names when a run pauses; and of a run that was
         interrupted also the writing tools that were in flight. See `Agent.resume`.
@@ -200,7 +206,7 @@ class Trace:
         try:
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                file.writelines(map(self._whole, range(self.lines)))
+                file.writelines(self.raw())
         except OSError as error:
             raise TraceError(
                 f"The trace cannot be saved as {str(target)!r}: {error.strerror}.",
@@ -209,7 +215,7 @@ class Trace:
         return target
 
     def __repr__(self) -> str:
-        """Short: the run, its state and where it is."""
+        """Name the run, its status and its file."""
         return f"<Trace {self.run[:12]} {self.status}{self._source.where}>"
 
     @property
@@ -218,32 +224,25 @@ class Trace:
         return None if self.path is not None else [*self.raw()]
 
     def raw(self) -> Iterator[bytes]:
-        """The lines as they were written, but for a torn last one."""
+        """Yield the lines as they were written, without a torn last one."""
         return (self._source.lines[number] for number in range(self.lines))
-
-    def _whole(self, number: int) -> bytes:
-        """A line as it is, or with the blob that lies beside the file."""
-        line = self._source.lines[number]
-        if self.path is None or b'"file":"' not in line:
-            return line
-        event = parsed(line)
-        if event["event"] != "blob" or "data" in event:
-            return line
-        del event["file"]
-        return to_json(event | {"data": self.blobs[event["h"]]}) + b"\n"
 
 
 def _lines_of(path: Path) -> Lines:
     with path.open("rb") as file:
         first = file.readline(_HEADER)
-        _version(first, path)  # before the rest is read, which may be of any size
+        _check_schema(first, path)  # before the rest is read, which may be of any size
         if os.fstat(file.fileno()).st_size <= _KEPT:
             return [first, *file.readlines()]
     return FileLines(path.open("rb"))
 
 
-def _version(first: bytes, path: Path | None) -> int:
-    """The version of the schema, as the first line names it."""
+def _check_schema(first: bytes, path: Path | None) -> None:
+    """Check that the first line of a file opens a trace of this schema.
+
+    Raises:
+        TraceUnsupported: It does not.
+    """
     where = f" {str(path)!r}" if path is not None else ""
     text = path and str(path)
     try:
@@ -256,15 +255,174 @@ def _version(first: bytes, path: Path | None) -> int:
             f"There is no trace{where or ' here'}: it does not begin with a trace.open event.",
             path=text,
         )
-    number = schema.removeprefix(_SCHEMA)
-    if schema.startswith(_SCHEMA) and number.isdecimal() and number.isascii():
-        version = int(number)
-        if version == NEWEST or version in UPGRADES:
-            return version
-    raise TraceUnsupported(
-        f"The trace{where} has the schema {schema!r}; this version of agentkit reads "
-        f"{_SCHEMA}{min(UPGRADES, default=NEWEST)} to {_SCHEMA}{NEWEST}. Upgrade agentkit to "
-        "read it.",
-        path=text,
-        schema=schema,
-    )
+    if schema != SCHEMA:
+        raise TraceUnsupported(
+            f"The trace{where} has the schema {schema!r}, and this version of agentkit reads "
+            f"{SCHEMA!r} only. Read it with the version that wrote it.",
+            path=text,
+            schema=schema,
+        )
+
+
+class FileLines:
+    """The lines that a file has now. What is appended later is not seen.
+
+    The file stays open, so that it may be replaced meanwhile; it is closed with this object.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._lock = threading.Lock()  # to seek and to read are two steps
+        weakref.finalize(self, file.close)
+        file.seek(0)
+        self._starts, end = array("Q", [0]), 0
+        for line in file:
+            end += len(line)
+            self._starts.append(end)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, number: int) -> bytes:
+        start, end = self._starts[number], self._starts[number + 1]
+        with self._lock:
+            self._file.seek(start)
+            return self._file.read(end - start)
+
+
+Lines: TypeAlias = Sequence[bytes] | FileLines
+
+
+def parsed(line: bytes) -> JsonObject:
+    """Return the event of a line.
+
+    Raises:
+        ValueError: It is not an event, and why.
+    """
+    event = _json(line)
+    if not is_object(event) or not isinstance(name := event.get("event"), str):
+        raise ValueError("it is not an event")
+    if not isinstance(event.get("t", 0), int):
+        raise ValueError("its t is not a number of microseconds")
+    if name == "blob" and not (isinstance(event.get("h"), str) and "data" in event):
+        raise ValueError("it is a blob without h or data")
+    if name in ADDRESSED and not isinstance(event.get("at"), str):
+        raise ValueError(f"it is a {name} without an address")
+    if name in ENDS and not isinstance(event.get("status"), str):
+        raise ValueError(f"it is a {name} without a status")
+    return event
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return from_json(data, cache_strings="keys")
+    except ValueError as error:
+        if "recursion" not in str(error):
+            raise
+    try:
+        return json.loads(data)  # the quick parser stops at 200 levels, and the writer later
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Lines, and the file that they are in."""
+
+    lines: Lines
+    path: Path | None
+
+    def event(self, number: int) -> JsonObject:
+        """Return the event of a line, by its number from 0.
+
+        Raises:
+            TraceCorrupt: The line is not an event.
+        """
+        line = self.lines[number]
+        try:
+            return parsed(line)
+        except ValueError as error:
+            message = f"Line {number + 1} of the trace{self.where} is damaged: {error}."
+            raise self.corrupt(message, number + 1) from error
+
+    def corrupt(self, message: str, line: int | None = None) -> TraceCorrupt:
+        """Return the error that names this file."""
+        return TraceCorrupt(message, path=self.path and str(self.path), line=line)
+
+    @property
+    def where(self) -> str:
+        """The path, as it follows a noun in a message."""
+        return f" {str(self.path)!r}" if self.path is not None else ""
+
+
+class Events(Sequence[JsonObject]):
+    """The events of a trace but its blobs, each read when it is asked for."""
+
+    def __init__(self, source: Source, numbers: array[int]) -> None:
+        self._source = source
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> JsonObject: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[JsonObject]: ...
+    def __getitem__(self, index: int | slice) -> JsonObject | list[JsonObject]:
+        if isinstance(index, slice):
+            return [self._source.event(number) for number in self.numbers[index]]
+        return self._source.event(self.numbers[index])
+
+    def __iter__(self) -> Iterator[JsonObject]:
+        return map(self._source.event, self.numbers)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        others = cast("Sequence[Any]", other)
+        return len(self) == len(others) and all(map(operator.eq, self, others))
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]  # as of a list
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} events>"
+
+
+_SHAPES: Mapping[str, type] = {"object": dict, "array": list}
+
+
+class Blobs(Mapping[str, Any]):
+    """The blobs of a trace by hash, each read when it is asked for."""
+
+    def __init__(self, source: Source, numbers: dict[str, int]) -> None:
+        self._source = source
+        self.numbers = numbers
+        self._recent: dict[str, Any] = {}  # small ones: most messages are asked for again
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.numbers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.numbers
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._recent:
+            return self._recent[name]
+        number = self.numbers[name]
+        event = self._source.event(number)
+        if not isinstance(
+            event["data"], _SHAPES.get(BLOBS.get(str(event.get("kind")), ""), object)
+        ):
+            raise self._lost(name, f"{event['data']!r:.80} is no {event['kind']}")
+        if len(self._source.lines[number]) <= _SMALL:
+            if len(self._recent) >= _RECENT:
+                self._recent.clear()
+            self._recent[name] = event["data"]
+        return event["data"]
+
+    def _lost(self, name: str, why: str) -> TraceCorrupt:
+        return self._source.corrupt(f"The blob {name!r} of the trace{self._source.where}: {why}.")

@@ -32,6 +32,7 @@ from agentkit.core.effects import (
     Outcome,
     Pause,
     PendingCall,
+    SkippedCall,
     Suspended,
     ToolInvocation,
     ToolOutcome,
@@ -48,12 +49,11 @@ from agentkit.events import (
 from agentkit.messages import JsonObject, Message, ModelResponse, Usage
 from agentkit.redaction import Redactor
 from agentkit.trace.deltas import Chunks, Delta, model_of
-from agentkit.trace.file import Sink
+from agentkit.trace.file import Sink, Tap, TraceWriter
 from agentkit.trace.logs import inside
 from agentkit.trace.naming import Namer, canonical, digest, hidden_settings, packed
 from agentkit.trace.reader import Trace
 from agentkit.trace.schema import SCHEMA, Capture, blobs_of
-from agentkit.trace.writer import Tap, TraceWriter
 
 __all__ = [
     "Durability",
@@ -66,8 +66,6 @@ __all__ = [
 ]
 
 Durability: TypeAlias = Literal["none", "close", "effects"]
-LARGE = 64 * 1024
-"""Bytes of canonical JSON from which on a blob stands in a file of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,6 +119,7 @@ class Recorder:
         self._streams: dict[Address, Chunks] = {}
         self._depth = 0
         self._written: set[str] = set()
+        self._skipped: set[str] = set()
         self._format: tuple[JsonObject, str] | None = None
         opened = opened or Opened(wall=datetime.now(UTC), clock=time.monotonic_ns)
         self._clock = opened.clock
@@ -130,6 +129,8 @@ class Recorder:
                 sink, lines=resumes.lines, t=resumes.t, capture=capture, taps=taps
             )
             self._written |= resumes.blobs.keys()
+            effects = resumes.effects.values()
+            self._skipped = {one.at for one in effects if one.skipped is not None}
             self._depth = 1  # the outermost agent has started already
             self._writer.write("trace.resume", wall=wall, program=program)
             return
@@ -235,6 +236,7 @@ class Recorder:
             "model.start",
             at=call.at,
             model=named.model,
+            since=named.since and str(named.since),
             messages=named.messages,
             tools=named.tools,
             params=params,
@@ -263,6 +265,20 @@ class Recorder:
                 self._decided(pending, outcome.made)
             case Pause():
                 pass
+
+    def skipped(self, skipped: SkippedCall) -> None:
+        """Record that no tool runs a call; once, where the run was resumed after it."""
+        if skipped.at in self._skipped:
+            return
+        call, message = skipped.call, skipped.message
+        texts = {"tool": call.name, "call": call.id, "arguments": call.arguments}
+        self._writer.write(
+            "tool.skip",
+            at=skipped.at,
+            **self._texts(texts, own=True),
+            reason=skipped.reason,
+            message=None if message is None else self._message(message),
+        )
 
     def _decided(
         self, pending: Sequence[PendingCall], decisions: Sequence[Decision | None]
@@ -417,10 +433,7 @@ class Recorder:
         if name in self._written:
             return
         self._written.add(name)
-        if len(content) >= LARGE and (file := self._writer.keep(name[3:], content)) is not None:
-            self._writer.write("blob", held=True, h=name, kind=kind, bytes=len(content), file=file)
-        else:
-            self._writer.write("blob", held=True, h=name, kind=kind, data=content)
+        self._writer.write("blob", held=True, h=name, kind=kind, data=content)
 
 
 class RecordingHandler:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast, get_args
 
+from agentkit.core.effects import SkipReason
 from agentkit.messages import JsonObject
 
 SCHEMA = "agentkit.trace/1"
@@ -215,7 +216,16 @@ EVENTS: Mapping[str, EventSchema] = {
         "A model is asked.",
         {
             "model": Field("text", "always", "metadata", "Its name."),
-            "messages": Field("hashes", "always", "metadata", "Its messages.", of="message"),
+            "since": Field(
+                "address",
+                "always",
+                "metadata",
+                "The agent's last request, if this one begins with all its messages.",
+                null=True,
+            ),
+            "messages": Field(
+                "hashes", "always", "metadata", "Its messages after those of `since`.", of="message"
+            ),
             "tools": Field("hash", "always", "metadata", "What it may call.", of="tools"),
             "params": Field(
                 "object",
@@ -302,6 +312,23 @@ EVENTS: Mapping[str, EventSchema] = {
             "error": _ERROR_TOO,
             "fatal": Field("boolean", "never", "metadata", "It ends the run."),
             "usage": Field("object", "never", "metadata", "What its sub-agents have used."),
+        },
+    ),
+    "tool.skip": EventSchema(
+        "No tool runs a call that the model asked for.",
+        {
+            "tool": Field("text", "always", "metadata", "The tool that the model named."),
+            "call": Field("text", "always", "metadata", "The model's id of the call."),
+            "arguments": Field("text", "always", "full", "The arguments as they came: JSON text."),
+            "reason": Field("string", "always", "metadata", "Why.", choices=get_args(SkipReason)),
+            "message": Field(
+                "hash",
+                "always",
+                "metadata",
+                "What the model is told; null if its response stays out of the history.",
+                null=True,
+                of="message",
+            ),
         },
     ),
     "compute.start": EventSchema(
@@ -422,7 +449,7 @@ def blobs_of(event: JsonObject) -> Iterator[tuple[str, str]]:
     """Yield the blobs that an event names: kind and hash."""
     schema = EVENTS.get(event["event"])
     for name, field in schema.fields.items() if schema is not None else ():
-        if field.of is not None and name in event:
+        if field.of is not None and event.get(name) is not None:
             names = event[name] if field.type == "hashes" else (event[name],)
             yield from ((field.of, one) for one in names)
     if isinstance(output := event.get("params", {}).get("output"), str):

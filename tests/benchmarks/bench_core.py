@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from agentkit import Agent, Limits, RunContext, Tool, tool
-from agentkit.core.effects import Address, Effect, ModelCall, Outcome, ToolBatch, ToolOutcome
+from agentkit.core.effects import Address, ModelCall, Outcome, ToolBatch, ToolOutcome
 from agentkit.core.loop import conversation
 from agentkit.core.spec import AgentSpec, OfferedTool
 from agentkit.messages import (
@@ -102,7 +102,7 @@ def test_the_pure_loop(benchmark: Any) -> None:
     assert benchmark(run) == 2 * STEPS + 1
 
 
-def answer(effect: Effect, *, last: bool) -> Outcome:
+def answer(effect: object, *, last: bool) -> Outcome:
     """What a model that calls one tool, and that tool, would answer."""
     if isinstance(effect, ModelCall):
         call = ToolCall(id=effect.at, name="look", arguments='{"place":"here"}')

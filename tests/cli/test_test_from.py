@@ -188,13 +188,13 @@ def test_history_comes_from_the_recording(project: Path) -> None:
 
 
 def test_a_long_prompt_stays_in_the_recording(project: Path) -> None:
-    """What the trace keeps in files of its own is copied with it."""
+    """The test reads it from its copy of the trace."""
     record(project, "poet", "Sum up: " + "so much " * 10_000)
     done = make(project, "--app", "app.py:poet", "--to", "test_long.py")
     assert done.returncode == 0, done.stderr
     assert "run_sync(None, history=messages)" in (project / "test_long.py").read_text()
-    [blob] = (project / "run.blobs").iterdir()
-    assert (project / "traces" / "long.blobs" / blob.name).read_bytes() == blob.read_bytes()
+    copy = (project / "traces" / "long.jsonl").read_bytes()
+    assert copy == (project / "run.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize(

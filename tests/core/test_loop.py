@@ -15,6 +15,7 @@ from agentkit.core.effects import (
     Interrupt,
     ModelCall,
     Outcome,
+    SkippedCall,
     ToolBatch,
     ToolOutcome,
     Value,
@@ -90,6 +91,7 @@ class Driven:
 
     def __init__(self, agent: AgentSpec[Any], messages: Sequence[Message] = (PROMPT,)) -> None:
         self.effects: list[Effect] = []
+        self.skipped: list[SkippedCall] = []
         self.finish: Finish[Any] | None = None
         self._loop = conversation(agent, messages)
         self.send(None)
@@ -97,7 +99,11 @@ class Driven:
     def send(self, outcome: Outcome | None) -> None:
         """Answer the last effect."""
         try:
-            self.effects.append(self._loop.send(outcome))
+            effect = self._loop.send(outcome)
+            while isinstance(effect, SkippedCall):
+                self.skipped.append(effect)
+                effect = self._loop.send(None)
+            self.effects.append(effect)
         except StopIteration as stop:
             self.finish = stop.value
 

@@ -9,13 +9,15 @@ from typing import Any
 
 import anyio
 import pytest
+from pydantic import BaseModel
 
-from agentkit import Agent, ChatSettings, Decision, Handoff, RunContext, Usage, tool
+from agentkit import Agent, ChatSettings, Decision, Handoff, Limits, RunContext, Usage, tool
 from agentkit.core.effects import Failure, ToolOutcome, Value
-from agentkit.errors import ModelUnreachable, TraceCorrupt
+from agentkit.errors import LimitExceeded, ModelUnreachable, ReplayDivergence, TraceCorrupt
 from agentkit.events import ReasoningDelta, TextDelta, ToolCallDelta
 from agentkit.messages import ModelResponse, ToolCall, UserMessage
 from agentkit.models import ChatModel
+from agentkit.replay import replay
 from agentkit.testing import ChatServer, ScriptedModel, raw, reply
 from agentkit.trace import RecordedEffect, Trace
 
@@ -39,6 +41,10 @@ def write(path: str) -> str:
 def delete(path: str) -> str:
     """Delete a file."""
     return f"deleted {path}"
+
+
+class City(BaseModel):
+    city: str
 
 
 def agent(*script: Any, **options: Any) -> Agent[str]:
@@ -207,6 +213,145 @@ async def test_a_handoff() -> None:
     taken = effects["/front/m0/t0/other"]
     assert (taken.kind, taken.name, taken.status) == ("agent", "other", "ok")
     assert [one.at for one in taken.children] == ["/front/m0/t0/other/m0"]
+
+
+# calls that no tool runs
+
+
+def skipped(trace: Trace) -> dict[str, tuple[str | None, str | None]]:
+    """Why no tool ran each call, and what the model is told."""
+    calls = {at: one for at, one in trace.effects.items() if one.status == "skipped"}
+    texts = {
+        at: trace.messages([one.message])[0].text if one.message is not None else None
+        for at, one in calls.items()
+    }
+    return {at: (one.skipped, texts[at]) for at, one in calls.items()}
+
+
+async def test_an_output_that_comes_as_a_call() -> None:
+    """It is the output; a call beside it is refused, and so is an output that does not fit."""
+    call: Any = ("final_output", {"city": "Paris"})
+    bad: Any = ("final_output", {"city": 7})
+    model = ScriptedModel([[bad], [call, ("look", {"place": "far"})]])
+    trace = traced(await Agent(model, output=City, tools=[look], output_mode="tool").run("go"))
+    found = skipped(trace)
+    assert {at: reason for at, (reason, _) in found.items()} == {
+        "/agent/m0/t0": "refused",
+        "/agent/m1/t0": "output",
+        "/agent/m1/t1": "refused",
+    }
+    assert found["/agent/m1/t0"][1] == "Accepted."
+    text = "Not executed: the final output came in the same response."
+    assert found["/agent/m1/t1"][1] == text
+    output = trace.effects["/agent/m1/t0"]
+    assert (output.name, output.arguments) == ("final_output", '{"city":"Paris"}')
+    assert (output.begun, output.outcome, output.error) == (False, None, None)
+
+
+async def test_calls_that_are_decided_about() -> None:
+    """A denied call, and one whose result came from the decision."""
+    calls: Any = [("delete", {"path": "a"}), ("delete", {"path": "b"}), ("look", {"place": "far"})]
+    decisions = [Decision.deny("no"), Decision.answer("gone")]
+    trace = traced(await agent(calls, "ok").run("go", approver=lambda _: decisions.pop(0)))
+    assert skipped(trace) == {
+        "/agent/m0/t0": ("denied", "Denied: no"),
+        "/agent/m0/t1": ("answered", "gone"),
+    }
+
+
+async def test_a_call_that_hands_over() -> None:
+    """It is a handoff, and the agent that takes over is its child."""
+    other = Agent(ScriptedModel(["Mine now."]), name="other")
+    front = Agent(
+        ScriptedModel([[("transfer_to_other", {})]]), name="front", tools=[Handoff(other)]
+    )
+    trace = traced(await front.run("go"))
+    assert skipped(trace) == {"/front/m0/t0": ("handoff", "Handed over to other.")}
+    assert [one.at for one in trace.effects["/front/m0/t0"].children] == ["/front/m0/t0/other"]
+
+
+async def test_calls_that_only_repeat() -> None:
+    """Their response stays out of the history, so the model is told nothing about them."""
+    calls: Any = [("look", {"place": "far"})]
+    trace = traced(await agent(calls, calls, "Far.").run("go", limits=Limits(repeats=0)))
+    assert skipped(trace) == {"/agent/m1/t0": ("repeated", None)}
+
+
+async def test_calls_beyond_the_limit() -> None:
+    """None of them is executed, and the run ends."""
+    calls: Any = [("look", {"place": "far"}), ("look", {"place": "near"})]
+    with pytest.raises(LimitExceeded) as caught:
+        await agent(calls).run("go", limits=Limits(tool_calls=1))
+    text = "Not executed: the run has reached its limit."
+    assert skipped(traced(caught.value.result)) == {
+        "/agent/m0/t0": ("limit", text),
+        "/agent/m0/t1": ("limit", text),
+    }
+
+
+async def test_a_skipped_call_is_noted_once(tmp_path: Path) -> None:
+    """A run that goes on after it does not note it again, and its replay comes to the same."""
+    path = tmp_path / "run.jsonl"
+    calls: Any = [("delete", {"path": "a"})]
+    await agent(calls, [("delete", {"path": "b"})]).run(
+        "go", trace=path, approver=lambda call: None if "b" in call.call.arguments else False
+    )
+    result = await agent("Done.").resume(path, decisions={"/agent/m1/t0": False})
+    events = [event for event in Trace.load(path).events if event["event"] == "tool.skip"]
+    assert [event["at"] for event in events] == ["/agent/m0/t0", "/agent/m1/t0"]
+    assert await replay(path, agent()) == result
+
+
+async def test_a_call_that_was_skipped_and_runs_now() -> None:
+    """It is a divergence, which says why no tool ran it then."""
+    other = Agent(ScriptedModel(["Mine now."]), name="other")
+    front = Agent(
+        ScriptedModel([[("transfer_to_other", {})]]), name="front", tools=[Handoff(other)]
+    )
+
+    @tool
+    def transfer_to_other() -> str:
+        """Do it here."""
+        return "done"
+
+    changed = Agent(ScriptedModel([]), name="front", tools=[transfer_to_other])
+    trace = traced(await front.run("go"))
+    with pytest.raises(ReplayDivergence, match=r"no tool ran this call then \(handoff\)") as caught:
+        await replay(trace, changed, strictness="structural")
+    assert caught.value.at == "/front/m0/t0"
+
+
+# requests that continue others
+
+
+def sizes(steps: int) -> tuple[Trace, int]:
+    """A trace of so many steps, and its bytes without blobs."""
+    script = [[("look", {"place": f"p{number}"})] for number in range(steps)]
+    trace = traced(agent(*script, "Done.").run_sync("go", limits=Limits(steps=None)))
+    return trace, sum(len(line) for line in trace.raw())
+
+
+def test_bytes_grow_with_the_steps() -> None:
+    """Twice the steps are about twice the bytes, however long the history."""
+    (_, one), (trace, two) = sizes(50), sizes(100)
+    assert 1.9 < two / one < 2.1
+    lengths = [len(one.messages) for one in trace.effects.values() if one.kind == "model"]
+    assert lengths == [1 + 2 * step for step in range(101)]
+
+
+@pytest.mark.parametrize("since", ["/agent/m7", "/agent/m1", "/agent/m2", "/agent", 7])
+async def test_a_request_that_continues_none(since: Any) -> None:
+    """A later request, itself, another effect or nothing at all: the event is named."""
+    calls: Any = [("look", {"place": "far"})]
+    trace = traced(await agent(calls, [("write", {"path": "a"})], "Done.").run("go"))
+    lines = [json.loads(line) for line in trace.raw()]
+    second = next(line for line in lines if line.get("at") == "/agent/m1")
+    second["since"] = since
+    broken = Trace([json.dumps(line).encode() + b"\n" for line in lines])
+    with pytest.raises(TraceCorrupt, match=rf"\(model\.start\) .*{since}"):
+        _ = broken.effects["/agent/m2"].messages
+    with pytest.raises(TraceCorrupt, match=rf"\(model\.start\) .*{since}"):
+        await replay(broken, agent())
 
 
 # what happened in them

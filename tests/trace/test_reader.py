@@ -20,7 +20,6 @@ from agentkit import Agent, ChatSettings, Trace, tool
 from agentkit.errors import AgentKitError, TraceCorrupt, TraceError, TraceUnsupported
 from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
-from agentkit.trace import upgrades
 from agentkit.trace.naming import canonical, digest
 from tests.support import run_python
 
@@ -325,10 +324,10 @@ def no_instructions() -> str:
 async def test_an_end_in_an_error_needs_the_error(name: str, instructions: Any) -> None:
     """And not what an answer has."""
     failing = Agent(ScriptedModel([]), instructions=instructions)
-    with pytest.raises(AgentKitError, match="used up") as failed:
+    with pytest.raises(AgentKitError, match=r"used up|has ended") as failed:
         await failing.run("Go")
     assert failed.value.trace is not None
-    with pytest.raises(AgentKitError, match="used up"):
+    with pytest.raises(AgentKitError, match=r"used up|has ended"):
         await replay(failed.value.trace, failing)
     lines = b"".join(failed.value.trace.raw())
     broken = edited(lines, name, lambda event: event.pop("error"))
@@ -418,117 +417,14 @@ def test_a_file_without_end_is_refused_at_once() -> None:
         Trace.load("/dev/zero")
 
 
-# blobs beside the file
-
-
-def beside(folder: Path, data: Any, kind: str = "message", **changes: Any) -> tuple[Path, str]:
-    """A trace with one blob in the folder beside it, and the blob's name."""
-    content = canonical(data)
-    name = digest(content)
-    if kind == "tools":
-        name = digest(",".join(digest(canonical(one)) for one in data).encode())
-    file = f"{name.removeprefix('b2:')}.json"
-    (folder / "run.blobs").mkdir()
-    (folder / "run.blobs" / file).write_bytes(content)
-    event = {"event": "blob", "seq": 1, "t": 1, "h": name, "kind": kind, "bytes": len(content)}
-    path = folder / "run.jsonl"
-    path.write_bytes(OPEN + line(**event, **{"file": file, **changes}))
-    return path, name
-
-
-MESSAGE = {"role": "tool", "content": "x" * 70_000, "tool_call_id": "c"}
-TOOLS = [{"type": "function", "function": {"name": "a"}}, {"type": "function", "function": {}}]
-
-
-@pytest.mark.parametrize(("data", "kind"), [(MESSAGE, "message"), (TOOLS, "tools")])
-def test_a_blob_beside_the_file_is_read(tmp_path: Path, data: Any, kind: str) -> None:
-    """By its name, when it is asked for."""
-    path, name = beside(tmp_path, data, kind)
-    trace = Trace.load(path)
-    assert trace.blob(name) == data
-    assert [*trace.blobs] == [name]
-
-
-def test_a_saved_trace_has_its_blobs_inside(tmp_path: Path) -> None:
-    """A copy is one file and needs no folder."""
-    path, name = beside(tmp_path, MESSAGE)
-    copy = Trace.load(Trace.load(path).save(tmp_path / "copy.jsonl"))
-    assert copy.blob(name) == MESSAGE
-    assert "file" not in json.loads(copy.path.read_bytes().splitlines()[1] if copy.path else b"")
-
-
-def test_a_blob_that_is_gone(tmp_path: Path) -> None:
-    """The trace opens; asking for the blob names its file."""
-    path, name = beside(tmp_path, MESSAGE)
-    next((tmp_path / "run.blobs").iterdir()).unlink()
-    trace = Trace.load(path)
-    with pytest.raises(TraceCorrupt, match=r"run\.blobs.*cannot be read: No such file"):
-        trace.blob(name)
-
-
-@pytest.mark.parametrize("content", [b'{"role":"tool","content":"other"}', b"{", b""])
-def test_a_blob_that_was_changed(tmp_path: Path, content: bytes) -> None:
-    """Its hash is its name, and is checked."""
-    path, name = beside(tmp_path, MESSAGE)
-    next((tmp_path / "run.blobs").iterdir()).write_bytes(content)
-    with pytest.raises(TraceCorrupt, match=r"something else|is not JSON"):
-        Trace.load(path).blob(name)
-
-
-@pytest.mark.parametrize(
-    "file",
-    ["../run.jsonl", "/etc/passwd", "0" * 32, f"{'0' * 31}/.json", f"{'g' * 32}.json", 7, None],
-)
-def test_a_blob_is_read_from_its_folder_alone(tmp_path: Path, file: Any) -> None:
-    """A trace cannot have another file opened."""
-    path, name = beside(tmp_path, MESSAGE, file=file)
-    with pytest.raises(TraceCorrupt, match="where no blob can be"):
-        Trace.load(path).blob(name)
-
-
-@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="needs O_NOFOLLOW")
-def test_a_link_among_the_blobs_is_not_followed(tmp_path: Path) -> None:
-    """Not even to the right content."""
-    path, name = beside(tmp_path, MESSAGE)
-    (blob,) = (tmp_path / "run.blobs").iterdir()
-    blob.rename(tmp_path / "elsewhere")
-    blob.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(TraceCorrupt, match="cannot be read"):
-        Trace.load(path).blob(name)
-
-
 # versions
 
 
-@pytest.fixture
-def older(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no older schema yet: one that said `who` for `agent` stands in for the first."""
-
-    def upgrade(event: dict[str, Any]) -> dict[str, Any]:
-        if event["event"] == "agent.start":
-            event["agent"] = event.pop("who")
-        return event
-
-    monkeypatch.setitem(upgrades.UPGRADES, 0, upgrade)
-
-
-@pytest.mark.usefixtures("older")
-def test_an_older_schema_is_upgraded_as_it_is_read(recorded: bytes) -> None:
-    """The events are the newest schema's, and the file is left as it is."""
-    old = recorded.replace(b"agentkit.trace/1", b"agentkit.trace/0").replace(
-        b'"agent":"agent"', b'"who":"agent"'
-    )
-    trace, new = Trace(lines_of(old)), Trace(lines_of(recorded))
-    assert trace.events[1:] == new.events[1:]
-    assert trace.events[1]["agent"] == "agent"
-    assert trace.kept == lines_of(old)
-
-
 @pytest.mark.parametrize("schema", ["agentkit.trace/0", "agentkit.trace/2", "agentkit.trace/x"])
-def test_a_schema_without_an_upgrade_is_refused(schema: str) -> None:
+def test_another_schema_is_refused(schema: str) -> None:
     """What it is, and what can be read."""
     header = line(event="trace.open", seq=0, t=0, schema=schema, run="0" * 32)
-    with pytest.raises(TraceUnsupported, match=r"reads agentkit\.trace/1") as caught:
+    with pytest.raises(TraceUnsupported, match=r"reads \'agentkit\.trace/1\' only") as caught:
         Trace([header])
     assert caught.value.schema == schema
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -12,17 +11,10 @@ from typing import Any
 
 import anyio
 import pytest
-import structlog
-from pydantic import BaseModel, field_serializer
 
 from agentkit import (
     Agent,
-    AssistantMessage,
     ChatModel,
-    ImagePart,
-    Limits,
-    Trace,
-    UserMessage,
     result_of,
     tool,
 )
@@ -30,8 +22,7 @@ from agentkit.errors import ConfigurationError, TraceError
 from agentkit.replay import replay
 from agentkit.testing import ChatServer, FunctionModel, ScriptedModel, reply
 from agentkit.trace import file as sinks
-from agentkit.trace import to_trace
-from tests.support import run_python, trace_lines
+from tests.support import trace_lines
 
 pytestmark = pytest.mark.anyio
 done: list[str] = []
@@ -164,65 +155,6 @@ def test_other_words_are_refused(name: str) -> None:
         Agent("openai:any", **{name: "some"})
 
 
-# The list of processors
-
-
-async def test_processors_get_each_event_and_change_no_trace() -> None:
-    """They run one after the other on a copy; the trace is in memory as ever."""
-    seen: list[Any] = []
-
-    def rename(logger: Any, method: str, event: Any) -> Any:
-        event["event"] = event["event"].upper()
-        event.pop("data", None)
-        return event
-
-    def drop_blobs(logger: Any, method: str, event: Any) -> Any:
-        if event["event"] == "BLOB":
-            raise structlog.DropEvent
-        return event
-
-    def keep(logger: Any, method: str, event: Any) -> None:
-        seen.append((event["event"], event["level"]))
-
-    chain = [structlog.processors.add_log_level, rename, drop_blobs, keep]
-    result = await agent().run("go", trace=chain)
-    assert seen == [
-        ("TRACE.OPEN", "debug"),
-        ("AGENT.START", "debug"),
-        ("MODEL.START", "debug"),
-        ("MODEL.END", "debug"),
-        ("TOOL.START", "debug"),
-        ("TOOL.END", "debug"),
-        ("MODEL.START", "debug"),
-        ("MODEL.END", "debug"),
-        ("AGENT.END", "debug"),
-        ("TRACE.CLOSE", "debug"),
-    ]
-    assert result.trace is not None
-    assert (await replay(result.trace, agent())).output == "all is said"
-
-
-async def test_a_failing_processor_hurts_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    """It is said once, it gets no more, and the run goes on."""
-    calls: list[Any] = []
-
-    def fail(logger: Any, method: str, event: Any) -> Any:
-        calls.append(event)
-        raise RuntimeError("a bug in a processor")
-
-    assert (await agent().run("go", trace=[fail])).output == "all is said"
-    assert len(calls) == 1
-    assert [record.message for record in caplog.records] == [
-        "A listener of the trace failed; it gets no more of this run"
-    ]
-
-
-def test_what_is_no_processor_is_refused() -> None:
-    """A list of anything else is a mistake."""
-    with pytest.raises(ConfigurationError, match="a list of structlog processors"):
-        Agent("openai:any", trace=["run.jsonl"])  # type: ignore[list-item]
-
-
 # When it cannot be written
 
 
@@ -268,7 +200,7 @@ async def test_an_unwritable_file_is_an_error_where_effects_must_be_durable(
 
 async def test_effects_need_a_file_to_be_durable_in() -> None:
     """A trace in memory survives nothing."""
-    with pytest.raises(ConfigurationError, match="needs a file"):
+    with pytest.raises(ConfigurationError, match="needs trace= to be"):
         await agent(durability="effects").run("go")
 
 
@@ -396,161 +328,3 @@ async def test_durable_runs_resume(tmp_path: Path) -> None:
     assert paused.status == "paused"
     result = await asking.resume(path, decisions={paused.pending[0].at: True})
     assert result.output == "done"
-
-
-# Large blobs
-
-
-def picture(size: int) -> UserMessage:
-    """A message with a picture of so many bytes."""
-    return UserMessage(content=(ImagePart(url="data:image/png;base64," + "A" * size),))
-
-
-async def test_large_blobs_stand_beside_the_file(tmp_path: Path) -> None:
-    """From 64 KiB on: a private file of canonical JSON, named by its hash, written once."""
-    path = tmp_path / "run.jsonl"
-    history = [picture(65536), AssistantMessage(content="I see.")]
-    await agent().run("go", history=history, trace=path)
-    (blob,) = [event for event in trace_lines(path) if "file" in event]
-    assert sorted(blob) == ["bytes", "event", "file", "h", "kind", "seq", "t"]
-    assert blob["file"] == blob["h"].removeprefix("b2:") + ".json"
-    beside = tmp_path / "run.blobs" / blob["file"]
-    assert blob["bytes"] == beside.stat().st_size
-    assert beside.read_bytes().startswith(b'{"content":[{"image_url":{"url":"data:image/png;base64')
-    if sys.platform != "win32":
-        assert oct(beside.stat().st_mode)[-3:] == "600"
-        assert oct(beside.parent.stat().st_mode)[-3:] == "700"
-    assert [one.name for one in beside.parent.iterdir()] == [beside.name]
-    trace = Trace.load(path)
-    assert trace.input()[0][0] == history[0]
-    assert (await replay(path, agent())).output == "all is said"
-
-
-async def test_smaller_blobs_and_those_in_memory_stand_in_their_lines(tmp_path: Path) -> None:
-    """No folder is made for them."""
-    path = tmp_path / "run.jsonl"
-    history = [picture(64_000), AssistantMessage(content="I see.")]
-    await agent().run("go", history=history, trace=path)
-    assert not (tmp_path / "run.blobs").exists()
-    large = [picture(65536), AssistantMessage(content="I see.")]
-    result = await agent().run("go", history=large)
-    assert result.trace is not None
-    assert result.trace.save(tmp_path / "saved.jsonl").stat().st_size > 65536
-
-
-async def test_two_hundred_steps_take_two_megabytes(tmp_path: Path) -> None:
-    """Each message is there once, however often it was sent."""
-    text = "All work and no play makes Jack a dull boy. " * 20
-    script = [[("write", {"text": f"{step} {text}"})] for step in range(199)]
-    path = tmp_path / "run.jsonl"
-    model = ScriptedModel([*script, "done"])
-    await Agent(model, tools=[write], limits=Limits(steps=200)).run("go", trace=path)
-    assert path.stat().st_size < 2.5e6
-
-
-def test_the_library_is_silent_without_a_handler(tmp_path: Path) -> None:
-    """Not even a warning reaches the standard error of who has not asked for it."""
-    code = (
-        "import logging; from agentkit import Agent; from agentkit.testing import ScriptedModel\n"
-        "print(logging.getLogger('agentkit').handlers)\n"
-        f"print(Agent(ScriptedModel(['hi'])).run_sync('go', trace={str(below_a_file(tmp_path))!r}))"
-    )
-    done = run_python("-c", code)
-    assert done.stderr == ""
-    assert "NullHandler" in done.stdout
-
-
-async def test_warnings_go_to_the_standard_logger(caplog: pytest.LogCaptureFixture) -> None:
-    """An application that listens to `agentkit` hears of it."""
-    with caplog.at_level(logging.WARNING, logger="agentkit"):
-        await agent().run("go", trace="/dev/null/run.jsonl")
-    assert [record.name for record in caplog.records] == ["agentkit"]
-
-
-# Who writes
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the child only logs
-async def test_a_forked_process_writes_nothing(tmp_path: Path) -> None:
-    """What it logs is in no order with what the run does."""
-    path = tmp_path / "run.jsonl"
-    structlog.configure(processors=[to_trace], logger_factory=structlog.ReturnLoggerFactory())
-
-    @tool
-    async def split() -> str:
-        """Log in another process, and here."""
-        child = os.fork()
-        structlog.get_logger().info("parent" if child else "child")
-        if not child:
-            os._exit(0)
-        os.waitpid(child, 0)  # noqa: ASYNC222  # it only logs
-        return "done"
-
-    try:
-        model = ScriptedModel([[("split", {})], "done"])
-        await Agent(model, tools=[split]).run("go", trace=path)
-    finally:
-        structlog.reset_defaults()
-    events = trace_lines(path)
-    assert [event["text"] for event in events if event["event"] == "log"] == ["parent"]
-    assert [event["seq"] for event in events] == list(range(len(events)))
-
-
-async def test_a_model_may_have_any_name() -> None:
-    """A secret in it is hidden, and what no file can hold is marked."""
-    for name, written in (
-        ("m-sk-abcdefghijklmnopqrstu", "m-⟦api_key:"),
-        ("m\ud800", "{'$nonjson': 'surrogates'"),
-    ):
-        trace = (await Agent(FunctionModel(lambda _: "hi", name=name)).run("go")).trace
-        assert trace is not None
-        (start,) = (event for event in trace.events if event["event"] == "model.start")
-        assert written in str(start["model"])
-
-
-class Secretive(BaseModel):
-    """Shows less than it has."""
-
-    seen: list[dict[str, int]]
-    marks: set[int]
-
-    @field_serializer("seen")
-    def _few(self, seen: list[dict[str, int]]) -> list[int]:
-        return [one["n"] for one in seen[:1]]
-
-    @field_serializer("marks")
-    def _shown(self, marks: set[int]) -> dict[str, int]:
-        return {"many": len(marks)}
-
-
-async def test_a_model_that_writes_itself_is_recorded_so() -> None:
-    """Its own serializers decide, whatever shape they give."""
-    said = '{"seen": [{"n": 1}, {"n": 2}], "marks": [1, 2]}'
-    trace = (await Agent(ScriptedModel([said]), output=Secretive).run("go")).trace
-    assert trace is not None
-    (end,) = (event for event in trace.events if event["event"] == "agent.end")
-    assert end["output"] == {"seen": [1], "marks": {"many": 2}}
-
-
-IN_SETS = """
-from pydantic import BaseModel
-from agentkit import Agent
-from agentkit.testing import ScriptedModel
-
-class Day(BaseModel):
-    weather: set[str]
-    hours: dict[str, frozenset[int]]
-
-said = '{"weather": ["rain", "hail", "sun"], "hours": {"sun": [9, 130, 17, 42]}}'
-result = Agent(ScriptedModel([said]), output=Day).run_sync("go")
-print([event for event in result.trace.events if event["event"] == "agent.end"][0]["output"])
-"""
-
-
-def test_sets_have_the_same_order_in_every_process() -> None:
-    """Else a replay in another process would find another output."""
-    for seed in ("1", "2", "3"):
-        done = run_python("-c", IN_SETS, PYTHONHASHSEED=seed)
-        expected = {"weather": ["hail", "rain", "sun"], "hours": {"sun": [130, 17, 42, 9]}}
-        assert done.stdout.strip() == str(expected)

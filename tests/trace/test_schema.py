@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from agentkit.errors import TraceCorrupt
 from agentkit.models import ChatModel
 from agentkit.replay import replay
 from agentkit.testing import ChatServer, ScriptedModel, raw, reply
-from agentkit.trace.schema import ADDRESSED, ENDS, EVENTS, FRAME, Capture, problems
+from agentkit.trace.schema import ADDRESSED, AT, ENDS, EVENTS, FRAME, Capture, Field, problems
+from tests.support import ROOT
 
 pytestmark = pytest.mark.anyio
 
@@ -145,3 +146,40 @@ async def test_every_field_that_is_needed_is_named() -> None:
             await replay(changed, agent)
         seen.add((event, name))
     assert {("tool.start", "arguments"), ("model.start", "fp"), ("det", "value")} <= seen
+
+
+# The page
+
+
+def rows(fields: Mapping[str, Field]) -> Iterator[str]:
+    """The rows of the page's table about these fields."""
+    yield "| field | type | required | kept | |"
+    yield "|---|---|---|---|---|"
+    for name, field in fields.items():
+        kind = f"{field.type} of {field.of}" if field.of else field.type
+        kind += " or null" if field.null else ""
+        about = field.about + (
+            f" One of {', '.join(map(code, field.choices))}." * bool(field.choices)
+        )
+        required = "" if field.required == "never" else field.required
+        yield f"| `{name}` | {kind} | {required} | {field.kept} | {about} |"
+
+
+def code(name: str) -> str:
+    """A name as the page shows it."""
+    return f"`{name}`"
+
+
+def rendered() -> str:
+    """The section of the page that the schema gives."""
+    lines = ["### All events", "", *rows({**FRAME, "at": AT}), ""]
+    lines += ["`trace.*` and `blob` have no `at`.", ""]
+    for name, event in EVENTS.items():
+        lines += [f"### {name}", "", event.about, "", *rows(event.fields), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def test_the_page_is_the_table() -> None:
+    """`docs/reference/trace.md` says what the schema says."""
+    page = (ROOT / "docs/reference/trace.md").read_text(encoding="utf-8")
+    assert page[page.index("### All events") :] == rendered()

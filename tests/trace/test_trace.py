@@ -80,8 +80,10 @@ async def test_each_blob_is_written_once(tmp_path: Path) -> None:
     events = trace_lines(path)
     blobs = [event["h"] for event in events if event["event"] == "blob"]
     assert len(blobs) == len(set(blobs))
-    first, second = (e["messages"] for e in events if e["event"] == "model.start")
-    assert second[: len(first)] == first
+    starts = [event for event in events if event["event"] == "model.start"]
+    assert [event["since"] for event in starts] == [None, "/agent/m0"]
+    first, second = (Trace.load(path).effects[event["at"]].messages for event in starts)
+    assert list(second) == [*first, *starts[1]["messages"]]
     assert set(second) <= set(blobs)
 
 

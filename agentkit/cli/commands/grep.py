@@ -93,7 +93,7 @@ def _texts(trace: Trace) -> Iterator[tuple[str, str, str]]:
         else:
             names = (
                 *event.get("messages", ()),
-                *([event["message"]] if "message" in event else ()),
+                *([event["message"]] if event.get("message") else ()),
             )
         for name in names:
             yield from ((at, kind, text) for kind, text in message(name))

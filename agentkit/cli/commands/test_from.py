@@ -207,7 +207,7 @@ def _fixture(test: Path, trace: Trace) -> Path:
         )
     stem = re.sub(r"^test_|_test$", "", test.stem)
     fixture = test.parent / "traces" / f"{stem}.jsonl"
-    for path in (test, fixture, fixture.with_suffix(".blobs")):
+    for path in (test, fixture):
         its_own = trace.path is not None and fixture == trace.path.absolute() and path != test
         if path.exists() and not its_own:
             raise ConfigurationError(
@@ -236,7 +236,7 @@ def _replayed(
 def _write(test: Path, fixture: Path, trace: Trace, sources: list[str]) -> None:
     """Write the test and its fixture: the first of these texts that passes, or nothing."""
     copied = trace.path is None or fixture != trace.path.absolute()
-    files = [test, *([fixture, fixture.with_suffix(".blobs")] if copied else [])]
+    files = [test, *([fixture] if copied else [])]
     folders = [one for one in fixture.parents if not one.exists()]
     report = ""
     try:
@@ -251,7 +251,7 @@ def _write(test: Path, fixture: Path, trace: Trace, sources: list[str]) -> None:
     except OSError as error:
         report = f"{error.strerror}: {error.filename}"
     for path in files:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     for folder in folders:
         shutil.rmtree(folder / "__pycache__", ignore_errors=True)
         with suppress(OSError):
@@ -260,15 +260,10 @@ def _write(test: Path, fixture: Path, trace: Trace, sources: list[str]) -> None:
 
 
 def _copy(trace: Trace, fixture: Path) -> None:
-    """Copy the trace and what it keeps beside itself: for others to read, unlike a trace."""
+    """Copy the trace: for others to read, unlike a trace."""
     assert trace.path is not None
     fixture.parent.mkdir(exist_ok=True)
     shutil.copyfile(trace.path, fixture)
-    beside = trace.path.with_suffix(".blobs")
-    if beside.is_dir():
-        fixture.with_suffix(".blobs").mkdir()
-        for blob in beside.iterdir():
-            shutil.copyfile(blob, fixture.with_suffix(".blobs") / blob.name)
 
 
 def _failure(test: Path) -> str:

@@ -110,6 +110,21 @@ def describe_run(trace: Trace) -> JsonObject:
     }
 
 
+def _never_begun(trace: Trace, parts: dict[str, list[Any]]) -> JsonObject:
+    """Describe a call that no tool ran, or that waits for a decision."""
+    skips = parts.pop("tool", ())
+    if skips and "gate" not in parts:
+        event = skips[0]
+        message = _blob(trace, event["message"]) if event["message"] else None
+        rest = {name: value for name, value in event.items() if name != "event"}
+        return {"kind": "tool", "status": "skipped", **rest, "message": message}
+    if "gate" in parts:
+        asked, last = parts["gate"][0], parts["gate"][-1]
+        status, arguments = last.get("decision", "paused"), asked.get("arguments", "")
+        return {"kind": "tool", "status": status, "tool": asked["call"], "arguments": arguments}
+    return {}
+
+
 def describe(trace: Trace, at: str) -> JsonObject:
     """Everything about one address: how it began and ended, and what happened on the way."""
     found: JsonObject = {"at": at, "kind": None}
@@ -134,13 +149,10 @@ def describe(trace: Trace, at: str) -> JsonObject:
             parts.setdefault("chunks", []).extend(event["d"])
         else:
             parts.setdefault(kind, []).append(_rest(event) | {"event": event["event"]})
-    if found["kind"] is None and "gate" in parts:  # a call that never began
-        asked, last = parts["gate"][0], parts["gate"][-1]
-        status = last.get("decision", "paused")
-        found |= {"kind": "tool", "status": status, "tool": asked["call"]}
-        found["arguments"] = asked.get("arguments", "")
+    if found["kind"] is None:
+        found |= _never_begun(trace, parts)
     if "messages" in found:
-        found["messages"] = [_blob(trace, name) for name in found["messages"]]
+        found["messages"] = [_blob(trace, name) for name in trace.effects[at].messages]
     params = found.get("params", {})
     if "output" in params:
         found["params"] = params | {"output": _blob(trace, params["output"])}

@@ -102,7 +102,7 @@ class _Run:
             told = self._told(self._input(transfer))
             return {transfer: ("ok", told.get(calls[transfer]["id"], ""))}
         if after is not None:
-            messages = self._asked[after]["messages"]
+            messages = self._trace.effects[after].messages
             if self._answers[at] not in messages and self._repeats(at):
                 return None
             told = self._told(messages)
