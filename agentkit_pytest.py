@@ -15,7 +15,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from agentkit.testing.network import NetworkBlocked
 
 _MARKER = (
-    "agentkit_replay(*paths, live_tools=[], network=False): answer the agents' runs of this test "
-    "from these recordings, one file for each run, relative to the test's file. No model is asked, "
-    "no tool is run but those of live_tools, and the network is blocked unless network=True. See "
-    "--agentkit-record."
+    "agentkit_replay(*paths, live=[], strictness='exact', network=False): answer the agents' runs "
+    "of this test from these recordings, one file for each run, relative to the test's file. No "
+    "model is asked, no tool is run but those of live, and the network is blocked unless "
+    "network=True. strictness='structural' lets texts and arguments differ. See --agentkit-record."
 )
 _BLOCKED = (
     "the network is blocked while a test is answered from recordings (agentkit_replay). Put "
@@ -111,13 +111,14 @@ def _agentkit_replay(  # pyright: ignore[reportUnusedFunction]  # pytest finds i
     from agentkit.runtime.request import intercepted_by
     from agentkit.testing.network import network_blocked
 
-    paths, live, network = _arguments(item, marker)
+    paths, options = _arguments(item, marker)
+    network = options.pop("network")
     others = _others(item, paths)
     advice = _advice(item, others)
     cassette, wrong = None, ""
     try:
         record: Any = item.config.getoption("agentkit_record")
-        cassette = Cassette(paths, record, advice=advice, live_tools=live, kept=others)
+        cassette = Cassette(paths, record, advice=advice, kept=others, **options)
     except TraceError as error:
         wrong = error.message
     if cassette is None:  # not in the handler: the report would tell of both exceptions
@@ -130,20 +131,27 @@ def _agentkit_replay(  # pyright: ignore[reportUnusedFunction]  # pytest finds i
         yield
 
 
-def _arguments(item: pytest.Item, marker: pytest.Mark) -> tuple[list[Path], list[str], bool]:
-    """The recordings, the tools that run, and whether the network stays open."""
-    names, options = marker.args, dict(marker.kwargs)
-    network, live = options.pop("network", False), options.pop("live_tools", [])
+def _arguments(item: pytest.Item, marker: pytest.Mark) -> tuple[list[Path], dict[str, Any]]:
+    """Return the recordings and the marker's options, or fail where they make no sense."""
+    names = marker.args
+    options: dict[str, Any] = {"live": [], "strictness": "exact", "network": False}
+    known = marker.kwargs.keys() <= options.keys()
+    options |= marker.kwargs
     paths = [item.path.parent / name for name in names if isinstance(name, (str, Path))]
-    meant = isinstance(network, bool) and isinstance(live, (list, tuple)) and not options
-    if not names or len(set(paths)) < len(names) or not meant:
+    valid = (
+        isinstance(options["live"], (list, tuple))
+        and options["strictness"] in ("exact", "structural")
+        and isinstance(options["network"], bool)
+    )
+    if not names or len(set(paths)) < len(names) or not (known and valid):
         given = ", ".join([*map(repr, names), *(f"{k}={v!r}" for k, v in marker.kwargs.items())])
         pytest.fail(
             f"agentkit_replay({given}): expected the path of a recording for each run, such as "
-            'agentkit_replay("traces/answer.jsonl"), and live_tools=["…"] or network=True.',
+            'agentkit_replay("traces/answer.jsonl"), and live=["…"], strictness="structural" or '
+            "network=True.",
             pytrace=False,
         )
-    return paths, [str(name) for name in cast("list[Any]", live)], network
+    return paths, options
 
 
 def _others(item: pytest.Item, paths: Sequence[Path]) -> dict[Path, str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import NoneType
 from typing import Any, Generic, Literal, TypeAlias, cast, overload
 from typing import TypeVar as PlainTypeVar
@@ -15,36 +16,27 @@ from anyio.from_thread import start_blocking_portal
 from anyio.lowlevel import current_token
 from typing_extensions import TypeVar
 
-from agentkit.core.effects import Address, Decision, PendingCall
-from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, ignore
+from agentkit.messages import JsonObject, Message
 from agentkit.models import Model
 from agentkit.output.build import Mode
 from agentkit.redaction import Redactor
-from agentkit.replay.answers import RecordedHandler
-from agentkit.replay.resume import resuming
-from agentkit.runtime.assemble import Program, assemble, program_hash
+from agentkit.replay.fork import Patch, fork
+from agentkit.replay.replay import OnDivergence, PlanName, options_of, replay
+from agentkit.replay.resume import Decisions, resume
+from agentkit.runtime.assemble import Program, assemble
 from agentkit.runtime.config import AgentConfig, Compaction, Middleware, Source
-from agentkit.runtime.driver import Driver
-from agentkit.runtime.request import (
-    History,
-    Prompt,
-    RunRequest,
-    TraceTo,
-    without_placeholders,
-)
+from agentkit.runtime.request import History, Prompt, RunRequest, TraceTo
 from agentkit.runtime.result import RunResult
 from agentkit.runtime.run import Run, Steps, stepping, streaming
-from agentkit.runtime.scope import Approver, Scope, guarded
-from agentkit.settings import ChatSettings, Limits, limits_of, settings_of
+from agentkit.runtime.scope import Approver
+from agentkit.settings import ChatSettings, Limits
 from agentkit.tools.context import RunContext
 from agentkit.tools.options import Approval
 from agentkit.tools.tool import Tool
-from agentkit.trace.file import MemorySink
-from agentkit.trace.logs import teeing
-from agentkit.trace.open import check_replayable, recorded_in, reopened
+from agentkit.trace.compare import Strictness
 from agentkit.trace.reader import Trace
-from agentkit.trace.recorder import Durability, Recorder
+from agentkit.trace.recorder import Durability
 from agentkit.trace.schema import Capture
 
 __all__ = ["Agent"]
@@ -499,8 +491,8 @@ class Agent(Generic[DepsT, OutputT]):
         self,
         trace: Trace | str | os.PathLike[str],
         *,
-        decisions: Mapping[str, Decision | bool] | Mapping[Address, Decision | bool] | None = None,
-        deps: object = None,
+        decisions: Decisions | None = None,
+        deps: DepsT = None,
         settings: ChatSettings | None = None,
         limits: Limits | None = None,
         on_event: Emit = ignore,
@@ -512,7 +504,8 @@ class Agent(Generic[DepsT, OutputT]):
 
         What is recorded is not done again: the run is replayed to where it ended and goes
         on from there, live, appended to the same trace. A model call or a reading tool that
-        was in flight is made again; a writing tool is asked about first.
+        was in flight is made again; a writing tool is asked about first. A call that waits
+        for a decision does not run without one, however the agent has changed since.
 
         Args:
             trace: The run's trace, or its path.
@@ -532,48 +525,255 @@ class Agent(Generic[DepsT, OutputT]):
             ReplayDivergence: The agent is not the one that was interrupted.
             AgentKitError: As of `run`.
         """
-        config = self.config
-        durable, redact = durability or config.durability, redact or config.redact
-        sink = reopened(trace)
-        try:
-            memory = isinstance(sink, MemorySink)
-            recorded = Trace(sink.lines) if memory else Trace.load(sink.path)
-            check_replayable(recorded)
-            messages, earlier = recorded.input()
-            then = without_placeholders(recorded.asked(), settings)
-            program = self.program(settings or settings_of(then), limits or limits_of(then))
-            program.model.check()
-            config.check_deps(deps)
-            answers = RecordedHandler(recorded, redact)
-            answers.check_agent(program.spec.at)
-            decide = _deciding(decisions or {}, approver, answers.waiting())
-            recorder = Recorder(
-                sink,
-                run=recorded.run,
-                program=program_hash(program, redact),
-                redact=redact,
-                durability=durable,
-                taps=teeing(recorded.run),
-                resumes=recorded,
-            )
-            scope = Scope(
-                run=recorded.run,
-                handler=resuming(answers),
-                limits=program.spec.limits,
+        return await resume(
+            self.config,
+            trace,
+            decisions=decisions,
+            deps=deps,
+            settings=settings,
+            limits=limits,
+            on_event=on_event,
+            approver=approver,
+            durability=durability,
+            redact=redact,
+        )
+
+    async def replay(
+        self,
+        trace: Trace | str | os.PathLike[str],
+        *,
+        plan: PlanName = "exact",
+        live: Collection[str] = (),
+        strictness: Strictness | None = None,
+        on_divergence: OnDivergence | None = None,
+        deps: DepsT = None,
+        approver: Approver | None = None,
+        on_event: Emit = ignore,
+        record: TraceTo = False,
+        redact: Redactor | None = None,
+    ) -> RunResult[OutputT]:
+        """Run a recorded run again: the agent as it is now, with the outcomes of then.
+
+        Args:
+            trace: The recording, or its path. It is not changed.
+            plan: `exact`: no model is asked and no tool is run. `tools_live`: the tools of
+                `live` run, the model's answers are the recorded ones. `model_live`: the model
+                is asked, and tools answer with what was recorded of the same call; one that
+                was not recorded is refused.
+            live: The tools that run, by name, or single calls, by address; no others do. Empty
+                with `tools_live`: the tools that only read.
+            strictness: `exact`: every request, call, result and their order has to be the same.
+                `structural`: the same calls in the same places, with whatever arguments. None:
+                `structural` with `tools_live`, else `exact`.
+            on_divergence: `raise` ends the replay at the first difference; `warn` notes it in
+                `result.divergences` and goes on with the recording. None: `warn` with
+                `tools_live`, else `raise`.
+            deps: Given to tools that run.
+            approver: Decides about calls that were not decided about then.
+            on_event: Called with each event, those inside recorded calls included.
+            record: Where the replay itself is recorded, as `run(trace=…)`; by default nowhere.
+            redact: As the run was given it, instead of the agent's.
+
+        Returns:
+            The result, in `exact` equal to the recorded run's. `result.replayed` says what ran
+            and what was answered.
+
+        Raises:
+            ReplayDivergence: The agent asks for something that was not recorded so, or leaves
+                out something that was. It names the first difference.
+            TraceError: The trace cannot be read.
+            AgentKitError: The recorded run ended in this error.
+        """
+        return await replay(
+            self.config,
+            trace,
+            options_of(plan, live, strictness, on_divergence),
+            deps=deps,
+            approver=approver,
+            on_event=on_event,
+            record=record,
+            redact=redact,
+        )
+
+    async def fork(
+        self,
+        trace: Trace | str | os.PathLike[str],
+        *,
+        at: str | None = None,
+        prompt: Prompt = None,
+        instructions: Instructions[DepsT] | None = None,
+        messages: Mapping[int, str | Message | JsonObject] | None = None,
+        result: Any = None,
+        settings: ChatSettings | None = None,
+        model: str | Model | None = None,
+        tools: Sequence[Tool[..., Any]] = (),
+        live: Collection[str] = (),
+        deps: DepsT = None,
+        approver: Approver | None = None,
+        on_event: Emit = ignore,
+        record: TraceTo = True,
+        redact: Redactor | None = None,
+    ) -> RunResult[OutputT]:
+        """Run a recorded run again with something changed: live from where that matters.
+
+        Args:
+            trace: The recording, or its path. It is not changed.
+            at: The address of the effect from which things are different; everything before it
+                stays as recorded. It is done again even where nothing of it changes. None:
+                wherever the change first makes a difference.
+            prompt: Another prompt.
+            instructions: Other instructions.
+            messages: Other messages by their index in the recorded request at `at`, as
+                `agentkit show --at` numbers them: text, a message, or its JSON.
+            result: The outcome of the effect at `at`, instead of performing it: the text a tool
+                answers; the text or the message of a model; the value of a function; a
+                `Decision` about a call.
+            settings: Sampling parameters over those of the agent and the run.
+            model: Another model.
+            tools: Other implementations of tools that the agent has; they run.
+            live: The tools that may run although they write, by name, or single calls, by
+                address. Other writing calls are held back: answered with what was recorded of
+                the same call, and refused if there is none.
+            deps: Given to tools.
+            approver: Decides about calls that were not decided about then.
+            on_event: Called with each event.
+            record: Where the fork is recorded, as `run(trace=…)`. Its trace names this one.
+            redact: As the run was given it, instead of the agent's.
+
+        Returns:
+            The result of the fork; `result.trace` is a whole trace of its own, and
+            `result.replayed` says what ran and what was held back.
+
+        Raises:
+            ConfigurationError: There is no such address, or nothing is changed, or a change does
+                not fit the effect there.
+            ReplayDivergence: The agent differs from the recorded one before `at`, or a call was
+                refused.
+            TraceError: The trace cannot be read.
+            AgentKitError: As of `run`.
+        """
+        patch = Patch(
+            prompt=prompt,
+            instructions=instructions,
+            messages=messages or {},
+            result=result,
+            settings=settings,
+            model=model,
+            tools=tools,
+        )
+        return await fork(
+            self.config,
+            trace,
+            at=at,
+            patch=patch,
+            live=live,
+            deps=deps,
+            approver=approver,
+            on_event=on_event,
+            record=record,
+            redact=redact,
+        )
+
+    def resume_sync(
+        self,
+        trace: Trace | str | os.PathLike[str],
+        *,
+        decisions: Decisions | None = None,
+        deps: DepsT = None,
+        settings: ChatSettings | None = None,
+        limits: Limits | None = None,
+        on_event: Emit = ignore,
+        approver: Approver | None = None,
+        durability: Durability | None = None,
+        redact: Redactor | None = None,
+    ) -> RunResult[OutputT]:
+        """Call `resume` from code that is not async; see `run_sync`."""
+        return run_blocking(
+            partial(
+                self.resume,
+                trace,
+                decisions=decisions,
                 deps=deps,
-                listener=guarded(on_event),
-                recorder=recorder,
-                trace=recorded_in(sink),
+                settings=settings,
+                limits=limits,
+                on_event=on_event,
+                approver=approver,
+                durability=durability,
                 redact=redact,
-                approver=decide,
-                recorded=answers,
-                resumed=True,
             )
-            driver = Driver(scope, program, messages, earlier=earlier)
-            await driver.execute()
-            return driver.result
-        finally:
-            sink.close()  # the run has closed it already, unless it never began
+        )
+
+    def replay_sync(
+        self,
+        trace: Trace | str | os.PathLike[str],
+        *,
+        plan: PlanName = "exact",
+        live: Collection[str] = (),
+        strictness: Strictness | None = None,
+        on_divergence: OnDivergence | None = None,
+        deps: DepsT = None,
+        approver: Approver | None = None,
+        on_event: Emit = ignore,
+        record: TraceTo = False,
+        redact: Redactor | None = None,
+    ) -> RunResult[OutputT]:
+        """Call `replay` from code that is not async; see `run_sync`."""
+        return run_blocking(
+            partial(
+                self.replay,
+                trace,
+                plan=plan,
+                live=live,
+                strictness=strictness,
+                on_divergence=on_divergence,
+                deps=deps,
+                approver=approver,
+                on_event=on_event,
+                record=record,
+                redact=redact,
+            )
+        )
+
+    def fork_sync(
+        self,
+        trace: Trace | str | os.PathLike[str],
+        *,
+        at: str | None = None,
+        prompt: Prompt = None,
+        instructions: Instructions[DepsT] | None = None,
+        messages: Mapping[int, str | Message | JsonObject] | None = None,
+        result: Any = None,
+        settings: ChatSettings | None = None,
+        model: str | Model | None = None,
+        tools: Sequence[Tool[..., Any]] = (),
+        live: Collection[str] = (),
+        deps: DepsT = None,
+        approver: Approver | None = None,
+        on_event: Emit = ignore,
+        record: TraceTo = True,
+        redact: Redactor | None = None,
+    ) -> RunResult[OutputT]:
+        """Call `fork` from code that is not async; see `run_sync`."""
+        return run_blocking(
+            partial(
+                self.fork,
+                trace,
+                at=at,
+                prompt=prompt,
+                instructions=instructions,
+                messages=messages,
+                result=result,
+                settings=settings,
+                model=model,
+                tools=tools,
+                live=live,
+                deps=deps,
+                approver=approver,
+                on_event=on_event,
+                record=record,
+                redact=redact,
+            )
+        )
 
     def as_tool(
         self,
@@ -634,37 +834,6 @@ class Agent(Generic[DepsT, OutputT]):
     ) -> Program[OutputT]:
         """Make this agent ready for a run: resolved, merged, and still without any I/O."""
         return assemble(self.config, settings, limits)
-
-
-def _deciding(
-    decisions: Mapping[str, Decision | bool] | Mapping[Address, Decision | bool],
-    approver: Approver | None,
-    waiting: Sequence[PendingCall],
-) -> Approver:
-    """Make an approver that knows the decisions about the calls that wait now.
-
-    Raises:
-        ConfigurationError: A decision is about a call that does not wait.
-    """
-    known: dict[str, Decision | bool] = {}
-    for key, decision in decisions.items():
-        if not isinstance(decision, (bool, Decision)):  # pyright: ignore[reportUnnecessaryIsInstance]  # not everybody checks types
-            raise ConfigurationError(
-                f"decisions[{str(key)!r}]={decision!r}: expected a Decision, True or False."
-            )
-        found = [one.at for one in waiting if key in (one.at, one.call.id)]
-        if len(found) != 1:
-            waits = ", ".join(f"{one.at} ({one.call.name})" for one in waiting) or "none"
-            raise ConfigurationError(f"No call waits at {key!r}; those that wait: {waits}.")
-        known[found[0]] = decision
-
-    def decide(pending: PendingCall) -> Any:
-        # Each decision is used once: a server may give a later call the same id.
-        if pending.at in known:
-            return known.pop(pending.at)
-        return approver(pending) if approver is not None else None
-
-    return decide
 
 
 def run_blocking(main: Callable[[], Coroutine[Any, Any, T]]) -> T:

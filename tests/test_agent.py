@@ -42,7 +42,6 @@ from agentkit.errors import (
 from agentkit.events import Event, Finished, StepStarted, ToolCallFinished, Warned
 from agentkit.history import check_history
 from agentkit.messages import ImagePart, TextPart, Usage
-from agentkit.replay import replay
 from agentkit.runtime.config import AgentConfig
 from agentkit.testing import FunctionModel, ScriptedModel
 from tests.support import double, events_of, tool_texts
@@ -381,7 +380,7 @@ async def test_a_prompt_of_parts(tmp_path: Path) -> None:
     result = await Agent(model).run(prompt, trace=path)
     assert model.requests[0].messages[-1].content == tuple(prompt)
     assert result.messages[0].content == tuple(prompt)
-    assert await replay(path, Agent(ScriptedModel([]))) == result
+    assert await Agent(ScriptedModel([])).replay(path) == result
 
 
 async def test_a_result_can_be_sent_to_another_process() -> None:

@@ -36,7 +36,6 @@ from agentkit.messages import (
     dump_messages,
     load_messages,
 )
-from agentkit.replay import replay
 from agentkit.testing import FunctionModel, ScriptedModel
 
 anyio_test = pytest.mark.anyio
@@ -322,7 +321,7 @@ async def test_compaction_in_a_run_live_and_replayed() -> None:
     silent = Agent(
         ScriptedModel([], name="function"), tools=[look], compact=forbidden, compact_above=450
     )
-    assert await replay(recorded.trace, silent) == recorded
+    assert await silent.replay(recorded.trace) == recorded
 
 
 @anyio_test
@@ -345,7 +344,7 @@ async def test_summary_in_a_run_live_and_replayed() -> None:
     check_history(recorded.messages)
     assert recorded.trace is not None
     silent = look_once.with_(model=ScriptedModel([]), compact=summarise(ScriptedModel([]), keep=1))
-    assert await replay(recorded.trace, silent) == recorded
+    assert await silent.replay(recorded.trace) == recorded
 
 
 @anyio_test

@@ -33,7 +33,6 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.middleware import around, budget, cache, guard, log, redact
-from agentkit.replay import replay
 from agentkit.testing import FunctionModel, ScriptedModel
 from tests.support import tool_texts
 
@@ -76,7 +75,7 @@ def used(text: str, tokens: int, cost: float | None = None) -> ModelResponse:
 async def replays(recorded: Any) -> None:
     """A replay without middleware and without answers gives the same."""
     assert recorded.trace is not None
-    assert await replay(recorded.trace, agent(middleware=[])) == recorded
+    assert await agent(middleware=[]).replay(recorded.trace) == recorded
 
 
 # Order and errors

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from agentkit import Agent, ChatModel, ChatSettings, Redactor, RunContext, Trace, tool
 from agentkit.errors import AgentKitError, ConfigurationError
 from agentkit.redaction import PATTERNS
-from agentkit.replay import replay
 from agentkit.testing import ChatServer, ScriptedModel, reply
 from agentkit.trace import to_trace
 from agentkit.trace.naming import canonical, packed
@@ -238,7 +237,7 @@ async def test_settings_with_credentials_replay_and_are_not_sent_again(tmp_path:
     agent = Agent(ScriptedModel(["done"]))
     await agent.run("go", trace=path, settings=headers)
     assert "hunter2" not in path.read_text()
-    assert (await replay(path, agent)).output == "done"
+    assert (await agent.replay(path)).output == "done"
     with pytest.raises(ConfigurationError, match="credentials"):
         await agent.resume(path)
 

@@ -1,9 +1,10 @@
-"""Run a recorded run again: offline, exactly, and with the first difference named."""
+"""What comes of comparing, replaying and forking recorded runs.
+
+A run is replayed, forked and resumed by its agent: `Agent.replay`, `Agent.fork`, `Agent.resume`.
+"""
 
 from agentkit.replay.diff import diff
-from agentkit.replay.fork import Patch, fork
-from agentkit.replay.policy import Policy
-from agentkit.replay.replay import replay
 from agentkit.replay.report import Difference, TraceDiff
+from agentkit.runtime.result import Replayed
 
-__all__ = ["Difference", "Patch", "Policy", "TraceDiff", "diff", "fork", "replay"]
+__all__ = ["Difference", "Replayed", "TraceDiff", "diff"]

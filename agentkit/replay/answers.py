@@ -1,12 +1,15 @@
-"""Answers effects from a trace, by address.
+"""What a trace answers, by address.
 
-Nothing is guessed: an effect is answered by what was recorded at its address, if
-it is the same effect, and is a divergence if not.
+Nothing is guessed: an effect is answered by what was recorded at its address if it is the
+same effect, and is a divergence if not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +17,6 @@ from typing import Any
 from agentkit.core.effects import (
     Address,
     Compute,
-    Decision,
     Effect,
     Failure,
     Interrupt,
@@ -24,6 +26,7 @@ from agentkit.core.effects import (
     PendingCall,
     Suspended,
     ToolInvocation,
+    ToolOutcome,
     ancestors,
     decided,
 )
@@ -35,6 +38,7 @@ from agentkit.trace.compare import (
     divergence,
     request_difference,
     tool_difference,
+    value_difference,
     without_digests,
 )
 from agentkit.trace.effects import RecordedEffect, failure_from_json
@@ -42,25 +46,26 @@ from agentkit.trace.naming import Namer, canonical, packed, unpacked
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import call_fingerprint, compute_fingerprint
 
-__all__ = ["RecordedHandler", "stopped"]
-
-
 _FROM_OUTSIDE = ("RunCancelled", "LimitExceeded")
 """What may end a run between two effects, without a trace at either."""
+_LOOK = "Look at what decides whether to go on: limits, output type, tools."
+_DETAILS = ("model.chunks", "tool.chunks", "det", "warning", "log")
+_ATTEMPTS = ("http.start", "http.end")
 
 
-class RecordedHandler:
-    """Answers effects from a trace."""
+class Recording:
+    """A trace as answers to effects.
 
-    def __init__(self, trace: Trace, redact: Redactor | None = None) -> None:
+    Attributes:
+        effects: Its calls and functions by address, in the order in which they began.
+    """
+
+    def __init__(self, trace: Trace, redact: Redactor) -> None:
         self.trace = trace
-        self.redact = redact or Redactor()
-        self.other_key = trace.key_id != self.redact.key_id
-        self._namer = Namer(self.redact)
-        self._effects = trace.effects
-        self._answered: set[str] = set()
-        self._made: set[str] = set()
-        self._asked_again: set[str] = set()
+        self.redact = redact
+        self.other_key = trace.key_id != redact.key_id
+        self.effects = {at: one for at, one in trace.effects.items() if one.kind != "agent"}
+        self._namer = Namer(redact)
         self._origins: dict[str, str] = {}
         self._dets: dict[str, dict[tuple[str, int], Any]] = {}
 
@@ -76,84 +81,56 @@ class RecordedHandler:
                 "unexpected_call",
                 at,
                 text=f"the trace is a run of the agent {then[1:]!r}, and this one is {at[1:]!r}.",
-                advice="Take the agent that made it; a name is part of every address.",
+                advice="Take the agent of the recording; its name is part of every address.",
             )
 
-    async def perform(self, effect: Effect) -> Outcome:
-        """Answer from the recording, or end the run with a `ReplayDivergence`."""
-        if isinstance(effect, Pause):
-            return self.decisions(effect)
-        if diverged := self.compare(effect):
-            return stopped(diverged)
-        return self.outcome(effect)
-
-    def start(self, at: str) -> JsonObject | None:
-        """How the effect at this address began."""
-        return one.start if (one := self._effect(at)) is not None else None
-
-    def end(self, at: str) -> JsonObject | None:
-        """How it ended."""
-        return one.end if (one := self._effect(at)) is not None else None
+    def begun(self, at: str) -> RecordedEffect | None:
+        """Return the effect at an address, unless it never began."""
+        one = self.effects.get(at)
+        return one if one is not None and one.begun else None
 
     def asked(self, at: str) -> PendingCall | None:
-        """Return the call at this address as it waited for a decision before it ran."""
-        if at in self._asked_again or (one := self._effect(at)) is None:
-            return None
-        return one.asked
+        """Return the call at an address as it waited for a decision before it ran."""
+        one = self.effects.get(at)
+        return one.asked if one is not None else None
 
-    def first_end(self, at: str) -> JsonObject | None:
-        """When it was over: its first end, where its outcome was edited afterwards."""
-        return one.first_end if (one := self._effect(at)) is not None else None
+    def skipped(self, at: str) -> str | None:
+        """Return why no tool ran the call at an address, if none did."""
+        one = self.effects.get(at)
+        return one.skipped if one is not None and not one.begun else None
 
-    @cached_property
-    def starts(self) -> Mapping[str, JsonObject]:
-        """How each effect began, by address, in the order in which they did."""
-        effects = (one for one in self._effects.values() if one.kind != "agent")
-        return {one.at: start for one in effects if (start := one.start) is not None}
+    # Whether an effect is the recorded one
 
-    def _effect(self, at: str) -> RecordedEffect | None:
-        """Return the call or function at this address."""
-        one = self._effects.get(at)
-        return None if one is None or one.kind == "agent" else one
-
-    def compare(self, effect: Effect, strictness: Strictness = "exact") -> ReplayDivergence | None:
-        """Whether the effect is the one that was recorded at its address."""
-        recorded = self._effect(effect.at)
-        if recorded is not None and recorded.skipped is not None and not recorded.begun:
-            return self.unexpected(effect)
-        if recorded is None or (start := recorded.start) is None:
-            return None if self.ended_from_outside else self.unexpected(effect)
+    def compare(
+        self, effect: Effect, strictness: Strictness | None = "exact"
+    ) -> ReplayDivergence | None:
+        """Return how the effect differs from the recorded one; None compares its kind alone."""
+        recorded = self.begun(effect.at)
+        if recorded is None:
+            ended = self.ended_from_outside and self.skipped(effect.at) is None
+            return None if ended else self.unexpected(effect)
         match effect:
-            case ModelCall() if start["event"] == "model.start":
-                named = self._namer.request(effect)
-                if strictness == "outcome" or start["fp"] == named.fingerprint:
+            case ModelCall() if recorded.kind == "model":
+                if strictness is None or recorded.fp == self._namer.request(effect).fingerprint:
                     return None
                 return request_difference(self.trace, recorded, effect, self._namer, strictness)
-            case ToolInvocation() if start["event"] == "tool.start":
-                same = start["fp"] == call_fingerprint(effect, self._namer.redact)
-                if strictness == "outcome" or same:
+            case ToolInvocation() if recorded.kind == "tool":
+                if strictness is None or recorded.fp == call_fingerprint(effect, self.redact):
                     return None
+                start = recorded.start or {}
                 return tool_difference(self.trace, start, effect, self._namer, strictness)
-            case Compute(name=name) if start.get("name") == name:
-                if strictness in ("structural", "outcome"):
-                    return None
-                same = start["fp"] == compute_fingerprint(effect, self.redact)
-                return None if same else self._of_compute(effect)
+            case Compute(name=name) if recorded.kind == "compute" and recorded.name == name:
+                same = recorded.fp == compute_fingerprint(effect, self.redact)
+                return None if same or strictness != "exact" else self._other_input(effect)
             case _:
                 return self.unexpected(effect)
 
-    def _of_compute(self, effect: Compute) -> ReplayDivergence | None:
-        given = canonical(packed(effect.input, self.redact))
-        if self.other_key and PLACEHOLDER.search(given.decode(errors="replace")):
-            return None  # of secrets under another key nothing is known
-        return divergence(
-            "request_changed",
-            effect.at,
-            text=f"{effect.name} is called for something else than when this was recorded.",
-        )
+    def difference(self, at: str, then: Any, now: Any, kind: str) -> ReplayDivergence | None:
+        """Compare a recorded result with that of now."""
+        return value_difference(self.trace, at, then, now, self._namer, kind=kind)
 
     def asks_again(self, pending: PendingCall) -> bool:
-        """Whether it was asked then about the same call."""
+        """Return whether a decision about the same call was asked for then."""
         asked = self.asked(pending.at)
         if asked is None or asked.call.name != pending.call.name:
             return False
@@ -161,182 +138,241 @@ class RecordedHandler:
         now = unpacked(packed(pending.call.arguments, self.redact))
         return then == now or (self.other_key and without_digests(then) == without_digests(now))
 
-    def forget(self, at: str) -> None:
-        """What is done at this address is another thing: it draws its own times and numbers."""
-        self._dets[at] = {}
+    def unexpected(self, effect: Effect) -> ReplayDivergence:
+        """Return the divergence of an effect that was not recorded."""
+        if (reason := self.skipped(effect.at)) is not None:
+            return divergence(
+                "unexpected_call",
+                effect.at,
+                text=f"no tool ran this call then ({reason}), and one is to run it now.",
+                advice="Look at what decides whether a call runs: output type, approval, limits.",
+            )
+        if self.trace.status == "interrupted":
+            return _ended(effect.at)
+        new = "This function of the agent is new: strictness='structural' runs it."
+        return divergence(
+            "unexpected_call",
+            effect.at,
+            text="the replay asks for something that the recording does not have.",
+            advice=new if isinstance(effect, Compute) else _LOOK,
+        )
+
+    def _other_input(self, effect: Compute) -> ReplayDivergence | None:
+        text = canonical(packed(effect.input, self.redact)).decode(errors="replace")
+        if self.other_key and PLACEHOLDER.search(text):
+            return None  # of secrets under another key nothing is known
+        return divergence(
+            "request_changed",
+            effect.at,
+            text=f"{effect.name} is called for something else than when this was recorded.",
+        )
+
+    # What was recorded of it
 
     def outcome(self, effect: Effect) -> Outcome:
-        """What was recorded of an effect that was compared."""
-        recorded = self._effect(effect.at)
-        if recorded is None or recorded.start is None or isinstance(effect, Pause):
+        """Return what was recorded of an effect that was compared."""
+        recorded = self.begun(effect.at)
+        if recorded is None or isinstance(effect, Pause):
             return self._interrupted()  # the run had ended before this began
-        self._answered.add(effect.at)
         if recorded.asked_again or recorded.status == "paused":
-            return self._paused(effect.at)
+            error = Failure.of(RunCancelled(f"{effect.at} waits for a decision.", reason="paused"))
+            inside = (one for one in self.trace.pending if _within(one.at, effect.at))
+            return Interrupt(
+                status="paused", error=error, pending=tuple(inside), usage=recorded.usage
+            )
         if recorded.end is None:
             return stopped(_ended(effect.at))
         return recorded.outcome or replace(self._interrupted(), usage=recorded.usage)
 
-    def made(self, effect: Effect) -> None:
-        """Note that an effect was performed for real: it is not left over."""
-        self._made.add(effect.at)
-
-    def never_came_to(self, effect: Effect) -> bool:
-        """Whether the run was ended from outside before this effect."""
-        first = effect.pending[0].at if isinstance(effect, Pause) else effect.at
-        return self.ended_from_outside and not self.begun_at(first) and self.asked(first) is None
-
-    @property
-    def ended_from_outside(self) -> bool:
-        """Whether the run was ended between two effects, without a trace at either."""
-        return self.ended.get("error", {}).get("type") in _FROM_OUTSIDE
-
-    @property
-    def cut_short(self) -> bool:
-        """Whether the whole run ended early, and not only something inside it."""
-        return self.ended.get("status") not in ("ok", "paused")
-
-    @cached_property
-    def ended(self) -> JsonObject:
-        """The `agent.end` of the outermost agent; empty where the run was interrupted."""
-        root = self._effects.get(self.trace.agent_start.get("at", ""))
-        return (root and root.end) or {}
-
-    def origin(self, name: str) -> str | None:
-        """The address of the effect that a message of this name came from."""
-        if not self._origins:
-            for at, one in self._effects.items():
-                if (message := one.message) is not None:
-                    self._origins.setdefault(message, at)
-        return self._origins.get(name)
-
     def decisions(self, pause: Pause) -> Outcome:
-        """What was decided then; a run that paused there pauses here."""
+        """Return the recorded decisions; a run that paused there pauses here."""
         for pending in pause.pending:
             if self.asked(pending.at) is None and self.ended_from_outside:
                 return self._interrupted()
             if not self.asks_again(pending):
                 return stopped(self.unexpected(pause))
-            self._asked_again.add(pending.at)
-        decisions = [self.decision(pending.at) for pending in pause.pending]
-        made = decided(decisions)
-        if not isinstance(made, Suspended) or self.ended.get("status") == "paused":
-            return made
+        outcome = decided([self.effects[pending.at].decision for pending in pause.pending])
+        if not isinstance(outcome, Suspended) or self.ended.get("status") == "paused":
+            return outcome
         # An approver that fails ends the run, and leaves no other trace.
         return self._interrupted() if "error" in self.ended else stopped(_ended(pause.at))
 
-    def decision(self, at: Address) -> Decision | None:
-        """What was decided about the call at this address."""
-        one = self._effect(at)
-        return one.decision if one is not None else None
-
     def det(self, at: Address, kind: str, use: int) -> Any:
-        """The recorded value that was not deterministic, or None."""
+        """Return the recorded value that was not deterministic, or None."""
         if at not in self._dets:
-            dets = one.dets if (one := self._effects.get(at)) is not None else ()
+            dets = one.dets if (one := self.effects.get(at)) is not None else ()
             self._dets[at] = {(one.kind, one.use): one.value for one in dets}
         return self._dets[at].get((kind, use))
 
+    def forget_unless_same(self, effect: Effect) -> None:
+        """Drop the times and numbers drawn by an effect if another one is at its address now."""
+        recorded = self.effects.get(effect.at)
+        if recorded is not None and recorded.dets and self.compare(effect) is not None:
+            self._dets[effect.at] = {}
+
     def finished(self, effect: Effect) -> bool:
-        """Whether the effect had an end of its own, not by the end of its run.
+        """Return whether the effect had an end of its own, not by the end of its run.
 
         A model or a function that failed at the very end is asked again: it may answer now.
         """
-        if effect.at == self._failed_last:
-            return False
-        one = self._effect(effect.at)
-        return one is not None and one.finished
+        one = self.effects.get(effect.at)
+        return one is not None and one.finished and one.at != self._failed_last
 
-    def paused(self, effect: Effect) -> bool:
-        """Whether an agent in it waits, or waited, for a decision."""
-        one = self._effect(effect.at)
-        return one is not None and one.status == "paused"
+    def given_up(self, effect: Effect) -> bool:
+        """Return whether the code around the effect cancelled it, and the run went on."""
+        one = self.begun(effect.at)
+        went_on = self.ended.get("status") in ("ok", "paused")
+        return went_on and one is not None and one.status == "cancelled"
 
-    def waiting(self) -> tuple[PendingCall, ...]:
-        """The calls about which somebody has to decide before the run can go on."""
-        return self.trace.pending
-
-    def begun(self, effect: Effect) -> bool:
-        """Whether the effect had at least begun."""
-        return self.begun_at(effect.at)
-
-    def skipped(self, effect: Effect) -> bool:
-        """Check whether no tool ran this call."""
-        one = self._effect(effect.at)
-        return one is not None and one.skipped is not None
-
-    def begun_at(self, at: str) -> bool:
-        """Check whether an effect had begun at this address."""
-        one = self._effect(at)
-        return one is not None and one.begun
-
-    def left_over(self) -> ReplayDivergence | None:
-        """The first recorded effect that the replay never asked for, if there is one."""
-        for at, one in self._effects.items():
-            if one.kind == "agent" or not (one.begun or self.asked(at) is not None):
-                continue
-            if at not in self._answered and at not in self._made and not self._inside(at):
-                return divergence(
-                    "missing_call",
-                    at,
-                    text="it was recorded, and the replay ended without it.",
-                    advice="Look at what decides whether to go on: limits, output type, tools.",
-                )
-        return None
-
-    def _inside(self, at: str) -> bool:
-        """Whether a tool did this that was not run again, so that it need not be asked for."""
-        return any(
-            up in self._answered and self._effects[up].kind != "model" for up in ancestors(at)
-        )
+    def origin(self, name: str) -> str | None:
+        """Return the address of the effect that a message of this name came from."""
+        if not self._origins:
+            for at, one in self.effects.items():
+                if (message := one.message) is not None:
+                    self._origins.setdefault(message, at)
+        return self._origins.get(name)
 
     @cached_property
     def _failed_last(self) -> str | None:
         """The address of the model call or the function whose failure ended the run."""
-        last = self._effects.last_to_end()
-        if last is None or last.kind == "tool" or last.status != "error":
-            return None
-        return last.at
-
-    def unexpected(self, effect: Effect) -> ReplayDivergence:
-        """The divergence of an effect that was not recorded."""
-        one = self._effect(effect.at)
-        if one is not None and one.skipped is not None:
-            return divergence(
-                "unexpected_call",
-                effect.at,
-                text=f"no tool ran this call then ({one.skipped}), and one is to run it now.",
-                advice="Look at what decides whether a call runs: output type, approval, limits.",
-            )
-        if self.trace.status == "interrupted":
-            return _ended(effect.at)
-        return divergence(
-            "unexpected_call",
-            effect.at,
-            text="the replay asks for something that the recording does not have.",
-            advice="This function of the agent is new: run it with compute='live'."
-            if isinstance(effect, Compute)
-            else "Look at what decides whether to go on: limits, output type, tools.",
-        )
+        last = self.trace.effects.last_to_end()
+        failed = last is not None and last.kind != "tool" and last.status == "error"
+        return last.at if last is not None and failed else None
 
     def _interrupted(self) -> Interrupt:
-        """The recorded run was ended here from outside, so this one is too."""
+        """Return the end of a run that was ended here from outside, as the recorded one was."""
         status = self.ended.get("status", "cancelled")
         return Interrupt(
             status=status if status in ("limit", "error") else "cancelled",
             error=failure_from_json(self.ended.get("error", {})),
         )
 
-    def _paused(self, at: Address) -> Interrupt:
-        """The recorded run has waited here for decisions."""
-        inside = tuple(one for one in self.waiting() if f"{one.at}/".startswith(f"{at}/"))
-        error = Failure.of(RunCancelled(f"{at} waits for a decision.", reason="paused"))
-        return Interrupt(
-            status="paused", error=error, pending=inside, usage=self._effects[at].usage
-        )
+    # The whole run
+
+    @cached_property
+    def ended(self) -> JsonObject:
+        """The `agent.end` of the outermost agent; empty where the run was interrupted."""
+        root = self.trace.effects.get(self.trace.agent_start.get("at", ""))
+        return (root and root.end) or {}
+
+    @property
+    def ended_from_outside(self) -> bool:
+        """Whether the run was ended between two effects, without a trace at either."""
+        return self.ended.get("error", {}).get("type") in _FROM_OUTSIDE
+
+    def never_came_to(self, effect: Effect) -> bool:
+        """Return whether the run was ended from outside before this effect."""
+        at = effect.pending[0].at if isinstance(effect, Pause) else effect.at
+        asked = isinstance(effect, Pause) and self.asked(at) is not None
+        return self.ended_from_outside and self.begun(at) is None and not asked
+
+    def left_over(
+        self, requested: Collection[str], answered: Collection[str]
+    ) -> ReplayDivergence | None:
+        """Return a divergence if an effect was recorded that the run has not requested.
+
+        Args:
+            requested: The addresses of the effects that it has.
+            answered: Those that were answered, so that nothing inside them is requested.
+        """
+        for at, one in self.effects.items():
+            expected = one.begun or one.asked is not None
+            if expected and at not in requested and not self.inside(at, answered):
+                return divergence(
+                    "missing_call",
+                    at,
+                    text="it was recorded, and the replay ended without it.",
+                    advice=_LOOK,
+                )
+        return None
+
+    def inside(self, at: str, answered: Collection[str]) -> bool:
+        """Return whether a tool or a function did this that was answered as a whole."""
+        above = (self.effects[up] for up in ancestors(at) if up in answered)
+        return any(one.kind != "model" for one in above)
+
+    def driven(self, enters: Callable[[RecordedEffect], bool]) -> list[RecordedEffect]:
+        """Return the effects that a run requests which goes only into those that it `enters`."""
+        goes = {at: one.kind == "model" or enters(one) for at, one in self.effects.items()}
+        return [
+            one
+            for at, one in self.effects.items()
+            if one.begun and all(goes.get(up, True) for up in ancestors(at))
+        ]
+
+    def events_inside(self, at: str) -> Sequence[JsonObject]:
+        """Return the recorded events inside an effect: its attempts, its agents' steps."""
+        return self._inside.get(at, ())
+
+    @cached_property
+    def _inside(self) -> dict[str, list[JsonObject]]:
+        inside = defaultdict[str, list[JsonObject]](list)
+        for event in self.trace.events:
+            for up in self._around(event):
+                inside[up].append(event)
+        return inside
+
+    def _around(self, event: JsonObject) -> Iterator[str]:
+        """Yield the effects inside which something happened."""
+        at, kind = event.get("at", ""), event["event"]
+        if kind in _DETAILS and at in self.effects:
+            yield at
+        for up in ancestors(at):
+            one = self.effects.get(up)
+            if one is not None and (one.kind != "model" or kind in _ATTEMPTS):
+                yield up
 
 
-def _ended(at: Any) -> ReplayDivergence:
+class SameCalls:
+    """Answers tool calls with what was recorded of the same call, wherever it stood.
+
+    Each recorded call answers once, at its own address if it is asked for there; the last
+    one of a tool that only reads serves for all further ones. What was not called is not run.
+    """
+
+    def __init__(self, recorded: Recording) -> None:
+        self._recorded = recorded
+        self._unused = defaultdict[bytes, deque[str]](deque)
+        for at, one in recorded.effects.items():
+            if one.kind == "tool" and one.message is not None:
+                self._unused[self._key(one.name, one.arguments)].append(at)
+
+    def answer(self, call: ToolInvocation) -> ToolOutcome | ReplayDivergence:
+        """Return the recorded outcome, or that there is none."""
+        arguments = unpacked(packed(call.call.arguments, self._recorded.redact))
+        known = self._unused[self._key(call.call.name, arguments)]
+        if not known:
+            return divergence(
+                "unexpected_call",
+                call.at,
+                text=f"{call.call.name} was not called so when this was recorded, and is not "
+                f"run: {arguments}",
+                advice="Let the tool run with live=, or record a new run.",
+            )
+        if call.at in known:
+            known.remove(call.at)
+            known.appendleft(call.at)
+        at = known[0] if len(known) == 1 and call.effect == "read" else known.popleft()
+        outcome = self._recorded.outcome(replace(call, at=Address(at)))
+        assert isinstance(outcome, ToolOutcome)
+        message = replace(outcome.message, call_id=call.call.id)
+        return replace(outcome, at=call.at, message=message)
+
+    def _key(self, tool: str, arguments: Any) -> bytes:
+        # Of secrets under another key only the kinds can be compared.
+        known = without_digests(arguments) if self._recorded.other_key else arguments
+        # Models write the same arguments with other spaces and in another order.
+        with suppress(TypeError, ValueError, RecursionError):
+            known = {"json": json.loads(known)}
+        return canonical(packed([tool, known], self._recorded.redact))
+
+
+def stopped(diverged: ReplayDivergence) -> Interrupt:
+    """Return the end of a run that differs from its recording."""
+    return Interrupt(status="error", error=Failure.of(diverged))
+
+
+def _ended(at: str) -> ReplayDivergence:
     return divergence(
         "recording_ended",
         at,
@@ -345,6 +381,5 @@ def _ended(at: Any) -> ReplayDivergence:
     )
 
 
-def stopped(diverged: ReplayDivergence) -> Interrupt:
-    """The end of a run that differs from its recording."""
-    return Interrupt(status="error", error=Failure.of(diverged))
+def _within(at: str, above: str) -> bool:
+    return f"{at}/".startswith(f"{above}/")

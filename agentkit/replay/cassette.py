@@ -17,20 +17,19 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from agentkit.core.effects import Effect, Handler, Outcome
+from agentkit.core.spec import Finish
 from agentkit.errors import AgentKitError, ReplayDivergence, TraceError
 from agentkit.events import Emit
 from agentkit.messages import Message
 from agentkit.redaction import PLACEHOLDER, Redactor
-from agentkit.replay.policy import Policy
-from agentkit.replay.replay import prepared
+from agentkit.replay.replay import ReplayOptions, prepared
 from agentkit.runtime.assemble import Program
 from agentkit.runtime.driver import Driver
 from agentkit.runtime.request import RunRequest
+from agentkit.trace.compare import Strictness
 from agentkit.trace.naming import Namer, canonical, without_ids
 from agentkit.trace.open import check_replayable
 from agentkit.trace.reader import Trace
-
-__all__ = ["Cassette", "Record"]
 
 Record: TypeAlias = Literal["none", "missing", "all"]
 """Which recordings are made: none, those whose file is missing, or all of them anew."""
@@ -59,8 +58,7 @@ class _Replayed:
     def divergence(self) -> ReplayDivergence | None:
         """The difference that has ended the run, if one has."""
         finish = self.driver.finish if self.driver is not None else None
-        error = finish.error.to_error() if finish is not None and finish.error is not None else None
-        return error if isinstance(error, ReplayDivergence) else None
+        return _divergence(finish) if finish is not None else None
 
 
 @dataclass(slots=True)
@@ -95,7 +93,8 @@ class Cassette:
         paths: Their files, one for each run, in the order in which the runs begin.
         record: Which of them are made anew.
         advice: How they are recorded, for messages.
-        live_tools: The names of tools that run, and whose results have to be the recorded ones.
+        live: The names of tools that run, and whose results have to be the recorded ones.
+        strictness: What has to be the same.
         kept: Those that another test has just made, and that are not made anew.
 
     Raises:
@@ -108,7 +107,8 @@ class Cassette:
         record: Record = "none",
         *,
         advice: str,
-        live_tools: Collection[str] = (),
+        live: Collection[str] = (),
+        strictness: Strictness = "exact",
         kept: Collection[Path] = (),
     ) -> None:
         anew = {*paths} - {*kept} if record == "all" else set[Path]()
@@ -125,7 +125,9 @@ class Cassette:
                 self._replayed.append(_Replayed(path, trace))
         self._advice = advice
         # The order is free, because nothing stands beside a run's driver that could watch it.
-        self._policy = Policy(order="free", live_tools=live_tools)
+        self._options = ReplayOptions(
+            plan="tools_live" if live else "exact", live=live, strictness=strictness, ordered=False
+        )
         self._problems: list[Callable[[], AgentKitError | None]] = []  # one of each run, in order
         self._numbers = _Numbers()
         self._lock = threading.Lock()
@@ -213,7 +215,7 @@ class Cassette:
     def _answer(self, beginning: RunRequest[Any], taken: _Replayed, listener: Emit) -> Driver[Any]:
         """Answer a run from a recording, or refuse it where that is of another agent."""
         try:
-            driver, ended = _answered(beginning, taken.trace, self._policy, listener)
+            driver, ended = _answered(beginning, taken.trace, self._options, listener)
         except AgentKitError as error:
             error.args = (f"{error.message}\nThe recording is {str(taken.path)!r}.",)
             self._note(error)
@@ -228,15 +230,15 @@ class Cassette:
 
 
 def _answered(
-    beginning: RunRequest[Any], recording: Trace, policy: Policy, listener: Emit
+    beginning: RunRequest[Any], recording: Trace, options: ReplayOptions, listener: Emit
 ) -> tuple[Driver[Any], Callable[[], ReplayDivergence | None]]:
     """The run, answered from a recording as `replay` does; and what to say at its end."""
-    driver, going = prepared(
+    driver, engine = prepared(
         recording,
         beginning.program,
         beginning.messages,
         beginning.earlier,
-        policy,
+        options,
         deps=beginning.deps,
         redact=beginning.redact,
         emit=listener,
@@ -244,14 +246,15 @@ def _answered(
 
     def ended() -> ReplayDivergence | None:
         if driver.finish is None:
-            return going.recorded.left_over()
-        try:
-            going.checked(driver.finish)
-        except ReplayDivergence as found:
-            return found
-        return None
+            return engine.left_over()
+        return _divergence(engine.checked(driver.finish))
 
     return driver, ended
+
+
+def _divergence(finish: Finish[Any]) -> ReplayDivergence | None:
+    error = finish.error.to_error() if finish.error is not None else None
+    return error if isinstance(error, ReplayDivergence) else None
 
 
 class _Inside:

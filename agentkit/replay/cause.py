@@ -12,11 +12,9 @@ from typing import Any
 
 from agentkit.core.effects import Effect, ModelCall, ToolInvocation
 from agentkit.errors import ReplayDivergence
-from agentkit.replay.answers import RecordedHandler
+from agentkit.replay.answers import Recording
 from agentkit.tools.tool import Tool
 from agentkit.trace.compare import ABSENT, with_cause
-
-__all__ = ["explained"]
 
 _OURS = Path(__file__).parent.parent
 
@@ -24,7 +22,7 @@ _OURS = Path(__file__).parent.parent
 def explained(
     found: ReplayDivergence,
     effect: Effect,
-    recorded: RecordedHandler,
+    recorded: Recording,
     tools: Mapping[str, Tool[..., Any]],
 ) -> ReplayDivergence:
     """The divergence of an effect, with its first cause and the line of code behind it."""
@@ -52,7 +50,7 @@ def _tool(found: ReplayDivergence, effect: Effect) -> str | None:
 
 
 def _cause(
-    found: ReplayDivergence, effect: Effect, tool: str | None, recorded: RecordedHandler
+    found: ReplayDivergence, effect: Effect, tool: str | None, recorded: Recording
 ) -> str | None:
     """Where a request's difference comes from: an effect further up, or a part of the agent."""
     if not isinstance(effect, ModelCall):
@@ -72,7 +70,7 @@ def _cause(
             return None
 
 
-def _origin(call: ModelCall, index: int, recorded: RecordedHandler) -> str | None:
+def _origin(call: ModelCall, index: int, recorded: Recording) -> str | None:
     """Where a request's message comes from."""
     agent, then = call.at.parent, recorded.trace.effects.get(call.at)
     names = then.messages if then is not None else ()
@@ -82,7 +80,7 @@ def _origin(call: ModelCall, index: int, recorded: RecordedHandler) -> str | Non
     before = [recorded.trace.blob(name)["role"] for name in names[index : index + 1]]
     if "system" in (*now, *before):
         computed = agent.child("instructions")
-        return computed if recorded.start(computed) else f"the instructions of {agent}"
+        return computed if recorded.begun(computed) else f"the instructions of {agent}"
     return "the prompt or the history that the run began with" if "user" in now else None
 
 

@@ -20,8 +20,6 @@ from dataclasses import dataclass
 
 import anyio
 
-__all__ = ["Gate"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
@@ -30,7 +28,7 @@ class _Waiting:
     let: anyio.Event
 
 
-class Gate:
+class Order:
     """Orders effects by the numbers of their lines.
 
     Attributes:
@@ -43,7 +41,6 @@ class Gate:
         self._known = set(self._order)
         self._waiting: dict[int, _Waiting] = {}
         self._real: list[str] = []
-        self._asleep = 0
         self._changed = anyio.Event()
 
     async def turn(self, number: int, at: str, *, ends: bool) -> None:
@@ -70,7 +67,7 @@ class Gate:
 
     @contextmanager
     def real(self, at: str) -> Generator[None, None, None]:
-        """Something is done for real meanwhile: the others wait for it."""
+        """Have the others wait while something is performed."""
         self._real.append(at)
         try:
             yield
@@ -78,18 +75,8 @@ class Gate:
             self._real.remove(at)
             self._changed.set()
 
-    @contextmanager
-    def asleep(self) -> Generator[None, None, None]:
-        """Something takes the time that it took then: it will come by itself."""
-        self._asleep += 1
-        try:
-            yield
-        finally:
-            self._asleep -= 1
-            self._changed.set()
-
     async def watch(self) -> None:
-        """Let somebody through whenever everything stands still. Runs beside the replay."""
+        """Let one through whenever everything stands still. Runs beside the replay."""
         while True:
             while not self._stuck():
                 self._changed = anyio.Event()
@@ -100,9 +87,7 @@ class Gate:
                 self._skip_to(min(stuck, key=self._order.index))
 
     def _stuck(self) -> list[int]:
-        """Those that wait and would be let through if everything stood still."""
-        if self._asleep:
-            return []
+        """Return those that wait and would be let through if everything stood still."""
         if not self._busy():
             return [*self._waiting]
         return [
@@ -112,7 +97,7 @@ class Gate:
         ]
 
     def _busy(self) -> bool:
-        """Whether something real is going on that does not itself wait here."""
+        """Return whether something is performed that does not itself wait here."""
         return any(
             not any(one.at.startswith(f"{at}/") for one in self._waiting.values())
             for at in self._real

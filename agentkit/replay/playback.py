@@ -76,11 +76,6 @@ class Player:
         if at in self._owned:
             self._begun[at] = self._owned.pop(at)
 
-    def upcoming(self, at: str) -> Played | None:
-        """The next event inside this effect that was not told yet."""
-        events = self._begun.get(at)
-        return events[-1] if events else None
-
     def until(self, time: tuple[int, int], at: str | None = None) -> None:
         """Tell what happened before `time` inside the effects that have begun, or one of them."""
         while (first := self._first(at)) is not None and first.time < time:

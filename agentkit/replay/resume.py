@@ -1,142 +1,131 @@
-"""Continues an interrupted run: what is recorded answers, the rest is performed and recorded."""
+"""Resume: an interrupted run goes on, recorded as far as it came and live from there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, cast
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
-from agentkit.core.effects import (
-    Address,
-    Decision,
-    Effect,
-    Failure,
-    Handler,
-    Interrupt,
-    Outcome,
-    Pause,
-    PendingCall,
-    Suspended,
-    ToolInvocation,
-    ToolOutcome,
-    Value,
-    decided,
-)
-from agentkit.errors import ConfigurationError, RunCancelled
-from agentkit.messages import ModelResponse, Usage
-from agentkit.redaction import PLACEHOLDER
-from agentkit.replay.answers import RecordedHandler, stopped
-from agentkit.runtime.assemble import Program
-from agentkit.runtime.handlers import observed, performing, recorded
-from agentkit.runtime.scope import MakeHandler, Scope
-from agentkit.runtime.tool_call import outcome_of
+from agentkit.core.effects import Address, Decision, Effect, PendingCall, ToolInvocation
+from agentkit.errors import ConfigurationError
+from agentkit.events import Emit, ignore
+from agentkit.redaction import Redactor
+from agentkit.replay.answers import Recording
+from agentkit.replay.engine import Choice, Do, Engine, Plan
+from agentkit.runtime.assemble import assemble, program_hash
+from agentkit.runtime.config import AgentConfig
+from agentkit.runtime.driver import Driver
+from agentkit.runtime.request import without_placeholders
+from agentkit.runtime.result import RunResult
+from agentkit.runtime.scope import Approver, Scope, guarded
+from agentkit.settings import ChatSettings, Limits, limits_of, settings_of
+from agentkit.trace.file import MemorySink
+from agentkit.trace.logs import teeing
+from agentkit.trace.open import check_replayable, recorded_in, reopened
+from agentkit.trace.reader import Trace
+from agentkit.trace.recorder import Durability, Recorder
 
-__all__ = ["ResumingHandler", "decide", "resuming", "without_secrets"]
+Decisions: TypeAlias = Mapping[str, Decision | bool] | Mapping[Address, Decision | bool]
 
 
-def without_secrets(effect: Effect) -> Interrupt | None:
-    """The end of a run that would call a tool with what stands for a secret in its trace."""
-    if not isinstance(effect, ToolInvocation) or not PLACEHOLDER.search(effect.call.arguments):
-        return None
-    text = (
-        f"The arguments of {effect.call.name} at {effect.at} held a secret, which a "
-        "trace does not have. Start the run anew."
-    )
-    return Interrupt(status="error", error=Failure.of(ConfigurationError(text)))
+class _Resume(Plan):
+    """What has ended is answered; a call that may have had its effect is asked about."""
 
-
-async def decide(
-    pause: Pause, known: Mapping[Address, Decision | None], asking: Handler
-) -> Outcome:
-    """The decisions about all calls of a pause: those that are known, and for the rest `asking`."""
-    open_ = tuple(one for one in pause.pending if known[one.at] is None)
-    if not open_:
-        return decided(list(known.values()))
-    outcome = await asking.perform(replace(pause, pending=open_))
-    if isinstance(outcome, Suspended):
-        outcome = outcome.made or (None,) * len(open_)
-    elif not isinstance(outcome, tuple):
-        return outcome
-    made = cast("tuple[Decision | None, ...]", outcome)
-    new = {one.at: decision for one, decision in zip(open_, made, strict=True)}
-    return decided([*{**known, **new}.values()])
-
-
-class ResumingHandler:
-    """Answers from the recording of an interrupted run, and live from where that ends.
-
-    A call that was in flight is made again if that does no harm. One of a tool that
-    writes is asked about: the run pauses, and goes on with a decision.
-    """
-
-    def __init__(self, recorded: RecordedHandler, live: Handler, scope: Scope) -> None:
+    def __init__(self, recorded: Recording) -> None:
         self._recorded = recorded
-        self._live = live
-        self._scope = scope
 
-    async def perform(self, effect: Effect) -> Outcome:
-        """Perform what has no end yet."""
-        if isinstance(effect, Pause):
-            return await self._decide(effect)
-        if self._recorded.finished(effect):
-            outcome = await self._recorded.perform(effect)
-            self._count(outcome)
-            return outcome
-        if (stop := without_secrets(effect)) is not None:
-            return stop
-        if not self._recorded.begun(effect):
-            if self._recorded.skipped(effect):
-                return stopped(self._recorded.unexpected(effect))
-            return await self._live.perform(effect)
-        if not isinstance(effect, ToolInvocation) or effect.effect == "read":
-            return await self._live.perform(effect)
-        if self._recorded.paused(effect):
-            # A sub-agent in it waited. Its tool begins anew, and is given what that had done.
-            return await self._live.perform(effect)
-        return await self._asked(effect)
-
-    def _count(self, outcome: Outcome) -> None:
-        """What was done already counts towards the limits of the whole run."""
-        meter = self._scope.meter
-        if isinstance(outcome, (ModelResponse, Value)):
-            meter.used += outcome.usage
-        elif isinstance(outcome, ToolOutcome):
-            size = len(outcome.message.text.encode("utf-8", "replace"))
-            meter.used += outcome.usage + Usage(tool_bytes=size)
-
-    async def _decide(self, pause: Pause) -> Outcome:
-        """Ask about what was not decided yet."""
-        known = {one.at: self._recorded.decision(one.at) for one in pause.pending}
-        return await decide(pause, known, self._live)
-
-    async def _asked(self, effect: ToolInvocation) -> Outcome:
-        """A call with an effect on the world may have had it: somebody has to look."""
-        pending = PendingCall(at=effect.at, call=effect.call, kind="in_flight")
-        decided = await self._live.perform(Pause(at=effect.at, pending=(pending,)))
-        if isinstance(decided, Suspended):
-            text = f"{effect.call.name} at {effect.at} was in flight when the run ended."
-            error = Failure.of(RunCancelled(text, reason="in flight"))
-            return Interrupt(status="paused", error=error, pending=(pending,))
-        if isinstance(decided, Failure):
-            return Interrupt(status="error", error=decided)
-        decision = cast("tuple[Decision, ...]", decided)[0]
-        if decision.kind == "approve":
-            return await self._live.perform(effect)
-        if decision.kind == "edit":
-            text = f"{effect.call.name} at {effect.at} had begun with the arguments it has."
-            return Interrupt(status="error", error=Failure.of(ConfigurationError(text)))
-        status = "ok" if decision.kind == "answer" else "denied"
-        outcome = outcome_of(effect, status, decision.said())
-        if self._scope.recorder is not None:
-            self._scope.recorder.ended(effect, outcome)
-        return outcome
+    def choose(self, effect: Effect) -> Choice:
+        recorded, known = self._recorded, self._recorded.begun(effect.at)
+        if recorded.finished(effect) or recorded.skipped(effect.at) is not None:
+            return Do.ANSWER  # a call that no tool ran is a divergence
+        if known is None or not isinstance(effect, ToolInvocation) or known.status == "paused":
+            # In a call that is paused a sub-agent waited: it begins anew, and is given what
+            # that had done.
+            return Do.PERFORM
+        return Do.ASK if "write" in (effect.effect, known.effect) else Do.PERFORM
 
 
-def resuming(answers: RecordedHandler) -> MakeHandler:
-    """Answer what is recorded already from there; perform and record the rest."""
+async def resume(
+    config: AgentConfig,
+    trace: Trace | str | os.PathLike[str],
+    *,
+    decisions: Decisions | None = None,
+    deps: object = None,
+    settings: ChatSettings | None = None,
+    limits: Limits | None = None,
+    on_event: Emit = ignore,
+    approver: Approver | None = None,
+    durability: Durability | None = None,
+    redact: Redactor | None = None,
+) -> RunResult[Any]:
+    """Go on with a run; see `Agent.resume`."""
+    durable, redact = durability or config.durability, redact or config.redact
+    sink = reopened(trace)
+    try:
+        memory = isinstance(sink, MemorySink)
+        recording = Trace(sink.lines) if memory else Trace.load(sink.path)
+        check_replayable(recording)
+        messages, earlier = recording.input()
+        then = without_placeholders(recording.asked(), settings)
+        program = assemble(config, settings or settings_of(then), limits or limits_of(then))
+        program.model.check()
+        config.check_deps(deps)
+        recorded = Recording(recording, redact)
+        recorded.check_agent(program.spec.at)
+        decide = _deciding(decisions or {}, approver, recording.pending)
+        recorder = Recorder(
+            sink,
+            run=recording.run,
+            program=program_hash(program, redact),
+            redact=redact,
+            durability=durable,
+            taps=teeing(recording.run),
+            resumes=recording,
+        )
+        engine = Engine(recorded, _Resume(recorded))
+        scope = Scope(
+            run=recording.run,
+            handler=engine.handler,
+            limits=program.spec.limits,
+            deps=deps,
+            listener=guarded(on_event),
+            recorder=recorder,
+            trace=recorded_in(sink),
+            redact=redact,
+            approver=decide,
+            recorded=recorded,
+            resumed=True,
+        )
+        driver = Driver(scope, program, messages, earlier=earlier)
+        return engine.concluded(driver, await driver.execute())
+    finally:
+        sink.close()  # the run has closed it already, unless it never began
 
-    def handler(scope: Scope, program: Program[Any]) -> Handler:
-        going_on = recorded(scope, performing(scope, program))
-        return observed(scope, ResumingHandler(answers, going_on, scope))
 
-    return handler
+def _deciding(
+    decisions: Decisions, approver: Approver | None, waiting: Sequence[PendingCall]
+) -> Approver:
+    """Return an approver that has the decisions about the calls that wait now.
+
+    Raises:
+        ConfigurationError: A decision is about a call that does not wait.
+    """
+    known: dict[str, Decision | bool] = {}
+    for key, decision in decisions.items():
+        if not isinstance(decision, (bool, Decision)):  # pyright: ignore[reportUnnecessaryIsInstance]  # not everybody checks types
+            raise ConfigurationError(
+                f"decisions[{str(key)!r}]={decision!r}: expected a Decision, True or False."
+            )
+        found = [one.at for one in waiting if key in (one.at, one.call.id)]
+        if len(found) != 1:
+            waits = ", ".join(f"{one.at} ({one.call.name})" for one in waiting) or "none"
+            raise ConfigurationError(f"No call waits at {key!r}; those that wait: {waits}.")
+        known[found[0]] = decision
+
+    def decide(pending: PendingCall) -> Any:
+        # Each decision is used once: a server may give a later call the same id.
+        if pending.at in known:
+            return known.pop(pending.at)
+        return approver(pending) if approver is not None else None
+
+    return decide

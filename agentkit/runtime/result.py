@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from agentkit.core.effects import PendingCall
+from agentkit.core.effects import Address, PendingCall
 from agentkit.core.spec import Finish, RunStatus
 from agentkit.errors import RESULT, AgentKitError, NoOutput, ReplayDivergence
 from agentkit.messages import Message, Usage
@@ -16,6 +16,25 @@ from agentkit.trace.open import Recorded
 from agentkit.trace.reader import Trace
 
 OutputT = TypeVar("OutputT")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replayed:
+    """The addresses of what a resume, a replay or a fork performed, and of what it did not.
+
+    In causal order.
+
+    Attributes:
+        ran: Effects that were performed for real.
+        answered: Effects that were answered from the recording, with all that is inside them.
+        held_back: Tool calls that did not run because they may write, or because they were not
+            recorded. One that the same recorded call could answer is in `answered`, too; any
+            other has ended the run.
+    """
+
+    ran: tuple[Address, ...] = ()
+    answered: tuple[Address, ...] = ()
+    held_back: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -30,6 +49,8 @@ class RunResult(Generic[OutputT]):
         pending: The calls that a paused run waits for; see `Agent.resume`.
         run: The run's id.
         divergences: Of a replay that goes on all the same: where it differed.
+        replayed: What was performed and what was answered from a recording; None for an
+            ordinary run.
     """
 
     messages: tuple[Message, ...]
@@ -39,6 +60,7 @@ class RunResult(Generic[OutputT]):
     run: str
     pending: tuple[PendingCall, ...] = ()
     divergences: tuple[ReplayDivergence, ...] = field(default=(), compare=False)
+    replayed: Replayed | None = field(default=None, compare=False)
     _output: Any = None
     _recorded: Recorded = field(default=None, compare=False)
 

@@ -4,9 +4,7 @@ Both sides are compared as JSON, after redaction and without the ids that
 servers give to calls. How strictly is the caller's choice:
 
     exact       the whole request: messages, tools, parameters, model
-    request     messages, tools and output format; parameters and model may differ
     structural  the same calls in the same places; what is said and passed may differ
-    outcome     nothing on the way, only how the run ends
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ __all__ = [
     "without_digests",
 ]
 
-Strictness: TypeAlias = Literal["exact", "request", "structural", "outcome"]
+Strictness: TypeAlias = Literal["exact", "structural"]
 ABSENT = "(absent)"
 _COUNTED = 1_000
 """Differences beyond this many are not counted."""
@@ -144,15 +142,12 @@ def request_difference(
     if strictness == "structural":
         sides = {"messages": (_skeleton(expected), _skeleton(actual))}
     else:
-        params, now = _params(trace, start), request_params(request, namer.redact)
         sides = {
             "messages": (expected, actual),
             "tools": (trace.blob(start["tools"]), namer.tools(request.tools)[1]),
+            "params": (_params(trace, start), request_params(request, namer.redact)),
+            "model": (start["model"], call.model),
         }
-        if strictness == "exact":
-            sides |= {"params": (params, now), "model": (start["model"], call.model)}
-        else:
-            sides |= {"params": (_output(params), _output(now))}
     found = _all_found(sides, trace, namer)
     first = next(found, None)
     if first is None:
@@ -172,7 +167,7 @@ def tool_difference(
     call = invocation.call
     expected: JsonObject = {"tool": start["tool"]}
     actual: JsonObject = {"tool": call.name}
-    if strictness in ("exact", "request"):
+    if strictness == "exact":
         expected["arguments"] = start["arguments"]
         actual["arguments"] = packed(call.arguments, namer.redact)
     found = _all_found({"": (expected, actual)}, trace, namer)
@@ -212,10 +207,6 @@ def _skeleton(messages: Sequence[JsonObject]) -> list[JsonObject]:
         }
         for message in messages
     ]
-
-
-def _output(params: JsonObject) -> JsonObject:
-    return {key: value for key, value in params.items() if key == "output"}
 
 
 def _params(trace: Trace, start: JsonObject) -> JsonObject:

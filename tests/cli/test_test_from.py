@@ -6,12 +6,10 @@ import runpy
 import subprocess
 import sys
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
-import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +18,6 @@ from agentkit import ChatModel, ChatSettings, Trace
 from agentkit.cli.commands.test_from import plugin_arguments
 from agentkit.cli.view.source import literal
 from agentkit.errors import AgentKitError
-from agentkit.replay import Patch, fork
 from agentkit.testing import ChatServer, ScriptedModel, reply
 from tests.cli.support import agentkit
 from tests.support import ROOT
@@ -128,7 +125,7 @@ def test_it_may_run_tools(project: Path) -> None:
     made = make(project, "--app", "app.py:agent", "--live-tool", "get_weather")
     assert made.returncode == 0, made.stderr
     written = (project / "test_umbrella_in_paris.py").read_text()
-    assert '.jsonl", live_tools=["get_weather"]' in written
+    assert '.jsonl", live=["get_weather"]' in written
     app = project / "app.py"
     app.write_text(app.read_text().replace("rain in", "sun in"))
     command = [sys.executable, "-m", "pytest", "-q", *plugin_arguments()]
@@ -329,21 +326,16 @@ def test_a_run_that_was_told_a_result(project: Path) -> None:
     """Of a fork with a changed result nobody is told to record it anew; of others they are."""
     record(project)
     agent = runpy.run_path(str(project / "app.py"))["agent"].with_(model=ScriptedModel(["Sun!"]))
-    for patch, anew in (
-        (Patch(result="sun in Paris"), ""),
-        (Patch(model=ScriptedModel(["Sun!"])), " Record it anew: pytest --agentkit-record=all"),
+    changed: Any
+    for to, changed, anew in (
+        ("told", {"at": "/agent/m0/t0", "result": "sun in Paris"}, ""),
+        (
+            "asked",
+            {"at": "/agent/m1", "model": ScriptedModel(["Sun!"])},
+            " Record it anew: pytest --agentkit-record=all",
+        ),
     ):
-        at, to = ("/agent/m0/t0", "told") if patch.result else ("/agent/m1", "asked")
-        anyio.run(
-            partial(
-                fork,
-                project / "run.jsonl",
-                agent,
-                at=at,
-                patch=patch,
-                record=project / f"{to}.jsonl",
-            )
-        )
+        agent.fork_sync(project / "run.jsonl", record=project / f"{to}.jsonl", **changed)
         options = ("--app", "app.py:agent", "--to", f"test_{to}.py")
         done = make(project, *options, trace=f"{to}.jsonl")
         assert done.returncode == 0, done.stderr

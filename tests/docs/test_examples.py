@@ -30,7 +30,6 @@ from agentkit import (
     Usage,
 )
 from agentkit.errors import LimitExceeded, ModelUnreachable
-from agentkit.replay import replay
 from agentkit.testing import HOLD, ChatServer, FunctionModel, ScriptedModel, reply, sse
 from examples import approval, chat, research, web
 from tests.support import ROOT, events_of, tool_texts
@@ -233,7 +232,7 @@ async def test_researchers_work_at_the_same_time() -> None:
     assert [text[2:8] for text in answers] == ["Phobos", "Deimos"]
     assert (result.usage.requests, result.usage.cost) == (6, pytest.approx(0.06))
     assert result.trace is not None
-    assert (await replay(result.trace, agent)).output == result.output
+    assert (await agent.replay(result.trace)).output == result.output
 
 
 @pytest.mark.anyio

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from agentkit import Agent, Decision, Limits, ToolError, ToolMessage, tool
 from agentkit.errors import AgentKitError, ToolsFailed
 from agentkit.messages import AssistantMessage, Message
-from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
 
 How = Literal["ok", "tell", "fail", "slow", "hang", "raise"]
@@ -118,7 +117,7 @@ def test_history_is_valid_and_replays(
         assert result.trace is not None
         assert result.trace.status == result.status
         try:
-            again, raised = await replay(result.trace, agent()), None
+            again, raised = await agent().replay(result.trace), None
         except (AgentKitError, ToolsFailed) as caught:
             again, raised = caught.result, caught
         # `Run.result` gives a cancelled run's result, `replay` raises it.

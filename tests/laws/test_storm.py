@@ -20,7 +20,6 @@ from agentkit import Agent, Decision, Limits, RunContext, Tool, ToolError
 from agentkit.errors import AgentKitError, ToolsFailed
 from agentkit.events import Event, OutputDelta
 from agentkit.messages import ModelRequest
-from agentkit.replay import replay
 from agentkit.testing import FunctionModel
 
 PROGRAMS = 500
@@ -173,7 +172,7 @@ def test_storm(backend: str) -> None:
             seen: list[Event] = []
             raised: Exception | None = None
             try:
-                again = await replay(result.trace, program.agent, on_event=seen.append)
+                again = await program.agent.replay(result.trace, on_event=seen.append)
             except (AgentKitError, ToolsFailed) as caught:
                 again, raised = caught.result, caught
             where = f"program {seed} on {backend}: {raised or error}"

@@ -11,7 +11,6 @@ from pydantic import BaseModel
 from agentkit import Agent, ChatSettings, JsonSchema, RunContext, ToolError
 from agentkit.errors import InvalidSetting, InvalidTool, OutputInvalid
 from agentkit.models import Profile
-from agentkit.replay import replay
 from agentkit.testing import FunctionModel, ScriptedModel
 
 pytestmark = pytest.mark.anyio
@@ -148,7 +147,7 @@ async def test_validators_are_replayed_not_called() -> None:
 
     recorded = await agent('{"value": 1}', '{"value": 2}').run("go")
     assert recorded.trace is not None
-    assert await replay(recorded.trace, agent()) == recorded
+    assert await agent().replay(recorded.trace) == recorded
     assert called == [1, 2]
 
 
@@ -167,7 +166,7 @@ async def test_output_functions(mode: Any) -> None:
     result = await agent.run("go", deps="deps")
     assert result.output == Point(5, 2)
     assert result.trace is not None
-    again = await replay(result.trace, agent.with_(model=ScriptedModel([])))
+    again = await agent.with_(model=ScriptedModel([])).replay(result.trace)
     assert again.output == Point(5, 2)
 
 

@@ -13,7 +13,6 @@ from pydantic import Field, create_model
 
 from agentkit import Agent, ChatSettings, Tool, Trace
 from agentkit.errors import ReplayDivergence
-from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
 
 WORDS = "sun rain snow wind fog hail storm cloud ice dew".split()
@@ -203,12 +202,12 @@ def test_a_hundred_changes(backend: str) -> None:
     async def found(trace: Trace, expected: Expected) -> ReplayDivergence:
         agent = expected.parts.agent()
         if expected.live:
-            result = await replay(trace, agent, policy="tools_live", strictness="exact")
+            result = await agent.replay(trace, plan="tools_live", strictness="exact")
             (first,) = result.divergences
             assert first.suppressed, "the next request differs, too"
             return first
         with pytest.raises(ReplayDivergence) as caught:
-            await replay(trace, agent)
+            await agent.replay(trace)
         return caught.value
 
     async def main() -> None:
@@ -217,7 +216,7 @@ def test_a_hundred_changes(backend: str) -> None:
             old = parts(draw)
             trace = (await old.agent(CALLS, '{"total": 1}').run("go")).trace
             assert trace is not None
-            assert (await replay(trace, old.agent())).output.total == 1
+            assert (await old.agent().replay(trace)).output.total == 1
             expected = CHANGES[seed % len(CHANGES)](draw, old)
             first = await found(trace, expected)
             said = (first.kind, first.at, first.pointer, first.cause, first.position)

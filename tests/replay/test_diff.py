@@ -16,7 +16,7 @@ from agentkit import Agent, ChatSettings, Decision, Handoff, Limits, RunContext,
 from agentkit import tool as as_tool
 from agentkit.errors import AgentKitError, TraceCorrupt, TraceError, TraceUnsupported
 from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse, ToolCall, Usage
-from agentkit.replay import Difference, Patch, TraceDiff, diff, fork
+from agentkit.replay import Difference, TraceDiff, diff
 from agentkit.testing import FunctionModel, ScriptedModel
 
 ASK = [("get_weather", {"city": "Paris"}), ("get_weather", {"city": "Rome"})]
@@ -351,9 +351,7 @@ def test_a_given_result_is_the_cause_of_what_its_tool_did_not_do() -> None:
     agent = Agent(ScriptedModel([[("look", {})], "Done.", "Done."]), tools=[look])
     trace = agent.run_sync("go").trace
     assert trace is not None
-    forked = anyio.run(
-        lambda: fork(trace, agent, at="/agent/m0/t0", patch=Patch(result="coal"))
-    ).trace
+    forked = anyio.run(lambda: agent.fork(trace, at="/agent/m0/t0", result="coal")).trace
     assert forked is not None
     found = diff(trace, forked)
     assert causes(found) == [("/agent/m0/t0", "result", "/message/content")]

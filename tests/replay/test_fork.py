@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from agentkit import Agent, ChatSettings, Decision, RunContext, Toolset, Trace, tool
+from agentkit.core.effects import Address
 from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.messages import AssistantMessage, ModelRequest, ToolCall
-from agentkit.replay import Patch, fork, replay
+from agentkit.replay import Replayed
 from agentkit.testing import FunctionModel, ScriptedModel
 
 pytestmark = pytest.mark.anyio
@@ -61,7 +62,7 @@ async def recorded(**options: Any) -> Trace:
 async def test_a_tool_result_is_patched() -> None:
     """Its siblings stay recorded, what follows from it is live."""
     trace = await recorded()
-    result = await fork(trace, agent(), at="/agent/m0/t1", patch=Patch(result="Rome is flooded"))
+    result = await agent().fork(trace, at="/agent/m0/t1", result="Rome is flooded", live=["book"])
     assert result.output == "Heard: Paris is sunny, Rome is flooded, Paris is booked. "
     assert ran == ["book Paris"]
     assert len(asked) == 2
@@ -72,13 +73,13 @@ async def test_a_tool_result_is_patched() -> None:
         "at": "/agent/m0/t1",
         "patch": {"result": "Rome is flooded"},
     }
-    assert await replay(result.trace, agent()) == result
+    assert await agent().replay(result.trace) == result
 
 
 async def test_without_a_patch_the_effect_is_done_again() -> None:
     """A call at `at` runs again; the same answer makes the rest hold."""
     trace = await recorded()
-    result = await fork(trace, agent(), at="/agent/m0/t0")
+    result = await agent().fork(trace, at="/agent/m0/t0")
     assert ran == ["look Paris"]
     assert asked == []
     assert result.output == "Heard: Paris is sunny, Rome is sunny, Rome is booked. "
@@ -89,35 +90,34 @@ async def test_a_model_answer_is_patched() -> None:
     trace = await recorded()
     call = ToolCall(id="x", name="look", arguments='{"city": "Oslo"}')
     message = AssistantMessage(tool_calls=(call,))
-    result = await fork(trace, agent(), at="/agent/m1", patch=Patch(result=message))
+    result = await agent().fork(trace, at="/agent/m1", result=message)
     assert ran == ["look Oslo"]
     assert result.output == "Heard: Paris is sunny, Rome is sunny, Oslo is sunny. "
-    final = await fork(trace, agent(), at="/agent/m1", patch=Patch(result="Enough."))
+    final = await agent().fork(trace, at="/agent/m1", result="Enough.")
     assert final.output == "Enough."
 
 
 async def test_the_model_and_its_settings_change_from_there() -> None:
     """Before `at` all stays recorded; from there on the model is asked with the new settings."""
     trace = await recorded()
-    patch = Patch(settings=ChatSettings(temperature=0.5))
-    result = await fork(trace, agent(), at="/agent/m2", patch=patch)
+    result = await agent().fork(trace, at="/agent/m2", settings=ChatSettings(temperature=0.5))
     assert result.output.endswith("booked. 0.5")
     assert len(asked) == 1
     assert ran == []
-    other = await fork(trace, agent(), at="/agent/m2", patch=Patch(model=ScriptedModel(["Bye."])))
+    other = await agent().fork(trace, at="/agent/m2", model=ScriptedModel(["Bye."]))
     assert other.output == "Bye."
 
 
 async def test_the_prompt_and_the_instructions_change() -> None:
     """Without an address everything that depends on the change is live, from the start."""
     trace = await recorded(instructions="Be kind.")
-    result = await fork(trace, agent(instructions="Be kind."), patch=Patch(prompt="stay"))
+    result = await agent(instructions="Be kind.").fork(trace, prompt="stay")
     assert asked[0].messages[1].text == "stay"
     assert len(asked) == 3
     assert ran == []  # the same calls at the same addresses, with the same arguments
     assert result.new_messages[0].text == "stay"
     asked.clear()
-    await fork(trace, agent(instructions="Be kind."), patch=Patch(instructions="Be rude."))
+    await agent(instructions="Be kind.").fork(trace, instructions="Be rude.")
     assert asked[0].messages[0].text == "Be rude."
 
 
@@ -131,7 +131,7 @@ async def test_a_tool_is_implemented_anew() -> None:
         ran.append(f"again {city}")
         return f"{city} is {'flooded' if city == 'Rome' else 'sunny'}"
 
-    result = await fork(trace, agent(), patch=Patch(tools=[look_again]))
+    result = await agent().fork(trace, tools=[look_again], live=["book"])
     assert sorted(ran) == ["again Paris", "again Rome", "book Paris"]
     assert "Rome is flooded" in result.output
 
@@ -139,16 +139,16 @@ async def test_a_tool_is_implemented_anew() -> None:
 async def test_a_message_of_a_request_is_patched() -> None:
     """What it came from is changed, so the history has it too."""
     trace = await recorded()
-    result = await fork(
-        trace, agent(), at="/agent/m1", patch=Patch(messages={3: "Rome is flooded"})
+    result = await agent().fork(
+        trace, at="/agent/m1", messages={3: "Rome is flooded"}, live=["book"]
     )
     assert result.messages[3].text == "Rome is flooded"
     assert result.output == "Heard: Paris is sunny, Rome is flooded, Paris is booked. "
-    result = await fork(trace, agent(), at="/agent/m2", patch=Patch(messages={0: "Go now."}))
+    result = await agent().fork(trace, at="/agent/m2", messages={0: "Go now."})
     assert result.messages[0].text == "Go now."
     assert len(asked) == 3  # the second fork asked once more
     with pytest.raises(ConfigurationError, match="has 4 messages, counted from 0"):
-        await fork(trace, agent(), at="/agent/m1", patch=Patch(messages={4: "x"}))
+        await agent().fork(trace, at="/agent/m1", messages={4: "x"})
 
 
 async def test_a_place_inside_a_sub_agent() -> None:
@@ -167,11 +167,8 @@ async def test_a_place_inside_a_sub_agent() -> None:
     ran.clear()
     asked.clear()
     outer = Agent(ScriptedModel(["done differently"]), tools=[ask, look])
-    result = await fork(
-        trace,
-        outer,
-        at="/agent/m0/t0/inner/m0/t1",
-        patch=Patch(result="Rome is flooded"),
+    result = await outer.fork(
+        trace, at="/agent/m0/t0/inner/m0/t1", result="Rome is flooded", live=["book"]
     )
     assert ran == ["ask", "book Paris"]
     assert len(asked) == 2
@@ -179,18 +176,31 @@ async def test_a_place_inside_a_sub_agent() -> None:
     assert result.output == "done differently"
 
 
-async def test_tools_may_be_kept_from_running() -> None:
-    """`by_effect` runs what only reads; what may not run and was not recorded is refused."""
+async def test_calls_that_may_write_are_held_back() -> None:
+    """They run if they are named; else the same recorded call answers, or the fork ends."""
     trace = await recorded()
-    with pytest.raises(ReplayDivergence, match="book was not called so"):
-        await fork(
-            trace,
-            agent(),
-            at="/agent/m0/t1",
-            patch=Patch(result="Rome is flooded"),
-            tools="by_effect",
-        )
+    with pytest.raises(ReplayDivergence, match="book was not called so") as caught:
+        await agent().fork(trace, at="/agent/m0/t1", result="Rome is flooded")
     assert ran == []
+    result = caught.value.result
+    assert result is not None
+    assert result.replayed is not None
+    assert result.replayed.held_back == ("/agent/m1/t0",)
+    named = await agent().fork(
+        trace, at="/agent/m0/t1", result="Rome is flooded", live=["/agent/m1/t0"]
+    )
+    assert ran == ["book Paris"]
+    assert named.replayed == Replayed(
+        ran=(Address("/agent/m1"), Address("/agent/m1/t0"), Address("/agent/m2")),
+        answered=(Address("/agent/m0"), Address("/agent/m0/t0")),
+    )
+    ran.clear()
+    again = await agent().fork(trace, at="/agent/m1")
+    assert again.output == "Heard: Paris is sunny, Rome is sunny, Rome is booked. "
+    assert ran == []
+    assert again.replayed is not None
+    assert again.replayed.held_back == ("/agent/m1/t0",)
+    assert again.replayed.ran == ("/agent/m1",)
 
 
 async def test_a_decision_is_patched() -> None:
@@ -211,9 +221,7 @@ async def test_a_decision_is_patched() -> None:
     assert result.output == "Denied: no"
     assert result.trace is not None
     ran.clear()
-    forked = await fork(
-        result.trace, made, at="/agent/m0/t0", patch=Patch(result=Decision.approve())
-    )
+    forked = await made.fork(result.trace, at="/agent/m0/t0", result=Decision.approve())
     assert forked.output == "bought"
     assert ran == ["buy"]
 
@@ -232,13 +240,13 @@ async def test_a_decision_is_patched_while_another_call_waits() -> None:
     made = Agent(ScriptedModel([calls, "done"]), tools=[delete])
     paused = await made.run("go")
     assert paused.trace is not None
-    patch: dict[str, Any] = {"at": "/agent/m0/t0", "patch": Patch(result=Decision.deny("no"))}
-    waiting = await fork(paused.trace, made, **patch)
+    patch: dict[str, Any] = {"at": "/agent/m0/t0", "result": Decision.deny("no")}
+    waiting = await made.fork(paused.trace, **patch)
     assert [pending.at for pending in waiting.pending] == ["/agent/m0/t1"]
     assert waiting.trace is not None
     answers = [line for line in waiting.trace.events if line["event"] == "gate.answer"]
     assert [(line["at"], line["decision"]) for line in answers] == [("/agent/m0/t0", "deny")]
-    done = await fork(paused.trace, made, **patch, approver=lambda _: True)
+    done = await made.fork(paused.trace, **patch, approver=lambda _: True, live=["delete"])
     assert done.output == "done"
     assert files == {"a"}
 
@@ -246,8 +254,7 @@ async def test_a_decision_is_patched_while_another_call_waits() -> None:
 async def test_instructions_are_given_to_an_agent_that_had_none() -> None:
     """They hold from the address on, and the answers before it stay."""
     trace = await recorded()
-    patch = Patch(instructions="Be brief.")
-    result = await fork(trace, agent(), at="/agent/m1", patch=patch)
+    result = await agent().fork(trace, at="/agent/m1", instructions="Be brief.")
     assert result.output == "Heard: Paris is sunny, Rome is sunny, Rome is booked. "
     assert [request.messages[0].text for request in asked] == ["Be brief.", "Be brief."]
 
@@ -257,21 +264,22 @@ async def test_mistakes_are_said_before_anything_runs() -> None:
     trace = await recorded()
     for options, text in (
         ({}, "changes nothing"),
-        ({"patch": Patch(result="x")}, "need at=ADDRESS"),
+        ({"result": "x"}, "need at=ADDRESS"),
         ({"at": "/agent/m7"}, r"nothing at '/agent/m7'; the closest: /agent/m"),
-        ({"at": "/agent/m0", "patch": Patch(result={"role": "user", "content": "x"})}, "model"),
-        ({"at": "/agent/m0/t0", "patch": Patch(messages={0: "x"})}, "address of a model call"),
-        ({"patch": Patch(tools=[tool(answer_nothing)])}, "a tool 'answer_nothing', which"),
-        ({"at": 3}, r"fork\(at=3\): expected an address"),
-        ({"patch": {"result": 1}}, r"fork\(patch=\{'result': 1\}\): expected Patch"),
-        ({"at": "/agent/m0", "tools": "dead"}, "fork.tools='dead'.: expected one of 'live'"),
-        ({"at": "/agent/m0/t0", "patch": Patch(result=object())}, "text, a message or JSON"),
+        ({"at": "/agent/m0", "result": {"role": "user", "content": "x"}}, "model"),
+        ({"at": "/agent/m0/t0", "messages": {0: "x"}}, "address of a model call"),
+        ({"tools": [tool(answer_nothing)]}, "a tool 'answer_nothing', which"),
+        ({"at": 3}, r"at=3: expected an address"),
+        ({"at": "/agent/m0/t0", "result": object()}, "text, a message or JSON"),
+        ({"at": "/agent/m1/t0"}, r"book at /agent/m1/t0 would not be run: .*live=\['book'\]"),
+        ({"at": "/agent/m0", "live": ["buy"]}, "live= names 'buy'"),
+        ({"at": "/agent/m0", "live": "book"}, "live='book': expected a list of tool names"),
+        ({"settings": {}}, "settings="),
+        ({"messages": {"1": "x"}}, "messages="),
+        ({"tools": [answer_nothing]}, "tools="),
     ):
         with pytest.raises(ConfigurationError, match=text):
-            await fork(trace, agent(), **options)  # type: ignore[arg-type]
-    for wrong in ({"settings": {}}, {"messages": {"1": "x"}}, {"tools": [answer_nothing]}):
-        with pytest.raises(ConfigurationError, match=f"Patch.{next(iter(wrong))}="):
-            Patch(**wrong)  # type: ignore[arg-type]
+            await agent().fork(trace, **options)  # type: ignore[arg-type]
     assert ran == []
     assert asked == []
 
@@ -289,17 +297,14 @@ async def test_the_inside_of_recorded_tools_is_taken_over() -> None:
     assert trace is not None
     ran.clear()
     place = "/agent/m0/t0/inner/m1"
-    forked = await fork(trace, outer.with_(model=ScriptedModel(["again"])), at="/agent/m1")
+    forked = await outer.with_(model=ScriptedModel(["again"])).fork(trace, at="/agent/m1")
     assert forked.output == "again"
     assert forked.trace is not None
     assert ran == []
     assert sorted(what(forked.trace)) == sorted(what(trace))
-    assert await replay(forked.trace, outer) == forked
-    twice = await fork(
-        forked.trace,
-        outer.with_(model=ScriptedModel(["twice"])),
-        at=place,
-        patch=Patch(result="Enough."),
+    assert await outer.replay(forked.trace) == forked
+    twice = await outer.with_(model=ScriptedModel(["twice"])).fork(
+        forked.trace, at=place, result="Enough."
     )
     assert twice.messages[2].text == "Enough."  # type: ignore[union-attr]
     assert twice.output == "twice"
@@ -314,8 +319,8 @@ async def test_another_agent_is_refused() -> None:
     """An agent of another name has other addresses: nothing of the recording would hold."""
     trace = await recorded()
     for run in (
-        lambda: fork(trace, agent(name="other"), at="/agent/m1"),
-        lambda: replay(trace, agent(name="other")),
+        lambda: agent(name="other").fork(trace, at="/agent/m1"),
+        lambda: agent(name="other").replay(trace),
         lambda: agent(name="other").resume(trace),
     ):
         with pytest.raises(ReplayDivergence, match="a run of the agent 'agent', and this one is"):
@@ -336,7 +341,7 @@ async def test_functions_of_the_agent_hold_for_the_same_input_only() -> None:
     assert result.output == 20
     assert result.trace is not None
     other = made.with_(model=ScriptedModel(['{"amount": 500}']))
-    forked = await fork(result.trace, other, at="/agent/m0/t0", patch=Patch(result="500"))
+    forked = await other.fork(result.trace, at="/agent/m0/t0", result="500")
     assert forked.output == 1000
 
     told: list[str] = []
@@ -348,7 +353,7 @@ async def test_functions_of_the_agent_hold_for_the_same_input_only() -> None:
     computed = Agent(FunctionModel(answer_told), instructions=lambda: "old")
     trace = (await computed.run("go")).trace
     assert trace is not None
-    await fork(trace, computed, patch=Patch(instructions=lambda: "new"))
+    await computed.fork(trace, instructions=lambda: "new")
     assert told == ["old", "new"]
 
 
@@ -368,11 +373,8 @@ async def test_agents_of_one_tool_are_ordered_by_what_they_get() -> None:
     script: list[Any] = [[("translate", {"text": "Hello"})], "done"]
     trace = (await Agent(ScriptedModel(script), tools=[translate]).run("go")).trace
     assert trace is not None
-    forked = await fork(
-        trace,
-        Agent(ScriptedModel(["done"]), tools=[translate]),
-        at="/agent/m0/t0/translator/m0",
-        patch=Patch(result="Salut"),
+    forked = await Agent(ScriptedModel(["done"]), tools=[translate]).fork(
+        trace, at="/agent/m0/t0/translator/m0", result="Salut"
     )
     assert forked.messages[2].text == "verdict on Salut"  # type: ignore[union-attr]
 
@@ -388,7 +390,7 @@ async def test_tools_of_a_toolset_are_there_after_the_fork() -> None:
     trace = (await made.run("go")).trace
     assert trace is not None
     ran.clear()
-    await fork(trace, made, at="/agent/m0/t0")
+    await made.fork(trace, at="/agent/m0/t0")
     assert ran == ["look Paris"]
 
 
@@ -403,16 +405,11 @@ async def test_a_fork_draws_what_it_records() -> None:
     made = Agent(ScriptedModel([[("draw", {"name": "a"})], "done"]), tools=[draw])
     trace = (await made.run("go")).trace
     assert trace is not None
-    again = await fork(trace, made.with_(model=ScriptedModel(["done"])), at="/agent/m0/t0")
+    again = await made.with_(model=ScriptedModel(["done"])).fork(trace, at="/agent/m0/t0")
     assert again.trace is not None
     assert drawn(again.trace) == drawn(trace)
     call = AssistantMessage(tool_calls=(ToolCall(id="x", name="draw", arguments='{"name": "b"}'),))
-    other = await fork(
-        trace,
-        made.with_(model=ScriptedModel(["done"])),
-        at="/agent/m0",
-        patch=Patch(result=call),
-    )
+    other = await made.with_(model=ScriptedModel(["done"])).fork(trace, at="/agent/m0", result=call)
     assert other.trace is not None
     assert drawn(other.trace) != drawn(trace)
 

@@ -1,4 +1,4 @@
-"""Replays that do some of it for real: policies, order, timing, strictness."""
+"""Replays that perform some of it: plans, order, strictness."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 from pydantic import BaseModel
 
 from agentkit import Agent, ChatSettings, Limits, RunContext, Tool, ToolError, Trace, tool
+from agentkit.core.effects import Address
 from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.events import Event, ToolCallFinished, ToolProgress
 from agentkit.messages import ModelRequest
-from agentkit.replay import Policy, replay
+from agentkit.replay import Replayed
 from agentkit.testing import FunctionModel, ScriptedModel
 
 pytestmark = pytest.mark.anyio
@@ -60,7 +61,7 @@ async def recorded(**options: Any) -> Trace:
 async def test_exact_runs_nothing() -> None:
     """Neither model nor tools are asked."""
     trace = await recorded()
-    result = await replay(trace, agent())
+    result = await agent().replay(trace)
     assert result.output == "Have fun."
     assert ran == []
     assert result.divergences == ()
@@ -69,7 +70,7 @@ async def test_exact_runs_nothing() -> None:
 async def test_tools_live_runs_what_only_reads() -> None:
     """By default only reading tools run."""
     trace = await recorded()
-    result = await replay(trace, agent(), policy="tools_live")
+    result = await agent().replay(trace, plan="tools_live")
     assert ran == ["look Paris"]
     assert result.output == "Have fun."
     assert result.divergences == ()
@@ -78,10 +79,10 @@ async def test_tools_live_runs_what_only_reads() -> None:
 async def test_live_tools_is_an_allow_list() -> None:
     """Named tools run, whatever they do, and no others."""
     trace = await recorded()
-    await replay(trace, agent(), policy="tools_live", live_tools=["book"])
+    await agent().replay(trace, plan="tools_live", live=["book"])
     assert ran == ["book Paris"]
-    with pytest.raises(ConfigurationError, match=r"live_tools names 'buy'.*'look', 'book'"):
-        await replay(trace, agent(), policy="tools_live", live_tools=["buy"])
+    with pytest.raises(ConfigurationError, match=r"live= names 'buy'.*'look', 'book'"):
+        await agent().replay(trace, plan="tools_live", live=["buy"])
 
 
 async def test_another_result_of_a_live_tool_is_found() -> None:
@@ -94,7 +95,7 @@ async def test_another_result_of_a_live_tool_is_found() -> None:
         return f"{city} is rainy"
 
     changed = Agent(ScriptedModel([]), tools=[look_again, book])
-    result = await replay(trace, changed, policy="tools_live")
+    result = await changed.replay(trace, plan="tools_live")
     assert result.output == "Have fun."
     (found,) = result.divergences
     assert (found.kind, found.at) == ("result_changed", "/agent/m0/t0")
@@ -114,70 +115,51 @@ async def test_strict_live_tools_say_what_follows() -> None:
         return f"{city} is rainy"
 
     changed = Agent(ScriptedModel([]), tools=[look_again, book])
-    result = await replay(trace, changed, policy="tools_live", strictness="exact")
+    result = await changed.replay(trace, plan="tools_live", strictness="exact")
     (found,) = result.divergences
     assert found.at == "/agent/m0/t0"
     assert found.suppressed == 1
     with pytest.raises(ReplayDivergence, match="result_changed at /agent/m0/t0"):
-        await replay(trace, changed, policy="tools_live", on_divergence="raise")
+        await changed.replay(trace, plan="tools_live", on_divergence="raise")
 
 
 async def test_model_live_answers_the_same_calls() -> None:
     """Tools answer by name and arguments wherever the model calls them; others are refused."""
     trace = await recorded()
     live = agent([("book", {"city": "Paris"})], [("look", {"city": "Paris"})], "Other words.")
-    result = await replay(trace, live, policy="model_live")
+    result = await live.replay(trace, plan="model_live")
     assert result.output == "Other words."
     assert ran == []
     refused = agent([("book", {"city": "Rome"})], "Never said.")
     with pytest.raises(ReplayDivergence, match=r"book was not called so.*Rome") as caught:
-        await replay(trace, refused, policy="model_live")
+        await refused.replay(trace, plan="model_live")
     assert caught.value.kind == "unexpected_call"
     assert ran == []
-
-
-async def test_go_live_from_the_first_difference() -> None:
-    """Everything after the first difference is done for real."""
-    trace = await recorded(instructions="Be kind.")
-    asked = 0
-
-    def answer(request: Any) -> str:
-        nonlocal asked
-        asked += 1
-        return "Live."
-
-    changed = Agent(FunctionModel(answer), tools=[look, book], instructions="Be rude.")
-    policy = Policy(on_divergence="go_live")
-    result = await replay(trace, changed, policy=policy, strictness="request")
-    assert result.output == "Live."
-    assert asked == 1
-    assert result.divergences[0].cause == "the instructions of /agent"
 
 
 @pytest.mark.parametrize(
     ("strictness", "change", "kind"),
     [
         ("exact", {"settings": ChatSettings(temperature=0.5)}, "request_changed"),
-        ("request", {"settings": ChatSettings(temperature=0.5)}, None),
-        ("request", {"instructions": "Other."}, "request_changed"),
+        ("exact", {"instructions": "Other."}, "request_changed"),
+        ("structural", {"settings": ChatSettings(temperature=0.5)}, None),
         ("structural", {"instructions": "Other."}, None),
         ("structural", {"tools": [look]}, None),
-        ("outcome", {"tools": [look]}, None),
-        ("outcome", {"output": Sum, "output_mode": "prompt"}, "outcome_changed"),
+        ("structural", {"output": Sum, "output_mode": "prompt"}, "outcome_changed"),
     ],
 )
 async def test_strictness(strictness: Any, change: dict[str, Any], kind: str | None) -> None:
-    """Each level passes over more than the one before."""
+    """`structural` passes over what is said and how the model is set; not over another end."""
     scripted = ScriptedModel([[("look", {"city": "Paris"})], '{"total": 7}'])
     first = Agent(scripted, tools=[look, book], instructions="Be kind.")
     trace = (await first.run("go")).trace
     assert trace is not None
     changed = first.with_(model=ScriptedModel([]), **change)
     if kind is None:
-        assert (await replay(trace, changed, strictness=strictness)).output == '{"total": 7}'
+        assert (await changed.replay(trace, strictness=strictness)).output == '{"total": 7}'
         return
     with pytest.raises(ReplayDivergence) as caught:
-        await replay(trace, changed, strictness=strictness)
+        await changed.replay(trace, strictness=strictness)
     assert caught.value.kind == kind
 
 
@@ -208,7 +190,7 @@ async def test_events_come_in_recorded_order() -> None:
     assert result.trace is not None
     again: list[Event] = []
     silent = Agent(ScriptedModel([]), tools=[slow, ask])
-    assert await replay(result.trace, silent, on_event=again.append) == result
+    assert await silent.replay(result.trace, on_event=again.append) == result
     assert again == first
     ended = [event.at for event in again if isinstance(event, ToolCallFinished)]
     assert ended[0] == "/agent/m0/t2"
@@ -216,7 +198,7 @@ async def test_events_come_in_recorded_order() -> None:
 
 
 async def test_live_tools_end_in_recorded_order() -> None:
-    """A live tool that is faster now waits for its turn; order='free' lets it go."""
+    """A live tool that is faster now waits for its turn to end."""
     first = "a"
     done = anyio.Event()
 
@@ -234,21 +216,15 @@ async def test_live_tools_end_in_recorded_order() -> None:
     assert trace is not None
     first = "b"
 
-    async def ends(order: Any) -> list[str]:
-        nonlocal done
-        done = anyio.Event()
-        told: list[str] = []
+    done, ended = anyio.Event(), list[str]()
 
-        def listen(event: Event) -> None:
-            if isinstance(event, ToolCallFinished):
-                told.append(event.text)
+    def listen(event: Event) -> None:
+        if isinstance(event, ToolCallFinished):
+            ended.append(event.text)
 
-        silent = Agent(ScriptedModel([]), tools=[wait])
-        await replay(trace, silent, policy="tools_live", order=order, on_event=listen)
-        return told
-
-    assert await ends("recorded") == ["a", "b"]
-    assert await ends("free") == ["b", "a"]
+    silent = Agent(ScriptedModel([]), tools=[wait])
+    await silent.replay(trace, plan="tools_live", on_event=listen)
+    assert ended == ["a", "b"]
 
 
 async def test_the_order_cannot_deadlock() -> None:
@@ -273,9 +249,8 @@ async def test_the_order_cannot_deadlock() -> None:
     alone = Tool(first.function, effect="read", sequential=True)
     one_by_one = Agent(ScriptedModel([]), tools=[alone, second])
     with pytest.raises(ReplayDivergence, match="order_changed at /agent/m0/t0"):
-        await replay(result.trace, one_by_one)
-    assert (await replay(result.trace, one_by_one, order="free")).output == "done"
-    assert (await replay(result.trace, one_by_one, strictness="request")).output == "done"
+        await one_by_one.replay(result.trace)
+    assert (await one_by_one.replay(result.trace, strictness="structural")).output == "done"
 
 
 async def test_values_of_the_context_are_replayed() -> None:
@@ -291,7 +266,7 @@ async def test_values_of_the_context_are_replayed() -> None:
     made = Agent(ScriptedModel([[("draw", {})], "done"]), tools=[draw])
     trace = (await made.run("go")).trace
     assert trace is not None
-    await replay(trace, made.with_(model=ScriptedModel([])), policy="tools_live")
+    await made.with_(model=ScriptedModel([])).replay(trace, plan="tools_live")
     assert drawn[0] == drawn[1]
     assert drawn[0][2] != drawn[0][3]
 
@@ -314,41 +289,22 @@ async def test_a_call_that_was_cancelled_stays_pending() -> None:
     trace = (await made.run("go")).trace
     assert trace is not None
     silent = made.with_(model=ScriptedModel([]))
-    result = await replay(trace, silent, policy="tools_live", strictness="exact")
+    result = await silent.replay(trace, plan="tools_live", strictness="exact")
     assert result.messages[2].text == "gave up"  # type: ignore[union-attr]
     assert result.divergences == ()
 
 
-async def test_timing_takes_the_time_of_then() -> None:
-    """With timing=1 an effect takes as long as it took; the virtual order is kept."""
-
-    @tool(effect="read")
-    async def nap(seconds: float) -> str:
-        """Sleep."""
-        await anyio.sleep(seconds)
-        return "woke"
-
-    script: list[Any] = [[("nap", {"seconds": 0.2}), ("nap", {"seconds": 0.01})], "done"]
-    trace = (await Agent(ScriptedModel(script), tools=[nap]).run("go")).trace
-    assert trace is not None
-    silent = Agent(ScriptedModel([]), tools=[nap])
-    begun = anyio.current_time()
-    await replay(trace, silent, timing=1)
-    assert anyio.current_time() - begun > 0.15
-
-
-async def test_wrong_policies_are_refused() -> None:
-    """Mistakes are said before anything is read."""
+async def test_wrong_arguments_are_refused() -> None:
+    """Mistakes are named before anything is read."""
     for options, text in (
-        ({"policy": "exactly"}, r"policy='exactly' is unknown; there are 'exact'"),
-        ({"order": "random"}, "order='random': expected one of"),
-        ({"timing": -1}, "timing=-1: expected a number >= 0"),
-        ({"live_tools": "look"}, "live_tools='look': expected a list"),
+        ({"plan": "exactly"}, r"plan='exactly': expected 'exact' \| 'tools_live' \| 'model_live'"),
+        ({"strictness": "loose"}, r"strictness='loose': expected 'exact' \| 'structural'"),
+        ({"on_divergence": "go_live"}, r"on_divergence='go_live': expected 'raise' \| 'warn'"),
+        ({"plan": "tools_live", "live": "look"}, "live='look': expected a list of tool names"),
+        ({"live": ["look"]}, "plan='exact' runs no tool"),
     ):
         with pytest.raises(ConfigurationError, match=text):
-            await replay("nowhere.jsonl", agent(), **options)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="no option speed"):
-        await replay("nowhere.jsonl", agent(), speed=2)  # type: ignore[call-arg]
+            await agent().replay("nowhere.jsonl", **options)  # type: ignore[arg-type]
 
 
 async def test_a_failing_live_tool_is_a_result() -> None:
@@ -361,7 +317,7 @@ async def test_a_failing_live_tool_is_a_result() -> None:
         raise ToolError("no such city")
 
     changed = Agent(ScriptedModel([]), tools=[broken, book])
-    (found,) = (await replay(trace, changed, policy="tools_live")).divergences
+    (found,) = (await changed.replay(trace, plan="tools_live")).divergences
     assert (found.pointer, found.expected, found.actual) == ("/status", "ok", "error")
 
 
@@ -380,8 +336,8 @@ async def test_an_approval_is_for_the_call_that_was_approved() -> None:
     trace = (await deleting("tmp").run("go", approver=lambda _: True)).trace
     assert trace is not None
     ran.clear()
-    denied: Any = {"approver": lambda _: False, "live_tools": ["delete"]}
-    result = await replay(trace, deleting("/"), policy="model_live", **denied)
+    denied: Any = {"approver": lambda _: False, "live": ["delete"]}
+    result = await deleting("/").replay(trace, plan="model_live", **denied)
     assert result.messages[2].text == "Denied."  # type: ignore[union-attr]
     assert ran == []
 
@@ -390,7 +346,7 @@ async def test_what_was_cancelled_is_not_waited_for_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A tool that does not give up any more what it gave up then has nothing to go on with."""
-    monkeypatch.setattr(sys.modules["agentkit.replay.replay"], "_PATIENCE", 0.1)
+    monkeypatch.setattr(sys.modules["agentkit.replay.engine"], "_PATIENCE", 0.1)
     patience = 0.01
 
     async def hang(request: Any) -> str:
@@ -409,25 +365,7 @@ async def test_what_was_cancelled_is_not_waited_for_for_ever(
     assert trace is not None
     patience = 1000
     with pytest.raises(ReplayDivergence, match="cancelled then by the code around it"):
-        await replay(trace, made.with_(model=ScriptedModel([])), policy="tools_live")
-
-
-async def test_timing_keeps_the_order_of_bounded_calls() -> None:
-    """With parallel=1 the second call begins when the first one's time is over."""
-
-    @tool(effect="read")
-    async def nap(seconds: float) -> str:
-        """Sleep."""
-        await anyio.sleep(seconds)
-        return "woke"
-
-    script: list[Any] = [[("nap", {"seconds": 0.02}), ("nap", {"seconds": 0.01})], "done"]
-    limits = Limits(parallel=1, seconds=0.5)
-    made = Agent(ScriptedModel(script), tools=[nap], limits=limits)
-    trace = (await made.run("go")).trace
-    assert trace is not None
-    silent = made.with_(model=ScriptedModel([]))
-    assert (await replay(trace, silent, timing=20)).output == "done"
+        await made.with_(model=ScriptedModel([])).replay(trace, plan="tools_live")
 
 
 @pytest.mark.parametrize("bound", [{"limits": Limits(parallel=1)}, {"concurrency": 1}])
@@ -435,11 +373,16 @@ async def test_what_waits_for_its_turn_to_end_holds_no_place(bound: dict[str, An
     """Calls that were slow then and are fast now cannot keep the one before them from its end."""
     slow = {"quick": 0.05, "inner": 0.0}
 
-    async def instructions(_: RunContext) -> str:
+    @tool(effect="read")
+    async def rest() -> str:
+        """Rest."""
         await anyio.sleep(slow["inner"])
         return "seen"
 
-    inner = Agent(FunctionModel(lambda _: "hi"), name="inner", instructions=instructions)
+    def rests(request: ModelRequest) -> Any:
+        return "hi" if len(request.messages) > 1 else [("rest", {})]
+
+    inner = Agent(FunctionModel(rests), name="inner", tools=[rest])
 
     @tool(effect="read")
     async def ask(context: RunContext) -> str:
@@ -461,7 +404,7 @@ async def test_what_waits_for_its_turn_to_end_holds_no_place(bound: dict[str, An
     assert trace is not None
     slow.update(quick=0, inner=0.05)
     with anyio.fail_after(10):
-        result = await replay(trace, made, policy="tools_live", compute="live")
+        result = await made.replay(trace, plan="tools_live")
     assert result.output == "done"
 
 
@@ -479,20 +422,21 @@ async def test_model_live_knows_a_call_by_its_arguments_not_by_their_spelling() 
     trace = (await booking('{"city":"Rome","days":2}').run("go")).trace
     assert trace is not None
     other = booking('{"days": 2, "city": "Rome"}')
-    result = await replay(trace, other, policy="model_live")
+    result = await other.replay(trace, plan="model_live")
     assert result.messages[2].text == "2 days of Rome"
 
 
-async def test_go_live_runs_a_call_that_model_live_does_not_find() -> None:
-    """From there on everything is done for real; to be warned of it does not run it."""
+async def test_a_refused_call_is_not_run_when_divergences_are_noted() -> None:
+    """There is no outcome to go on with: `warn` ends there, too."""
     trace = await recorded()
-    ran.clear()
-    other: Any = ([("book", {"city": "Bern"})], "done")
-    result = await replay(trace, agent(*other), policy="model_live", on_divergence="go_live")
-    assert [found.kind for found in result.divergences] == ["unexpected_call"]
-    assert ran == ["book Bern"]
-    with pytest.raises(ReplayDivergence, match="book was not called so"):
-        await replay(trace, agent(*other), policy="model_live", on_divergence="warn")
+    other = agent([("book", {"city": "Bern"})], "done")
+    with pytest.raises(ReplayDivergence, match="book was not called so") as caught:
+        await other.replay(trace, plan="model_live", on_divergence="warn")
+    assert ran == []
+    assert caught.value.result is not None
+    assert caught.value.result.replayed == Replayed(
+        ran=(Address("/agent/m0"),), held_back=(Address("/agent/m0/t0"),)
+    )
 
 
 async def test_a_function_that_is_new_runs_where_only_the_outcome_counts() -> None:
@@ -501,9 +445,9 @@ async def test_a_function_that_is_new_runs_where_only_the_outcome_counts() -> No
     assert trace is not None
     made = Agent(ScriptedModel([]), instructions=lambda _: "Be kind.")
     with pytest.raises(ReplayDivergence, match="This function of the agent is new"):
-        await replay(trace, made)
-    assert (await replay(trace, made, strictness="outcome")).output == "hi"
-    warned = await replay(trace, made, on_divergence="warn")
+        await made.replay(trace)
+    assert (await made.replay(trace, strictness="structural")).output == "hi"
+    warned = await made.replay(trace, on_divergence="warn")
     assert [found.at for found in warned.divergences] == ["/agent/instructions"]
 
 
@@ -518,7 +462,9 @@ async def test_a_sub_agent_that_differs_inside_a_live_tool_says_so_itself() -> N
     trace = (await made("Be kind.").run("go")).trace
     assert trace is not None
     with pytest.raises(ReplayDivergence) as caught:
-        await replay(trace, made("Be curt."), live_tools=["sub"])
+        await made("Be curt.").replay(
+            trace, plan="tools_live", live=["sub"], strictness="exact", on_divergence="raise"
+        )
     assert (caught.value.kind, caught.value.at) == ("request_changed", "/agent/m0/t0/inner/m0")
 
 
@@ -546,5 +492,24 @@ async def test_an_exception_of_a_model_is_recorded_as_one() -> None:
     assert (end["status"], end["error"]["type"]) == ("error", "ValueError")
     again = made.with_(model=ScriptedModel([]))
     with anyio.fail_after(3):
-        result = await replay(trace, again, policy="tools_live")
+        result = await again.replay(trace, plan="tools_live")
     assert result.divergences == ()
+
+
+async def test_the_result_says_what_ran_and_what_did_not() -> None:
+    """By address: performed, answered from the recording, and held back because it may write."""
+    trace = await recorded()
+    model, look_at, book_at, end = map(
+        Address, ("/agent/m0", "/agent/m0/t0", "/agent/m0/t1", "/agent/m1")
+    )
+    live = await agent().replay(trace, plan="tools_live")
+    assert live.replayed == Replayed(
+        ran=(look_at,), answered=(model, book_at, end), held_back=(book_at,)
+    )
+    exact = await agent().replay(trace)
+    assert exact.replayed == Replayed(answered=(model, look_at, book_at, end))
+    named = await agent().replay(trace, plan="tools_live", live=[book_at])
+    assert named.replayed == Replayed(ran=(book_at,), answered=(model, look_at, end))
+    again = await agent(*SCRIPT).replay(trace, plan="model_live")
+    assert again.replayed == Replayed(ran=(model, end), answered=(look_at, book_at))
+    assert (await agent(*SCRIPT).run("go")).replayed is None

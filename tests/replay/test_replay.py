@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from agentkit.errors import (
     ToolsFailed,
 )
 from agentkit.events import Event, Paused
-from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
 
 pytestmark = pytest.mark.anyio
@@ -73,7 +73,7 @@ async def record(path: Path, **changes: Any) -> Any:
 async def diverges(path: Path, agent: Agent[Any]) -> ReplayDivergence:
     """The divergence of a replay."""
     with pytest.raises(ReplayDivergence) as caught:
-        await replay(path, agent)
+        await agent.replay(path)
     assert executed == []
     return caught.value
 
@@ -81,7 +81,7 @@ async def diverges(path: Path, agent: Agent[Any]) -> ReplayDivergence:
 async def test_exact_replay_gives_the_same_result(tmp_path: Path) -> None:
     """Output, messages and usage are equal; no model is asked, no tool is run."""
     recorded = await record(tmp_path / "run.jsonl")
-    again = await replay(tmp_path / "run.jsonl", silent_agent())
+    again = await silent_agent().replay(tmp_path / "run.jsonl")
     assert again == recorded
     assert again.messages == recorded.messages
     assert executed == []
@@ -91,7 +91,7 @@ async def test_replay_from_memory() -> None:
     """A trace that was kept in memory replays as well."""
     result = await recorded_agent().run("Add them")
     assert result.trace is not None
-    assert (await replay(result.trace, silent_agent())).output == Sum(total=9)
+    assert (await silent_agent().replay(result.trace)).output == Sum(total=9)
 
 
 async def test_replay_reads_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ async def test_history_and_new_messages_are_told_apart(tmp_path: Path) -> None:
     first = await Agent(ScriptedModel(["d"])).run(
         "c", history=history, trace=tmp_path / "run.jsonl"
     )
-    again = await replay(tmp_path / "run.jsonl", Agent(ScriptedModel([])))
+    again = await Agent(ScriptedModel([])).replay(tmp_path / "run.jsonl")
     assert again.new_messages == first.new_messages
 
 
@@ -160,7 +160,7 @@ async def test_shorter_replay_names_what_is_missing(tmp_path: Path) -> None:
     """An agent that stops early leaves recorded calls over."""
     await record(tmp_path / "run.jsonl")
     with pytest.raises(ReplayDivergence) as caught:
-        await replay(tmp_path / "run.jsonl", silent_agent(limits=Limits(steps=1)))
+        await silent_agent(limits=Limits(steps=1)).replay(tmp_path / "run.jsonl")
     assert (caught.value.kind, caught.value.at) == ("missing_call", "/agent/m1")
 
 
@@ -181,7 +181,7 @@ async def test_recorded_error_is_raised_again(tmp_path: Path) -> None:
     with pytest.raises(ModelUnreachable) as recorded:
         await agent.run("go", trace=tmp_path / "run.jsonl")
     with pytest.raises(ModelUnreachable, match="no route to host") as again:
-        await replay(tmp_path / "run.jsonl", Agent(ScriptedModel([])))
+        await Agent(ScriptedModel([])).replay(tmp_path / "run.jsonl")
     assert again.value.result is not None
     assert recorded.value.result is not None
     assert again.value.result.messages == recorded.value.result.messages
@@ -198,7 +198,7 @@ async def test_foreign_errors_become_recorded_errors(tmp_path: Path) -> None:
             "go", trace=tmp_path / "run.jsonl"
         )
     with pytest.raises(RecordedError, match="no such user") as caught:
-        await replay(tmp_path / "run.jsonl", Agent(ScriptedModel([]), instructions=broken))
+        await Agent(ScriptedModel([]), instructions=broken).replay(tmp_path / "run.jsonl")
     assert caught.value.type == "LookupError"
 
 
@@ -208,7 +208,7 @@ async def test_the_base_of_all_errors_is_raised_again() -> None:
         await Agent(ScriptedModel([])).run("go")  # says so of a script that is over
     assert recorded.value.trace is not None
     with pytest.raises(AgentKitError) as again:
-        await replay(recorded.value.trace, Agent(ScriptedModel([])))
+        await Agent(ScriptedModel([])).replay(recorded.value.trace)
     assert type(again.value) is type(recorded.value) is AgentKitError
     assert str(again.value) == str(recorded.value)
 
@@ -230,7 +230,7 @@ async def test_failed_tools_of_an_agent_inside_a_failed_tool() -> None:
         await Agent(ScriptedModel([[("ask", {})]]), tools=[ask]).run("go")
     assert recorded.value.trace is not None
     with pytest.raises(ToolsFailed, match="1 tool failed") as again:
-        await replay(recorded.value.trace, Agent(ScriptedModel([]), tools=[ask]))
+        await Agent(ScriptedModel([]), tools=[ask]).replay(recorded.value.trace)
     (group,) = again.value.exceptions
     assert isinstance(group, ToolsFailed)
     assert [str(one) for one in group.exceptions] == ["ValueError: no"]
@@ -246,7 +246,7 @@ async def test_computed_instructions_are_recorded(tmp_path: Path) -> None:
     recorded = await Agent(ScriptedModel(["hi"]), instructions=greet).run(
         "go", trace=tmp_path / "run.jsonl"
     )
-    again = await replay(tmp_path / "run.jsonl", Agent(ScriptedModel([]), instructions=greet))
+    again = await Agent(ScriptedModel([]), instructions=greet).replay(tmp_path / "run.jsonl")
     assert again == recorded
     assert next(names) == "Grace"
 
@@ -269,7 +269,7 @@ async def test_deadline_is_replayed_as_it_was(tmp_path: Path) -> None:
             "go", trace=path, limits=Limits(seconds=0.05)
         )
     with anyio.fail_after(5), pytest.raises(LimitExceeded) as again:
-        await replay(path, slow())
+        await slow().replay(path)
     assert again.value.result is not None
     assert recorded.value.result is not None
     assert again.value.result.messages == recorded.value.result.messages
@@ -286,7 +286,7 @@ async def test_crashed_recording_says_where_it_ended(tmp_path: Path) -> None:
             break
     path.write_bytes(b"".join(kept))
     with pytest.raises(ReplayDivergence) as caught:
-        await replay(path, silent_agent())
+        await silent_agent().replay(path)
     assert caught.value.kind == "recording_ended"
 
 
@@ -297,20 +297,20 @@ async def test_redacted_secrets_do_not_diverge(tmp_path: Path) -> None:
         "go", trace=tmp_path / "run.jsonl"
     )
     agent = Agent(ScriptedModel([]), instructions=f"Use {secret}")
-    assert (await replay(tmp_path / "run.jsonl", agent)).output == "ok"
+    assert (await agent.replay(tmp_path / "run.jsonl")).output == "ok"
 
 
 async def test_unknown_policy(tmp_path: Path) -> None:
     """A policy that does not exist is refused before the trace is read."""
     with pytest.raises(ConfigurationError, match="'fast'"):
-        await replay(tmp_path / "none.jsonl", silent_agent(), policy="fast")  # type: ignore[arg-type]
+        await silent_agent().replay(tmp_path / "none.jsonl", plan="fast")  # type: ignore[arg-type]
 
 
 async def test_trace_object_and_path_replay_alike(tmp_path: Path) -> None:
     """`replay` takes a loaded trace or a path."""
     await record(tmp_path / "run.jsonl")
     loaded = Trace.load(tmp_path / "run.jsonl")
-    assert await replay(loaded, silent_agent()) == await replay(loaded.path or "", silent_agent())
+    assert await silent_agent().replay(loaded) == await silent_agent().replay(loaded.path or "")
 
 
 async def test_a_line_of_a_thread_parts_no_pause() -> None:
@@ -338,8 +338,25 @@ async def test_a_line_of_a_thread_parts_no_pause() -> None:
     lines.insert(second, {**logged, "text": "from a thread", "data": {}})
     raw = [json.dumps({**line, "seq": n}).encode() + b"\n" for n, line in enumerate(lines)]
     told: list[Event] = []
-    await replay(Trace(raw), made.with_(model=ScriptedModel([])), on_event=told.append)
+    await made.with_(model=ScriptedModel([])).replay(Trace(raw), on_event=told.append)
     paused = [event for event in told if isinstance(event, Paused)]
     assert [[one.call.arguments for one in event.pending] for event in paused] == [
         ['{"what":"tea"}', '{"what":"milk"}']
     ]
+
+
+@pytest.mark.parametrize("name", ["resume", "replay", "fork"])
+def test_the_forms_for_code_that_is_not_async_take_the_same(name: str) -> None:
+    """Names, defaults and annotations of all parameters."""
+    ways = getattr(Agent, name), getattr(Agent, f"{name}_sync")
+    one, other = (inspect.signature(way).parameters for way in ways)
+    assert one == other
+
+
+def test_replay_and_fork_without_an_event_loop(tmp_path: Path) -> None:
+    """They give what the async forms give."""
+    path = tmp_path / "run.jsonl"
+    recorded = recorded_agent().run_sync("Add them", trace=path)
+    assert silent_agent().replay_sync(path) == recorded
+    forked = silent_agent().fork_sync(path, at="/agent/m2", result='{"total": 1}')
+    assert forked.output == Sum(total=1)

@@ -28,8 +28,13 @@ from agentkit import (
     result_of,
     tool,
 )
-from agentkit.errors import ConfigurationError, ModelUnreachable, ReplayDivergence, TraceError
-from agentkit.replay import replay
+from agentkit.errors import (
+    AgentKitError,
+    ConfigurationError,
+    ModelUnreachable,
+    ReplayDivergence,
+    TraceError,
+)
 from agentkit.testing import ScriptedModel
 from tests.support import child_environment, run_python, tool_texts, trace_lines
 
@@ -95,7 +100,7 @@ async def test_paused_run_goes_on_with_a_decision(tmp_path: Path) -> None:
     assert done == ["write a", "delete a"]
     assert tool_texts(result) == ["wrote a", "deleted a"]
     assert Trace.load(path).status == "ok"
-    assert await replay(path, agent()) == result
+    assert await agent().replay(path) == result
 
 
 async def test_paused_run_in_memory() -> None:
@@ -125,7 +130,7 @@ async def test_crash_between_effects_repeats_nothing(tmp_path: Path) -> None:
     result = await agent("done after all").resume(path)
     assert result.output == "done after all"
     assert done == []
-    assert await replay(path, agent()) == result
+    assert await agent().replay(path) == result
 
 
 async def test_time_goes_on_behind_the_last_line(tmp_path: Path) -> None:
@@ -149,7 +154,7 @@ async def test_reading_tool_in_flight_is_made_again(tmp_path: Path) -> None:
     done.clear()
     result = await agent("done").resume(path)
     assert done == ["read a"]
-    assert await replay(path, agent()) == result
+    assert await agent().replay(path) == result
 
 
 async def test_writing_tool_in_flight_is_asked_about(tmp_path: Path) -> None:
@@ -166,7 +171,7 @@ async def test_writing_tool_in_flight_is_asked_about(tmp_path: Path) -> None:
     result = await agent("done").resume(path, decisions=answer)
     assert tool_texts(result) == ["It was written."]
     assert done == []
-    assert await replay(path, agent()) == result
+    assert await agent().replay(path) == result
 
 
 async def test_writing_tool_in_flight_may_be_made_again(tmp_path: Path) -> None:
@@ -177,7 +182,7 @@ async def test_writing_tool_in_flight_may_be_made_again(tmp_path: Path) -> None:
     done.clear()
     result = await agent("done").resume(path, approver=lambda pending: True)
     assert done == ["write a"]
-    assert await replay(path, agent()) == result
+    assert await agent().replay(path) == result
 
 
 async def test_changed_agent_does_not_resume(tmp_path: Path) -> None:
@@ -294,7 +299,7 @@ async def test_settings_and_limits_of_the_run_are_kept(tmp_path: Path) -> None:
     result = await agent(*same).resume(path, decisions={at: True})
     assert result.output == "done"
     assert done == ["delete a"]
-    assert await replay(path, agent()) == result
+    assert await agent().replay(path) == result
 
 
 async def test_resume_that_fails_lets_the_file_go(tmp_path: Path) -> None:
@@ -327,7 +332,7 @@ async def test_resume_with_a_dynamic_toolset(tmp_path: Path) -> None:
     await dynamic([("delete", {"path": "a"})]).run("go", trace=path)
     result = await dynamic("ok").resume(path, decisions={"/agent/m0/t0": True})
     assert tool_texts(result) == ["deleted a"]
-    assert await replay(path, dynamic()) == result
+    assert await dynamic().replay(path) == result
 
 
 async def test_resume_after_a_handoff(tmp_path: Path) -> None:
@@ -392,7 +397,7 @@ async def test_a_run_that_waits_for_a_call_in_flight_replays(tmp_path: Path) -> 
     paused = await agent().resume(path)
     assert [(one.at, one.kind) for one in paused.pending] == [("/agent/m0/t0", "in_flight")]
     assert tool_texts(paused) == ["Not finished: the run is paused.", "content of b"]
-    assert await replay(path, agent()) == paused
+    assert await agent().replay(path) == paused
 
     begun = anyio.Event()
 
@@ -410,7 +415,7 @@ async def test_a_run_that_waits_for_a_call_in_flight_replays(tmp_path: Path) -> 
     paused = await waiting().resume(run.result.trace)
     assert paused.status == "paused"
     assert paused.trace is not None
-    assert await replay(paused.trace, waiting()) == paused
+    assert await waiting().replay(paused.trace) == paused
 
 
 async def test_two_decisions_about_one_call(tmp_path: Path) -> None:
@@ -426,7 +431,7 @@ async def test_two_decisions_about_one_call(tmp_path: Path) -> None:
     result = await agent("done").resume(path, decisions=answer)
     assert tool_texts(result) == ["It is gone."]
     assert done == ["delete a"]
-    assert await replay(path, agent()) == result
+    assert await agent().replay(path) == result
 
 
 async def test_a_function_that_failed_at_the_end_is_asked_again() -> None:
@@ -445,3 +450,58 @@ async def test_a_function_that_failed_at_the_end_is_asked_again() -> None:
     assert reached.trace is not None
     result = await checked(lambda output: None).resume(reached.trace)
     assert (result.output, done) == ("all done", ["write a"])
+
+
+def without_approval() -> Agent[str]:
+    """The agent after a change: deleting needs no approval any more."""
+
+    @tool(name="delete")
+    def just_delete(path: str) -> str:
+        """Delete a file."""
+        done.append(f"delete {path}")
+        return f"deleted {path}"
+
+    return Agent(ScriptedModel(["done"]), tools=[just_delete, write, read])
+
+
+@pytest.mark.parametrize("decision", [False, None, True, Decision.answer("kept")])
+async def test_a_call_that_waits_is_decided_however_the_agent_has_changed(decision: Any) -> None:
+    """What waits in the journal does not just run because nobody would be asked now."""
+    paused = await agent([("delete", {"path": "a"})]).run("go")
+    assert paused.trace is not None
+    decisions = {} if decision is None else {paused.pending[0].at: decision}
+    result = await without_approval().resume(paused.trace, decisions=decisions)
+    assert done == (["delete a"] if decision is True else [])
+    if decision is None:
+        assert (result.status, result.pending) == ("paused", paused.pending)
+        assert result.trace is not None
+        assert [one.at for one in result.trace.pending] == [one.at for one in paused.pending]
+        return
+    answers = {False: "Denied.", True: "deleted a"}
+    assert tool_texts(result) == [answers.get(decision, "kept")]
+    assert result.trace is not None
+    done.clear()
+    assert await without_approval().replay(result.trace) == result
+    assert done == []
+
+
+async def test_a_denied_call_stays_denied_in_a_fork() -> None:
+    """The agent that asks no more does not run what a person has refused."""
+    path = "/agent/m0/t0"
+    run = agent([("delete", {"path": "a"})], "fine")
+    trace = (await run.run("go", approver=lambda _: False)).trace
+    assert trace is not None
+    result = await without_approval().fork(trace, at="/agent/m1", live=["delete"])
+    assert (tool_texts(result), done) == (["Denied."], [])
+    allowed = await without_approval().fork(trace, at=path, result=Decision.approve())
+    assert (tool_texts(allowed), done) == (["deleted a"], ["delete a"])
+
+
+async def test_a_call_that_has_run_is_not_asked_about() -> None:
+    """A tool that needs approval only since the run was interrupted has run already."""
+    before = without_approval().with_(model=ScriptedModel([[("delete", {"path": "a"})]]))
+    with pytest.raises(AgentKitError) as failed:  # the script is over
+        await before.run("go")
+    assert failed.value.trace is not None
+    result = await agent("done").resume(failed.value.trace)
+    assert (result.status, done) == ("ok", ["delete a"])

@@ -37,7 +37,6 @@ from agentkit.messages import (
     ToolCall,
     UserMessage,
 )
-from agentkit.replay import replay
 from agentkit.testing import FunctionModel, ScriptedModel
 from tests.support import events_of, tool_texts
 
@@ -94,7 +93,7 @@ async def test_usage_of_sub_agents_counts(tmp_path: Path) -> None:
     assert result.usage.requests == 4
     assert result.usage.output_tokens == 12
     silent = Agent(ScriptedModel([]), name="boss", tools=[inner.as_tool()])
-    assert await replay(tmp_path / "run.jsonl", silent) == result
+    assert await silent.replay(tmp_path / "run.jsonl") == result
 
 
 async def test_limits_are_shared() -> None:
@@ -155,7 +154,7 @@ async def test_usage_of_sub_agents_that_were_cut_short_counts(end: str, tmp_path
     used = result.usage
     assert (used.requests, used.output_tokens, used.tool_calls) == (2, 5, 2)
     with pytest.raises(AgentKitError) as again:
-        await replay(path, team())
+        await team().replay(path)
     assert again.value.result == result
 
 
@@ -171,7 +170,7 @@ async def test_usage_behind_a_refused_output_counts() -> None:
     result = await agent.run("go")
     assert (result.usage.requests, result.usage.output_tokens) == (4, 100)
     assert result.trace is not None
-    assert await replay(result.trace, agent.with_(model=ScriptedModel([]))) == result
+    assert await agent.with_(model=ScriptedModel([])).replay(result.trace) == result
 
 
 async def test_cancellation_goes_through() -> None:
@@ -261,7 +260,7 @@ async def test_handoff_moves_the_conversation(tmp_path: Path) -> None:
     ]
     silent = billing.with_(model=ScriptedModel([]))
     again = front.with_(model=ScriptedModel([]), tools=[Handoff(silent)])
-    assert await replay(tmp_path / "run.jsonl", again) == result
+    assert await again.replay(tmp_path / "run.jsonl") == result
 
 
 async def test_agents_may_hand_over_to_each_other() -> None:
@@ -310,7 +309,7 @@ async def test_dynamic_toolsets_are_asked_at_each_step(tmp_path: Path) -> None:
         ["say0", "say1", "say2"],
     ]
     assert tool_texts(result) == ["Ada says a", "Ada says b"]
-    assert await replay(tmp_path / "run.jsonl", agent.with_(model=ScriptedModel([]))) == result
+    assert await agent.with_(model=ScriptedModel([])).replay(tmp_path / "run.jsonl") == result
     assert growing.asked == 3
 
 
@@ -349,7 +348,7 @@ async def test_compaction_shortens_what_is_sent(tmp_path: Path) -> None:
     assert [m.text for m in result.messages] == ["(3 messages)", "done"]
     assert len(result.new_messages) == 6
     silent = agent.with_(model=ScriptedModel([]))
-    assert await replay(tmp_path / "run.jsonl", silent) == result
+    assert await silent.replay(tmp_path / "run.jsonl") == result
 
 
 async def test_middleware_stands_around_every_effect() -> None:
@@ -400,7 +399,7 @@ async def test_tools_that_raise_surface_together() -> None:
     assert tool_texts(caught.value.result) == ["ValueError: one", "fine", "ValueError: two"]
     assert caught.value.trace is not None
     with pytest.raises(ToolsFailed) as again:
-        await replay(caught.value.trace, Agent(ScriptedModel([]), name="boss", tools=[fail, fine]))
+        await Agent(ScriptedModel([]), name="boss", tools=[fail, fine]).replay(caught.value.trace)
     assert [str(error) for error in again.value.exceptions] == [
         "ValueError: one",
         "ValueError: two",
@@ -417,7 +416,7 @@ async def test_usage_of_sub_agents_in_validators_counts(tmp_path: Path) -> None:
     agent = Agent(ScriptedModel(["text"]), output_validators=[check])
     result = await agent.run("go", trace=tmp_path / "run.jsonl")
     assert (result.usage.requests, result.usage.output_tokens) == (2, 50)
-    assert await replay(tmp_path / "run.jsonl", agent.with_(model=ScriptedModel([]))) == result
+    assert await agent.with_(model=ScriptedModel([])).replay(tmp_path / "run.jsonl") == result
 
 
 async def test_settings_of_a_step(tmp_path: Path) -> None:
@@ -445,7 +444,7 @@ async def test_settings_of_a_step(tmp_path: Path) -> None:
     ]
     assert [request.tool_choice for request in model.requests] == [ForcedTool(name="look"), None]
     assert asked == ["/agent/m0/settings", "/agent/m1/settings"]
-    assert await replay(tmp_path / "run.jsonl", agent.with_(model=ScriptedModel([]))) == result
+    assert await agent.with_(model=ScriptedModel([])).replay(tmp_path / "run.jsonl") == result
     assert len(asked) == 2
 
 
@@ -605,7 +604,7 @@ async def test_parallel_bounds_the_calls_of_all_agents_together(parallel: int) -
     assert counter.most == parallel
     assert result.trace is not None
     silent = Agent(ScriptedModel([]), name="boss", tools=[middle.as_tool(), work], limits=limits)
-    assert await replay(result.trace, silent) == result
+    assert await silent.replay(result.trace) == result
 
 
 async def test_concurrency_of_an_agents_tool_bounds_the_agent() -> None:
@@ -668,4 +667,4 @@ async def test_a_crash_inside_a_sub_agent_is_asked_about_there(tmp_path: Path) -
     decisions = {paused.pending[0].at: Decision.answer("It is there.")}
     result = await team(["done"], ["ok"]).resume(path, decisions=decisions)
     assert (result.output, tool_texts(result)) == ("done", ["ok"])
-    assert await replay(path, team([], [])) == result
+    assert await team([], []).replay(path) == result

@@ -10,7 +10,6 @@ import pytest
 from agentkit import Agent, Decision, RunContext, Tool, Trace, tool
 from agentkit.core.effects import PendingCall
 from agentkit.errors import ConfigurationError, NoOutput
-from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
 from tests.support import tool_texts
 
@@ -154,7 +153,7 @@ async def test_decisions_are_recorded_and_replayed() -> None:
     ]
     assert (gates[1]["decision"], gates[1]["reason"], gates[1]["by"]) == ("deny", "no", "Ada")
     silent = Agent(ScriptedModel([]), tools=[delete, read])
-    assert await replay(recorded.trace, silent) == recorded
+    assert await silent.replay(recorded.trace) == recorded
 
 
 async def test_paused_run_replays_as_paused() -> None:
@@ -162,7 +161,7 @@ async def test_paused_run_replays_as_paused() -> None:
     recorded = await agent(("delete", {"path": "a"})).run("go")
     assert recorded.trace is not None
     silent = Agent(ScriptedModel([]), tools=[delete, read])
-    assert await replay(recorded.trace, silent) == recorded
+    assert await silent.replay(recorded.trace) == recorded
 
 
 async def test_decisions_may_come_one_at_a_time(tmp_path: Path) -> None:
@@ -183,7 +182,7 @@ async def test_decisions_may_come_one_at_a_time(tmp_path: Path) -> None:
     first = await made.resume(path, decisions={paused.pending[0].at: False})
     assert [one.at for one in first.pending] == ["/agent/m0/t1"]
     assert [one.at for one in Trace.load(path).pending] == ["/agent/m0/t1"]
-    assert await replay(path, made) == first
+    assert await made.replay(path) == first
     second = await made.resume(path, decisions={first.pending[0].at: True})
     assert second.output == "done"
     assert done == ["b"]

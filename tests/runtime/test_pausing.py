@@ -16,7 +16,6 @@ from agentkit import Agent, Decision, Limits, RunContext, Tool, Trace, result_of
 from agentkit.errors import ConfigurationError, NoOutput, ReplayDivergence
 from agentkit.events import ToolCallFinished
 from agentkit.messages import AssistantMessage
-from agentkit.replay import replay
 from agentkit.testing import FunctionModel, ScriptedModel
 from tests.support import events_of, run_python, tool_texts
 
@@ -75,7 +74,7 @@ async def test_a_sub_agent_pauses_the_run(tmp_path: Path) -> None:
         ("/boss/m0/t0/inner/m1/t0", "approval")
     ]
     assert tool_texts(paused) == ["Not finished: the run is paused."]
-    assert await replay(path, boss([], inner().as_tool())) == paused
+    assert await boss([], inner().as_tool()).replay(path) == paused
     assert Trace.load(path).pending == paused.pending
     decisions = {paused.pending[0].at: Decision.approve(by="Ada")}
     result = await boss(["done"], inner("gone").as_tool()).resume(path, decisions=decisions)
@@ -83,7 +82,7 @@ async def test_a_sub_agent_pauses_the_run(tmp_path: Path) -> None:
     assert tool_texts(result) == ["gone"]
     assert done == ["write log", "delete a"]
     assert result.usage.requests == 5
-    assert await replay(path, boss([], inner().as_tool())) == result
+    assert await boss([], inner().as_tool()).replay(path) == result
 
 
 async def test_usage_of_a_paused_run_holds_that_of_its_sub_agents() -> None:
@@ -105,14 +104,14 @@ async def test_calls_beside_it_keep_their_results(tmp_path: Path) -> None:
     first, second = (one.at for one in paused.pending)
     assert (first, second) == ("/boss/m0/t0/one/m0/t0", "/boss/m0/t2/two/m0/t0")
     assert tool_texts(paused)[1] == "wrote log"
-    assert await replay(path, team([], [], [])) == paused
+    assert await team([], [], []).replay(path) == paused
     again = await team([], ["no a"], []).resume(path, decisions={first: False})
     assert [one.at for one in again.pending] == [second]
     assert tool_texts(again)[0] == "no a"
     result = await team(["done"], [], ["b is gone"]).resume(path, decisions={second: True})
     assert tool_texts(result) == ["no a", "wrote log", "b is gone"]
     assert done == ["write log", "delete b"]
-    assert await replay(path, team([], [], [])) == result
+    assert await team([], [], []).replay(path) == result
 
 
 async def swallowing(context: RunContext[None], agent: Agent[str]) -> str:
@@ -278,10 +277,10 @@ async def test_a_function_of_the_agent_may_wait_too(tmp_path: Path) -> None:
     assert paused.usage.requests == 2
     (pending,) = paused.pending
     assert pending.at == "/boss/m0/validator0/inner/m0/t0"
-    assert await replay(path, team([], [])) == paused
+    assert await team([], []).replay(path) == paused
     result = await team([], ["fine"]).resume(path, decisions={pending.at: True})
     assert (result.output, done) == ("text", ["delete a"])
-    assert await replay(path, team([], [])) == result
+    assert await team([], []).replay(path) == result
 
 
 async def test_limits_hold_after_a_resume() -> None:
@@ -317,7 +316,7 @@ async def test_an_approver_that_fails_ends_the_run() -> None:
     assert reached is not None
     assert reached.trace is not None
     with pytest.raises(Exception, match="KeyError"):
-        await replay(reached.trace, boss([], inner().as_tool()))
+        await boss([], inner().as_tool()).replay(reached.trace)
 
 
 async def test_an_agent_of_a_call_that_is_over_cannot_wait() -> None:
@@ -438,14 +437,14 @@ def test_every_call_is_made_once(
         result = await outer.run("go")
         while result.status == "paused":
             assert result.trace is not None
-            assert await replay(result.trace, outer) == result
+            assert await outer.replay(result.trace) == result
             waiting = [one.at for one in result.pending]
             assert result.trace.pending == result.pending
             decided = draw.sample(waiting, draw.randint(1, len(waiting)))
             result = await outer.resume(result.trace, decisions=dict.fromkeys(decided, True))
         assert len(made) == len({*made}) == leaves(script)
         assert result.trace is not None
-        assert await replay(result.trace, outer) == result
+        assert await outer.replay(result.trace) == result
         in_process = await outer.run("go", approver=lambda pending: True)
         assert (in_process.output, in_process.usage) == (result.output, result.usage)
 

@@ -31,7 +31,6 @@ from agentkit.messages import AssistantMessage, ModelResponse, UserMessage
 from agentkit.middleware import around
 from agentkit.models import FallbackModel
 from agentkit.output.partial import PartialOutput
-from agentkit.replay import replay
 from agentkit.testing import ChatServer, ScriptedModel, reply, sse
 from tests.support import child_environment, events_of, tool_texts
 
@@ -203,7 +202,7 @@ async def test_edited_outcomes_replay() -> None:
                 changed = replace(outcome[0].message, content="200")
                 step.outcome = (replace(outcome[0], message=changed), *outcome[1:])
     assert steps.result.trace is not None
-    again = await replay(steps.result.trace, agent().with_(model=ScriptedModel([])))
+    again = await agent().with_(model=ScriptedModel([])).replay(steps.result.trace)
     assert again == steps.result
 
 
@@ -436,7 +435,7 @@ async def test_bugs_of_the_application_are_raised_as_they_are(where: str) -> Non
     assert reached.trace is not None
     assert reached.trace.status == "error"
     with pytest.raises(RecordedError, match="LookupError: a bug") as again:
-        await replay(reached.trace, breaking(where))
+        await breaking(where).replay(reached.trace)
     assert again.value.result == reached
 
 

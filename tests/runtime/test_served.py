@@ -25,7 +25,6 @@ from agentkit import (
 from agentkit.errors import LimitExceeded, OutputInvalid
 from agentkit.events import Event, TextDelta
 from agentkit.history import check_history
-from agentkit.replay import replay
 from agentkit.testing import HOLD, ChatServer, ServerRequest, reply, sse
 
 pytestmark = pytest.mark.anyio
@@ -156,7 +155,7 @@ async def test_approval_in_another_agent_object(tmp_path: Path) -> None:
         result = await agent.resume(path, decisions=decisions)
         assert result.output == "Paid."
         assert done == ["paid 4"]
-        assert await replay(path, agent) == result
+        assert await agent.replay(path) == result
     assert done == ["paid 4"]
 
 
@@ -191,7 +190,7 @@ async def test_agents_share_server_and_limits() -> None:
         ]
         assert result.usage.requests == len(server.requests) == 5
         assert result.trace is not None
-        assert await replay(result.trace, boss) == result
+        assert await boss.replay(result.trace) == result
         with pytest.raises(LimitExceeded):
             await boss.run("go", limits=Limits(steps=2))
 

@@ -570,11 +570,11 @@ def test_it_costs_nothing_where_it_is_not_used(project: Project) -> None:
 
 
 def test_live_tools_have_to_come_to_what_was_recorded(project: Project) -> None:
-    """Tools of `live_tools` run, so a test of a recording guards them, too."""
+    """Tools of `live` run, so a test of a recording guards them, too."""
     project.record()
     project.test(
         """
-        @pytest.mark.agentkit_replay("umbrella.jsonl", live_tools=["get_weather"])
+        @pytest.mark.agentkit_replay("umbrella.jsonl", live=["get_weather"])
         def test_umbrella():
             assert agent.run_sync(PROMPT).output == "Take an umbrella."
         """
@@ -596,7 +596,7 @@ def test_an_unknown_live_tool_is_told_first(project: Project) -> None:
     project.record()
     project.test(
         """
-        @pytest.mark.agentkit_replay("umbrella.jsonl", live_tools=["weather"])
+        @pytest.mark.agentkit_replay("umbrella.jsonl", live=["weather"])
         def test_umbrella():
             agent.run_sync(PROMPT)
         """
@@ -606,7 +606,7 @@ def test_an_unknown_live_tool_is_told_first(project: Project) -> None:
     done.stdout.fnmatch_lines(
         [
             "*_ test_umbrella _*",
-            "ConfigurationError: live_tools names 'weather', which the agent does not have; "
+            "ConfigurationError: live= names 'weather', which the agent does not have; "
             "its tools: 'get_weather'.",
             "The recording is '*umbrella.jsonl'.",
             ">*agent.run_sync(PROMPT)",

@@ -17,7 +17,6 @@ from agentkit.errors import LimitExceeded, ModelUnreachable, ReplayDivergence, T
 from agentkit.events import ReasoningDelta, TextDelta, ToolCallDelta
 from agentkit.messages import ModelResponse, ToolCall, UserMessage
 from agentkit.models import ChatModel
-from agentkit.replay import replay
 from agentkit.testing import ChatServer, ScriptedModel, raw, reply
 from agentkit.trace import RecordedEffect, Trace
 
@@ -299,7 +298,7 @@ async def test_a_skipped_call_is_noted_once(tmp_path: Path) -> None:
     result = await agent("Done.").resume(path, decisions={"/agent/m1/t0": False})
     events = [event for event in Trace.load(path).events if event["event"] == "tool.skip"]
     assert [event["at"] for event in events] == ["/agent/m0/t0", "/agent/m1/t0"]
-    assert await replay(path, agent()) == result
+    assert await agent().replay(path) == result
 
 
 async def test_a_call_that_was_skipped_and_runs_now() -> None:
@@ -317,7 +316,7 @@ async def test_a_call_that_was_skipped_and_runs_now() -> None:
     changed = Agent(ScriptedModel([]), name="front", tools=[transfer_to_other])
     trace = traced(await front.run("go"))
     with pytest.raises(ReplayDivergence, match=r"no tool ran this call then \(handoff\)") as caught:
-        await replay(trace, changed, strictness="structural")
+        await changed.replay(trace, strictness="structural")
     assert caught.value.at == "/front/m0/t0"
 
 
@@ -351,7 +350,7 @@ async def test_a_request_that_continues_none(since: Any) -> None:
     with pytest.raises(TraceCorrupt, match=rf"\(model\.start\) .*{since}"):
         _ = broken.effects["/agent/m2"].messages
     with pytest.raises(TraceCorrupt, match=rf"\(model\.start\) .*{since}"):
-        await replay(broken, agent())
+        await agent().replay(broken)
 
 
 # what happened in them

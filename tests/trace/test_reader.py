@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from agentkit import Agent, ChatSettings, Trace, tool
 from agentkit.errors import AgentKitError, TraceCorrupt, TraceError, TraceUnsupported
-from agentkit.replay import replay
 from agentkit.testing import ScriptedModel
 from agentkit.trace.naming import canonical, digest
 from tests.support import run_python
@@ -238,7 +237,7 @@ async def test_a_trace_cut_anywhere_loads_replays_and_resumes(recorded: bytes) -
 
 async def outcome_of(trace: Trace) -> None:
     """Replay and resume it; anything but an `AgentKitError` fails the test."""
-    for work in (replay(trace, agent()), agent("Three.", "Three.").resume(trace)):
+    for work in (agent().replay(trace), agent("Three.", "Three.").resume(trace)):
         with suppress(AgentKitError):
             await work
 
@@ -281,7 +280,7 @@ def test_a_changed_byte_is_located(recorded: bytes, data: st.DataObject) -> None
 async def test_a_field_that_is_needed(recorded: bytes, name: str, field: str) -> None:
     """Without it nothing is replayed or gone on with, and the event and the field are named."""
     trace = edited(recorded, name, lambda event: event.pop(field))
-    for work in (replay(trace, agent()), agent().resume(trace)):
+    for work in (agent().replay(trace), agent().resume(trace)):
         with pytest.raises(TraceCorrupt, match=rf"\({name}\) has no '{field}'\.$"):
             await work
 
@@ -301,7 +300,7 @@ async def test_a_field_of_another_kind(recorded: bytes, name: str, field: str, v
     """It is named before anything begins, with what it is."""
     trace = edited(recorded, name, lambda event: event.update({field: value}))
     told = re.escape(f"({name}) has {value!r} as {field!r}; expected ")
-    for work in (replay(trace, agent()), agent().resume(trace)):
+    for work in (agent().replay(trace), agent().resume(trace)):
         with pytest.raises(TraceCorrupt, match=told):
             await work
 
@@ -310,12 +309,12 @@ async def test_a_message_that_is_none(recorded: bytes) -> None:
     """A blob holds what it is said to hold."""
     trace = edited(recorded, "blob", lambda event: event.update(data=7), kind="message")
     with pytest.raises(TraceCorrupt, match="7 is no message"):
-        await replay(trace, agent())
+        await agent().replay(trace)
 
 
 def no_instructions() -> str:
     """They fail."""
-    raise AgentKitError("used up")
+    raise AgentKitError("the script has ended")
 
 
 @pytest.mark.parametrize(
@@ -328,11 +327,11 @@ async def test_an_end_in_an_error_needs_the_error(name: str, instructions: Any) 
         await failing.run("Go")
     assert failed.value.trace is not None
     with pytest.raises(AgentKitError, match=r"used up|has ended"):
-        await replay(failed.value.trace, failing)
+        await failing.replay(failed.value.trace)
     lines = b"".join(failed.value.trace.raw())
     broken = edited(lines, name, lambda event: event.pop("error"))
     with pytest.raises(TraceCorrupt, match=rf"\({name}\) has no 'error'"):
-        await replay(broken, failing)
+        await failing.replay(broken)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +343,7 @@ async def test_the_input_that_is_needed(recorded: bytes, field: str, value: Any)
     trace = edited(
         recorded, "blob", lambda event: event["data"].update({field: value}), kind="input"
     )
-    for work in (replay(trace, agent()), agent().resume(trace)):
+    for work in (agent().replay(trace), agent().resume(trace)):
         with pytest.raises(TraceCorrupt, match=rf"\(agent.start\) has no 'input\.{field}'"):
             await work
 

@@ -19,7 +19,6 @@ from agentkit import (
     tool,
 )
 from agentkit.errors import ConfigurationError, TraceError
-from agentkit.replay import replay
 from agentkit.testing import ChatServer, FunctionModel, ScriptedModel, reply
 from agentkit.trace import file as sinks
 from tests.support import trace_lines
@@ -143,7 +142,7 @@ async def test_less_than_all_is_not_replayed(capture: Any, tmp_path: Path) -> No
     path = tmp_path / "run.jsonl"
     await agent().run("go", trace=path, capture=capture)
     with pytest.raises(TraceError, match=f"capture='{capture}'"):
-        await replay(path, agent())
+        await agent().replay(path)
     with pytest.raises(TraceError, match=f"capture='{capture}'"):
         await agent().resume(path)
 

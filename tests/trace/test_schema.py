@@ -12,7 +12,6 @@ import pytest
 from agentkit import Agent, ChatSettings, Decision, Handoff, Limits, RunContext, Trace, tool
 from agentkit.errors import TraceCorrupt
 from agentkit.models import ChatModel
-from agentkit.replay import replay
 from agentkit.testing import ChatServer, ScriptedModel, raw, reply
 from agentkit.trace.schema import ADDRESSED, AT, ENDS, EVENTS, FRAME, Capture, Field, problems
 from tests.support import ROOT
@@ -143,7 +142,7 @@ async def test_every_field_that_is_needed_is_named() -> None:
     seen: set[tuple[str, str]] = set()
     for event, name, changed in variants(trace):
         with pytest.raises(TraceCorrupt, match=rf"\({event}\) has no '{name}'"):
-            await replay(changed, agent)
+            await agent.replay(changed)
         seen.add((event, name))
     assert {("tool.start", "arguments"), ("model.start", "fp"), ("det", "value")} <= seen
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from agentkit import replay
 from agentkit.agent import Agent
 from agentkit.cli.changes import check_asked, message_number, outcome_from, settings_from
 from agentkit.cli.console import command_line, print_line
@@ -17,15 +16,15 @@ from agentkit.cli.find import found, header_of, traces_folder, traces_in
 from agentkit.cli.load import Application, Many, application, options_of
 from agentkit.cli.view.describe import address_in
 from agentkit.cli.view.run import print_held_back, print_waiting, run_and_show
-from agentkit.cli.view.tally import effects_of
+from agentkit.cli.view.tally import effects_of, tools_at
 from agentkit.cli.view.tree import RunTree
 from agentkit.core.effects import Decision
 from agentkit.errors import ConfigurationError, ReplayDivergence
-from agentkit.messages import JsonObject
-from agentkit.replay import Patch
-from agentkit.replay.fork import LiveTools
+from agentkit.replay import diff
 from agentkit.runtime.result import RunResult
 from agentkit.trace.reader import Trace
+
+LiveTools: TypeAlias = Literal["live", "by_effect"]
 
 
 def fork(
@@ -65,8 +64,8 @@ def fork(
         deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
             function that returns it.
         settings: NAME=VALUE: another sampling parameter, such as temperature=0.2.
-        tools: Tools whose call was not recorded so: those that only read run (by_effect), all run
-            (live), or none does (recorded).
+        tools: Tools whose call was not recorded so: those that only read run (by_effect), or all
+            of the agent and the recording (live).
         to: A new file, or a folder, where the fork is recorded; by default the state folder.
     """
     original = Trace.load(found(trace))
@@ -108,10 +107,9 @@ def _check_runs(
     if name is None or tools == "live":
         return
     writes = effects_of(trace, agent)[name] != "read"
-    if writes or tools == "recorded":
-        why = "it may write" if writes else "--tools recorded runs none"
+    if writes:
         raise ConfigurationError(
-            f"{name} at {at} would not be run: {why}, and nothing else is changed. "
+            f"{name} at {at} would not be run: it may write, and nothing else is changed. "
             f"`{allow}` lets it run; or say what it comes to."
         )
 
@@ -168,12 +166,11 @@ def forked(
     record = to or f"{traces_folder()}{os.sep}"
 
     async def work() -> RunResult[Any]:
-        return await replay.fork(
+        return await loaded.agent.fork(
             original,
-            loaded.agent,
             at=at,
-            patch=Patch(**patch),
-            tools=tools,
+            **patch,
+            live=effects_of(original, loaded.agent) if tools == "live" else (),
             deps=loaded.deps,
             record=record,
             on_event=tree.event,
@@ -186,8 +183,8 @@ def forked(
         _print_interrupted(original, _files(to) - before)
         raise
     assert result.trace is not None
-    if error is None and tools == "by_effect":
-        print_held_back(_held_back(original, result.trace, at, patch), allow)
+    if error is None and result.replayed is not None:
+        print_held_back(tools_at(result.trace, result.replayed.held_back), allow)
     print_waiting(result.pending, result.trace.path, options)
     _print_difference(original, result.trace)
     if error is not None:
@@ -201,24 +198,6 @@ def _allowing(failed: Exception, allow: str) -> Exception:
         text = f"{failed.message}\n`{allow}` lets it run, and every other tool."
         return ReplayDivergence(text, **failed.data())
     return failed
-
-
-def _held_back(original: Trace, made: Trace, at: str | None, patch: Mapping[str, Any]) -> set[str]:
-    """The writing tools that were answered from the recording where the fork does things again."""
-    then = {one["at"]: _call(one) for one in original.events if one["event"] == "tool.start"}
-    left_out: set[str] = set()
-    for call in made.events:
-        if call["event"] != "tool.start" or call["effect"] == "read":
-            continue
-        again = at is not None and f"{call['at']}/".startswith(f"{at}/")
-        said = call["at"] == at and "result" in patch
-        if (again or then.get(call["at"]) != _call(call)) and not said:
-            left_out.add(call["tool"])
-    return left_out
-
-
-def _call(start: JsonObject) -> tuple[Any, Any]:
-    return start["tool"], start.get("arguments")
 
 
 def _files(to: Path | None) -> set[Path]:
@@ -236,7 +215,7 @@ def _print_interrupted(original: Trace, new: set[Path]) -> None:
 
 def _print_difference(original: Trace, made: Trace) -> None:
     """What the change has changed, and where to see all of it."""
-    compared = replay.diff(original, made)
+    compared = diff(original, made)
     print_line(f"\n{compared.short()}")
     if made.path is None:
         print_line("The trace was not kept: it cannot be written where it was to go.")

@@ -35,7 +35,6 @@ from agentkit.cli.view.source import Case, source_of
 from agentkit.core.effects import Address, ancestors
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
 from agentkit.messages import Message, is_object
-from agentkit.replay import replay
 from agentkit.runtime.result import RunResult
 from agentkit.trace.open import check_replayable
 from agentkit.trace.reader import Trace
@@ -223,7 +222,14 @@ def _replayed(
     """Return how a replay of the run ends, now."""
 
     async def main() -> RunResult[Any]:
-        return await replay(trace, loaded.agent, live_tools=live_tools, deps=loaded.deps)
+        return await loaded.agent.replay(
+            trace,
+            plan="tools_live" if live_tools else "exact",
+            live=live_tools,
+            strictness="exact",
+            on_divergence="raise",
+            deps=loaded.deps,
+        )
 
     try:
         return loaded.run(main)

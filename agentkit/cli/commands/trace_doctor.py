@@ -17,14 +17,13 @@ from agentkit.agent import Agent
 from agentkit.cli.console import print_line, print_note
 from agentkit.cli.load import Application, agents_in, application, imported, load_agent, split_name
 from agentkit.cli.view.run import print_held_back
-from agentkit.cli.view.tally import made_up
+from agentkit.cli.view.tally import effects_of, tools_at
 from agentkit.core.effects import ancestors
 from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.messages import JsonObject
-from agentkit.replay.policy import Policy
-from agentkit.replay.replay import prepared
+from agentkit.replay.replay import ReplayOptions, replay
 from agentkit.replay.report import excerpt
-from agentkit.runtime.result import result_of
+from agentkit.runtime.result import RunResult, result_of
 from agentkit.tools import Tool, Toolset
 from agentkit.trace.compare import Found, differences
 from agentkit.trace.reader import Trace
@@ -50,27 +49,19 @@ def trace_doctor(
             function that returns it.
         all_tools: Run the tools that write a second time, too.
     """
-    policy = Policy(
-        tools="live" if all_tools else "by_effect",
-        compute="live",
-        order="free",
-        on_divergence="warn",
-    )
     with application(app, deps=deps) as loaded:
         loaded.check_deps()
         agent = loaded.agent
-        trace, found = loaded.run(lambda: _twice(agent, prompt, policy, loaded.deps))
+        trace, second = loaded.run(lambda: _twice(agent, prompt, all_tools, loaded.deps))
+        found = second.divergences
         agents = [*agents_in(imported(app)).values(), agent]
         _print_differences(trace, found, {one.name: _functions(one) for one in agents})
         again = _imported_again(loaded, app)
     for one in again:
         print_line("When the file is imported again:", "bold")
         _print_both(one.pointer, one.position, one.expected, one.actual)
-    calls = [event for event in trace.events if event["event"] == "tool.start"]
-    nothing = made_up(trace)
-    real = (event for event in calls if event["at"] not in nothing)
-    left_out = (one["tool"] for one in real if not policy.runs(one["tool"], one["effect"]))
-    print_held_back(left_out, "--all-tools")
+    assert second.replayed is not None
+    print_held_back(tools_at(trace, second.replayed.held_back), "--all-tools")
     answered = any(one["event"] == "model.end" and one["status"] == "ok" for one in trace.events)
     if not answered:
         print_line("No run reached an end: the model answered nothing.", "red")
@@ -80,16 +71,23 @@ def trace_doctor(
 
 
 async def _twice(
-    agent: Agent[Any], prompt: str, policy: Policy, deps: Any
-) -> tuple[Trace, list[ReplayDivergence]]:
-    """Run live, then again with the model's answers; return the trace, and what was different."""
+    agent: Agent[Any, Any], prompt: str, all_tools: bool, deps: Any
+) -> tuple[Trace, RunResult[Any]]:
+    """Run live, then again with the model's answers; return the trace and the second result."""
     trace = await _record(agent, prompt, deps)
-    messages, earlier = trace.input()
-    driver, going = prepared(
-        trace, agent.program(), messages, earlier, policy, redact=agent.config.redact, deps=deps
+    options = ReplayOptions(
+        plan="tools_live",
+        live=effects_of(trace, agent) if all_tools else (),
+        functions=True,
+        ordered=False,
+        on_divergence="warn",
     )
-    going.checked(await driver.execute())
-    return trace, going.found
+    try:
+        return trace, await replay(agent.config, trace, options, deps=deps)
+    except Exception as error:
+        if (reached := result_of(error)) is None:
+            raise
+        return trace, reached
 
 
 async def _record(agent: Agent[Any], prompt: str, deps: Any) -> Trace:

@@ -62,7 +62,7 @@ class Case:
 def source_of(case: Case) -> str:
     """Return the test file."""
     call, before = _call(case)
-    live = f", live_tools={literal([*case.live_tools])}" if case.live_tools else ""
+    live = f", live={literal([*case.live_tools])}" if case.live_tools else ""
     marked = f"{literal(case.fixture)}{live}"
     marker = f"@pytest.mark.agentkit_replay({marked})"
     if len(marker) > _WIDTH:

@@ -1,0 +1,513 @@
+"""The engine that answers a run from its recording.
+
+Resume, replay, fork and a test's cassette are this one engine with four plans: it takes the
+recorded outcome where that holds, and otherwise does what the plan says. It stands where a
+live run has its handlers, once for each agent; what these share is the `Engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from contextlib import nullcontext
+from dataclasses import replace
+from enum import Enum, auto
+from functools import cached_property
+from typing import Any, TypeAlias, TypeVar, cast
+
+import anyio
+
+from agentkit.core.effects import (
+    Address,
+    Compute,
+    Decision,
+    Effect,
+    Failure,
+    Handler,
+    Interrupt,
+    ModelCall,
+    Outcome,
+    Pause,
+    PendingCall,
+    Suspended,
+    ToolInvocation,
+    ToolOutcome,
+    Value,
+    decided,
+)
+from agentkit.core.spec import Finish
+from agentkit.errors import ConfigurationError, ReplayDivergence, RunCancelled
+from agentkit.events import Emit, ignore
+from agentkit.messages import ModelResponse, Usage
+from agentkit.redaction import PLACEHOLDER
+from agentkit.replay.answers import Recording, SameCalls, stopped
+from agentkit.replay.cause import explained
+from agentkit.replay.order import Order
+from agentkit.replay.playback import Player
+from agentkit.runtime.assemble import Program
+from agentkit.runtime.driver import Driver
+from agentkit.runtime.handlers import observed, performing
+from agentkit.runtime.handlers import recorded as recording
+from agentkit.runtime.result import Replayed, RunResult, conclude
+from agentkit.runtime.scope import Scope
+from agentkit.runtime.tool_call import outcome_of
+from agentkit.trace.compare import Strictness, divergence
+from agentkit.trace.effects import RecordedEffect
+from agentkit.trace.naming import packed, without_ids
+
+OutputT = TypeVar("OutputT")
+_PATIENCE = 5.0
+"""Seconds after which code that gave something up is expected to have given it up again."""
+
+
+class Do(Enum):
+    """What becomes of an effect."""
+
+    ANSWER = auto()
+    """It is answered with what was recorded at its address, if it is the same effect."""
+    PERFORM = auto()
+    """It is performed for real."""
+    SAME_CALL = auto()
+    """A tool call is answered with what was recorded of the same call, or refused."""
+    HOLD_BACK = auto()
+    """A tool call may write, and is answered or refused instead of being performed."""
+    ASK = auto()
+    """A person decides about a tool call: it may have run already."""
+
+
+Choice: TypeAlias = Do | Outcome
+
+
+class Plan:
+    """What one way of running a recorded run again answers, and what it performs.
+
+    Attributes:
+        acts: Something may be performed.
+        checks: The run has to come out as recorded: live results and the end are compared.
+        in_order: An effect that leaves the recorded order is a divergence.
+    """
+
+    acts = True
+    checks = False
+    in_order = False
+
+    def choose(self, effect: Effect) -> Choice:
+        """Return what becomes of an effect, or the outcome that the plan has for it."""
+        raise NotImplementedError
+
+    def strictness(self, effect: Effect) -> Strictness | None:
+        """Return how an answered effect is compared; None for its kind alone."""
+        return "exact"
+
+    def decision(self, at: Address) -> Decision | None:
+        """Return the decision that the plan itself has about a call."""
+        return None
+
+
+class Engine:
+    """One run that is answered from a recording.
+
+    Args:
+        recorded: The recording.
+        plan: What is answered and what is performed.
+        warn: Note divergences in `divergences` and go on, instead of ending the run.
+        driven: The recorded effects that the run is expected to ask for, where it has to
+            follow their order or a listener gets what happened inside them.
+        ordered: Effects begin and end in the order of the recording; see `Order`.
+        listener: Gets the events inside answered effects.
+    """
+
+    def __init__(
+        self,
+        recorded: Recording,
+        plan: Plan,
+        *,
+        warn: bool = False,
+        driven: Collection[RecordedEffect] = (),
+        ordered: bool = False,
+        listener: Emit = ignore,
+    ) -> None:
+        self.recorded = recorded
+        self.plan = plan
+        self.divergences: list[ReplayDivergence] = []
+        self.ran: set[str] = set()
+        self.answered: set[str] = set()
+        self.held_back: set[str] = set()
+        self.asked: set[str] = set()
+        self.ordered = ordered
+        self.order = Order(_lines(driven) if ordered else ())
+        self._warn = warn
+        self._driven = {one.at for one in driven}
+        told = driven and listener is not ignore
+        self.player = Player(recorded.trace, self._owner, listener) if told else None
+
+    @cached_property
+    def calls(self) -> SameCalls:
+        """The recorded calls by what they ask."""
+        return SameCalls(self.recorded)
+
+    def replayed(self) -> Replayed:
+        """Return what became of the effects so far."""
+        recorded = self.recorded
+        inside = {
+            at
+            for at, one in recorded.effects.items()
+            if one.begun and recorded.inside(at, self.answered)
+        }
+        ran, answered, held = (
+            tuple(sorted(map(Address, some), key=lambda at: at.order))
+            for some in (self.ran, {*self.answered, *inside}, self.held_back)
+        )
+        return Replayed(ran=ran, answered=answered, held_back=held)
+
+    def handler(self, scope: Scope, program: Program[Any]) -> Handler:
+        """Return the handlers of one agent of the run."""
+        live = performing(scope, program)
+        if scope.resumed:  # what is answered stands in the trace that goes on
+            return observed(scope, _Answering(self, scope, program, recording(scope, live)))
+        handler = observed(scope, recording(scope, _Answering(self, scope, program, live)))
+        return _InOrder(self, handler) if self._driven else handler
+
+    def concluded(self, driver: Driver[OutputT], finish: Finish[Any]) -> RunResult[OutputT]:
+        """Return the result of the run, and what became of its effects.
+
+        Raises:
+            AgentKitError: It failed.
+        """
+        result = replace(
+            driver.reached, divergences=tuple(self.divergences), replayed=self.replayed()
+        )
+        return conclude(finish, replace(result, status=finish.status))
+
+    def note(self, found: ReplayDivergence) -> Interrupt | None:
+        """Note a divergence; return the end of the run, if it ends the run."""
+        if not self._warn:
+            return stopped(found)
+        first = next((one for one in self.divergences if found.cause in (one.at, one.cause)), None)
+        if first is not None and found.cause is not None:
+            # It follows from one that is noted already.
+            first.suppressed = (first.suppressed or 0) + 1 + (found.suppressed or 0)
+        else:
+            self.divergences.append(found)
+        return None
+
+    def checked(self, finish: Finish[OutputT]) -> Finish[OutputT]:
+        """Return the end of the run; a divergence, if it is not the recorded one."""
+        diverged = finish.error is not None and finish.error.type == "ReplayDivergence"
+        if diverged or not self.plan.checks:
+            return finish
+        found = self.left_over() or self._reordered() or self._other_end(finish)
+        stop = self.note(found) if found is not None else None
+        return finish if stop is None else replace(finish, status="error", error=stop.error)
+
+    def left_over(self) -> ReplayDivergence | None:
+        """Return a divergence if a recorded effect was never asked for."""
+        return self.recorded.left_over(self.answered | self.ran | self.asked, self.answered)
+
+    def _reordered(self) -> ReplayDivergence | None:
+        at = self.order.out_of_order
+        if at is None or not self.plan.in_order:
+            return None
+        return divergence(
+            "order_changed",
+            at,
+            text="it came before something that the recording has before it.",
+            advice="Look at limits, concurrency and sequential tools, or replay with "
+            "strictness='structural'.",
+        )
+
+    def _other_end(self, finish: Finish[Any]) -> ReplayDivergence | None:
+        """Compare the status and the output with the recorded ones."""
+        ended = self.recorded.ended
+        if not ended or any(one.kind == "result_changed" for one in self.divergences):
+            return None
+        now = {"status": finish.status, "output": packed(finish.output, self.recorded.redact)}
+        then = {"status": ended["status"], "output": ended.get("output")}
+        return self.recorded.difference(ended["at"], then, now, "outcome_changed")
+
+    def _owner(self, at: str) -> str | None:
+        """Return the innermost effect at or above an address that the run asks for."""
+        while at and at not in self._driven:
+            at = at.rpartition("/")[0]
+        return at or None
+
+
+class _InOrder:
+    """Lets effects begin in the order of the recording, before anybody hears of them."""
+
+    def __init__(self, engine: Engine, inner: Handler) -> None:
+        self._engine = engine
+        self._inner = inner
+
+    async def perform(self, effect: Effect) -> Outcome:
+        """Wait for the effect's turn."""
+        engine, recorded = self._engine, self._engine.recorded
+        if engine.plan.checks and recorded.never_came_to(effect):
+            return recorded.outcome(effect)
+        known = recorded.begun(effect.at)
+        began = known.began if known is not None else None
+        if began is not None and not isinstance(effect, Pause):
+            await engine.order.turn(began.seq, effect.at, ends=False)
+            if engine.player is not None:
+                engine.player.until(began)
+                engine.player.begin(effect.at)
+        return await self._inner.perform(effect)
+
+
+class _Answering:
+    """Answers the effects of one agent from the recording, or has them performed."""
+
+    def __init__(self, engine: Engine, scope: Scope, program: Program[Any], live: Handler):
+        self._engine = engine
+        self._recorded = engine.recorded
+        self._plan = engine.plan
+        self._scope = scope
+        self._tools = program.tools
+        self._performing = live
+        self._offered: set[str] = set()
+
+    async def perform(self, effect: Effect) -> Outcome:
+        """Do what the plan says."""
+        if isinstance(effect, Pause):
+            return await self._decide(effect)
+        if self._waits(effect):
+            return await self._ask(effect)
+        if isinstance(effect, ModelCall):
+            self._offered = {tool.name for tool in effect.request.tools}
+        match self._plan.choose(effect):
+            case Do.ANSWER:
+                return await self._answer(effect)
+            case Do.PERFORM:
+                return await self._perform(effect)
+            case Do.ASK:
+                return await self._ask(effect)
+            case Do.SAME_CALL:
+                return await self._instead(effect, held=False)
+            case Do.HOLD_BACK:
+                return await self._instead(effect, held=True)
+            case outcome:
+                return outcome
+
+    # Answered from the recording
+
+    async def _answer(self, effect: Effect) -> Outcome:
+        """Answer with what was recorded at this address, in its turn."""
+        recorded = self._recorded
+        if found := recorded.compare(effect, self._plan.strictness(effect)):
+            stop, new = self._note(found, effect), recorded.begun(effect.at) is None
+            if new and stop is None and isinstance(effect, Compute):
+                return await self._perform(effect)
+            if new or stop is not None:
+                return stop or stopped(found)
+        if self._plan.checks and recorded.given_up(effect):
+            return await self._give_up(effect)
+        await self._ended(effect)
+        if self._scope.recorder is not None and not self._scope.resumed:
+            self._scope.recorder.copy(recorded.trace, recorded.events_inside(effect.at))
+        self._engine.answered.add(effect.at)
+        outcome = recorded.outcome(effect)
+        self._count(outcome)
+        return outcome
+
+    def _count(self, outcome: Outcome) -> None:
+        """Count what was used then towards the limits of the whole run."""
+        meter = self._scope.meter
+        if isinstance(outcome, (ModelResponse, Value)):
+            meter.used += outcome.usage
+        elif isinstance(outcome, ToolOutcome):
+            size = len(outcome.message.text.encode("utf-8", "replace"))
+            meter.used += outcome.usage + Usage(tool_bytes=size)
+
+    async def _give_up(self, effect: Effect) -> Outcome:
+        """Stay pending, as then, until the code around gives up again; but not for ever."""
+        self._engine.answered.add(effect.at)
+        await self._ended(effect)
+        took = self._recorded.effects[effect.at].seconds or 0
+        with anyio.move_on_after(max(_PATIENCE, 3 * took)):
+            await anyio.sleep_forever()
+        return stopped(
+            divergence(
+                "result_changed",
+                effect.at,
+                text="it was cancelled then by the code around it, which waits for it now.",
+                advice="There is no outcome to go on with: name its tool in live=, or record anew.",
+            )
+        )
+
+    async def _ended(self, effect: Effect) -> None:
+        """Wait for the turn of the effect's end, and play what happened before it."""
+        engine, known = self._engine, self._recorded.begun(effect.at)
+        if known is None or not (engine.ordered or engine.player):
+            return
+        if (end := known.ended) is None:
+            return
+        frame = self._scope.frames.get(effect.at)
+        # What is done needs no slot among the calls that run, and another one may wait for it.
+        with frame.lending() if frame is not None else nullcontext():
+            await engine.order.turn(end.seq, effect.at, ends=True)
+        if engine.player is not None:
+            engine.player.until(end, None if engine.ordered else effect.at)
+
+    async def _instead(self, effect: Effect, *, held: bool) -> Outcome:
+        """Answer a call that may not run with what was recorded of the same call."""
+        assert isinstance(effect, ToolInvocation)
+        engine, exists = self._engine, effect.call.name in self._offered
+        if held and exists:
+            engine.held_back.add(effect.at)
+        if self._plan.checks:
+            return await self._answer(effect)
+        if not exists:
+            return await self._perform(effect)  # nothing runs, and the model reads why
+        outcome = engine.calls.answer(effect)
+        if isinstance(outcome, ReplayDivergence):
+            engine.held_back.add(effect.at)
+            return stopped(explained(outcome, effect, self._recorded, self._tools))
+        engine.answered.add(effect.at)
+        self._count(outcome)
+        return outcome
+
+    # Performed
+
+    async def _perform(self, effect: Effect) -> Outcome:
+        """Perform an effect, and note where its result is not the recorded one."""
+        if (stop := _needs_secret(effect)) is not None:
+            return stop
+        if not self._plan.checks:
+            self._recorded.forget_unless_same(effect)
+        self._engine.ran.add(effect.at)
+        with self._engine.order.real(effect.at):
+            outcome = await self._performing.perform(effect)
+        await self._ended(effect)
+        if self._plan.checks and (found := self._other_result(effect, outcome)):
+            return self._note(found, effect) or outcome
+        return outcome
+
+    def _other_result(self, effect: Effect, outcome: Outcome) -> ReplayDivergence | None:
+        """Compare a live result with the recorded one, of the same question."""
+        recorded = self._recorded
+        known = recorded.begun(effect.at)
+        if known is None or known.end is None or recorded.compare(effect):
+            return None
+        if isinstance(outcome, (Interrupt, Suspended)):
+            return None  # the run ends here, and says why
+        results = (_result(one) for one in (recorded.outcome(effect), outcome))
+        then, now = (packed(result, recorded.redact) for result in results)
+        return recorded.difference(effect.at, then, now, "result_changed")
+
+    def _note(self, found: ReplayDivergence, effect: Effect) -> Interrupt | None:
+        tools = self._tools
+        return self._engine.note(explained(found, effect, self._recorded, tools))
+
+    # Decided by a person
+
+    async def _decide(self, pause: Pause) -> Outcome:
+        """Answer with the decisions of then about the same calls; a person makes the others."""
+        recorded = self._recorded
+        self._engine.asked |= {one.at for one in pause.pending}
+        if not self._plan.checks:
+            return await self._decisions(pause, self._performing)
+        if recorded.never_came_to(pause) or all(map(recorded.asks_again, pause.pending)):
+            return recorded.decisions(pause)
+        return self._note(recorded.unexpected(pause), pause) or await self._performing.perform(
+            pause
+        )
+
+    async def _decisions(self, pause: Pause, asking: Handler) -> Outcome:
+        known = {one.at: self._known(one) for one in pause.pending}
+        waiting = tuple(one for one in pause.pending if known[one.at] is None)
+        if not waiting:
+            return decided([*known.values()])
+        outcome = await asking.perform(replace(pause, pending=waiting))
+        if isinstance(outcome, Suspended):
+            outcome = outcome.made or (None,) * len(waiting)
+        elif not isinstance(outcome, tuple):
+            return outcome
+        decisions = cast("tuple[Decision | None, ...]", outcome)
+        new = {one.at: decision for one, decision in zip(waiting, decisions, strict=True)}
+        return decided([*{**known, **new}.values()])
+
+    def _known(self, pending: PendingCall) -> Decision | None:
+        """Return what is decided already about a call."""
+        if (decision := self._plan.decision(pending.at)) is not None:
+            return decision
+        if self._recorded.asks_again(pending):
+            return self._recorded.effects[pending.at].decision
+        call = ToolInvocation(at=pending.at, call=pending.call)
+        ran = pending.kind == "approval" and self._plan.choose(call) is Do.ANSWER
+        return Decision.approve() if ran else None  # it asks for a call that has run
+
+    def _waits(self, effect: Effect) -> bool:
+        """Return whether a person was to decide about a call that the agent would now just run.
+
+        What waits in a journal is decided there, however the agent has changed since.
+        """
+        if not isinstance(effect, ToolInvocation) or self._plan.checks:
+            return False
+        known = effect.at in self._engine.asked or self._recorded.begun(effect.at) is not None
+        pending = PendingCall(at=effect.at, call=effect.call, kind="approval")
+        return not known and self._recorded.asks_again(pending)
+
+    async def _ask(self, effect: Effect) -> Outcome:
+        """Have a person decide about one call: it may have run, or it waits."""
+        assert isinstance(effect, ToolInvocation)
+        begun, scope = self._recorded.begun(effect.at) is not None, self._scope
+        asked = None if begun else self._recorded.asked(effect.at)
+        kind = "in_flight" if asked is None else asked.kind
+        pending = PendingCall(at=effect.at, call=effect.call, kind=kind)
+        pause = Pause(at=effect.at, pending=(pending,))
+        asking = self._performing if scope.resumed else recording(scope, self._performing)
+        outcome = await (asking.perform(pause) if begun else self._decisions(pause, asking))
+        if isinstance(outcome, Suspended):
+            why = "was in flight when the run ended" if begun else "waits for a decision"
+            text = f"{effect.call.name} at {effect.at} {why}."
+            error = Failure.of(RunCancelled(text, reason=why))
+            return Interrupt(status="paused", error=error, pending=(pending,))
+        if isinstance(outcome, Failure):
+            return Interrupt(status="error", error=outcome)
+        if not isinstance(outcome, tuple):
+            return outcome
+        return await self._decided(effect, cast("tuple[Decision, ...]", outcome)[0], begun=begun)
+
+    async def _decided(self, call: ToolInvocation, decision: Decision, *, begun: bool) -> Outcome:
+        if decision.kind == "approve":
+            return await self._perform(call)
+        if decision.kind == "edit" and begun:
+            text = f"{call.call.name} at {call.at} had begun with the arguments it has."
+            return Interrupt(status="error", error=Failure.of(ConfigurationError(text)))
+        if decision.kind == "edit":
+            edited = replace(call.call, arguments=decision.text)
+            return await self._perform(replace(call, call=edited))
+        outcome = outcome_of(call, "ok" if decision.kind == "answer" else "denied", decision.said())
+        if self._scope.resumed and self._scope.recorder is not None:
+            if not begun:
+                self._scope.recorder.started(call)
+            self._scope.recorder.ended(call, outcome)
+        return outcome
+
+
+def _lines(effects: Iterable[RecordedEffect]) -> list[int]:
+    """Return the numbers of the lines at which effects begin and end."""
+    return sorted(one.seq for it in effects for one in (it.began, it.ended) if one is not None)
+
+
+def _needs_secret(effect: Effect) -> Interrupt | None:
+    """Return the end of a run that would call a tool with a placeholder for a secret."""
+    if not isinstance(effect, ToolInvocation) or not PLACEHOLDER.search(effect.call.arguments):
+        return None
+    text = (
+        f"The arguments of {effect.call.name} at {effect.at} held a secret, which a "
+        "trace does not have. Start the run anew."
+    )
+    return Interrupt(status="error", error=Failure.of(ConfigurationError(text)))
+
+
+def _result(outcome: Outcome) -> Any:
+    """Return what an outcome says, without what differs each time."""
+    match outcome:
+        case ToolOutcome(status=status, message=message):
+            return {"status": status, **without_ids(message.to_json())}
+        case Value(value=value):
+            return {"value": value}
+        case Failure(type=kind, message=text):
+            return {"error": kind, "message": text}
+        case _:
+            return None
