@@ -13,6 +13,7 @@ import pytest
 from agentkit import Agent, ChatSettings, Limits, RunContext, RunResult, Session, Usage, events
 from agentkit.errors import AgentKitError
 from agentkit.models import PROFILES
+from agentkit.replay import Replayed
 from agentkit.tools.options import ToolOptions
 from tests.support import ROOT
 
@@ -40,6 +41,9 @@ def public_names(cls: Any) -> set[str]:
         ("reference/agent.md", parameters(Agent)),
         ("reference/agent.md", parameters(Agent.run)),
         ("reference/agent.md", parameters(Agent.resume)),
+        ("reference/agent.md", parameters(Agent.replay)),
+        ("reference/agent.md", parameters(Agent.fork)),
+        ("reference/agent.md", public_fields(Replayed)),
         ("reference/agent.md", public_names(Agent) - {"config", "program"}),
         ("reference/agent.md", public_names(Session)),
         ("reference/agent.md", public_fields(Limits)),
