@@ -87,14 +87,14 @@ def _process_key() -> bytes:
 
 @functools.cache
 def _known(flags: int) -> re.Pattern[str]:
-    """The kinds of these flags, and before them what is a placeholder already."""
+    """Return the kinds of these flags, after the pattern of existing placeholders."""
     kinds = [(kind, pattern) for kind, pattern in PATTERNS.items() if flags & _FLAG[kind]]
     one_of = "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in kinds)
     return re.compile(f"⟦[a-z_]+:[0-9a-f]{{8}}⟧|{one_of}")
 
 
 def _suspected(text: str) -> int:
-    """The kinds of secrets that a text may hold, as flags."""
+    """Return the kinds of secrets that a text may hold, as flags."""
     if len(text) < _SHORTEST and "@" not in text:
         return 0
     flags = 0
@@ -186,14 +186,14 @@ class Redactor:
         return not (self._own or self.paths or _suspected(text))
 
     def secret(self, text: str, kind: str) -> str:
-        """The placeholder of a text that is known to be a secret."""
+        """Return the placeholder of a text that is known to be a secret."""
         if PLACEHOLDER.fullmatch(text):
             return text
         mac = hmac.digest(self._secret, text.encode("utf-8", "surrogatepass"), "sha256")
         return f"⟦{kind}:{mac.hex()[:8]}⟧"
 
     def of_field(self, value: Any) -> Any:
-        """The placeholder of what stands in a secret field."""
+        """Return the placeholder of the value of a secret field."""
         if value is None:
             return None
         try:
@@ -221,7 +221,7 @@ class Redactor:
         return self.secret(match.group(), match.lastgroup) if match.lastgroup else match.group()
 
     def _placed(self, kind: str, match: re.Match[str]) -> str:
-        """The placeholder of what matched, unless that is part of a placeholder."""
+        """Return the placeholder of a match, unless that is part of a placeholder."""
         text = match.string
         start = text.rfind("⟦", max(0, match.start() - 64), match.start() + 1)
         inside = PLACEHOLDER.match(text, start) if start >= 0 else None
@@ -252,7 +252,7 @@ class Redactor:
         return self._loose.sub(self._named, text)
 
     def _hidden(self, value: Any, paths: Paths) -> Any:
-        """A JSON value without what stands at these paths."""
+        """Return a JSON value with placeholders at these paths."""
         if isinstance(value, str):
             return self._without_fields(value)
         if isinstance(value, dict):
@@ -268,14 +268,14 @@ class Redactor:
         return self.of_field(item) if () in further else self._hidden(item, further)
 
     def _named(self, match: re.Match[str]) -> str:
-        """What follows a secret field's name, in quotes: JSON may stand in JSON."""
+        """Match what follows a secret field's name, in quotes: JSON may stand in JSON."""
         quote = match["quote"] or match["around"]
         value = match["plain"] if match["text"] is None else match["text"]
         return f"{match['name']}{quote}{self.of_field(value)}{quote}"
 
 
 def below(paths: Paths, name: str) -> Paths:
-    """What is left of the paths below a field or an index; `()` for one that ends there."""
+    """Return the rest of the paths below a field or an index; `()` for one that ends there."""
     if not paths:
         return ()
     further: list[tuple[str, ...]] = []
@@ -317,7 +317,7 @@ def _path(given: Any) -> tuple[str, ...]:
 
 
 def _loose(names: Sequence[str]) -> re.Pattern[str] | None:
-    """What follows one of these names in quotes, as in JSON, in JSON in JSON, and in Python."""
+    """Match what follows one of these names in quotes, as in JSON, nested JSON and Python."""
     if not names:
         return None
     name = "|".join(re.escape(one) for one in sorted(names, key=len, reverse=True))

@@ -64,7 +64,7 @@ class Found:
 
 
 def differences(expected: Any, actual: Any, pointer: str = "") -> Iterator[Found]:
-    """The places where two JSON values differ, in order; leaves, and what is on one side only."""
+    """Yield the places where two JSON values differ, in order: leaves, and what one side lacks."""
     if is_object(expected) and is_object(actual):
         for key in [*expected, *(key for key in actual if key not in expected)]:
             at = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
@@ -91,7 +91,7 @@ def differences(expected: Any, actual: Any, pointer: str = "") -> Iterator[Found
 
 
 def first_difference(expected: Any, actual: Any, pointer: str = "") -> Found | None:
-    """The first place where two JSON values differ."""
+    """Return the first place where two JSON values differ."""
     return next(differences(expected, actual, pointer), None)
 
 
@@ -230,7 +230,7 @@ def divergence(
     advice: str = "",
     more: int = 0,
 ) -> ReplayDivergence:
-    """A `ReplayDivergence` with its text.
+    """Return a `ReplayDivergence` with its text.
 
     Args:
         kind: One of the kinds that `ReplayDivergence` lists.
@@ -269,7 +269,7 @@ def divergence(
 def with_cause(
     found: ReplayDivergence, *, cause: str | None, source: str | None
 ) -> ReplayDivergence:
-    """A divergence that also says where it comes from.
+    """Return a divergence that also names its cause.
 
     Args:
         found: The divergence.
@@ -281,12 +281,12 @@ def with_cause(
         lines.append(f"  first cause: {cause}")
     if source is not None:
         lines.append(f"  source: {source}")
-    told = "\n".join([*lines, advice])
-    return ReplayDivergence(told, **(found.data() | {"cause": cause, "source": source}))
+    text = "\n".join([*lines, advice])
+    return ReplayDivergence(text, **(found.data() | {"cause": cause, "source": source}))
 
 
 def excerpt(value: Any, position: int | None = None, width: int = 300) -> str:
-    """A value, quoted; of a long text what stands around a difference."""
+    """Quote a value; of a long text only what surrounds the difference."""
     if value == ABSENT:
         return ABSENT
     if position is not None and len(value) > 2 * _AROUND:

@@ -60,7 +60,7 @@ class Chunks:
         return self._written(pieces[:whole])
 
     def rest(self) -> list[list[Any]]:
-        """What is to be written at the end."""
+        """Return what is to be written at the end."""
         return self._written([_told(delta) for _, delta in self._kept])
 
     def _whole(self, pieces: list[_Piece]) -> int:
@@ -74,7 +74,7 @@ class Chunks:
         return count
 
     def _cut(self, pieces: list[_Piece], of: str, count: int) -> int:
-        """The piece, of the first `count`, in which what may be a secret of this text begins."""
+        """Find the piece, of the first `count`, in which a possible secret of this text begins."""
         texts = [text if other == of else "" for other, text in pieces]
         text = "".join(texts[:count])
         follows = next((one for one in texts[count:] if one), "")
@@ -85,7 +85,7 @@ class Chunks:
         return next(number for number, end in enumerate(ends) if end > begins)
 
     def _written(self, pieces: list[_Piece]) -> list[list[Any]]:
-        """The first of what is kept, of which these are the texts, as it stands in a line."""
+        """Render the first deltas that are held, whose texts these are, as they stand in a line."""
         kept, self._kept = self._kept[: len(pieces)], self._kept[len(pieces) :]
         texts: dict[str, list[Any]] = {}
         for of, text in pieces:
@@ -123,7 +123,7 @@ def delta_from_json(at: Address, item: Any) -> Delta:
 
 
 def model_of(delta: Delta) -> Address:
-    """The address of the model call whose answer this is a piece of."""
+    """Return the address of the model call whose answer this is a piece of."""
     return delta.at.parent if isinstance(delta, ToolCallDelta) else delta.at
 
 
@@ -139,7 +139,7 @@ def _told(delta: Delta) -> tuple[str, str]:
 
 
 def _item(delta: Delta, text: Any, redact: Redactor) -> Any:
-    """What stands for a delta in a line; `text` is redacted."""
+    """Render a delta for a line; `text` is redacted."""
     if isinstance(delta, ReasoningDelta):
         return {"reasoning": text}
     if isinstance(delta, ToolCallDelta):

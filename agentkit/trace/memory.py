@@ -68,7 +68,7 @@ class NotingRecorder(Recorder):
         return None
 
     def lines(self) -> list[bytes]:
-        """The lines of what has happened so far."""
+        """Return the lines of what has happened so far."""
         with self._reading:
             if self._later is None:
                 self._later = self._record(self._sink, self._opened)
@@ -85,29 +85,29 @@ class NotingRecorder(Recorder):
         earlier: int,
         asked: Mapping[str, Any] | None = None,
     ) -> None:
-        """An agent begins."""
+        """Note that an agent begins."""
         given = deepcopy(dict(asked)) if asked else None
         self._note(Recorder.agent_start, at, agent, tuple(messages), earlier, given)
 
     def agent_end(
         self, at: Address, status: str, output: Any, usage: Usage, error: Failure | None
     ) -> None:
-        """An agent has ended."""
+        """Note that an agent has ended."""
         output, error = self._snapshot(output), error and _without_frames(error)
         self._note(Recorder.agent_end, at, status, output, usage, error)
 
     def det(self, at: Address, kind: str, use: int, value: Any) -> None:
-        """A value that was not deterministic."""
+        """Note a value that was not deterministic."""
         self._note(Recorder.det, at, kind, use, value)
 
     def started(self, effect: Effect) -> None:
-        """An effect begins."""
+        """Note that an effect begins."""
         if isinstance(effect, Compute):
             effect = replace(effect, input=self._snapshot(effect.input))
         self._note(Recorder.started, effect)
 
     def ended(self, effect: Effect, outcome: Outcome | None) -> None:
-        """An effect has ended."""
+        """Note that an effect has ended."""
         match outcome:
             case Value(value=value):
                 outcome = replace(outcome, value=self._snapshot(value))
@@ -124,30 +124,30 @@ class NotingRecorder(Recorder):
         self._note(Recorder.skipped, skipped)
 
     def event(self, event: Event) -> None:
-        """Something that happened inside an effect."""
+        """Note an event inside an effect."""
         if isinstance(event, ToolProgress):
             event = replace(event, value=self._snapshot(event.value))
         self._note(Recorder.event, event)
 
     def log(self, at: Address, level: str, text: Any, data: Mapping[str, Any]) -> None:
-        """A line that the application has logged."""
+        """Note a line of the application's log."""
         kept = {name: self._snapshot(value) for name, value in data.items()}
         self._note(Recorder.log, at, level, self._snapshot(text), kept)
 
     def copy(self, trace: Trace, events: Sequence[JsonObject]) -> None:
-        """Take over what another trace has inside of an effect."""
+        """Copy what another trace has inside an effect."""
         self._note(Recorder.copy, trace, events)
 
     def _note(self, write: Callable[..., None], *arguments: Any) -> None:
         self._notes.append((time.monotonic_ns(), write, arguments))
 
     def _snapshot(self, value: Any) -> Any:
-        """A value of the application as it is now."""
+        """Return a value of the application as it is now."""
         kept = value is None or type(value) in (str, int, float, bool)
         return value if kept else Packed(packed(value, self.redact))
 
 
 def _without_frames(failure: Failure) -> Failure:
-    """The failure without its exception, which keeps all that was on the stack."""
+    """Return the failure without its exception, which keeps the whole stack alive."""
     parts = tuple(_without_frames(part) for part in failure.parts)
     return replace(failure, exception=None, parts=parts)

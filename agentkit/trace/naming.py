@@ -1,4 +1,4 @@
-"""Values to canonical JSON and to their names.
+"""Canonical JSON and content hashes.
 
 A blob is named by the blake2b-128 of its canonical JSON, after redaction. The
 names of a message are kept in the message, because hashing the whole history at
@@ -47,7 +47,7 @@ class Packed:
 
 
 def packed(value: Any, redact: Redactor, *, own: bool = False) -> Any:
-    """The value as JSON can hold it, redacted.
+    """Return the value as JSON can hold it, redacted.
 
     What JSON has no form for becomes `{"$nonjson": kind, "value": …}` and is never
     silently changed. Nothing is raised, whatever the value's own methods do.
@@ -88,7 +88,7 @@ def _packed(value: Any, redact: Redactor, paths: Paths) -> Any:
 
 
 def _part(name: str | int, item: Any, redact: Redactor, paths: Paths) -> Any:
-    """What stands at one name or index of a value that `paths` lead through."""
+    """Pack what stands at one name or index of a value that `paths` lead through."""
     if not paths:
         return _packed(item, redact, ())
     further = below(paths, str(name))
@@ -169,12 +169,12 @@ def _plain(value: Any) -> Any:
 
 
 def _sorted(value: Any, parts: list[Any]) -> list[Any]:
-    """The parts of a list as they are, and those of a set in an order of their own."""
+    """Return the parts of a list as they are, those of a set sorted."""
     return sorted(parts, key=canonical) if isinstance(value, (set, frozenset)) else parts
 
 
 def _in_order(value: Any, plain: Any) -> Any:
-    """A value's JSON with its sets sorted, whose order is another one in each process."""
+    """Return a value's JSON with its sets sorted: their order differs in each process."""
     if is_array(plain) and isinstance(value, (list, tuple, set, frozenset)):
         items = cast("Iterable[Any]", value)
         parts = [_in_order(item, part) for item, part in zip(items, plain, strict=True)]
@@ -207,7 +207,7 @@ def canonical(value: Any) -> bytes:
 
 
 def digest(data: bytes) -> str:
-    """The name of a blob."""
+    """Return the name of a blob."""
     return "b2:" + hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
@@ -257,25 +257,25 @@ class Namer:
         # A memo outlives the run: under other rules of redaction the names are others.
         self._memo = ("trace", redact.rules)
         self._chains: dict[Address, _Chain] = {}
-        self._asked: tuple[Any, ...] = ()
+        self._parts: tuple[Any, ...] = ()
         self._named: tuple[Any, str, JsonObject, bytes] = ("", "", {}, b"")
 
     def message(self, message: Message) -> tuple[str, JsonObject]:
-        """The message's blob: its name and its data."""
+        """Return a message's blob: its name and its data."""
         name, content = self.blob(message)
         return name, json.loads(content)
 
     def tools(self, tools: tuple[ToolDefinition, ...]) -> tuple[str, list[JsonObject]]:
-        """The blob of a tool list: its name and its data."""
+        """Return the blob of a tool list: its name and its data."""
         name, content = self.tools_blob(tools)
         return name, json.loads(content)
 
     def blob(self, value: Message | ToolDefinition) -> tuple[str, bytes]:
-        """A blob's name and its canonical JSON."""
+        """Return a blob's name and its canonical JSON."""
         return self._known(value)[:2]
 
     def tools_blob(self, tools: tuple[ToolDefinition, ...]) -> tuple[str, bytes]:
-        """The name of a tool list, after those of its tools, and its canonical JSON."""
+        """Return the name of a tool list, made of those of its tools, and its canonical JSON."""
         blobs = [self.blob(tool) for tool in tools]
         name = digest(",".join(name for name, _ in blobs).encode())
         return name, b"[" + b",".join(content for _, content in blobs) + b"]"
@@ -308,19 +308,19 @@ class Namer:
         )
 
     def _rest(self, call: ModelCall) -> tuple[Any, str, JsonObject, bytes]:
-        """What a request holds besides its messages: it changes seldom, so the last is kept."""
+        """Name the rest of a request. It changes seldom, so the last is kept."""
         request = call.request
-        asked = (request.tools, request.settings, request.output, request.tool_choice, call.model)
-        if self._asked != asked:
+        parts = (request.tools, request.settings, request.output, request.tool_choice, call.model)
+        if self._parts != parts:
             tools = self.tools_blob(request.tools)[0]
             params = request_params(request, self.redact)
             rest = canonical({"model": call.model, "tools": tools, **params})
             model = packed(call.model, self.redact)
-            self._asked, self._named = asked, (model, tools, params, rest)
+            self._parts, self._named = parts, (model, tools, params, rest)
         return self._named
 
     def _known(self, value: Message | ToolDefinition) -> tuple[str, bytes, str]:
-        """A value's blob, and its name without ids."""
+        """Return a value's blob, and its name without ids."""
         memo = value._memo  # pyright: ignore[reportPrivateUsage]  # the memo is for codecs and us
         if self._memo not in memo:
             content, bare = _quick(value, self.redact) or _contents(value, self.redact)
@@ -330,7 +330,7 @@ class Namer:
 
 
 def _contents(value: Message | ToolDefinition, redact: Redactor) -> tuple[bytes, bytes]:
-    """The canonical JSON of a blob, and that without ids."""
+    """Return the canonical JSON of a blob, with and without ids."""
     data = packed(value.to_json(), redact, own=True)
     content = canonical(data)
     if isinstance(value, (AssistantMessage, ToolMessage)):
@@ -339,7 +339,7 @@ def _contents(value: Message | ToolDefinition, redact: Redactor) -> tuple[bytes,
 
 
 def _quick(value: Message | ToolDefinition, redact: Redactor) -> tuple[bytes, bytes] | None:
-    """The same at a quarter of the price, for what each step adds, where it is mere text.
+    """Do the same at a quarter of the cost for what each step adds, if it is plain text.
 
     The fields are in their order already, so that they need not be sorted.
     """
@@ -383,7 +383,7 @@ def _is_simple(message: AssistantMessage) -> bool:
 
 
 def without_ids(message: JsonObject) -> JsonObject:
-    """A message's JSON without the ids of its calls."""
+    """Return a message's JSON without the ids of its calls."""
     data = {key: value for key, value in message.items() if key != "tool_call_id"}
     if "tool_calls" in data:
         data["tool_calls"] = [
@@ -394,7 +394,7 @@ def without_ids(message: JsonObject) -> JsonObject:
 
 
 def request_params(request: ModelRequest, redact: Redactor) -> JsonObject:
-    """What a request asks for besides its messages and tools, as JSON."""
+    """Return the parameters of a request, without messages and tools, as JSON."""
     params = hidden_settings(request.settings, redact)
     if isinstance(request.tool_choice, str):
         params["tool_choice"] = request.tool_choice
@@ -406,7 +406,7 @@ def request_params(request: ModelRequest, redact: Redactor) -> JsonObject:
 
 
 def hidden_settings(settings: Mapping[str, Any], redact: Redactor) -> JsonObject:
-    """Sampling parameters without credentials, as JSON."""
+    """Return sampling parameters without credentials, as JSON."""
     params: JsonObject = dict(packed(settings, redact))
     for name in ("extra_headers", "extra_query"):
         if settings.get(name):
@@ -422,7 +422,7 @@ _CREDENTIAL = re.compile("key|token|secret|passw|auth|credential", re.IGNORECASE
 
 
 def _without_credentials(value: Any, redact: Redactor) -> Any:
-    """A JSON value without what stands under the name of a credential."""
+    """Replace what stands under the name of a credential in a JSON value."""
     if is_array(value):
         return [_without_credentials(item, redact) for item in value]
     if not is_object(value):

@@ -1,7 +1,7 @@
 """A handler that records what passes through it.
 
 It stands around the handler that performs, so the trace holds what the loop was
-told, whoever told it. `.start` and `.end` stand around each effect: a start
+sent, wherever that came from. `.start` and `.end` stand around each effect: a start
 without an end was in flight when the process died.
 """
 
@@ -173,7 +173,7 @@ class Recorder:
         earlier: int,
         asked: Mapping[str, Any] | None = None,
     ) -> None:
-        """An agent begins with these messages, of which the first `earlier` are history."""
+        """Record that an agent begins with these messages; the first `earlier` are history."""
         self._depth += 1
         names = [self._message(message) for message in messages]
         fields: JsonObject = {"asked": self._asked(asked)} if asked else {}
@@ -183,7 +183,7 @@ class Recorder:
     def agent_end(
         self, at: Address, status: str, output: Any, usage: Usage, error: Failure | None
     ) -> None:
-        """An agent has ended; the outermost one's end closes the trace."""
+        """Record that an agent has ended; the end of the outermost one closes the trace."""
         fields: JsonObject = {"status": status, "output": packed(output, self.redact)}
         fields |= {"usage": usage.to_json(), "cost": usage.cost}
         if error is not None:
@@ -197,28 +197,28 @@ class Recorder:
             self._writer.close()
 
     def det(self, at: Address, kind: str, use: int, value: Any) -> None:
-        """A value that was not deterministic; `use` counts those of one kind at this address."""
+        """Record a value that was not deterministic; `use` counts those of one kind and address."""
         self._writer.write("det", at=at, kind=kind, use=use, value=packed(value, self.redact))
 
     def started(self, effect: Effect) -> None:
-        """An effect begins."""
+        """Record that an effect begins."""
         match effect:
             case ModelCall():
                 self._model_start(effect)
             case ToolInvocation(at=at, call=call):
-                told = {"tool": call.name, "call": call.id, "arguments": call.arguments}
-                told = self._texts(told, own=True)
-                fp = _fingerprint(call.name, told["arguments"])
-                self._writer.write("tool.start", at=at, **told, effect=effect.effect, fp=fp)
+                texts = {"tool": call.name, "call": call.id, "arguments": call.arguments}
+                texts = self._texts(texts, own=True)
+                fp = _fingerprint(call.name, texts["arguments"])
+                self._writer.write("tool.start", at=at, **texts, effect=effect.effect, fp=fp)
             case Compute(at=at, name=name):
                 fp = compute_fingerprint(effect, self.redact)
                 self._writer.write("compute.start", at=at, name=name, fp=fp)
             case Pause(pending=pending):
                 for one in pending:
                     call = one.call
-                    told = {"call": call.name, "id": call.id, "arguments": call.arguments}
-                    told = self._texts(told, own=True)
-                    self._writer.write("gate.ask", at=one.at, kind=one.kind, **told)
+                    texts = {"call": call.name, "id": call.id, "arguments": call.arguments}
+                    texts = self._texts(texts, own=True)
+                    self._writer.write("gate.ask", at=one.at, kind=one.kind, **texts)
 
     def _model_start(self, call: ModelCall) -> None:
         request = call.request
@@ -245,7 +245,7 @@ class Recorder:
         )
 
     def ended(self, effect: Effect, outcome: Outcome | None) -> None:
-        """An effect has ended; None means that it was cancelled."""
+        """Record that an effect has ended; None means that it was cancelled."""
         at = effect.at
         match effect:
             case ModelCall():
@@ -294,7 +294,7 @@ class Recorder:
                 )
 
     def event(self, event: Event) -> None:
-        """Something that happened inside an effect."""
+        """Record an event inside an effect."""
         if isinstance(event, Delta):
             at = model_of(event)
             if (stream := self._streams.get(at)) is not None and (ready := stream.take(event)):
@@ -307,9 +307,13 @@ class Recorder:
                 self._writer.write("http.start", held=first, at=at, attempt=attempt, host=host)
             case HttpFinished():
                 delay = None if event.delay is None else round(event.delay * 1e6)
-                told = {"status": event.status, "retry_after": event.retry_after, "delay": delay}
+                numbers = {
+                    "status": event.status,
+                    "retry_after": event.retry_after,
+                    "delay": delay,
+                }
                 texts = _given({"request_id": event.request_id, "error": event.error})
-                fields = _given(told) | self._texts(texts, own=True)
+                fields = _given(numbers) | self._texts(texts, own=True)
                 self._writer.write("http.end", held=delay is None, at=event.at, **fields)
             case ToolProgress(at=at, value=value):
                 self._writer.write("tool.chunks", at=at, d=[packed(value, self.redact)])
@@ -322,10 +326,10 @@ class Recorder:
                     data=packed(data, self.redact),
                 )
             case _:
-                pass  # told by the effects themselves
+                pass  # the effects themselves record it
 
     def copy(self, trace: Trace, events: Sequence[JsonObject]) -> None:
-        """Take over what another trace has inside of an effect that is answered from there."""
+        """Copy what another trace has inside an effect that is answered from there."""
         for event in events:
             for kind, name in blobs_of(event):
                 data = trace.blob(name)
@@ -337,15 +341,15 @@ class Recorder:
             self._writer.write(fields.pop("event"), **fields)
 
     def log(self, at: Address, level: str, text: Any, data: Mapping[str, Any]) -> None:
-        """A line that the application has logged inside an effect; see `to_trace`."""
-        told = {"text": packed(text, self.redact), "data": packed(data, self.redact)}
-        self._writer.write("log", at=at, level=level, **told)
+        """Record a line that the application logged inside an effect; see `to_trace`."""
+        texts = {"text": packed(text, self.redact), "data": packed(data, self.redact)}
+        self._writer.write("log", at=at, level=level, **texts)
 
     def _asked(self, asked: Mapping[str, Any]) -> JsonObject:
-        told = dict(asked)
-        settings = hidden_settings(told.pop("settings", {}), self.redact)
+        given = dict(asked)
+        settings = hidden_settings(given.pop("settings", {}), self.redact)
         return {
-            **packed(told, self.redact, own=True),
+            **packed(given, self.redact, own=True),
             **({"settings": settings} if settings else {}),
         }
 
@@ -394,14 +398,14 @@ class Recorder:
                 return _unfinished(outcome)
 
     def _error(self, failure: Failure) -> JsonObject:
-        told = {
+        texts = {
             "type": failure.type,
             "message": failure.message,
             "data": failure.data or None,
             "traceback": failure.traceback,
             "parts": [self._error(part) for part in failure.parts] or None,
         }
-        return packed(_given(told), self.redact, own=True)
+        return packed(_given(texts), self.redact, own=True)
 
     def _texts(self, fields: JsonObject, *, own: bool = False) -> JsonObject:
         """Fields, packed. Most are texts with nothing to hide, which are looked at together."""
@@ -418,7 +422,7 @@ class Recorder:
         return name
 
     def _output(self, schema: JsonObject) -> str:
-        """The name of an output format; the same object is named once."""
+        """Return the name of an output format; the same object is named once."""
         if self._format is None or self._format[0] is not schema:
             self._format = (schema, self._blob("output", schema))
         return self._format[1]
@@ -466,7 +470,7 @@ class RecordingHandler:
         return outcome
 
     async def _unsafe(self, effect: Effect) -> Interrupt | None:
-        """The end of the run, if it is not certain that this effect's beginning is on the disk."""
+        """Return the end of the run, unless the beginning of this effect is safely on the disk."""
         if _acts(effect):
             await self._recorder.on_disk()
         return self._lost()
@@ -488,12 +492,12 @@ def _acts(effect: Effect) -> bool:
 
 
 def call_fingerprint(invocation: ToolInvocation, redact: Redactor) -> str:
-    """The hash that decides whether a replay makes the same tool call."""
+    """Return the hash that decides whether a replay makes the same tool call."""
     return _fingerprint(invocation.call.name, packed(invocation.call.arguments, redact))
 
 
 def compute_fingerprint(compute: Compute, redact: Redactor) -> str:
-    """The hash that decides whether a replay calls a function of the agent for the same."""
+    """Return the hash that decides whether a replay calls a function with the same input."""
     return digest(canonical([compute.name, packed(compute.input, redact)]))
 
 
@@ -515,7 +519,7 @@ def _given(fields: Mapping[str, Any]) -> JsonObject:
 
 @functools.cache
 def installed_version(distribution: str) -> str | None:
-    """The version of an installed distribution; None where it runs from its sources alone."""
+    """Return the version of an installed distribution; None where it runs from sources."""
     try:
         return version(distribution)
     except PackageNotFoundError:
