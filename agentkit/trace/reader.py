@@ -258,7 +258,7 @@ def _check_schema(first: bytes, path: Path | None) -> None:
     if schema != SCHEMA:
         raise TraceUnsupported(
             f"The trace{where} has the schema {schema!r}, and this version of agentkit reads "
-            f"{SCHEMA!r} only. Read it with the version that wrote it.",
+            f"{SCHEMA!r} only. Upgrade agentkit, or use the version that wrote the trace.",
             path=text,
             schema=schema,
         )
