@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import NoneType
-from typing import Any, Generic, Literal, TypeAlias, cast, overload
+from typing import Any, Generic, Literal, TypeAlias, TypedDict, Unpack, cast, overload
 from typing import TypeVar as PlainTypeVar
 
 import anyio
@@ -49,12 +49,28 @@ StepSettings: TypeAlias = Callable[[RunContext[DepsT]], Any] | Callable[[], Any]
 Validator: TypeAlias = Callable[[RunContext[DepsT], OutputT], Any] | Callable[[OutputT], Any]
 
 
-class _Unchanged:
-    def __repr__(self) -> str:
-        return "<unchanged>"
+class AgentChanges(TypedDict, total=False):
+    """What `Agent.with_` takes besides the output type; described at `Agent`."""
 
-
-UNCHANGED: Any = _Unchanged()
+    model: str | Model
+    deps_type: type[Any]
+    name: str
+    tools: Sequence[Source]
+    instructions: Instructions[Any] | None
+    output_mode: Mode
+    output_retries: int
+    output_validators: Sequence[Callable[..., Any]]
+    settings: ChatSettings | None
+    step_settings: StepSettings[Any] | None
+    limits: Limits | None
+    trace: TraceTo | None
+    capture: Capture
+    durability: Durability
+    redact: Redactor | None
+    middleware: Sequence[Middleware]
+    concurrency: int | None
+    compact: Compaction | None
+    compact_above: int | None
 
 
 class Agent(Generic[DepsT, OutputT]):
@@ -254,77 +270,14 @@ class Agent(Generic[DepsT, OutputT]):
     def with_(
         self,
         *,
-        model: str | Model = UNCHANGED,
         output: type[T] | Callable[..., Coroutine[Any, Any, T] | T],
-        deps_type: type[DepsT] = UNCHANGED,
-        name: str = UNCHANGED,
-        tools: Sequence[Source] = UNCHANGED,
-        instructions: Instructions[DepsT] | None = UNCHANGED,
-        output_mode: Mode = UNCHANGED,
-        output_retries: int = UNCHANGED,
-        output_validators: Sequence[Callable[..., Any]] = UNCHANGED,
-        settings: ChatSettings | None = UNCHANGED,
-        step_settings: StepSettings[DepsT] | None = UNCHANGED,
-        limits: Limits | None = UNCHANGED,
-        trace: TraceTo | None = UNCHANGED,
-        capture: Capture = UNCHANGED,
-        durability: Durability = UNCHANGED,
-        redact: Redactor | None = UNCHANGED,
-        middleware: Sequence[Middleware] = UNCHANGED,
-        concurrency: int | None = UNCHANGED,
-        compact: Compaction | None = UNCHANGED,
-        compact_above: int | None = UNCHANGED,
+        **changes: Unpack[AgentChanges],
     ) -> Agent[DepsT, T]: ...
 
     @overload
-    def with_(
-        self,
-        *,
-        model: str | Model = UNCHANGED,
-        deps_type: type[DepsT] = UNCHANGED,
-        name: str = UNCHANGED,
-        tools: Sequence[Source] = UNCHANGED,
-        instructions: Instructions[DepsT] | None = UNCHANGED,
-        output_mode: Mode = UNCHANGED,
-        output_retries: int = UNCHANGED,
-        output_validators: Sequence[Validator[DepsT, OutputT]] = UNCHANGED,
-        settings: ChatSettings | None = UNCHANGED,
-        step_settings: StepSettings[DepsT] | None = UNCHANGED,
-        limits: Limits | None = UNCHANGED,
-        trace: TraceTo | None = UNCHANGED,
-        capture: Capture = UNCHANGED,
-        durability: Durability = UNCHANGED,
-        redact: Redactor | None = UNCHANGED,
-        middleware: Sequence[Middleware] = UNCHANGED,
-        concurrency: int | None = UNCHANGED,
-        compact: Compaction | None = UNCHANGED,
-        compact_above: int | None = UNCHANGED,
-    ) -> Agent[DepsT, OutputT]: ...
+    def with_(self, **changes: Unpack[AgentChanges]) -> Agent[DepsT, OutputT]: ...
 
-    def with_(
-        self,
-        *,
-        model: str | Model = UNCHANGED,
-        output: Any = UNCHANGED,
-        deps_type: type[DepsT] = UNCHANGED,
-        name: str = UNCHANGED,
-        tools: Sequence[Source] = UNCHANGED,
-        instructions: Instructions[DepsT] | None = UNCHANGED,
-        output_mode: Mode = UNCHANGED,
-        output_retries: int = UNCHANGED,
-        output_validators: Sequence[Callable[..., Any]] = UNCHANGED,
-        settings: ChatSettings | None = UNCHANGED,
-        step_settings: StepSettings[DepsT] | None = UNCHANGED,
-        limits: Limits | None = UNCHANGED,
-        trace: TraceTo | None = UNCHANGED,
-        capture: Capture = UNCHANGED,
-        durability: Durability = UNCHANGED,
-        redact: Redactor | None = UNCHANGED,
-        middleware: Sequence[Middleware] = UNCHANGED,
-        concurrency: int | None = UNCHANGED,
-        compact: Compaction | None = UNCHANGED,
-        compact_above: int | None = UNCHANGED,
-    ) -> Agent[Any, Any]:
+    def with_(self, **changes: Any) -> Agent[Any, Any]:
         """Make a variant of this agent. Takes what `Agent` takes; the rest stays.
 
         Example:
@@ -332,11 +285,6 @@ class Agent(Generic[DepsT, OutputT]):
             >>> Agent("local").with_(model="openai:gpt-4o").model
             'openai:gpt-4o'
         """
-        changes = {
-            option: value
-            for option, value in locals().items()
-            if option != "self" and value is not UNCHANGED
-        }
         variant: Agent[Any, Any] = object.__new__(type(self))
         vars(variant)["config"] = self.config.with_(**changes)
         return variant

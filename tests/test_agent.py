@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from agentkit import (
     Agent,
     AssistantMessage,
+    ChatSettings,
     Handoff,
     Limits,
     ModelRequest,
@@ -30,6 +31,7 @@ from agentkit import (
     UserMessage,
     tool,
 )
+from agentkit.agent import AgentChanges
 from agentkit.errors import (
     ConfigurationError,
     InvalidSetting,
@@ -446,7 +448,7 @@ def test_every_option_is_spelled_out() -> None:
     made = {"settings", "limits", "redact"}  # None here, an object there
     for name in of_agent.keys() - made - {"model"}:
         assert of_agent[name].default == options[name]
-    assert inspect.signature(Agent("local").with_).parameters.keys() == options.keys()
+    assert {"output", *AgentChanges.__annotations__} == options.keys()
     run = inspect.signature(Agent.run).parameters
     assert [*run] == [
         *("self", "prompt", "deps", "history", "repair", "settings", "limits", "trace"),
@@ -534,3 +536,11 @@ async def test_deps_that_may_be_missing_are_not_needed() -> None:
     calls = [[(name, {}) for name in ("one", "two", "three")], "done"]
     result = await Agent(ScriptedModel(calls), tools=[one, two, three]).run("go")
     assert [message.text for message in result.messages[2:5]] == ["None"] * 3
+
+
+def test_none_resets_an_option_of_a_variant() -> None:
+    """`with_(limits=None)` means the default, as it does for `Agent`."""
+    agent = Agent(ScriptedModel([]), settings=ChatSettings(seed=1), limits=Limits(steps=2))
+    variant = agent.with_(settings=None, limits=None, redact=None)
+    assert variant.config.settings == ChatSettings()
+    assert variant.config.limits == Limits()

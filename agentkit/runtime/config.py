@@ -124,6 +124,14 @@ def check(values: Mapping[str, Any], checks: Mapping[str, Check]) -> None:
         raise ConfigurationError(f"{name}={values[name]!r}: expected {expected.expected}.")
 
 
+_DEFAULTS: Mapping[str, Callable[[], Any]] = {
+    "settings": ChatSettings,
+    "limits": Limits,
+    "redact": Redactor,
+}
+"""What None means for these options."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AgentConfig:
     """The options of an agent, described at `agentkit.Agent`. The same object serves all runs."""
@@ -171,6 +179,9 @@ class AgentConfig:
         """Return the options with some of them changed."""
         # A model object that was made already goes along: all variants share its connections.
         model = self.__dict__.get("resolved", self.model)
+        for name, make in _DEFAULTS.items():
+            if changes.get(name, self) is None:
+                changes[name] = make()
         return replace(self, **{"model": model, **changes})
 
     @property
