@@ -102,21 +102,21 @@ def outcome_from(trace: Trace, at: str, text: str) -> Any:
     Raises:
         ConfigurationError: There is no such effect, or the text does not fit it.
     """
-    effect = describe(trace, at)
-    match effect["kind"]:
+    effect = trace.effects[at]
+    match effect.kind:
         case "model":
             message = _json(text)
             return message if is_object(message) and "role" in message else text
         case "tool":
-            return text if "started" in effect else Decision.answer(text)
-        case "compute" if not isinstance(effect.get("value"), str):
+            return text if effect.begun else Decision.answer(text)
+        case "compute" if not isinstance(effect.output, str):
             value = _json(text)
             if value is None and text != "null":
                 raise ConfigurationError(f"The result of {at} has to be JSON; {text!r} is not.")
             return value
         case "compute":
             return text
-        case _:
+        case "agent":
             raise ConfigurationError(
                 f"{at} is not an effect with a result: name a model call, a tool call or a "
                 "function."
@@ -129,7 +129,7 @@ def check_asked(trace: Trace, at: str) -> None:
     Raises:
         ConfigurationError: It did not.
     """
-    asked = dict.fromkeys(one["at"] for one in trace.events if one["event"] == "gate.ask")
+    asked = [one.at for one in trace.effects.values() if one.asked is not None]
     if at not in asked:
         raise ConfigurationError(
             f"Nothing was asked at {at}, so there is nothing to approve or deny; "
@@ -143,10 +143,9 @@ def message_number(trace: Trace, at: str, text: str) -> int:
     Raises:
         ConfigurationError: There is no such message, or it comes from elsewhere.
     """
-    effect = describe(trace, at)
-    if effect["kind"] != "model":
+    if trace.effects[at].kind != "model":
         raise ConfigurationError(f"Messages belong to a model call, and {at} is not one.")
-    messages = effect["messages"]
+    messages = describe(trace, at)["messages"]
     if not text.isdecimal() or int(text) >= len(messages):
         raise ConfigurationError(
             f"There is no message {text!r}: the request at {at} has {len(messages)} messages, "

@@ -194,8 +194,8 @@ def with_model(agent: Agent[Any], model: str | None, trace: Trace | None) -> Age
     try:
         resolve_model(model)
     except ConfigurationError as error:
-        calls = (one for one in (trace.events if trace else ()) if one["event"] == "model.start")
-        if model not in {one.get("model") for one in calls}:
+        effects = trace.effects.values() if trace is not None else ()
+        if model not in {one.name for one in effects if one.kind == "model"}:
             raise
         raise ConfigurationError(
             f"The run was made with a model that calls itself {model!r}, and which cannot be made "

@@ -56,7 +56,7 @@ def test_show_of_a_model_call(runs: Path) -> None:
 def test_show_of_chunks(runs: Path, tmp_path: Path) -> None:
     """Each piece of a streamed answer with the time since the call began."""
     lines = (runs / "hello.jsonl").read_bytes().splitlines(keepends=True)
-    pieces = {"event": "model.chunks", "seq": 9, "t": 9, "at": "/polite/m0"}
+    pieces = {"event": "model.chunks", "seq": 9, "t": 20_000_000, "at": "/polite/m0"}
     pieces["d"] = [[18_000, "Hel"], [2_000, "lo"]]
     place = next(number for number, line in enumerate(lines) if b'"model.end"' in line)
     lines.insert(place, json.dumps(pieces).encode() + b"\n")

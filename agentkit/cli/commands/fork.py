@@ -102,10 +102,10 @@ def _check_runs(
     Raises:
         ConfigurationError: The tool would not run.
     """
-    started = (one for one in trace.events if one["event"] == "tool.start" and one["at"] == at)
-    name = next((one["tool"] for one in started), None)
-    if name is None or tools == "live":
+    effect = trace.effects.get(at or "")
+    if effect is None or effect.kind != "tool" or not effect.begun or tools == "live":
         return
+    name = effect.name
     writes = effects_of(trace, agent)[name] != "read"
     if writes:
         raise ConfigurationError(

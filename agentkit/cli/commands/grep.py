@@ -13,7 +13,7 @@ from rich.text import Text
 
 from agentkit.cli.console import OUT, AsJson, print_json, print_note, shown
 from agentkit.cli.find import traces_in
-from agentkit.cli.view.describe import careful
+from agentkit.cli.view.describe import damage_named
 from agentkit.cli.view.tree import as_text
 from agentkit.errors import ConfigurationError, TraceError
 from agentkit.messages import JsonObject, is_object
@@ -63,7 +63,7 @@ def _hits(wanted: re.Pattern[str], places: tuple[Path, ...]) -> Iterator[JsonObj
     for path in [*traces_in(places)]:
         try:
             trace = Trace.load(path)
-            with careful(trace):
+            with damage_named(trace):
                 for at, kind, text in _texts(trace):
                     for line in text.splitlines():
                         if wanted.search(line):

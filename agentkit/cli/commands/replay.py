@@ -94,5 +94,6 @@ def replay(
 
 def _ended_with(recorded: Trace, error: Exception) -> bool:
     """Return whether the recorded run ended with this error, too."""
-    ends = [event for event in recorded.events if event["event"] == "agent.end"]
-    return bool(ends) and ends[-1].get("error", {}).get("type") == Failure.of(error).type
+    root = next((one for one in recorded.effects.values() if one.kind == "agent"), None)
+    failure = root.error if root is not None else None
+    return failure is not None and failure.type == Failure.of(error).type

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from agentkit.cli.console import OUT, AsJson, print_json, print_note, print_rows, shown
 from agentkit.cli.find import traces_folder, traces_in
-from agentkit.cli.view.describe import careful, summary
+from agentkit.cli.view.describe import damage_named, summary
 from agentkit.cli.view.tree import MARKS, as_text, forked_from, money
 from agentkit.errors import TraceError
 from agentkit.messages import JsonObject
@@ -52,7 +52,7 @@ def _listed(path: Path) -> JsonObject:
     """Return the summary of a run; for a file that cannot be read, why."""
     try:
         trace = Trace.load(path)
-        with careful(trace):
+        with damage_named(trace):
             return summary(trace)
     except TraceError as error:
         return {"file": str(path), "status": "unreadable", "error": error.message}

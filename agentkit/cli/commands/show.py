@@ -17,7 +17,7 @@ from agentkit.cli.console import OUT, AsJson, command_line, print_json, print_li
 from agentkit.cli.find import found
 from agentkit.cli.view.describe import (
     address_in,
-    careful,
+    damage_named,
     describe,
     describe_run,
     lines_at,
@@ -63,7 +63,7 @@ def show(
     if as_json and raw:
         raise ConfigurationError("--json and --raw are two ways to print; give one of them.")
     recorded = Trace.load(found(trace))
-    with careful(recorded):
+    with damage_named(recorded):
         where = None if at is None else address_in(recorded, at)
         if raw:
             _print_lines(recorded.raw() if where is None else lines_at(recorded, where))
@@ -195,36 +195,29 @@ def _error(error: JsonObject) -> str:
     return "\n".join([*lines, *(indent(_error(part), "  ") for part in error.get("parts", ()))])
 
 
-def _chunks(deltas: list[Any]) -> str:
-    """When each piece came, in seconds since the call began."""
-    lines: list[str] = []
-    microseconds = 0
-    for delta in deltas:
-        if is_array(delta) and len(delta) == 2 and isinstance(delta[0], int):
-            microseconds += delta[0]
-            lines.append(f"{microseconds / 1e6:9.3f} s  {json.dumps(delta[1], ensure_ascii=False)}")
-        else:  # what a tool reported
-            lines.append(as_text(delta))
-    return "\n".join(lines)
+def _chunks(chunks: list[Any]) -> str:
+    """Return when each piece came, in seconds since the call began."""
+    return "\n".join(
+        f"{seconds:9.3f} s  {json.dumps(piece, ensure_ascii=False)}" for seconds, piece in chunks
+    )
 
 
 def _attempts(attempts: list[JsonObject]) -> str:
     lines: list[str] = []
     for number, one in enumerate(attempts):
-        said = (
-            one["status"]
-            if "seconds" not in one or isinstance(one["status"], int)
-            else one.get("error", "")
-        )
-        line = f"{number}: {one.get('host', '?')} {as_text(said)}"
-        if one.get("seconds") is not None:
+        line = f"{number}: {one['host'] or '?'} {as_text(one.get('status', one.get('error', '')))}"
+        if "seconds" in one:
             line += f" after {one['seconds']:.3f} s"
-        if one.get("request_id"):
+        if "request_id" in one:
             line += f", request {as_text(one['request_id'])}"
-        if one.get("delay") is not None:
-            line += f", asked again after {one['delay'] / 1e6:.2g} s"
+        if "delay" in one:
+            line += f", asked again after {one['delay']:.2g} s"
         lines.append(line)
     return "\n".join(lines)
+
+
+def _progress(values: Iterable[Any]) -> str:
+    return "\n".join(map(as_text, values))
 
 
 def _gates(events: list[JsonObject]) -> str:
@@ -244,5 +237,6 @@ _SECTIONS = {
     "gate": _gates,
     "http": _attempts,
     "inside": "\n".join,
+    "progress": _progress,
     "tools": _names,
 }

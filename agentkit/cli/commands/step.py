@@ -31,7 +31,7 @@ from agentkit.cli.commands.show import print_effect, print_message
 from agentkit.cli.console import OUT, print_line, print_note, shown
 from agentkit.cli.find import found, state_of
 from agentkit.cli.load import Application, application, options_of
-from agentkit.cli.view.describe import address_in, careful, describe, describe_run
+from agentkit.cli.view.describe import address_in, damage_named, describe, describe_run
 from agentkit.cli.view.run import print_error
 from agentkit.cli.view.tree import MARKS, as_text, decided, pretty
 from agentkit.core.effects import Address, Decision
@@ -41,7 +41,6 @@ from agentkit.models import resolve_model
 from agentkit.runtime.result import result_of
 from agentkit.trace.reader import Trace
 
-_BEGINS = ("model.start", "tool.start", "compute.start", "gate.ask")
 _NAMES = "next previous goto list show messages edit changes undo go help quit".split()
 _SHORT = {name[0]: name for name in _NAMES if name != "go"}
 _HELP = """\
@@ -97,7 +96,7 @@ def step(
         loaded = None
         if app is not None:
             loaded = stack.enter_context(application(app, recorded, model=model, deps=deps))
-        with careful(recorded):
+        with damage_named(recorded):
             walk = _Walk(recorded, loaded, lambda other: options_of(app, other or model, deps))
             walk.begin()
         walk.follow()
@@ -157,7 +156,11 @@ class _Walk(Cmd):
         """Obey a line; what cannot be done is printed, and the walk stays where it is."""
         # What goes wrong while the agent runs is no fault of the trace.
         try:
-            with nullcontext() if line.startswith("go ") or line == "go" else careful(self._trace):
+            with (
+                nullcontext()
+                if line.startswith("go ") or line == "go"
+                else damage_named(self._trace)
+            ):
                 return super().onecmd(line)
         except Exception as error:
             if not isinstance(error, AgentKitError) and result_of(error) is None:
@@ -200,17 +203,15 @@ class _Walk(Cmd):
 
     def _enter(self, trace: Trace, at: str | None = None) -> None:
         """Begin with this trace, at this place if it has it."""
-        kinds: dict[str, str] = {}
-        for event in trace.events:
-            if event["event"] in _BEGINS:
-                kinds.setdefault(event["at"], event["event"].partition(".")[0])
+        effects = trace.effects.values()
+        kinds: dict[str, str] = {one.at: one.kind for one in effects if one.kind != "agent"}
         if not kinds:
             raise TraceError(
                 f"In the run {trace.run} nothing was asked or done, so there is no step to take.",
                 path=str(trace.path),
             )
         self._trace, self._kinds, self._places = trace, kinds, [*kinds]
-        self._agents = [e["at"] for e in trace.events if e["event"] == "agent.start"]
+        self._agents = [one.at for one in effects if one.kind == "agent"]
         self._number = self._places.index(at) if at in kinds else 0
         self._changes: tuple[Change, ...] = ()
 
@@ -327,8 +328,8 @@ class _Walk(Cmd):
         return as_text(self._trace.input()[0][-1].to_json()["content"])
 
     def _instructions(self) -> str:
-        first = next(event for event in self._trace.events if event["event"] == "model.start")
-        messages = describe(self._trace, first["at"])["messages"]
+        first = next(at for at, kind in self._kinds.items() if kind == "model")
+        messages = describe(self._trace, first)["messages"]
         return next((as_text(one["content"]) for one in messages if one["role"] == "system"), "")
 
     def _add(self, what: What, value: Any, number: int | None = None) -> None:

@@ -32,7 +32,7 @@ from agentkit.cli.load import (
     split_name,
 )
 from agentkit.cli.view.source import Case, source_of
-from agentkit.core.effects import Address, ancestors
+from agentkit.core.effects import ancestors
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
 from agentkit.messages import Message, is_object
 from agentkit.runtime.result import RunResult
@@ -193,7 +193,7 @@ def _anew(trace: Trace) -> str:
     if trace.patch.get("messages") or (result is not None and not decision):
         return ""  # a new run does not have what the fork was given
     call = "pytest --agentkit-record=all"
-    if any(event["event"] == "gate.answer" for event in trace.events):
+    if any(one.decision is not None for one in trace.effects.values()):
         return f"To record it anew, give the call below an approver=, and: {call}"
     return f"Record it anew: {call}"
 
@@ -299,9 +299,9 @@ def _print_written(test: Path, fixture: Path) -> None:
 
 def _print_hidden(trace: Trace) -> None:
     """Print what the test does not look at: agents inside tools."""
-    tools = {one["at"]: one["tool"] for one in trace.events if one["event"] == "tool.start"}
-    begun = [Address(one["at"]).parent for one in trace.events if one["event"] == "agent.start"]
-    outermost = [at for at in begun if at in tools and not tools.keys() & {*ancestors(at)}]
+    agents = (one.at.parent for one in trace.effects.values() if one.kind == "agent")
+    tools = {at: trace.effects[at].name for at in agents if at in trace.effects}
+    outermost = [at for at in tools if not tools.keys() & {*ancestors(at)}]
     if names := list(dict.fromkeys(tools[at] for at in outermost)):
         options = " ".join(f"--live-tool {name}" for name in names)
         tools_text = ", ".join(names)

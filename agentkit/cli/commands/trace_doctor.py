@@ -62,7 +62,7 @@ def trace_doctor(
         _print_both(one.pointer, one.position, one.expected, one.actual)
     assert second.replayed is not None
     print_held_back(tools_at(trace, second.replayed.held_back), "--all-tools")
-    answered = any(one["event"] == "model.end" and one["status"] == "ok" for one in trace.events)
+    answered = any(one.kind == "model" and one.status == "ok" for one in trace.effects.values())
     if not answered:
         print_line("No run reached an end: the model answered nothing.", "red")
     if found or again or not answered:
@@ -116,12 +116,8 @@ def _print_differences(
         found: Where the second one differed.
         functions: Where functions are defined, by the names of agents and of effects.
     """
-    agents = {one["at"]: one["agent"] for one in trace.events if one["event"] == "agent.start"}
-    names = {
-        event["at"]: event.get("tool") or event.get("name")
-        for event in trace.events
-        if event["event"] in ("tool.start", "compute.start")
-    }
+    agents = {at: one.name for at, one in trace.effects.items() if one.kind == "agent"}
+    names = {at: one.name for at, one in trace.effects.items() if one.kind in ("tool", "compute")}
     places: dict[tuple[str, str | None], list[ReplayDivergence]] = {}
     for one in found:
         name = names.get(one.at) or one.kind

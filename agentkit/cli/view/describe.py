@@ -6,7 +6,7 @@ marked, as in the trace.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -16,15 +16,18 @@ from pydantic_core import from_json
 from agentkit.cli.console import command_line
 from agentkit.cli.find import state_of
 from agentkit.errors import AgentKitError, TraceCorrupt, TraceError
+from agentkit.events import ReasoningDelta, Restarted, TextDelta, ToolCallDelta
 from agentkit.messages import JsonObject, Usage
+from agentkit.trace.deltas import Delta
+from agentkit.trace.effects import HttpAttempt, RecordedEffect
 from agentkit.trace.reader import Trace
 
 _FRAME = ("event", "seq", "t", "at")
 
 
 @contextmanager
-def careful(trace: Trace) -> Generator[None]:
-    """Anybody may have written the file: an odd event is an error in it, not in this program."""
+def damage_named(trace: Trace) -> Generator[None]:
+    """Turn what an odd event leads to into an error of its file: anybody may have written it."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -37,44 +40,29 @@ def careful(trace: Trace) -> Generator[None]:
 
 
 def summary(trace: Trace) -> JsonObject:
-    """What a list of runs says of one. Times are in seconds."""
-    first: JsonObject = {}
-    last: JsonObject = {}
-    steps, calls, usage, t = 0, 0, Usage(), 0
-    for event in trace.events:
-        t = event.get("t", t)
-        match event["event"]:
-            case "agent.start":
-                first = first or event
-            case "agent.end":
-                last = event
-            case "model.start":
-                steps += 1
-            case "tool.start":
-                calls += 1
-            case "model.end":
-                usage += Usage.from_json(event.get("usage", {}))
-            case _:
-                pass
-    if last.get("at") == first.get("at") and "usage" in last:
-        usage = Usage.from_json(last["usage"])  # also counts what failed and cost something
-    else:
-        last = {}  # a sub-agent's
+    """Return what a list of runs shows of one. Times are in seconds."""
+    effects = [*trace.effects.values()]
+    root = next((one for one in effects if one.kind == "agent"), None)
+    end = (root.end if root is not None else None) or {}
+    steps = [one for one in effects if one.kind == "model"]
+    usage = sum((one.usage for one in steps), Usage())
+    if root is not None and "usage" in end:
+        usage = root.usage  # also counts what failed and cost something
     return {
         "file": None if trace.path is None else str(trace.path),
         "run": trace.run,
         "wall": trace.header.get("wall"),
         "status": state_of(trace),
         "fork": trace.header.get("fork"),
-        "agent": first.get("agent"),
+        "agent": trace.agent_start.get("agent"),
         "prompt": _prompt(trace),
-        "steps": steps,
-        "tool_calls": calls,
+        "steps": len(steps),
+        "tool_calls": sum(one.kind == "tool" and one.begun for one in effects),
         "usage": usage.to_json(),
         "cost": usage.cost,
-        "seconds": t / 1e6,
-        "output": last.get("output"),
-        "error": last.get("error"),
+        "seconds": trace.events[-1]["t"] / 1e6,
+        "output": end.get("output"),
+        "error": end.get("error"),
     }
 
 
@@ -87,86 +75,90 @@ def _prompt(trace: Trace) -> Any:
 
 
 def describe_run(trace: Trace) -> JsonObject:
-    """The whole run: what `summary` says, and its effects in the order in which they began."""
+    """Return the whole run: its summary, and its effects in the order in which they began."""
     pending = [
         {"at": one.at, "kind": one.kind, "tool": one.call.name, "arguments": one.call.arguments}
         for one in trace.pending
     ]
-    effects: dict[str, JsonObject] = {}
-    for event in trace.events:
-        kind, _, part = event["event"].partition(".")
-        if kind in ("model", "tool", "compute") and part in ("start", "end"):
-            effect = effects.setdefault(event["at"], {"at": event["at"], "kind": kind})
-            effect |= _filled(trace, _timed(effect, event, part), ("message",))
-            effect.pop("messages", None)  # the history so far, at each step: `--at` has it
-            effect.pop("tools", None)
-    header = {name: value for name, value in trace.header.items() if name not in _FRAME}
+    effects = (one for one in trace.effects.values() if one.kind != "agent" and one.begun)
     return {
         **summary(trace),
         "pending": pending,
-        "effects": [*effects.values()],
+        "effects": [_filled(trace, _fields(one), ("message",)) for one in effects],
         "torn": trace.torn,
-        "header": header,
+        "header": _rest(trace.header),
     }
 
 
-def _never_begun(trace: Trace, parts: dict[str, list[Any]]) -> JsonObject:
-    """Describe a call that no tool ran, or that waits for a decision."""
-    skips = parts.pop("tool", ())
-    if skips and "gate" not in parts:
-        event = skips[0]
-        message = _blob(trace, event["message"]) if event["message"] else None
-        rest = {name: value for name, value in event.items() if name != "event"}
-        return {"kind": "tool", "status": "skipped", **rest, "message": message}
-    if "gate" in parts:
-        asked, last = parts["gate"][0], parts["gate"][-1]
-        status, arguments = last.get("decision", "paused"), asked.get("arguments", "")
-        return {"kind": "tool", "status": status, "tool": asked["call"], "arguments": arguments}
-    return {}
-
-
 def describe(trace: Trace, at: str) -> JsonObject:
-    """Everything about one address: how it began and ended, and what happened on the way."""
-    found: JsonObject = {"at": at, "kind": None}
-    attempts: dict[str, JsonObject] = {}
-    parts: dict[str, list[Any]] = {}
-    inside: list[str] = []
-    for event in trace.events:
-        kind, _, part = event["event"].partition(".")
-        where = event.get("at", "")
-        if kind == "http" and where.rpartition("/")[0] == at:
-            attempt = attempts.setdefault(where, {})
-            attempt |= _timed(attempt, event, part)
-        elif where.startswith(f"{at}/") and part == "start":
-            inside.append(where)
-        elif where != at:
-            continue
-        elif part in ("start", "end"):
-            found |= {"kind": kind} | _filled(
-                trace, _timed(found, event, part), ("message", "input", "tools")
-            )
-        elif part == "chunks":
-            parts.setdefault("chunks", []).extend(event["d"])
-        else:
-            parts.setdefault(kind, []).append(_rest(event) | {"event": event["event"]})
-    if found["kind"] is None:
-        found |= _never_begun(trace, parts)
-    if "messages" in found:
-        found["messages"] = [_blob(trace, name) for name in trace.effects[at].messages]
-    params = found.get("params", {})
-    if "output" in params:
-        found["params"] = params | {"output": _blob(trace, params["output"])}
-    more = {"http": [*attempts.values()], **parts, "inside": inside}
+    """Return everything about an effect: how it began and ended, and what happened in between."""
+    effect = trace.effects[at]
+    found = _filled(trace, _fields(effect), ("message", "input"))
+    if effect.kind == "model":
+        found["messages"] = [_blob(trace, name) for name in effect.messages]
+        found["tools"] = _blob(trace, effect.tools or "")
+        params = found.get("params", {})
+        if "output" in params:
+            found["params"] = params | {"output": _blob(trace, params["output"])}
+    asked, decision = effect.asked, effect.decision
+    gate: list[JsonObject] = [{"kind": asked.kind}] if asked is not None else []
+    if decision is not None:
+        gate.append({"decision": decision.kind, "reason": decision.text, "by": decision.by})
+    began = effect.began.t if effect.began is not None else 0
+    more = {
+        "http": [_attempt(one) for one in effect.attempts],
+        "chunks": [[(one.t - began) / 1e6, _delta(one.delta)] for one in effect.deltas],
+        "progress": effect.progress,
+        "gate": gate,
+        "warning": [{"code": one.code, "text": one.text, **one.data} for one in effect.warnings],
+        "inside": [one for one in trace.effects if one.startswith(f"{at}/")],
+    }
     return found | {name: value for name, value in more.items() if value}
 
 
-def _timed(so_far: Mapping[str, Any], event: JsonObject, part: str) -> JsonObject:
-    """The fields of a start or an end, with times in seconds."""
-    seconds = event["t"] / 1e6
-    if part == "start":
-        return {"status": "in flight", **_rest(event), "started": seconds}
-    started = so_far.get("started")
-    return _rest(event) | {"seconds": None if started is None else round(seconds - started, 6)}
+def _fields(effect: RecordedEffect) -> JsonObject:
+    """Return the fields of a start and an end, with times in seconds."""
+    start, end, decision = effect.start, effect.end, effect.decision
+    found: JsonObject = {"at": effect.at, "kind": effect.kind, "status": "in flight"}
+    if start is not None:
+        found |= _rest(start) | {"started": start["t"] / 1e6}
+        found.pop("messages", None)  # the history so far, at each step: `--at` has it
+        found.pop("tools", None)
+    elif effect.call is not None:
+        decided = decision is not None and decision.kind in ("deny", "answer")
+        status = decision.kind if decision is not None and decided else "paused"
+        found |= {"tool": effect.name, "arguments": effect.arguments, "status": status}
+    if end is not None:
+        found |= _rest(end)
+    return found if effect.seconds is None else found | {"seconds": round(effect.seconds, 6)}
+
+
+def _attempt(attempt: HttpAttempt) -> JsonObject:
+    """Return an HTTP attempt with times in seconds."""
+    ended = attempt.ended
+    seconds = None if ended is None else round((ended.t - attempt.began.t) / 1e6, 6)
+    found = {
+        "host": attempt.host,
+        "status": "in flight" if ended is None else attempt.status,
+        "seconds": seconds,
+        "error": attempt.error,
+        "request_id": attempt.request_id,
+        "delay": None if attempt.delay is None else attempt.delay / 1e6,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _delta(delta: Delta) -> Any:
+    """Return a piece of an answer: its text, or what else it is a piece of."""
+    match delta:
+        case TextDelta(text=text):
+            return text
+        case ReasoningDelta(text=text):
+            return {"reasoning": text}
+        case ToolCallDelta(name=name, arguments=arguments):
+            return {"tool": name, "arguments": arguments}
+        case Restarted(reason=reason):
+            return {"restarted": reason}
 
 
 def _rest(event: JsonObject) -> JsonObject:
@@ -182,12 +174,12 @@ def _filled(trace: Trace, fields: JsonObject, names: tuple[str, ...]) -> JsonObj
 
 
 def _blob(trace: Trace, name: str) -> Any:
-    """What stands under a hash; the hash where contents were not recorded."""
+    """Return the data of a blob; its name where contents were not recorded."""
     return trace.blobs.get(name, name)
 
 
 def lines_at(trace: Trace, at: str) -> Generator[bytes]:
-    """The trace's own lines about an address, as they were written."""
+    """Yield the trace's own lines about an address, as they were written."""
     for line in trace.raw():
         where = from_json(line).get("at", "")
         if where == at or (where.startswith(f"{at}/h") and where.rpartition("/")[0] == at):
@@ -195,14 +187,14 @@ def lines_at(trace: Trace, at: str) -> Generator[bytes]:
 
 
 def address_in(trace: Trace, given: str) -> str:
-    """The address that somebody means: a whole one, or the end of one.
+    """Return the address of an effect that a whole one or the end of one stands for.
 
-    Of several that end so, the one that the root agent's name alone makes whole is meant.
+    Of several that end so, it is the one right below the root agent.
 
     Raises:
         TraceError: There is none, or more than one.
     """
-    known = dict.fromkeys(event["at"] for event in trace.events if event.get("at"))
+    known = [*trace.effects]
     ends = [at for at in known if at == given or at.endswith(f"/{given.strip('/')}")]
     root = trace.agent_start.get("at", "")
     for whole in (given, f"{root}/{given.strip('/')}"):
@@ -212,7 +204,7 @@ def address_in(trace: Trace, given: str) -> str:
         return ends[0]
     near = ends or get_close_matches(given, known, n=5, cutoff=0.3)
     has = "more than one address that ends with" if ends else "no address"
-    listed = ", ".join((near or [*known])[:5]) + " …" * (len(near or known) > 5)
+    listed = ", ".join((near or known)[:5]) + " …" * (len(near or known) > 5)
     raise TraceError(
         f"The run has {has} {given!r}; {'nearest' if near and not ends else 'it has'}: {listed}. "
         f"`{command_line('show', str(trace.path))}` shows all.",

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from agentkit.cli.console import ERR, OUT, command_line, print_line, shown
-from agentkit.cli.view.describe import careful
+from agentkit.cli.view.describe import damage_named
 from agentkit.cli.view.tree import RunTree, pretty, used
 from agentkit.core.effects import PendingCall
 from agentkit.errors import AgentKitError, safe_str
@@ -58,7 +58,7 @@ def _reached(
             raise
         result, error = reached, failure
     if result.trace is not None:
-        with careful(result.trace):
+        with damage_named(result.trace):
             tree.know(result.trace)
     return result, error
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from agentkit.agent import Agent
-from agentkit.core.effects import Address
 from agentkit.replay import Replayed
 from agentkit.trace.reader import Trace
 
@@ -29,39 +28,23 @@ def tallied(replayed: Replayed, how: str, answered_by: str = "") -> str:
 
 def tools_at(trace: Trace, addresses: Iterable[str]) -> set[str]:
     """Return the tools that were called at these addresses."""
-    there = {*addresses}
-    calls = (event for event in trace.events if event["event"] == "tool.start")
-    return {call["tool"] for call in calls if call["at"] in there}
+    return {trace.effects[at].name for at in addresses if at in trace.effects}
 
 
 def effects_of(trace: Trace, agent: Agent[Any]) -> dict[str, str]:
-    """What tools do to the world, by name: as the agent says now, or as the run said then."""
-    calls = (event for event in trace.events if event["event"] == "tool.start")
+    """Return what tools do to the world, by name: as the agent has them, or as the run had."""
+    calls = (one for one in trace.effects.values() if one.kind == "tool" and one.begun)
     now = {name: tool.effect for name, tool in agent.program().tools.items()}
-    return {call["tool"]: call["effect"] for call in calls} | now
-
-
-def made_up(trace: Trace) -> set[str]:
-    """The addresses of calls to tools that the model was not offered, so that nothing could run."""
-    offered: dict[str, set[str]] = {}
-    found: set[str] = set()
-    for event in trace.events:
-        at = Address(event.get("at", ""))
-        if event["event"] == "model.start":
-            tools = trace.blobs.get(event["tools"], ())
-            offered[at] = {one["function"]["name"] for one in tools}
-        elif event["event"] == "tool.start" and event["tool"] not in offered.get(at.parent, ()):
-            found.add(at)
-    return found
+    return {call.name: call.effect or "write" for call in calls} | now
 
 
 def counted(number: int, what: str) -> str:
-    """The number of things, with the plural where it is due."""
+    """Return the number of things, with the plural where it is due."""
     return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _both(addresses: Iterable[str], whose: str = "") -> str:
     last = [at.rpartition("/")[2] for at in addresses]
     models, tools = (sum(bool(re.fullmatch(rf"{one}\d+", part)) for part in last) for one in "mt")
-    said = [(models, f"{whose}model call"), (tools, "tool call")]
-    return " and ".join(counted(number, what) for number, what in said if number)
+    counts = [(models, f"{whose}model call"), (tools, "tool call")]
+    return " and ".join(counted(number, what) for number, what in counts if number)
