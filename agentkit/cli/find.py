@@ -1,4 +1,4 @@
-"""Where traces are: the folder they go to, and the one that somebody means."""
+"""Where traces are: the folders they go to, and the file that a name stands for."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _FIRST = 1 << 16
 
 
 def state_folder() -> Path:
-    """Return where what should stay is kept: `AGENTKIT_STATE_DIR`, or the platform's folder."""
-    given = os.environ.get("AGENTKIT_STATE_DIR")
-    return Path(given) if given else user_state_path("agentkit", appauthor=False)
+    """Return the folder of what stays: `AGENTKIT_STATE_DIR`, or the platform's."""
+    folder = os.environ.get("AGENTKIT_STATE_DIR")
+    return Path(folder) if folder else user_state_path("agentkit", appauthor=False)
 
 
 def traces_folder() -> Path:
-    """Where traces go if nobody says otherwise: `AGENTKIT_TRACE_DIR`, or the state folder's."""
-    given = os.environ.get("AGENTKIT_TRACE_DIR")
-    return Path(given).expanduser() if given else state_folder() / "traces"
+    """Return where traces go by default: `AGENTKIT_TRACE_DIR`, or the state folder's."""
+    folder = os.environ.get("AGENTKIT_TRACE_DIR")
+    return Path(folder).expanduser() if folder else state_folder() / "traces"
 
 
-def found(trace: Path) -> Path:
-    """The file that somebody names: by its path, its name without `.jsonl`, or the end of its run.
+def find(trace: Path) -> Path:
+    """Return a trace's file by its path, its name without `.jsonl`, or the end of its run.
 
-    Looked for in the current folder, in `AGENTKIT_TRACE_DIR` and in the state folder.
+    It is looked for in the current folder, in `AGENTKIT_TRACE_DIR` and in the state folder.
 
     Raises:
         TraceError: There is none, or more than one.
@@ -57,17 +57,17 @@ def found(trace: Path) -> Path:
         return runs[0]
     where = ", ".join(str(folder.absolute()) for folder in folders)
     if runs:
-        said = f"{len(runs)} runs are called {text!r}: {', '.join(map(str, runs[:5]))}"
-        said += " …" * (len(runs) > 5)
+        problem = f"{len(runs)} runs are called {text!r}: {', '.join(map(str, runs[:5]))}"
+        problem += " …" * (len(runs) > 5)
     else:
-        said = f"There is no file {text!r}, and no run is called so or ends so in {where}"
+        problem = f"There is no file {text!r}, and no run with this name or end in {where}"
     raise TraceError(
-        f"{said}. `{command_line('runs', 'FOLDER')}` lists the runs in a folder.", path=text
+        f"{problem}. `{command_line('runs', 'FOLDER')}` lists the runs in a folder.", path=text
     )
 
 
 def header_of(file: Path) -> JsonObject:
-    """The first event of a trace, read without the rest; empty if the file is none."""
+    """Return the first event of a trace, read without the rest; empty if the file is not one."""
     try:
         with file.open("rb") as lines:
             header = from_json(lines.readline(_FIRST))
@@ -77,7 +77,7 @@ def header_of(file: Path) -> JsonObject:
 
 
 def traces_in(places: Sequence[Path]) -> Iterator[Path]:
-    """The files that are named, and those in the folders that are; or where traces go.
+    """Yield these files, and those in these folders; by default those where traces go.
 
     Raises:
         TraceError: There is no such file or folder.
@@ -98,7 +98,7 @@ def traces_in(places: Sequence[Path]) -> Iterator[Path]:
 
 
 def state_of(trace: Trace) -> str:
-    """How the run ended; `running` if a process is still writing it, where that can be told."""
+    """Return how the run ended; `running` if a process is known to be writing it still."""
     if trace.status != "interrupted" or trace.path is None or sys.platform == "win32":
         return trace.status
     import fcntl  # there is none on Windows

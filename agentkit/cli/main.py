@@ -1,4 +1,4 @@
-"""The command line: every command, and what becomes of errors."""
+"""The commands by name, and how errors become messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ app = App(
     help="Agents that call tools, and traces that run again.",
     version=installed_version("agentkit-replay") or "unknown",
     version_flags=["--version"],
-    suppress_keyboard_interrupt=False,  # it is told of below
+    suppress_keyboard_interrupt=False,  # `run` reports it
     console=PipedConsole(),
     error_console=PipedConsole(stderr=True),
 )
 for name, command in COMMANDS.items():
     app.command(command, name=name)
-trace_app = App(name="trace", help="What a trace tells about its application.")
+trace_app = App(name="trace", help="Check an application by its traces.")
 trace_app.command(trace_doctor.trace_doctor, name="doctor")
 app.command(trace_app)
 
@@ -75,7 +75,7 @@ def run() -> None:
     wrong; 130: Ctrl-C; 141: the reader of a pipe has gone, as `head` does.
     """
     for stream in (sys.stdout, sys.stderr):
-        # Names of files may be no Unicode, and a terminal may know few characters.
+        # Names of files may not be Unicode, and a terminal may know few characters.
         stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # of TextIO it is not known
     try:
         app(result_action="return_value", exit_on_error=False)
@@ -103,13 +103,13 @@ def run() -> None:
 
 
 def _forget_output() -> None:
-    """What cannot be written is dropped: Python would complain of it once more at exit."""
+    """Drop what cannot be written: Python would complain of it once more at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _hint(said: str) -> None:
-    """A value that looks like an option is not taken for one where it is written with `=`."""
+def _hint(message: str) -> None:
+    """Print how to write a value that looks like an option."""
     for option, value in pairwise(sys.argv[1:]):
-        if option.startswith("--") and option in said and re.match("-[^-]", value):
-            line = f"A value that begins with - is written so: {option}={shlex.quote(value)}"
+        if option.startswith("--") and option in message and re.match("-[^-]", value):
+            line = f"Write a value that begins with - like this: {option}={shlex.quote(value)}"
             ERR.print(Text(shown(line)), soft_wrap=True)

@@ -197,7 +197,7 @@ def test_a_value_that_looks_like_an_option(travel: Path) -> None:
     """How to write it is said."""
     done = fork(travel, "--at", "m0/t0", "--result", "-3 C")
     assert done.returncode == 2
-    assert done.stderr.endswith("A value that begins with - is written so: --result='-3 C'\n")
+    assert done.stderr.endswith("Write a value that begins with - like this: --result='-3 C'\n")
     done = fork(travel, "--at", "m0/t0", "--result=-3 C")
     assert (done.returncode, done.stderr) == (0, "")
 

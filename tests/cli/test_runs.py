@@ -56,4 +56,4 @@ def test_runs_and_show_know_where_traces_go(runs: Path, tmp_path: Path) -> None:
     assert "Double these" in agentkit("show", "abcd1234", cwd=tmp_path, **place).stdout
     done = agentkit("show", "dead", cwd=tmp_path, **place)
     assert done.returncode == 2
-    assert "There is no file 'dead', and no run is called so" in done.stderr
+    assert "There is no file 'dead', and no run with this name" in done.stderr

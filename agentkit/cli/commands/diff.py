@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agentkit import replay
 from agentkit.cli.console import AsJson, print_json, shown
-from agentkit.cli.find import found
+from agentkit.cli.find import find
 
 
 def diff(a: Path, b: Path, /, *, as_json: AsJson = False) -> None:
@@ -18,7 +18,7 @@ def diff(a: Path, b: Path, /, *, as_json: AsJson = False) -> None:
         b: Another one.
         as_json: Print everything as JSON.
     """
-    compared = replay.diff(found(a), found(b))
+    compared = replay.diff(find(a), find(b))
     if as_json:
         print_json(compared.to_json())
     else:

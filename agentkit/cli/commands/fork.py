@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from agentkit.agent import Agent
 from agentkit.cli.changes import check_asked, message_number, outcome_from, settings_from
 from agentkit.cli.console import command_line, print_line
-from agentkit.cli.find import found, header_of, traces_folder, traces_in
+from agentkit.cli.find import find, header_of, traces_folder, traces_in
 from agentkit.cli.load import Application, Many, application, options_of
 from agentkit.cli.view.describe import address_in
 from agentkit.cli.view.run import print_held_back, print_waiting, run_and_show
@@ -45,7 +45,7 @@ def fork(
     tools: LiveTools = "by_effect",
     to: Annotated[Path | None, Parameter(name="--trace")] = None,
 ) -> None:
-    """Run a recorded run again with something changed, and show what becomes of it.
+    """Run a recorded run again with something changed, and show the difference.
 
     What does not depend on the change is answered from the recording, the rest is done.
 
@@ -57,9 +57,9 @@ def fork(
         prompt: Another prompt.
         instructions: Other instructions.
         message: N=TEXT: another message in the request at --at, as `agentkit show --at` numbers it.
-        result: What the effect at --at comes to: a tool's result, or the model's answer.
+        result: The outcome of the effect at --at: a tool's result, or the model's answer.
         approve: Let the call at --at run: it then really runs, though it may write.
-        deny: Do not let the call at --at run; the reason is told to the model.
+        deny: Do not let the call at --at run; the model reads the reason.
         model: Another model, such as openai:gpt-4o; also the run's own, if the agent has another.
         deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
             function that returns it.
@@ -68,7 +68,7 @@ def fork(
             of the agent and the recording (live).
         to: A new file, or a folder, where the fork is recorded; by default the state folder.
     """
-    original = Trace.load(found(trace))
+    original = Trace.load(find(trace))
     where = None if at is None else address_in(original, at)
     outcome = _outcome(original, where, result, approve, deny)
     if where is None and message:
@@ -110,14 +110,14 @@ def _check_runs(
     if writes:
         raise ConfigurationError(
             f"{name} at {at} would not be run: it may write, and nothing else is changed. "
-            f"`{allow}` lets it run; or say what it comes to."
+            f"`{allow}` lets it run; or give its outcome."
         )
 
 
 def _outcome(
     trace: Trace, at: str | None, result: str | None, approve: bool, deny: str | None
 ) -> Any:
-    """What the effect at the fork's address comes to; None to do it again."""
+    """Return the outcome of the effect at the fork's address; None to do it again."""
     given = {"--result": result, "--approve": approve or None, "--deny": deny}
     chosen = [name for name, value in given.items() if value is not None]
     if len(chosen) > 1:
@@ -193,7 +193,7 @@ def forked(
 
 
 def _allowing(failed: Exception, allow: str) -> Exception:
-    """The error, with how to let a tool run that was not."""
+    """Return the error, with how to let a tool run that was held back."""
     if isinstance(failed, ReplayDivergence) and failed.kind == "unexpected_call":
         text = f"{failed.message}\n`{allow}` lets it run, and every other tool."
         return ReplayDivergence(text, **failed.data())
@@ -201,7 +201,7 @@ def _allowing(failed: Exception, allow: str) -> Exception:
 
 
 def _files(to: Path | None) -> set[Path]:
-    """The traces where forks are recorded."""
+    """Return the traces where forks are recorded."""
     place = to or traces_folder()
     return {*traces_in([place])} if place.exists() else set()
 
@@ -214,11 +214,11 @@ def _print_interrupted(original: Trace, new: set[Path]) -> None:
 
 
 def _print_difference(original: Trace, made: Trace) -> None:
-    """What the change has changed, and where to see all of it."""
+    """Print what the change has changed, and where to see all of it."""
     compared = diff(original, made)
     print_line(f"\n{compared.short()}")
     if made.path is None:
-        print_line("The trace was not kept: it cannot be written where it was to go.")
+        print_line("The trace was not kept: its file cannot be written.")
     else:
         print_line(f"The trace is in {made.path}")
     if original.path is not None and made.path is not None and not compared.same:

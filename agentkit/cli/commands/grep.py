@@ -42,38 +42,38 @@ def grep(
         as_json: Print a JSON array.
     """
     try:
-        wanted = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
+        regex = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
     except re.error as error:
         raise ConfigurationError(f"{pattern!r} is not a regular expression: {error}.") from error
     hits: list[JsonObject] = []
     count = 0
-    for hit in _hits(wanted, places):
+    for hit in _hits(regex, places):
         count += 1
         if as_json:
             hits.append(hit)
         else:
-            _print_hit(wanted, hit)
+            _print_hit(regex, hit)
     if as_json:
         print_json(hits)
     if not count:
         sys.exit(1)
 
 
-def _hits(wanted: re.Pattern[str], places: tuple[Path, ...]) -> Iterator[JsonObject]:
+def _hits(regex: re.Pattern[str], places: tuple[Path, ...]) -> Iterator[JsonObject]:
     for path in [*traces_in(places)]:
         try:
             trace = Trace.load(path)
             with damage_named(trace):
                 for at, kind, text in _texts(trace):
                     for line in text.splitlines():
-                        if wanted.search(line):
+                        if regex.search(line):
                             yield {"file": str(path), "at": at, "kind": kind, "line": line}
         except TraceError as error:
             print_note(error.message)
 
 
 def _texts(trace: Trace) -> Iterator[tuple[str, str, str]]:
-    """Every text of a run, once, where it first appeared."""
+    """Yield every text of a run once, where it first appears."""
     seen: set[str] = set()
 
     def message(name: str) -> Iterator[tuple[str, str]]:
@@ -97,11 +97,11 @@ def _texts(trace: Trace) -> Iterator[tuple[str, str, str]]:
             )
         for name in names:
             yield from ((at, kind, text) for kind, text in message(name))
-        yield from ((at, kind, text) for kind, text in _said(event))
+        yield from ((at, kind, text) for kind, text in _event_texts(event))
 
 
-def _said(event: JsonObject) -> Iterator[tuple[str, str]]:
-    """What stands in the event itself."""
+def _event_texts(event: JsonObject) -> Iterator[tuple[str, str]]:
+    """Yield the texts of the event itself."""
     match event["event"]:
         case "tool.start" | "gate.ask":
             yield "arguments", as_text(unpacked(event.get("arguments", "")))
@@ -114,16 +114,16 @@ def _said(event: JsonObject) -> Iterator[tuple[str, str]]:
         case _:
             pass
     error = event.get("error")
-    if is_object(error) and event["event"] != "agent.end":  # which only says it again
-        said = f"{error.get('type')}: {as_text(error.get('message', ''))}"
-        yield "error", as_text(error.get("traceback") or said)
+    if is_object(error) and event["event"] != "agent.end":  # which only repeats it
+        text = f"{error.get('type')}: {as_text(error.get('message', ''))}"
+        yield "error", as_text(error.get("traceback") or text)
 
 
-def _print_hit(wanted: re.Pattern[str], hit: JsonObject) -> None:
+def _print_hit(regex: re.Pattern[str], hit: JsonObject) -> None:
     line: str = hit["line"]
-    match = wanted.search(line)
+    match = regex.search(line)
     start = max(0, match.start() - _LINE // 2) if match is not None and len(line) > _LINE else 0
     text = Text(shown(f"{'…' * (start > 0)}{line[start:]}", _LINE))
-    text.highlight_regex(wanted, "bold red")
+    text.highlight_regex(regex, "bold red")
     head = Text.assemble((shown(hit["file"]), "magenta"), " ", (shown(hit["at"]), "cyan"))
     OUT.print(head + Text(f" {hit['kind']}: ") + text, soft_wrap=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.cli.console import print_line
-from agentkit.cli.find import found
+from agentkit.cli.find import find
 from agentkit.cli.load import Many, application
 from agentkit.cli.view.run import print_held_back, run_and_show
 from agentkit.cli.view.tally import counted, tallied, tools_at
@@ -49,7 +49,7 @@ def replay(
         on_divergence: At the first difference end, or go on with the recording.
     """
     plan = policy or ("tools_live" if live_tool else "exact")
-    recorded = Trace.load(found(trace))
+    recorded = Trace.load(find(trace))
     tree = RunTree(f"replay of {recorded.run}")
     with application(app, recorded, model=model, deps=deps) as loaded:
         if plan != "exact":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.cli.console import command_line, print_line
-from agentkit.cli.find import found, state_of
+from agentkit.cli.find import find, state_of
 from agentkit.cli.load import Many, application, options_of
 from agentkit.cli.view.run import print_waiting, run_and_show
 from agentkit.cli.view.tree import RunTree
@@ -47,7 +47,7 @@ def resume(
         deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
             function that returns it.
     """
-    recorded = Trace.load(found(trace))
+    recorded = Trace.load(find(trace))
     check_replayable(recorded)
     if (state := state_of(recorded)) == "ok":
         raise ConfigurationError(

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from agentkit.cli.console import OUT, AsJson, command_line, print_json, print_line, shown
-from agentkit.cli.find import found
+from agentkit.cli.find import find
 from agentkit.cli.view.describe import (
     address_in,
     damage_named,
@@ -38,9 +38,19 @@ from agentkit.messages import JsonObject, Usage, is_array, is_object
 from agentkit.trace.reader import Trace
 
 _SHORT = 60
-_SAID = ("role", "content", "tool_calls", "tool_call_id", "name")
+_SHOWN = ("role", "content", "tool_calls", "tool_call_id", "name")
 _NAMED = {"agent": "agent", "compute": "name", "model": "model", "tool": "tool"}
-_TOLD = ("at", "kind", "status", "started", "seconds", "error", "message", "messages", "arguments")
+_PLACED = (
+    "at",
+    "kind",
+    "status",
+    "started",
+    "seconds",
+    "error",
+    "message",
+    "messages",
+    "arguments",
+)
 """What has a place of its own; everything else is printed as it is."""
 
 
@@ -62,7 +72,7 @@ def show(
     """
     if as_json and raw:
         raise ConfigurationError("--json and --raw are two ways to print; give one of them.")
-    recorded = Trace.load(found(trace))
+    recorded = Trace.load(find(trace))
     with damage_named(recorded):
         where = None if at is None else address_in(recorded, at)
         if raw:
@@ -76,7 +86,7 @@ def show(
 
 
 def _print_lines(lines: Iterable[bytes]) -> None:
-    """Bytes as they are for a program; for a terminal what it can be shown."""
+    """Print bytes as they are for a program, and what is safe for a terminal."""
     for line in lines:
         if OUT.is_terminal:
             print(shown(line.decode("utf-8", "backslashreplace")), end="")
@@ -96,7 +106,7 @@ def _print_run(trace: Trace) -> None:
         OUT.print(Text(shown(f"Recorded without contents: capture={capture!r}."), "yellow"))
     OUT.print(tree_of(trace, title=as_text(run["prompt"]) if run["prompt"] else "(no prompt)"))
     if run["status"] == "running":
-        OUT.print("The run is going on; this is what there is so far.", style="yellow")
+        OUT.print("The run is going on; this is the record so far.", style="yellow")
     elif run["status"] == "interrupted":
         OUT.print("The run was interrupted; what is recorded ends here.", style="yellow")
         if not trace.pending:
@@ -105,14 +115,14 @@ def _print_run(trace: Trace) -> None:
     if run["status"] in ("paused", "interrupted"):
         print_waiting(trace.pending, trace.path)
     if run["error"] is not None:
-        OUT.print(Text(shown(_said(run["error"])), "red"))
+        OUT.print(Text(shown(_failure(run["error"])), "red"))
     elif run["output"] is not None:
         OUT.print(Text(shown(pretty(run["output"]))))
     OUT.print(used(Usage.from_json(run["usage"])), style="dim")
 
 
 def print_effect(effect: JsonObject) -> None:
-    """Everything about one address, as `describe` has it."""
+    """Print everything about one address, as `describe` returns it."""
     status = effect.get("status", "")
     mark, style = MARKS.get(status, (shown(as_text(status)), "yellow"))
     name = as_text(effect.get(_NAMED.get(effect["kind"], ""), ""))
@@ -127,9 +137,9 @@ def print_effect(effect: JsonObject) -> None:
         print_message(f"message {number}", message)
     if "arguments" in effect:
         _section("arguments", _indented_json(effect["arguments"]))
-    told = (*_TOLD, _NAMED.get(effect["kind"]))
+    placed = (*_PLACED, _NAMED.get(effect["kind"]))
     for name, value in effect.items():
-        if name not in told and value not in ({}, [], None):
+        if name not in placed and value not in ({}, [], None):
             _section(name, _SECTIONS.get(name, _plain)(value))
     if "message" in effect:
         print_message("result" if effect["kind"] == "tool" else "answer", effect["message"])
@@ -138,26 +148,26 @@ def print_effect(effect: JsonObject) -> None:
 
 
 def print_message(title: str, message: Any) -> None:
-    """A message of a conversation, with its calls."""
+    """Print a message of a conversation, with its calls."""
     if not is_object(message):  # a hash: contents were not recorded
         _section(title, as_text(message))
         return
     role = as_text(message.get("role", "?"))
     content = message.get("content")
-    said = "" if content is None else as_text(content)
+    text = "" if content is None else as_text(content)
     calls = message.get("tool_calls", ())
-    said += "".join(
+    text += "".join(
         f"\n→ {as_text(call['function']['name'])} {as_text(call['function']['arguments'])}"
         for call in calls
     )
-    rest = {name: value for name, value in message.items() if name not in _SAID}
+    rest = {name: value for name, value in message.items() if name not in _SHOWN}
     if rest:
-        said += f"\n{pretty(rest)}"
-    _section(f"{title}, {role}", said.strip("\n"))
+        text += f"\n{pretty(rest)}"
+    _section(f"{title}, {role}", text.strip("\n"))
 
 
 def _section(title: str, text: str, style: str = "default") -> None:
-    """A title and what belongs to it, in one line if that is short."""
+    """Print a title and what belongs to it, in one line if that is short."""
     if "\n" not in text and len(text) <= _SHORT:
         OUT.print(Text.assemble((f"{shown(title)}: ", "bold"), (shown(text), style)))
     else:
@@ -181,13 +191,13 @@ def _indented_json(arguments: Any) -> str:
         return as_text(arguments)  # as the model sent it
 
 
-def _said(error: JsonObject) -> str:
+def _failure(error: JsonObject) -> str:
     message = error.get("message")  # kept only with the contents
     return error["type"] + (f": {as_text(message)}" if message else "")
 
 
 def _error(error: JsonObject) -> str:
-    lines = [_said(error)]
+    lines = [_failure(error)]
     if error.get("data"):
         lines.append(pretty(error["data"]))
     if error.get("traceback"):

@@ -29,7 +29,7 @@ from agentkit.cli.changes import (
 from agentkit.cli.commands.fork import forked
 from agentkit.cli.commands.show import print_effect, print_message
 from agentkit.cli.console import OUT, print_line, print_note, shown
-from agentkit.cli.find import found, state_of
+from agentkit.cli.find import find, state_of
 from agentkit.cli.load import Application, application, options_of
 from agentkit.cli.view.describe import address_in, damage_named, describe, describe_run
 from agentkit.cli.view.run import print_error
@@ -88,7 +88,7 @@ def step(
         deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
             function that returns it.
     """
-    recorded = Trace.load(found(trace))
+    recorded = Trace.load(find(trace))
     for name, value in (("--model", model), ("--deps", deps)):
         if app is None and value is not None:
             raise ConfigurationError(f"{name} is for the agent of --app FILE.py:NAME: give both.")

@@ -21,7 +21,7 @@ from typing import Any
 
 from agentkit.agent import Agent
 from agentkit.cli.console import command_line, print_line
-from agentkit.cli.find import found, state_of
+from agentkit.cli.find import find, state_of
 from agentkit.cli.load import (
     Application,
     Many,
@@ -67,7 +67,7 @@ def test_from(
     """
     if find_spec("pytest") is None:
         raise ConfigurationError("The test is run with pytest: pip install pytest")
-    recorded = Trace.load(found(trace))
+    recorded = Trace.load(find(trace))
     check_replayable(recorded)
     if recorded.status == "interrupted":
         resume = command_line("resume", str(recorded.path))
