@@ -33,6 +33,7 @@ from agentkit.cli.view.tree import (
     tree_of,
     used,
 )
+from agentkit.core.effects import Decision
 from agentkit.errors import ConfigurationError
 from agentkit.messages import JsonObject, Usage, is_array, is_object
 from agentkit.trace.reader import Trace
@@ -230,10 +231,8 @@ def _progress(values: Iterable[Any]) -> str:
     return "\n".join(map(as_text, values))
 
 
-def _gates(events: list[JsonObject]) -> str:
-    return "\n".join(
-        decided(event) if "decision" in event else f"asked ({event['kind']})" for event in events
-    )
+def _decision(decision: JsonObject) -> str:
+    return decided(Decision(decision["kind"], decision["text"], decision["by"]))
 
 
 def _names(tools: Any) -> str:
@@ -244,7 +243,7 @@ def _names(tools: Any) -> str:
 
 _SECTIONS = {
     "chunks": _chunks,
-    "gate": _gates,
+    "decision": _decision,
     "http": _attempts,
     "inside": "\n".join,
     "progress": _progress,

@@ -204,7 +204,8 @@ class _Walk(Cmd):
     def _enter(self, trace: Trace, at: str | None = None) -> None:
         """Begin with this trace, at this place if it has it."""
         effects = trace.effects.values()
-        kinds: dict[str, str] = {one.at: one.kind for one in effects if one.kind != "agent"}
+        places = (one for one in effects if one.begun or one.asked is not None)
+        kinds: dict[str, str] = {one.at: one.kind for one in places if one.kind != "agent"}
         if not kinds:
             raise TraceError(
                 f"In the run {trace.run} nothing was asked or done, so there is no step to take.",
@@ -398,6 +399,9 @@ class _Walk(Cmd):
 
 def _outcome(effect: JsonObject) -> str:
     """Return the outcome of an effect, in one line."""
+    decision = effect.get("decision")
+    if decision is not None and "started" not in effect:
+        return decided(Decision(decision["kind"], decision["text"], decision["by"]))
     message = effect.get("message")
     if is_object(message):
         content = message.get("content")
@@ -406,10 +410,7 @@ def _outcome(effect: JsonObject) -> str:
         return " ".join([text, *(f"→ {call['name']} {call['arguments']}" for call in calls)])
     if "value" in effect:
         return as_text(effect["value"])
-    decisions = [event for event in effect.get("gate", ()) if "decision" in event]
-    return (
-        decided(decisions[-1]) if decisions else as_text(effect.get("error", {}).get("message", ""))
-    )
+    return as_text(effect.get("error", {}).get("message", ""))
 
 
 def _editable(effect: JsonObject) -> str:

@@ -100,16 +100,14 @@ def describe(trace: Trace, at: str) -> JsonObject:
         params = found.get("params", {})
         if "output" in params:
             found["params"] = params | {"output": _blob(trace, params["output"])}
-    asked, decision = effect.asked, effect.decision
-    gate: list[JsonObject] = [{"kind": asked.kind}] if asked is not None else []
-    if decision is not None:
-        gate.append({"decision": decision.kind, "reason": decision.text, "by": decision.by})
+    decision = effect.decision
     began = effect.began.t if effect.began is not None else 0
     more = {
         "http": [_attempt(one) for one in effect.attempts],
         "chunks": [[(one.t - began) / 1e6, _delta(one.delta)] for one in effect.deltas],
         "progress": effect.progress,
-        "gate": gate,
+        "waited": effect.asked and effect.asked.kind,
+        "decision": decision and {"kind": decision.kind, "text": decision.text, "by": decision.by},
         "warning": [{"code": one.code, "text": one.text, **one.data} for one in effect.warnings],
         "inside": [one for one in trace.effects if one.startswith(f"{at}/")],
     }
@@ -118,16 +116,17 @@ def describe(trace: Trace, at: str) -> JsonObject:
 
 def _fields(effect: RecordedEffect) -> JsonObject:
     """Return the fields of a start and an end, with times in seconds."""
-    start, end, decision = effect.start, effect.end, effect.decision
-    found: JsonObject = {"at": effect.at, "kind": effect.kind, "status": "in flight"}
+    start, end = effect.start, effect.end
+    found: JsonObject = {"at": effect.at, "kind": effect.kind, "status": effect.status}
     if start is not None:
         found |= _rest(start) | {"started": start["t"] / 1e6}
         found.pop("messages", None)  # the history so far, at each step: `--at` has it
         found.pop("tools", None)
     elif effect.call is not None:
-        decided = decision is not None and decision.kind in ("deny", "answer")
-        status = decision.kind if decision is not None and decided else "paused"
+        status = effect.skipped or effect.status
         found |= {"tool": effect.name, "arguments": effect.arguments, "status": status}
+        if effect.message is not None:
+            found["message"] = effect.message
     if end is not None:
         found |= _rest(end)
     return found if effect.seconds is None else found | {"seconds": round(effect.seconds, 6)}
@@ -166,7 +165,7 @@ def _rest(event: JsonObject) -> JsonObject:
 
 
 def _filled(trace: Trace, fields: JsonObject, names: tuple[str, ...]) -> JsonObject:
-    blobs = {name: _blob(trace, fields[name]) for name in names if name in fields}
+    blobs = {name: _blob(trace, fields[name]) for name in names if fields.get(name)}
     if isinstance(blobs.get("input"), dict):  # of an agent: messages by their names
         messages = [_blob(trace, name) for name in blobs["input"]["messages"]]
         blobs["input"] = blobs["input"] | {"messages": messages}

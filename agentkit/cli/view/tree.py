@@ -12,8 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from agentkit.cli.console import shown
-from agentkit.cli.view.unrun import unrun
-from agentkit.core.effects import ancestors
+from agentkit.core.effects import Address, Decision, ancestors
 from agentkit.events import (
     Event,
     Finished,
@@ -26,6 +25,7 @@ from agentkit.events import (
     Warned,
 )
 from agentkit.messages import JsonObject, Usage, is_object
+from agentkit.trace.effects import RecordedEffect
 from agentkit.trace.reader import Trace
 
 MARKS = {
@@ -35,9 +35,14 @@ MARKS = {
     "limit": ("✗ limit", "red"),
     "cancelled": ("⊘", "yellow"),
     "paused": ("?", "yellow"),
-    "deny": ("⊘ denied", "yellow"),
-    "answer": ("✓ answered", "green"),
-    "decided": ("⊘ not run", "yellow"),
+    "pending": ("?", "yellow"),
+    "in_flight": ("…", "yellow"),
+    "denied": ("⊘ denied", "yellow"),
+    "answered": ("✓ answered", "green"),
+    "output": ("✓", "green"),
+    "handoff": ("✓", "green"),
+    "refused": ("✗", "red"),
+    "skipped": ("⊘ not run", "yellow"),
 }
 """How a status is shown, and in which colour."""
 
@@ -63,7 +68,6 @@ class RunTree:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.usage = Usage()
         self._nodes: dict[str, _Node] = {}
 
     def event(self, event: Event) -> None:
@@ -90,78 +94,72 @@ class RunTree:
             case _:
                 pass
 
-    def _decided_before(self, step: str) -> None:
-        """A step follows: the calls before it that waited were decided about, and not run."""
-        agent = step.rpartition("/")[0]
-        for at, node in self._nodes.items():
-            if node.status == "paused" and at.rsplit("/", 2)[0] == agent:
-                node.status, node.result = "decided", ""
-
     def _finished(self, status: str, now: float) -> None:
         for node in self._nodes.values():
             if status == "paused" and node.status is None:
                 node.status, node.ended = status, now  # what waits is inside
 
     def start(self, at: str, label: str, detail: str, time: float) -> None:
-        """Something begins."""
-        if label == "step":
-            self._decided_before(at)
+        """Add what begins."""
         notes = self._nodes[at].notes if at in self._nodes else []
         self._nodes[at] = _Node(label=label, detail=detail, started=time, notes=notes)
 
     def waits(self, at: str, label: str, detail: str, time: float) -> None:
-        """A call waits for somebody to decide about it."""
+        """Add a call that waits for a decision."""
         self.start(at, label, detail, time)
         self.end(at, "paused", "waits for a decision", time)
 
     def end(
         self, at: str, status: str, result: str, time: float, usage: Usage | None = None
     ) -> None:
-        """It has ended."""
+        """Note how a node ended."""
         node = self._nodes.setdefault(at, _Node(label="?", detail="", started=time))
         node.status, node.result, node.ended = status, result, time
         node.usage = usage or Usage()
-        self.usage += node.usage
 
     def attempted(self, at: str, status: Any, error: str | None, delay: float | None) -> None:
-        """An HTTP attempt has ended; the next one begins after `delay` seconds, if there is one."""
+        """Note an HTTP attempt after which the next one begins, after `delay` seconds."""
         if delay is not None:
-            said = error or f"HTTP status {status}"
-            self.note(at.rpartition("/")[0], f"{said}; asked again after {delay:.2g} s")
-
-    def answered(self, at: str, answer: JsonObject) -> None:
-        """Somebody has decided about a call that waited."""
-        node, kind = self._nodes.get(at), answer["decision"]
-        if node is not None and kind in ("deny", "answer"):
-            node.status, node.result = kind, decided(answer)
-        elif node is not None:
-            node.result = ""
-            node.notes.append(decided(answer))
+            problem = error or f"HTTP status {status}"
+            self.note(at.rpartition("/")[0], f"{problem}; asked again after {delay:.2g} s")
 
     def note(self, at: str, text: str) -> None:
-        """Something worth a line was said at this address."""
+        """Add a line to a node."""
         if at in self._nodes:
             self._nodes[at].notes.append(text)
 
     def know(self, trace: Trace) -> None:
-        """Take over what the run's trace has and no event tells: the calls that did not run."""
-        steps, nodes = unrun(trace), dict[str, _Node]()
-        for at, node in self._nodes.items():
-            nodes.setdefault(at, node)
-            calls = steps.get(at, {})
-            node.repeats = calls is None
-            for place, one in (calls or {}).items():  # all of the step's, so in their order
-                nodes[place] = self._nodes.get(place) or _Node(
-                    label=as_text(one.name),
-                    detail=as_text(one.arguments),
-                    started=node.started,
-                    status=one.status,
-                    result=as_text(one.said),
+        """Add what the run's trace has and no event tells: the calls that no tool ran."""
+        for at, effect in trace.effects.items():
+            step = self._nodes.get(Address(at).parent)
+            if effect.skipped == "repeated" and step is not None:
+                step.repeats = True
+            elif effect.skipped is not None and step is not None:
+                status, result = _why_skipped(trace, effect)
+                self.start(at, effect.name, effect.arguments, step.started)
+                self._nodes[at].status, self._nodes[at].result = status, result
+            elif effect.kind == "model" and at in self._nodes:
+                self._add_unknown(trace, effect)
+        self._nodes = dict(sorted(self._nodes.items(), key=lambda node: Address(node[0]).order))
+
+    def _add_unknown(self, trace: Trace, step: RecordedEffect) -> None:
+        """Add the calls of an answer that nothing became of before the run paused or broke off."""
+        agent = trace.effects.get(step.at.parent)
+        answer = trace.blobs.get(step.message or "", {})
+        for index, call in enumerate(answer.get("tool_calls") or ()):
+            at, function = step.at.call(index), call["function"]
+            if at not in self._nodes and at not in trace.effects:
+                self.start(
+                    at,
+                    as_text(function["name"]),
+                    as_text(function["arguments"]),
+                    self._nodes[step.at].started,
                 )
-        self._nodes = nodes
+                if agent is not None and agent.end is not None:
+                    self._nodes[at].status = "paused" if agent.status == "paused" else "skipped"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The tree as it stands."""
+        """Render the tree as it stands."""
         tree = Tree(Text(shown(self.title, options.max_width - 4), style="bold"))
         branches: dict[str, Tree] = {}
         for at, node in self._nodes.items():
@@ -201,55 +199,64 @@ def _working(live: bool) -> str:
 
 
 def tree_of(trace: Trace, *, title: str) -> RunTree:
-    """The tree of a recorded run."""
+    """Return the tree of a recorded run."""
     tree = RunTree(title)
-    for event in trace.events:
-        at, time = event.get("at", ""), event["t"] / 1e6
-        match event["event"]:
-            case "model.start":
-                tree.start(at, "step", as_text(event["model"]), time)
-            case "tool.start":
-                tree.start(at, as_text(event["tool"]), as_text(event.get("arguments", "")), time)
-            case "model.end" | "tool.end":
-                usage = Usage.from_json(event.get("usage", {}))
-                tree.end(at, event["status"], _result(trace, event), time, usage)
-            case "warning":
-                tree.note(at, as_text(event.get("text", event.get("code"))))
-            case "http.end":
-                delay = event.get("delay")
-                told = as_text(event["error"]) if "error" in event else None
-                tree.attempted(at, event.get("status"), told, delay and delay / 1e6)
-            case "gate.ask":
-                tree.waits(at, as_text(event["call"]), as_text(event.get("arguments", "")), time)
-            case "gate.answer":
-                tree.answered(at, event)
-            case _:
-                pass
+    for at, effect in trace.effects.items():
+        if effect.kind in ("model", "tool") and effect.skipped is None:
+            _add(tree, trace, at, effect)
     tree.know(trace)
     return tree
 
 
-def _result(trace: Trace, event: JsonObject) -> str:
-    if "message" in event and event["message"] in trace.blobs:
-        content = trace.blob(event["message"]).get("content")
-        return "" if content is None else as_text(content)
-    return as_text(event.get("error", {}).get("message", ""))
+def _add(tree: RunTree, trace: Trace, at: str, effect: RecordedEffect) -> None:
+    """Add a model call or a tool call to a tree."""
+    if effect.began is None:
+        tree.waits(at, effect.name, effect.arguments, 0)
+        return
+    label = "step" if effect.kind == "model" else effect.name
+    detail = effect.name if effect.kind == "model" else effect.arguments
+    tree.start(at, label, detail, effect.began.t / 1e6)
+    for warning in effect.warnings:
+        tree.note(at, warning.text or warning.code)
+    for one in effect.attempts:
+        tree.attempted(one.at, one.status, one.error, one.delay and one.delay / 1e6)
+    if effect.decision is not None:
+        tree.note(at, decided(effect.decision))
+    if effect.end is not None and effect.ended is not None:
+        content = trace.blobs.get(effect.message or "", {}).get("content")
+        error = effect.error.message if effect.error is not None else ""
+        result = error if content is None else as_text(content)
+        usage = Usage.from_json(effect.end.get("usage", {}))
+        tree.end(at, effect.status, result, effect.ended.t / 1e6, usage)
+
+
+def _why_skipped(trace: Trace, effect: RecordedEffect) -> tuple[str, str]:
+    """Return how a call is shown that no tool ran: a status of `MARKS`, and a text."""
+    text = as_text(trace.blobs.get(effect.message or "", {}).get("content") or "")
+    match effect.skipped:
+        case "output":
+            return "ok", "the output"
+        case "handoff":
+            return "ok", text
+        case "denied" | "answered" if effect.decision is not None:
+            return effect.skipped, decided(effect.decision)
+        case _:
+            return "skipped" if text.startswith("Not executed") else "error", text
 
 
 def as_text(value: Any) -> str:
-    """Text as it is, and anything else as JSON in one line."""
+    """Return text as it is, and anything else as JSON in one line."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def decided(answer: JsonObject) -> str:
-    """What was decided about a call, in words."""
-    by = f" by {as_text(answer['by'])}" if answer.get("by") else ""
-    reason = f": {as_text(answer['reason'])}" if answer.get("reason") else ""
-    return f"{as_text(answer['decision'])}{by}{reason}"
+def decided(decision: Decision) -> str:
+    """Return a decision in words."""
+    by = f" by {decision.by}" if decision.by else ""
+    return f"{decision.kind}{by}{f': {decision.text}' if decision.text else ''}"
 
 
 def forked_from(fork: JsonObject) -> str:
-    """What a run is a fork of, in words, as its trace's header has it."""
+    """Return in words what a run is a fork of, from the header of its trace."""
     patch = fork.get("patch") or {"done again": ""}
     changes = ", ".join(
         f"{value['kind']} {as_text(value.get('text', ''))}".strip()
@@ -262,12 +269,12 @@ def forked_from(fork: JsonObject) -> str:
 
 
 def pretty(output: Any) -> str:
-    """Text as it is, and anything else as JSON to read."""
+    """Return text as it is, and anything else as JSON to read."""
     return output if isinstance(output, str) else json.dumps(output, indent=2, ensure_ascii=False)
 
 
 def used(usage: Usage) -> str:
-    """What a run has used, in words."""
+    """Return in words what a run has used."""
     cost = "" if usage.cost is None else f", {money(usage.cost)}"
     return (
         f"{usage.requests} model call{'s' * (usage.requests != 1)}, {usage.input_tokens} input and "
@@ -276,5 +283,5 @@ def used(usage: Usage) -> str:
 
 
 def money(cost: float) -> str:
-    """An amount in USD."""
+    """Return an amount in USD."""
     return f"${cost:.4f}" if cost >= 0.0001 or not cost else "<$0.0001"
