@@ -31,7 +31,9 @@ def fork_here(*arguments: str, trace: str = "run.jsonl") -> None:
 
 def test_a_result_is_changed(travel: Path) -> None:
     """Tree, output, the trace, what differs and how to see all of it are printed."""
-    done = fork(travel, "--at", "m0/t1", "--result", "Rome is flooded", "--tools", "live")
+    done = fork(
+        travel, "--at", "m0/t1", "--result", "Rome is flooded", "--live", "book", "--live", "pay"
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert ran(travel) == ["book Paris"]
     for part in (
@@ -52,7 +54,7 @@ def test_writing_tools_do_not_run_by_accident(travel: Path) -> None:
     assert done.returncode == 1
     assert ran(travel) == []
     assert "book was not called so" in done.stderr
-    assert "`--tools live` lets it run" in done.stderr
+    assert "`--live book` lets it run" in done.stderr
     assert "Rome is flooded" in done.stdout  # how far it came
 
 
@@ -74,7 +76,10 @@ def test_an_effect_is_done_again(travel: Path) -> None:
         (["--at", "m3", "--message", "6=Rome is lost"], "Kindly: Rome is lost, Denied: no"),
         (["--at", "m2/t0", "--deny", "too much"], "Denied: too much"),
         (["--at", "m2/t0", "--result", "paid by hand"], "Rome is booked, paid by hand"),
-        (["--at", "m2/t0", "--approve", "--tools", "live"], "Rome is booked, paid, no"),
+        (
+            ["--at", "m2/t0", "--approve", "--live", "book", "--live", "pay"],
+            "Rome is booked, paid, no",
+        ),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
@@ -157,14 +162,14 @@ def test_what_the_application_raises(travel: Path) -> None:
 def test_a_call_that_would_not_be_done_again(travel: Path) -> None:
     """A fork of nothing but that is refused before anything is done."""
     with pytest.raises(ConfigurationError, match="book at /agent/m1/t0 would not be run: it may"):
-        fork_here("--at", "m1/t0", "--tools", "by_effect")
+        fork_here("--at", "m1/t0")
     assert not (travel / "fork.jsonl").exists()
 
 
 def test_what_was_not_run_is_said(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A writing tool below the place, that was called as before."""
     fork_here("--at", "m1")
-    assert "book was not run: it may write (--tools live)\n" in capsys.readouterr().out
+    assert "book was not run: it may write (--live book)\n" in capsys.readouterr().out
     assert ran(travel) == []
     fork_here("--at", "m3", "--trace", "second.jsonl")
     assert "was not run" not in capsys.readouterr().out

@@ -118,8 +118,10 @@ def test_deps_are_in_the_printed_commands(folder: Path) -> None:
     """A fork that pauses names everything that a resume needs."""
     source = (folder / "app.py").read_text()
     (folder / "app.py").write_text(source.replace('effect="read"', "approval=True"))
+    names = runpy.run_path("app.py")
+    names["agent"].run_sync("go", deps=names["deps"], trace="paused.jsonl")
     app = ("--app", "app.py:build", "--deps", "app.py:make")
-    done = agentkit("fork", "run", *app, "--prompt", "Look", "--trace", "new.jsonl", cwd=folder)
+    done = agentkit("fork", "paused", *app, "--prompt", "Look", "--trace", "new.jsonl", cwd=folder)
     (command,) = (line for line in done.stdout.splitlines() if "agentkit resume" in line)
     assert command.split()[1:] == ["resume", "new.jsonl", *app, "--approve", "/agent/m0/t0"]
     done = agentkit(*command.split()[1:], cwd=folder)
@@ -160,14 +162,14 @@ def test_an_exact_replay_needs_no_deps(folder: Path) -> None:
     """No tool runs; a replay that runs tools says what is missing."""
     done = agentkit("replay", "run", "--app", "app.py", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
-    done = agentkit("replay", "run", "--app", "app.py", "--policy", "tools_live", cwd=folder)
+    done = agentkit("replay", "run", "--app", "app.py", "--plan", "tools_live", cwd=folder)
     assert done.returncode == 2
     assert "the run has none: give --deps FILE.py:NAME" in " ".join(done.stderr.split())
 
 
 def test_a_written_test_calls_the_functions(folder: Path) -> None:
     """As the options name them."""
-    options = ("--app", "app.py:build", "--deps", "app.py:make", "--live-tool", "look")
+    options = ("--app", "app.py:build", "--deps", "app.py:make", "--live", "look")
     source = (folder / "app.py").read_text()
     (folder / "app.py").write_text(source.replace('Deps("function")', 'Deps("value")'))
     done = agentkit("test-from", "run", *options, cwd=folder)

@@ -19,7 +19,7 @@ def replay(*arguments: str) -> None:
 
 def test_tools_that_only_read_run(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is said what was made, and what was answered from the recording."""
-    replay("--policy", "tools_live")
+    replay("--plan", "tools_live")
     assert sorted(ran(travel)) == ["look Paris", "look Rome"]
     assert (
         "Replayed with strictness structural: 4 model calls and 1 tool call answered from the "
@@ -29,15 +29,15 @@ def test_tools_that_only_read_run(travel: Path, capsys: pytest.CaptureFixture[st
 
 def test_named_tools_run(travel: Path) -> None:
     """And no others; the policy follows from it."""
-    replay("--live-tool", "book")
+    replay("--live", "book")
     assert ran(travel) == ["book Rome"]
     with pytest.raises(ConfigurationError, match="live= names 'boook'"):
-        replay("--live-tool", "boook")
+        replay("--live", "boook")
 
 
 def test_the_model_is_asked(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Tools answer what was recorded of the same call."""
-    replay("--policy", "model_live")
+    replay("--plan", "model_live")
     assert ran(travel) == []
     assert (
         "3 tool calls answered from the recording, 4 model calls made." in capsys.readouterr().out
@@ -47,7 +47,7 @@ def test_the_model_is_asked(travel: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_differences_are_printed_at_the_end(travel: Path) -> None:
     """All of them, in full, and the status is 1."""
     (travel / "app.py").write_text(TRAVEL.replace("is sunny", "is rainy"))
-    arguments = ("replay", "run.jsonl", "--app", "app.py:agent", "--policy", "tools_live")
+    arguments = ("replay", "run.jsonl", "--app", "app.py:agent", "--plan", "tools_live")
     done = agentkit(*arguments, cwd=travel)
     assert (done.returncode, done.stderr) == (1, "")
     told = done.stdout[done.stdout.index("\n1. ") :]
@@ -89,15 +89,15 @@ def test_a_run_that_failed_fails_again(travel: Path, capsys: pytest.CaptureFixtu
         TRAVEL.replace("said = [", "raise ValueError('broken'); said = [")
     )
     with pytest.raises(Exception, match="broken"):
-        here(*command, "--policy", "model_live")
+        here(*command, "--plan", "model_live")
 
 
 def test_a_writing_tool_that_did_not_run(travel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is said of a policy that lets some tools run, with how to let this one."""
-    replay("--policy", "tools_live")
-    assert "book was not run: it may write (--live-tool book)\n" in capsys.readouterr().out
+    replay("--plan", "tools_live")
+    assert "book was not run: it may write (--live book)\n" in capsys.readouterr().out
     replay()
-    replay("--live-tool", "look")
+    replay("--live", "look")
     assert "was not run" not in capsys.readouterr().out
 
 
@@ -105,7 +105,7 @@ def test_tools_that_run_beside_a_live_model(
     travel: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What really ran is counted, whatever the policy."""
-    replay("--policy", "model_live", "--live-tool", "look")
+    replay("--plan", "model_live", "--live", "look")
     assert sorted(ran(travel)) == ["look Paris", "look Rome"]
     assert (
         "1 tool call answered from the recording, 4 model calls and 2 tool calls made."
@@ -189,7 +189,7 @@ def test_a_model_that_is_asked_but_not_inside_a_tool(
     source = INSIDE.replace("approval=True", 'effect="write"')
     (tmp_path / "inside.py").write_text(source)
     exec(compile(source, "inside.py", "exec"), {"__name__": "__main__"})
-    arguments = ["--app", "inside.py:agent", "--policy", "model_live"]
+    arguments = ["--app", "inside.py:agent", "--plan", "model_live"]
     here("replay", "inside.jsonl", *arguments)
     assert (
         "Replayed with the model asked again: 2 sub-agent model calls and 2 tool calls answered "

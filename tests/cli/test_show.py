@@ -243,8 +243,8 @@ def test_calls_that_no_tool_ran(tmp_path: Path, name: str) -> None:
     for arguments in (
         ("show", "run.jsonl"),
         ("replay", *command),
-        ("replay", *command, "--policy", "model_live"),
-        ("fork", *command, "--at", "m0", "--tools", "recorded"),
+        ("replay", *command, "--plan", "model_live"),
+        ("fork", *command, "--at", "m0"),
     ):
         told = agentkit(*arguments, cwd=tmp_path).stdout
         tree = [line for line in told.splitlines() if line[:1] in ("├", "│", "└", " ")]

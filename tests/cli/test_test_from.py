@@ -120,9 +120,9 @@ def test_it_passes_at_once(project: Path) -> None:
 
 
 def test_it_may_run_tools(project: Path) -> None:
-    """With --live-tool the test guards the tool, too."""
+    """With --live the test guards the tool, too."""
     record(project)
-    made = make(project, "--app", "app.py:agent", "--live-tool", "get_weather")
+    made = make(project, "--app", "app.py:agent", "--live", "get_weather")
     assert made.returncode == 0, made.stderr
     written = (project / "test_umbrella_in_paris.py").read_text()
     assert '.jsonl", live=["get_weather"]' in written
@@ -350,9 +350,9 @@ def test_a_run_with_a_sub_agent(project: Path) -> None:
     done = make(project, "--app", "app.py:boss")
     assert done.returncode == 0, done.stderr
     assert (
-        "The test does not look inside weatherman, where agents run; --live-tool weatherman does."
+        "The test does not look inside weatherman, where agents run; --live weatherman does."
     ) in done.stdout
-    options = ("--to", "test_inside.py", "--live-tool", "weatherman")
+    options = ("--to", "test_inside.py", "--live", "weatherman")
     done = make(project, "--app", "app.py:boss", *options)
     assert done.returncode == 0, done.stderr
     assert "does not look inside" not in done.stdout

@@ -65,7 +65,7 @@ def test_the_trace_shows_the_wrong_result(folder: Path) -> None:
 def test_the_fixed_tool_is_the_only_difference(folder: Path) -> None:
     """Replayed live against the model's recorded answers, only its result differs."""
     fix_tool(folder)
-    live = ("--app", "weather.py:agent", "--policy", "tools_live")
+    live = ("--app", "weather.py:agent", "--plan", "tools_live")
     replayed = run(folder, "replay", "boston.jsonl", *live)
     assert replayed.returncode == 1
     for line in expected_output("agentkit replay boston.jsonl")[:3]:
@@ -84,7 +84,7 @@ def test_the_fork_becomes_a_test(folder: Path) -> None:
         assert line in forked.stdout
     generated = run(
         folder,
-        *("test-from", "fixed.jsonl", "--app", "weather.py:agent", "--live-tool", "get_weather"),
+        *("test-from", "fixed.jsonl", "--app", "weather.py:agent", "--live", "get_weather"),
     )
     assert generated.returncode == 0, generated.stderr + generated.stdout
     test = (folder / "test_what_is_the_weather_in_boston.py").read_text(encoding="utf-8")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -24,8 +24,6 @@ from agentkit.replay import diff
 from agentkit.runtime.result import RunResult
 from agentkit.trace.reader import Trace
 
-LiveTools: TypeAlias = Literal["live", "by_effect"]
-
 
 def fork(
     trace: Path,
@@ -42,7 +40,7 @@ def fork(
     model: str | None = None,
     deps: str | None = None,
     settings: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
-    tools: LiveTools = "by_effect",
+    live: Many = None,
     to: Annotated[Path | None, Parameter(name="--trace")] = None,
 ) -> None:
     """Run a recorded run again with something changed, and show the difference.
@@ -64,8 +62,8 @@ def fork(
         deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
             function that returns it.
         settings: NAME=VALUE: another sampling parameter, such as temperature=0.2.
-        tools: Tools whose call was not recorded so: those that only read run (by_effect), or all
-            of the agent and the recording (live).
+        live: A tool that may run although it writes, by name, or a call, by its address; tools
+            that only read run anyway. May be repeated.
         to: A new file, or a folder, where the fork is recorded; by default the state folder.
     """
     original = Trace.load(find(trace))
@@ -91,11 +89,11 @@ def fork(
         )
     with application(app, original, deps=deps) as loaded:
         options = options_of(app, model, deps)
-        forked(original, loaded, options, at=where, patch=patch, tools=tools, to=to)
+        forked(original, loaded, options, at=where, patch=patch, live=live or (), to=to)
 
 
 def _check_runs(
-    trace: Trace, agent: Agent[Any], at: str | None, tools: LiveTools, allow: str
+    trace: Trace, agent: Agent[Any], at: str | None, live: Sequence[str], allow: str
 ) -> None:
     """Refuse to do a call again that would be answered from the recording.
 
@@ -103,14 +101,13 @@ def _check_runs(
         ConfigurationError: The tool would not run.
     """
     effect = trace.effects.get(at or "")
-    if effect is None or effect.kind != "tool" or not effect.begun or tools == "live":
+    if effect is None or effect.kind != "tool" or not effect.begun:
         return
     name = effect.name
-    writes = effects_of(trace, agent)[name] != "read"
-    if writes:
+    if effects_of(trace, agent)[name] != "read" and not {name, at} & {*live}:
         raise ConfigurationError(
             f"{name} at {at} would not be run: it may write, and nothing else is changed. "
-            f"`{allow}` lets it run; or give its outcome."
+            f"`{allow.replace('NAME', name)}` lets it run; or give its outcome."
         )
 
 
@@ -138,9 +135,9 @@ def forked(
     *,
     at: str | None,
     patch: Mapping[str, Any],
-    tools: LiveTools = "by_effect",
+    live: Sequence[str] = (),
     to: Path | None = None,
-    allow: str = "--tools live",
+    allow: str = "--live NAME",
 ) -> Trace:
     """Fork a run; show its tree, its result, and what differs from the original.
 
@@ -150,9 +147,9 @@ def forked(
         options: By which another command finds the application, with the fork's model.
         at: The address from which things are different.
         patch: What is different, as arguments of `Agent.fork`.
-        tools: Which tools run, of those whose call was not recorded so.
+        live: The tools and calls that may run although they write.
         to: Where the fork is recorded.
-        allow: How to let every tool run, to be printed where one was held back.
+        allow: How to let the tool NAME run, to be printed where one was held back.
 
     Raises:
         ConfigurationError: Nothing would be done.
@@ -161,7 +158,7 @@ def forked(
     """
     loaded.check_deps()
     if not patch:
-        _check_runs(original, loaded.agent, at, tools, allow)
+        _check_runs(original, loaded.agent, at, live, allow)
     tree = RunTree(f"fork of {original.run}{f' at {at}' if at else ''}")
     record = to or f"{traces_folder()}{os.sep}"
 
@@ -170,7 +167,7 @@ def forked(
             original,
             at=at,
             **patch,
-            live=effects_of(original, loaded.agent) if tools == "live" else (),
+            live=live,
             deps=loaded.deps,
             record=record,
             on_event=tree.event,
@@ -183,21 +180,23 @@ def forked(
         _print_interrupted(original, _files(to) - before)
         raise
     assert result.trace is not None
-    if error is None and result.replayed is not None:
-        print_held_back(tools_at(result.trace, result.replayed.held_back), allow)
+    held_back = result.replayed.held_back if result.replayed is not None else ()
+    tools = tools_at(result.trace, held_back)
+    if error is None:
+        print_held_back(tools, allow)
     print_waiting(result.pending, result.trace.path, options)
     _print_difference(original, result.trace)
     if error is not None:
-        raise _allowing(error, allow) if tools != "live" else error
+        raise _allowing(error, tools, allow)
     return result.trace
 
 
-def _allowing(failed: Exception, allow: str) -> Exception:
-    """Return the error, with how to let a tool run that was held back."""
-    if isinstance(failed, ReplayDivergence) and failed.kind == "unexpected_call":
-        text = f"{failed.message}\n`{allow}` lets it run, and every other tool."
-        return ReplayDivergence(text, **failed.data())
-    return failed
+def _allowing(error: Exception, tools: Iterable[str], allow: str) -> Exception:
+    """Return the error, with how to let the tools run that were held back."""
+    if isinstance(error, ReplayDivergence) and error.kind == "unexpected_call" and tools:
+        options = " or ".join(f"`{allow.replace('NAME', name)}`" for name in sorted(tools))
+        return ReplayDivergence(f"{error.message}\n{options} lets it run.", **error.data())
+    return error
 
 
 def _files(to: Path | None) -> set[Path]:

@@ -27,8 +27,8 @@ def replay(
     app: str,
     model: str | None = None,
     deps: str | None = None,
-    policy: PlanName | None = None,
-    live_tool: Many = None,
+    plan: PlanName | None = None,
+    live: Many = None,
     strictness: Strictness | None = None,
     on_divergence: OnDivergence | None = None,
 ) -> None:
@@ -42,13 +42,13 @@ def replay(
         model: The model of the recorded run, if it was not the agent's own.
         deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
             function that returns it.
-        policy: exact: no model is asked, no tool is run. tools_live: tools that only read run.
+        plan: exact: no model is asked, no tool is run. tools_live: tools that only read run.
             model_live: the model is asked, and tools answer what was recorded of the same call.
-        live_tool: A tool that runs, whatever it does; no others do. Implies tools_live.
+        live: A tool that runs, whatever it does; no others do. Implies tools_live.
         strictness: What has to be the same.
         on_divergence: At the first difference end, or go on with the recording.
     """
-    plan = policy or ("tools_live" if live_tool else "exact")
+    plan = plan or ("tools_live" if live else "exact")
     recorded = Trace.load(find(trace))
     tree = RunTree(f"replay of {recorded.run}")
     with application(app, recorded, model=model, deps=deps) as loaded:
@@ -59,7 +59,7 @@ def replay(
             return await loaded.agent.replay(
                 recorded,
                 plan=plan,
-                live=live_tool or (),
+                live=live or (),
                 strictness=strictness,
                 on_divergence=on_divergence,
                 deps=loaded.deps,
@@ -75,7 +75,7 @@ def replay(
         print_line(f"The recorded run ended with {type(error).__name__}:", "yellow")
         print_line(safe_str(error))
     assert result.replayed is not None
-    print_held_back(tools_at(recorded, result.replayed.held_back), "--live-tool NAME")
+    print_held_back(tools_at(recorded, result.replayed.held_back), "--live NAME")
     for number, one in enumerate(result.divergences):
         print_line(f"\n{number + 1}. {one.message}")
     if result.divergences:

@@ -33,6 +33,7 @@ from agentkit.cli.find import find, state_of
 from agentkit.cli.load import Application, application, options_of
 from agentkit.cli.view.describe import address_in, damage_named, describe, describe_run
 from agentkit.cli.view.run import print_error
+from agentkit.cli.view.tally import effects_of
 from agentkit.cli.view.tree import MARKS, as_text, decided, pretty
 from agentkit.core.effects import Address, Decision
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
@@ -368,6 +369,11 @@ class _Walk(Cmd):
 
     # Going on
 
+    def _tools(self) -> list[str]:
+        """Return the names of all tools, of the agent and of the run."""
+        assert self._loaded is not None
+        return [*effects_of(self._trace, self._loaded.agent)]
+
     def do_go(self, rest: str) -> None:
         """Fork the run with the changes, or from here, and enter the fork."""
         how = rest.removeprefix("on").strip()
@@ -386,7 +392,7 @@ class _Walk(Cmd):
                 self._options(patch.get("model")),
                 at=at,
                 patch=patch,
-                tools="live" if how == "live" else "by_effect",
+                live=self._tools() if how == "live" else (),
                 allow="go live",
             )
         except KeyboardInterrupt:

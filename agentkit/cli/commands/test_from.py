@@ -48,7 +48,7 @@ def test_from(
     *,
     app: str,
     to: Path | None = None,
-    live_tool: Many = None,
+    live: Many = None,
     model: str | None = None,
     deps: str | None = None,
 ) -> None:
@@ -60,7 +60,7 @@ def test_from(
         trace: The trace file, or the end of a run's id.
         app: The agent, as FILE.py:NAME or MODULE:NAME.
         to: The new test file; by default test_PROMPT.py beside the agent's file.
-        live_tool: A tool that the test runs for real: its results have to be the recorded ones.
+        live: A tool that the test runs for real: its results have to be the recorded ones.
         model: The model of the recorded run, if it was not the agent's own.
         deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
             function that returns it.
@@ -76,10 +76,10 @@ def test_from(
             f"could expect. Go on with it (`{resume} …`), or take another one.",
             path=str(recorded.path),
         )
-    live_tools = live_tool or ()
+    live = live or []
     with application(app, recorded, model=model, deps=deps) as loaded:
         loaded.check_deps()
-        ended = _replayed(recorded, loaded, live_tools)
+        ended = _replayed(recorded, loaded, live)
     source = _source_of(app, loaded.agent, deps)
     messages, earlier = recorded.input()
     name = _slug(messages, recorded)
@@ -96,14 +96,14 @@ def test_from(
         earlier=earlier,
         given=recorded.asked(),
         ended=ended,
-        live_tools=live_tools,
+        live=live,
         anew=_anew(recorded),
     )
     # Whether pytest finds the application depends on its settings: tried, not guessed.
     further = replace(case, path=source.path_from(test))
     _write(test, fixture, recorded, [source_of(case), source_of(further)])
     _print_written(test, fixture)
-    if not live_tools:
+    if not live:
         _print_hidden(recorded)
 
 
@@ -217,15 +217,15 @@ def _fixture(test: Path, trace: Trace) -> Path:
 
 
 def _replayed(
-    trace: Trace, loaded: Application, live_tools: Sequence[str]
+    trace: Trace, loaded: Application, live: Sequence[str]
 ) -> RunResult[Any] | AgentKitError:
     """Return how a replay of the run ends, now."""
 
     async def main() -> RunResult[Any]:
         return await loaded.agent.replay(
             trace,
-            plan="tools_live" if live_tools else "exact",
-            live=live_tools,
+            plan="tools_live" if live else "exact",
+            live=live,
             strictness="exact",
             on_divergence="raise",
             deps=loaded.deps,
@@ -303,7 +303,7 @@ def _print_hidden(trace: Trace) -> None:
     tools = {at: trace.effects[at].name for at in agents if at in trace.effects}
     outermost = [at for at in tools if not tools.keys() & {*ancestors(at)}]
     if names := list(dict.fromkeys(tools[at] for at in outermost)):
-        options = " ".join(f"--live-tool {name}" for name in names)
+        options = " ".join(f"--live {name}" for name in names)
         tools_text = ", ".join(names)
         print_line(
             f"The test does not look inside {tools_text}, where agents run; {options} does.", "dim"

@@ -40,7 +40,7 @@ class Case:
         given: What the run was given instead of its agent's settings and limits.
         ended: How a replay of it ends.
         anew: How it is recorded anew; empty if it cannot be.
-        live_tools: The tools that the test runs for real.
+        live: The tools that the test runs for real.
         path: The folder that has to be on `sys.path` to import the module, as an expression.
     """
 
@@ -53,7 +53,7 @@ class Case:
     given: Mapping[str, Any]
     ended: RunResult[Any] | AgentKitError
     anew: str
-    live_tools: Sequence[str] = ()
+    live: Sequence[str] = ()
     deps: str | None = None
     model: str | None = None
     path: str | None = None
@@ -62,7 +62,7 @@ class Case:
 def source_of(case: Case) -> str:
     """Return the test file."""
     call, before = _call(case)
-    live = f", live={literal([*case.live_tools])}" if case.live_tools else ""
+    live = f", live={literal([*case.live])}" if case.live else ""
     marked = f"{literal(case.fixture)}{live}"
     marker = f"@pytest.mark.agentkit_replay({marked})"
     if len(marker) > _WIDTH:
