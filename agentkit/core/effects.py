@@ -196,7 +196,7 @@ class SkippedCall:
         reason: `output`: it is the run's output. `handoff`: it hands the conversation over.
             `denied`, `answered`: that was the decision about it. `refused`: it is not executed,
             as its message says. `repeated`: the response only repeats the one before.
-            `limit`: it would exceed a limit.
+            `limit`: the run ends here, at a limit or after its last attempt at an output.
         message: What the model is told; None if the response does not enter the history.
     """
 

@@ -349,7 +349,7 @@ class _Conversation(Generic[OutputT]):
             yield from self.skip(answer, at, "limit", LIMIT)
             raise _Stop(reached)
         if verdict.call is not None and (stop := self.count_attempt(verdict)):
-            yield from self.skip(answer, at, "refused", ENDED)
+            yield from self.skip(answer, at, "limit", ENDED)
             raise _Stop(stop)
 
     def invocation(self, at: Address, call: ToolCall) -> ToolInvocation:

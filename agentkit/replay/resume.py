@@ -36,8 +36,10 @@ class _Resume(Plan):
 
     def choose(self, effect: Effect) -> Choice:
         recorded, known = self._recorded, self._recorded.begun(effect.at)
-        if recorded.finished(effect) or recorded.skipped(effect.at) is not None:
-            return Do.ANSWER  # a call that no tool ran is a divergence
+        # What a limit kept from running ended its agent: a higher limit lets it run now. Any
+        # other call that no tool ran is a divergence.
+        if recorded.finished(effect) or recorded.skipped(effect.at) not in (None, "limit"):
+            return Do.ANSWER
         if known is None or not isinstance(effect, ToolInvocation) or known.status == "paused":
             # In a call that is paused a sub-agent waited: it begins anew, and is given what
             # that had done.

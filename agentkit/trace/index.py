@@ -168,7 +168,7 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
         if lines.start is None:  # one that was only asked about stands where it begins
             self._effects[at] = self._effects.pop(at)
         lines.start = number
-        lines.end = lines.first_end = lines.status = None  # it was begun anew
+        lines.end = lines.first_end = lines.status = lines.skip = None  # it was begun anew
 
     def _gate(self, number: int, event: JsonObject, part: str) -> None:
         """Two things may be decided about a call: whether it may run, and whether again."""

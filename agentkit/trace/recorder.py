@@ -119,7 +119,7 @@ class Recorder:
         self._streams: dict[Address, Chunks] = {}
         self._depth = 0
         self._written: set[str] = set()
-        self._skipped: set[str] = set()
+        self._skipped: dict[str, str | None] = {}
         self._format: tuple[JsonObject, str] | None = None
         opened = opened or Opened(wall=datetime.now(UTC), clock=time.monotonic_ns)
         self._clock = opened.clock
@@ -130,7 +130,7 @@ class Recorder:
             )
             self._written |= resumes.blobs.keys()
             effects = resumes.effects.values()
-            self._skipped = {one.at for one in effects if one.skipped is not None}
+            self._skipped = {one.at: one.message for one in effects if one.skipped is not None}
             self._depth = 1  # the outermost agent has started already
             self._writer.write("trace.resume", wall=wall, program=program)
             return
@@ -268,16 +268,17 @@ class Recorder:
 
     def skipped(self, skipped: SkippedCall) -> None:
         """Record that no tool runs a call; once, where the run was resumed after it."""
-        if skipped.at in self._skipped:
+        call = skipped.call
+        message = None if skipped.message is None else self._message(skipped.message)
+        if self._skipped.get(skipped.at, "") == message:
             return
-        call, message = skipped.call, skipped.message
         texts = {"tool": call.name, "call": call.id, "arguments": call.arguments}
         self._writer.write(
             "tool.skip",
             at=skipped.at,
             **self._texts(texts, own=True),
             reason=skipped.reason,
-            message=None if message is None else self._message(message),
+            message=message,
         )
 
     def _decided(

@@ -505,3 +505,37 @@ async def test_a_call_that_has_run_is_not_asked_about() -> None:
     assert failed.value.trace is not None
     result = await agent("done").resume(failed.value.trace)
     assert (result.status, done) == ("ok", ["delete a"])
+
+
+async def test_a_higher_limit_lets_run_what_the_limit_kept_from_running() -> None:
+    """The run had ended there: nothing that the model was told since depends on it."""
+    calls = [("write", {"path": "a"}), ("delete", {"path": "b"})]
+    with pytest.raises(AgentKitError) as failed:
+        await agent(calls).run("go", limits=Limits(tool_calls=1))
+    trace = failed.value.trace
+    assert trace is not None
+    with pytest.raises(AgentKitError, match=r"reached Limits\.tool_calls = 1"):
+        await agent().resume(trace)
+    assert done == []
+    paused = await agent().resume(trace, limits=Limits(tool_calls=2))
+    assert (paused.status, done) == ("paused", [])  # it still needs approval
+    result = await agent("fine").resume(trace, limits=Limits(tool_calls=2), approver=lambda _: True)
+    assert (result.output, sorted(done)) == ("fine", ["delete b", "write a"])
+    assert result.trace is not None
+    assert [one.skipped for one in result.trace.effects.values() if one.kind == "tool"] == [
+        None,
+        None,
+    ]
+
+
+async def test_more_attempts_let_run_what_came_with_the_last_wrong_output() -> None:
+    """The calls of the response that used up the attempts had not run."""
+    calls = [("write", {"path": "a"}), ("final_output", {"value": "far"})]
+    before = agent(calls).with_(output=int, output_mode="tool", output_retries=0)
+    with pytest.raises(AgentKitError) as failed:
+        await before.run("go")
+    trace = failed.value.trace
+    assert (trace is not None, done) == (True, [])
+    after = before.with_(model=ScriptedModel([[("final_output", {"value": 3})]]), output_retries=1)
+    result = await after.resume(trace)
+    assert (result.output, done) == (3, ["write a"])
