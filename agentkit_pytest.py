@@ -53,18 +53,18 @@ class _Test:
     refused: Sequence[NetworkBlocked] = ()
     written: Sequence[Path] = ()
 
-    def told(self, error: Exception) -> str:
-        """An error as the report has it, and what to do where a recording does not fit."""
+    def described(self, error: Exception) -> str:
+        """Return an error as the report has it, with what to do where a recording does not fit."""
         from agentkit.errors import ReplayDivergence  # loaded by now
 
         text = f"{type(error).__name__}: {error}"
-        told = self.advice in text or not isinstance(error, ReplayDivergence)
-        return text if told else f"{text}\n{self.advice}"
+        complete = self.advice in text or not isinstance(error, ReplayDivergence)
+        return text if complete else f"{text}\n{self.advice}"
 
     def cause(self) -> str | None:
-        """Why the test fails, if that is its recordings or the blocked network."""
+        """Return why the test fails, if its recordings or the blocked network are the cause."""
         if (problem := self.cassette.problem()) is not None:
-            return self.told(problem)
+            return self.described(problem)
         return f"NetworkBlocked: {self.refused[0]}" if self.refused else None
 
 
@@ -88,7 +88,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell pytest of the marker."""
+    """Register the marker."""
     config.stash[_PASSED] = {}
     config.addinivalue_line("markers", _MARKER)
 
@@ -121,7 +121,7 @@ def _agentkit_replay(  # pyright: ignore[reportUnusedFunction]  # pytest finds i
         cassette = Cassette(paths, record, advice=advice, kept=others, **options)
     except TraceError as error:
         wrong = error.message
-    if cassette is None:  # not in the handler: the report would tell of both exceptions
+    if cassette is None:  # not in the handler: the report would show both exceptions
         pytest.fail(wrong, pytrace=False)
     test = item.stash[_TEST] = _Test(cassette, paths, advice)
     with ExitStack() as stack:
@@ -155,14 +155,14 @@ def _arguments(item: pytest.Item, marker: pytest.Mark) -> tuple[list[Path], dict
 
 
 def _others(item: pytest.Item, paths: Sequence[Path]) -> dict[Path, str]:
-    """Which of these recordings another test has passed with, and which test that is."""
+    """Return the recordings that another test has passed with, with the name of that test."""
     passed, own = item.config.stash[_PASSED], _name(item)
     known = ((path, passed.get(path.resolve(), own)) for path in paths)
     return {path: other for path, other in known if other != own}
 
 
 def _advice(item: pytest.Item, others: Mapping[Path, str]) -> str:
-    """How a test is recorded, and what to do first where that would break another."""
+    """Return how a test is recorded, and what to do first where that would break another."""
     lines = [
         f"{str(path)!r} is also the recording of {other}, which has passed. Where the runs are to "
         "differ, name another file for each test, and for each case: "
@@ -174,7 +174,7 @@ def _advice(item: pytest.Item, others: Mapping[Path, str]) -> str:
 
 
 def _name(item: pytest.Item) -> str:
-    """What pytest is given to run this test, from where it was called: not from its rootdir."""
+    """Return what runs this test, from where pytest was called: not from its rootdir."""
     _, colons, inside = item.nodeid.partition("::")
     return f"{_relative(item, item.path).as_posix()}{colons}{inside}"
 
@@ -193,7 +193,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     try:
         test.written = test.cassette.finish()
     except AgentKitError as error:
-        wrong = test.told(error)
+        wrong = test.described(error)
     if wrong is not None:
         pytest.fail(wrong, pytrace=False)
     for path in test.paths:
@@ -205,7 +205,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show first what a replay found: what the test says may be far from it."""
+    """Show first what a replay found: the test's own error may be far from it."""
     test = item.stash.get(_TEST, None)
     if test is not None and call.excinfo is not None:
         _shorten(item, call.excinfo, test.cassette.problem())
@@ -241,7 +241,7 @@ def _shorten(
 
 
 def _relative(item: pytest.Item, path: Path) -> Path:
-    """The path as seen from where pytest was called."""
+    """Return the path as seen from where pytest was called."""
     here = item.config.invocation_params.dir
     return path.relative_to(here) if path.is_relative_to(here) else path
 

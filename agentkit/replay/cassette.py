@@ -51,12 +51,12 @@ class _Replayed:
         """The address of its agent."""
         return self.trace.agent_start["at"]
 
-    def told(self) -> str:
-        """Its agent and prompt, in words."""
-        return _told(self.at, self.trace.input()[0], Redactor())
+    def described(self) -> str:
+        """Describe its agent and prompt."""
+        return _described(self.at, self.trace.input()[0], Redactor())
 
     def divergence(self) -> ReplayDivergence | None:
-        """The difference that has ended the run, if one has."""
+        """Return the divergence that has ended the run, if one has."""
         finish = self.driver.finish if self.driver is not None else None
         return _divergence(finish) if finish is not None else None
 
@@ -69,7 +69,7 @@ class _Recorded:
     lines: Callable[[], list[bytes]] | None = None
 
     def whole(self) -> list[bytes]:
-        """The lines of a run that has ended."""
+        """Return the lines of a run that has ended."""
         if self.lines is None:
             raise TraceError(
                 f"The test makes no run for {str(self.path)!r}: its marker names too many files.",
@@ -157,11 +157,11 @@ class Cassette:
             return driver
 
     def problem(self) -> AgentKitError | None:
-        """What went wrong first with the runs so far, whether the application told or not."""
+        """Return what first went wrong with the runs, though the application may have caught it."""
         return next((one for of_run in self._problems if (one := of_run()) is not None), None)
 
     def finish(self) -> tuple[Path, ...]:
-        """The test has passed: check that all was used, and write what was recorded.
+        """Check that a test which has passed used all, and write what it recorded.
 
         Returns:
             The files that were written. They are fixtures, to be committed, and have the
@@ -178,7 +178,7 @@ class Cassette:
             if (found := one.ended()) is not None:
                 raise found
             if one.driver is None:
-                text = f"no run of the test has used {str(one.path)!r}, a run of {one.told()}."
+                text = f"no run of the test has used {str(one.path)!r}, a run of {one.described()}."
                 raise ReplayDivergence(
                     f"missing_call: {text} {self._advice}", kind="missing_call", at=one.at
                 )
@@ -188,7 +188,7 @@ class Cassette:
         return tuple(path for path, _ in whole)
 
     def _taken(self, beginning: RunRequest[Any]) -> _Replayed | _Recorded:
-        """The recording of this run: by its agent and input, then a new one, then by order."""
+        """Find the recording of this run: by agent and input, then a new one, then by order."""
         free = [one for one in self._replayed if one.driver is None]
         at, redact = str(beginning.program.spec.at), beginning.redact
         key = (at, *_identities(beginning.messages, redact))
@@ -201,10 +201,10 @@ class Cassette:
         if free:
             return next((one for one in free if one.at == at), free[0])
         count = len(self._replayed) + len(self._recorded)
-        told = _told(at, beginning.messages, redact)
+        described = _described(at, beginning.messages, redact)
         refused = ReplayDivergence(
             f"unexpected_call at {at}: the test makes one run more than its {count} "
-            f"recording{'s'[: count != 1]}: {told}. Name another file in its marker. "
+            f"recording{'s'[: count != 1]}: {described}. Name another file in its marker. "
             + self._advice,
             kind="unexpected_call",
             at=at,
@@ -225,14 +225,14 @@ class Cassette:
         return driver
 
     def _note(self, refused: AgentKitError) -> None:
-        """Take note of a run that does not begin: its application may not tell."""
+        """Note a run that does not begin: its application may swallow the error."""
         self._problems.append(lambda: refused)
 
 
 def _answered(
     beginning: RunRequest[Any], recording: Trace, options: ReplayOptions, listener: Emit
 ) -> tuple[Driver[Any], Callable[[], ReplayDivergence | None]]:
-    """The run, answered from a recording as `replay` does; and what to say at its end."""
+    """Return the run, answered as `Agent.replay` does, and what checks its end."""
     driver, engine = prepared(
         recording,
         beginning.program,
@@ -273,7 +273,7 @@ class _Inside:
 
 
 def _marked(program: Program[Any]) -> Program[Any]:
-    """The program, and those of the agents that may take over, with `_Inside` around all."""
+    """Put `_Inside` around a program, and around those of the agents that may take over."""
 
     def later(make: Callable[[], Program[Any]]) -> Callable[[], Program[Any]]:
         return lambda: _marked(make())
@@ -295,7 +295,7 @@ class _Numbers:
         self._next = itertools.count(1)
 
     def redactor(self, redact: Redactor) -> Redactor:
-        """One that takes out the same secrets."""
+        """Return a redactor that takes out the same secrets."""
         # The key names these placeholders only: messages remember how they were redacted.
         key = os.urandom(32)
         return _Numbering(patterns=redact.patterns, fields=redact.fields, key=key, numbers=self)
@@ -311,20 +311,20 @@ class _Numbering(Redactor):
     numbers: _Numbers
 
     def secret(self, text: str, kind: str) -> str:
-        """The placeholder of a text that is known to be a secret."""
+        """Return the placeholder of a text that is known to be a secret."""
         if PLACEHOLDER.fullmatch(text):
             return text
         return f"⟦{kind}:{self.numbers[text]:08x}⟧"
 
 
 def _identities(messages: Sequence[Message], redact: Redactor) -> list[str]:
-    """What two inputs are compared by: without ids, and without what only a key tells apart."""
+    """Return what two inputs are compared by: no ids, and nothing that a key decides."""
     namer = Namer(redact)
     texts = (canonical(without_ids(namer.message(message)[1])) for message in messages)
     return [PLACEHOLDER.sub(r"⟦\1⟧", text.decode(errors="surrogatepass")) for text in texts]
 
 
-def _told(at: str, messages: Sequence[Message], redact: Redactor) -> str:
+def _described(at: str, messages: Sequence[Message], redact: Redactor) -> str:
     prompt = redact(messages[-1].text)
     short = prompt if len(prompt) <= 60 else f"{prompt[:60]}…"
     return f"{at.strip('/')!r} with {short!r}"

@@ -25,7 +25,7 @@ def explained(
     recorded: Recording,
     tools: Mapping[str, Tool[..., Any]],
 ) -> ReplayDivergence:
-    """The divergence of an effect, with its first cause and the line of code behind it."""
+    """Return a divergence with its first cause and the line of code behind it."""
     tool = _tool(found, effect)
     function = tools[tool].function if tool is not None and tool in tools else None
     source = _called_from(sys._getframe()) if function is None else _defined(function)  # pyright: ignore[reportPrivateUsage]  # the inspect module's own way is slow
@@ -33,7 +33,7 @@ def explained(
 
 
 def _tool(found: ReplayDivergence, effect: Effect) -> str | None:
-    """The name of the tool that a difference is about."""
+    """Return the name of the tool that a difference is about."""
     if isinstance(effect, ToolInvocation):
         return effect.call.name
     if not isinstance(effect, ModelCall):
@@ -52,7 +52,7 @@ def _tool(found: ReplayDivergence, effect: Effect) -> str | None:
 def _cause(
     found: ReplayDivergence, effect: Effect, tool: str | None, recorded: Recording
 ) -> str | None:
-    """Where a request's difference comes from: an effect further up, or a part of the agent."""
+    """Return what a request's difference comes from: an effect before, or a part of the agent."""
     if not isinstance(effect, ModelCall):
         return None
     match (found.pointer or "").split("/"):
@@ -71,7 +71,7 @@ def _cause(
 
 
 def _origin(call: ModelCall, index: int, recorded: Recording) -> str | None:
-    """Where a request's message comes from."""
+    """Return what a request's message comes from."""
     agent, then = call.at.parent, recorded.trace.effects.get(call.at)
     names = then.messages if then is not None else ()
     if index < len(names) and (at := recorded.origin(names[index])) is not None:
@@ -85,7 +85,7 @@ def _origin(call: ModelCall, index: int, recorded: Recording) -> str | None:
 
 
 def _called_from(frame: FrameType | None) -> str | None:
-    """The innermost line on the stack that belongs neither to us nor to a library."""
+    """Return the innermost line on the stack that belongs neither to us nor to a library."""
     libraries = tuple(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib"))
     while frame is not None:
         file = frame.f_code.co_filename

@@ -35,8 +35,6 @@ from agentkit.trace.compare import ABSENT, Found, differences, without_digests
 from agentkit.trace.naming import without_ids
 from agentkit.trace.reader import Trace
 
-__all__ = ["diff"]
-
 _Phase: TypeAlias = Literal["gate", "start", "det", "end"]
 _Key: TypeAlias = tuple[tuple[int, int], ...]
 
@@ -118,7 +116,7 @@ class _Side:
             self.ends[at] = event
 
     def content(self, name: str) -> Any:
-        """What a hash stands for, or the hash where that was not recorded."""
+        """Return what a hash stands for, or the hash where that was not recorded."""
         try:
             value = self.trace.blob(name)
         except TraceCorrupt:
@@ -128,24 +126,24 @@ class _Side:
         return _normal(value) if is_object(value) else value
 
     def about(self, at: str) -> JsonObject:
-        """What is at an address, for people: which model, which call."""
+        """Return what is at an address, for people: which model, which call."""
         gate = self._gates.get(at, {})
         event = self.starts.get(at) or {"tool": gate.get("call"), **gate}
         shown = ("agent", "model", "tool", "name", "arguments")
         return {key: event[key] for key in shown if key in event}
 
     def decision(self, at: str) -> JsonObject:
-        """What was asked about a call and decided; nothing where nobody was asked."""
+        """Return what was decided about a call; nothing where no decision was needed."""
         gate = self._gates.get(at, {})
         return {key: gate[key] for key in ("decision", "reason", "kind") if key in gate}
 
     def params(self, start: JsonObject) -> JsonObject:
-        """What a request asks for besides its messages and tools."""
+        """Return what a request asks for besides its messages and tools."""
         params: JsonObject = start.get("params", {})
         return params | {"output": self.content(params["output"])} if "output" in params else params
 
     def measures(self, at: str) -> Measures | None:
-        """What was used at an address, without what is inside."""
+        """Return what was used at an address, without what is inside."""
         start, end = self.starts.get(at), self.ends.get(at)
         if start is None:
             return None
@@ -161,7 +159,7 @@ class _Side:
         )
 
     def summary(self) -> RunSummary:
-        """What is said of the whole run."""
+        """Summarize the whole run."""
         header = self.trace.header
         kinds = Counter(start["event"] for start in self.starts.values())
         root = next((at for at, one in self.starts.items() if one["event"] == "agent.start"), "")
@@ -219,7 +217,7 @@ class _Comparison:
         )
 
     def _differing(self, at: str, phase: _Phase) -> list[Difference]:
-        """What differs at one address in one phase; from then on it is known to differ."""
+        """Return what differs at one address in one phase; from then on it is known to differ."""
         if self._alone and any(above in self._alone for above in ancestors(at)):
             return []
         compared = self._compare(at, phase)
@@ -346,7 +344,7 @@ class _Comparison:
         return found
 
     def _follows(self, at: str, kind: DifferenceKind, found: Found) -> bool:
-        """Whether something that has differed before explains this."""
+        """Return whether something that has differed before explains this."""
         start = self.a.starts.get(at) or self.b.starts.get(at) or {"event": "tool.start"}
         match kind, start["event"]:
             case (("response" | "result" | "det" | "output"), _):
@@ -370,14 +368,14 @@ class _Comparison:
                 return self._agent(at) in self._dirty
 
     def _repeats(self, kind: str, found: Found) -> bool:
-        """Whether requests have differed in just this before."""
+        """Return whether requests have differed in just this before."""
         change = json.dumps([kind, found.pointer, found.expected, found.actual])
         known = change in self._changes
         self._changes.add(change)
         return known
 
     def _agent(self, at: str) -> str:
-        """The agent that an effect belongs to; the run's own has none above."""
+        """Return the agent that an effect belongs to; the run's own has none above."""
         sides = (self.a.starts, self.b.starts)
         for above in reversed(ancestors(at)):
             if any(starts.get(above, {}).get("event") == "agent.start" for starts in sides):
@@ -386,12 +384,12 @@ class _Comparison:
 
 
 def _patched(trace: Trace) -> str | None:
-    """The effect of a fork that was not performed, because its result was given."""
+    """Return the effect of a fork that was not performed, because its result was given."""
     return str(trace.header["fork"]["at"]) if "result" in trace.patch else None
 
 
 def _causal(a: _Side, b: _Side) -> Iterator[tuple[str, _Phase]]:
-    """Every address with its phases, in causal order, however the calls overlapped in time.
+    """Yield every address with its phases, in causal order, however the calls overlapped in time.
 
     What an effect needs stands before its start; what happens inside, between its start
     and its end. A model's answer stands before the calls that it makes.
@@ -415,7 +413,7 @@ def _earliest(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
 
 
 def _key(at: str, seen: Mapping[str, int], kinds: Mapping[str, str], keys: dict[str, _Key]) -> _Key:
-    """Where an address stands: a pair of numbers for each of its parts."""
+    """Return where an address stands: a pair of numbers for each of its parts."""
     unknown: list[str] = []
     while at not in keys:
         unknown.append(at)
@@ -446,7 +444,7 @@ def _call(start: JsonObject) -> JsonObject:
 
 
 def _ended(end: JsonObject) -> JsonObject:
-    """What decides behaviour in how an effect ended."""
+    """Return what decides behaviour in how an effect ended."""
     data = {key: end[key] for key in _ENDS if key in end}
     if "error" in data:
         data["error"] = _bare(data["error"])
@@ -458,7 +456,7 @@ def _ended(end: JsonObject) -> JsonObject:
 
 
 def _bare(error: JsonObject) -> JsonObject:
-    """An error without its traceback, which names lines of files."""
+    """Return an error without its traceback, which names lines of files."""
     bare = {key: value for key, value in error.items() if key != "traceback"}
     if "parts" in bare:
         bare["parts"] = [_bare(part) for part in bare["parts"]]
@@ -466,7 +464,7 @@ def _bare(error: JsonObject) -> JsonObject:
 
 
 def _normal(message: JsonObject) -> JsonObject:
-    """A message without the ids of its calls, and with their arguments as JSON."""
+    """Return a message without the ids of its calls, and with their arguments as JSON."""
     data = without_ids(message)
     for call in data.get("tool_calls", ()):
         if is_object(function := call.get("function")):
@@ -475,7 +473,7 @@ def _normal(message: JsonObject) -> JsonObject:
 
 
 def _parsed(text: Any) -> Any:
-    """Arguments as JSON; as the text that they are where they are not JSON."""
+    """Return arguments as JSON, or as text where they are not JSON."""
     try:
         return json.loads(text, parse_constant=str)  # a NaN is not equal to itself
     except (ValueError, TypeError, RecursionError):
@@ -483,7 +481,7 @@ def _parsed(text: Any) -> Any:
 
 
 def _common(value: Any, other: Any) -> Any:
-    """The value without what only it has recorded."""
+    """Return the value without what only it has recorded."""
     if not (is_object(value) and is_object(other)):
         return value
     return {key: _common(item, other[key]) for key, item in value.items() if key in other}

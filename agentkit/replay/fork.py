@@ -385,7 +385,7 @@ _PART = re.compile(r"([mt])([0-9]+)")
 
 
 def place(at: str) -> list[tuple[int, int, str]]:
-    """Where an address stands among the others: the order of causes, not of time."""
+    """Return where an address stands among the others: the order of causes, not of time."""
     found: list[tuple[int, int, str]] = []
     for part in at.split("/")[2:]:
         numbered = _PART.fullmatch(part)
@@ -399,7 +399,7 @@ def place(at: str) -> list[tuple[int, int, str]]:
 
 
 def _patched(effect: Effect, given: Any) -> Outcome:
-    """What the patch says that an effect comes to."""
+    """Return the outcome that the patch gives an effect."""
     match effect:
         case ToolInvocation():
             return outcome_of(effect, "ok", given)
@@ -411,7 +411,7 @@ def _patched(effect: Effect, given: Any) -> Outcome:
 
 
 def _content(given: Any) -> Any:
-    """The content of a tool's answer, from text, a message, its JSON, or any value."""
+    """Return the content of a tool's answer: of text, a message, its JSON, or any value."""
     if isinstance(given, str):
         return given
     if is_object(given) and "role" in given:

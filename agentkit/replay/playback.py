@@ -1,8 +1,8 @@
 """The events of a recording that a replay does not make itself: it plays them again.
 
 Inside an effect that is answered from the recording nothing happens: no model
-streams, no tool reports progress, no sub-agent takes steps. Whoever listens to a
-replay is told of all that nevertheless, from the trace's lines and in their order.
+streams, no tool reports progress, no sub-agent takes steps. A listener of the replay
+gets all these events nevertheless, from the trace's lines and in their order.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ from agentkit.trace.deltas import delta_from_json
 from agentkit.trace.naming import unpacked
 from agentkit.trace.reader import Trace
 
-__all__ = ["Played", "Player"]
-
 
 @dataclass(frozen=True, slots=True)
 class Played:
@@ -41,7 +39,7 @@ class Played:
     Attributes:
         time: When it happened then: µs since the trace was opened, and its line.
         owner: The effect of the replay inside which it happened.
-        event: What listeners are told.
+        event: What listeners get.
     """
 
     time: tuple[int, int]
@@ -50,12 +48,12 @@ class Played:
 
 
 class Player:
-    """Tells a listener of what happened inside recorded effects.
+    """Emits what happened inside recorded effects.
 
     Args:
         trace: The recording.
         owner: Gives the effect that the replay drives at or above an address, or None. What
-            such an effect itself begins and ends with is told by the replay.
+            such an effect itself begins and ends with is emitted by the replay.
         emit: The listener.
     """
 
@@ -72,12 +70,12 @@ class Player:
         self._begun: dict[str, list[Played]] = {}
 
     def begin(self, at: str) -> None:
-        """The replay has come to this effect: from now on its events may be told."""
+        """Let the events of an effect be emitted, now that the replay has come to it."""
         if at in self._owned:
             self._begun[at] = self._owned.pop(at)
 
     def until(self, time: tuple[int, int], at: str | None = None) -> None:
-        """Tell what happened before `time` inside the effects that have begun, or one of them."""
+        """Emit what happened before `time` inside the effects that have begun, or one of them."""
         while (first := self._first(at)) is not None and first.time < time:
             self._begun[first.owner].pop()
             self._emit(first.event)
@@ -88,7 +86,7 @@ class Player:
 
 
 def _recorded(trace: Trace, owner: Callable[[str], str | None]) -> Iterator[Played]:
-    """What the recording has inside the effects that the replay drives."""
+    """Yield what the recording has inside the effects that the replay drives."""
     started: dict[str, JsonObject] = {}
     shown: dict[str, int] = {}
     # By the model call whose calls they are: threads may write other lines in between.
@@ -131,7 +129,7 @@ _Asked: TypeAlias = list[tuple[PendingCall, str, tuple[int, int]]]
 
 
 def _paused(asked: dict[str, _Asked]) -> Iterator[Played]:
-    """One event for all that were asked about together."""
+    """Yield one event for all calls that were asked about together."""
     for group in asked.values():
         pending = tuple(one for one, _, _ in group)
         _, owner, time = group[-1]

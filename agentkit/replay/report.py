@@ -214,7 +214,7 @@ class TraceDiff:
         return [f"{name:14}{one:>14}{other:>14}" for name, one, other in (("", "a", "b"), *rows)]
 
     def _slower(self) -> list[str]:
-        """The calls whose times differ most."""
+        """List the calls whose times differ most."""
         changes = [
             (place.b.seconds - place.a.seconds, place)
             for place in self.places
@@ -265,7 +265,7 @@ def _some(lines: list[str]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """A name from a trace on one line, with nothing in it that a terminal obeys."""
+    """Return a name from a trace on one line, with nothing in it that a terminal obeys."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
