@@ -406,10 +406,9 @@ async def test_a_run_without_an_output_says_so() -> None:
         _ = result.output
     assert missing.value.status == "limit"
     assert pickle.loads(pickle.dumps(result)) == copy.deepcopy(result) == result
-    assert repr(result).startswith("RunResult(messages=(")
-    assert "status='limit'" in repr(result)
+    assert repr(result) == f"RunResult(limit, messages=<3>, run={result.run!r})"
     done = await Agent(ScriptedModel(["hi"])).run("go")
-    assert repr(done).startswith("RunResult(output='hi', messages=(")
+    assert repr(done) == f"RunResult(ok, output='hi', messages=<2>, run={done.run!r})"
     assert replace(done, run="other").output == "hi"
     assert done != await Agent(ScriptedModel(["ho"])).run("go")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -89,10 +89,12 @@ class RunResult(Generic[OutputT]):
         )
 
     def __repr__(self) -> str:
-        """Show the fields, the output among them if there is one."""
-        shown = {"output": self._output} if self.status == "ok" else {}
-        shown |= {one.name: getattr(self, one.name) for one in fields(self) if one.name[0] != "_"}
-        return f"RunResult({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        """Show how it ended. Not the history: asyncio makes this text at the end of each run."""
+        ended = f"output={self._output!r}, " if self.status == "ok" else ""
+        if self.pending:
+            ended = f"pending={self.pending!r}, "
+        count = len(self.messages)
+        return f"RunResult({self.status}, {ended}messages=<{count}>, run={self.run!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for copies and other processes: with the lines of the trace."""
