@@ -31,6 +31,13 @@ async def awaited(value: Any) -> Any:
         if _cancelled():
             raise
         raise RuntimeError("Something that the function awaited was cancelled.") from error
+    except BaseExceptionGroup as group:
+        # A trio nursery that is cancelled raises that beside what its other tasks raise. The
+        # scope that cancels would take its part out of the group, and the rest would pass it.
+        _, cancelled = group.split(Exception)
+        if cancelled is None:
+            raise
+        raise cancelled from None
 
 
 def _cancelled() -> bool:

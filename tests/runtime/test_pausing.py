@@ -162,6 +162,27 @@ async def test_agents_side_by_side_in_one_tool() -> None:
     assert done == ["write w"]
 
 
+async def test_code_that_fails_when_it_is_cancelled_for_a_pause() -> None:
+    """The run pauses all the same: what is raised beside the cancellation does not count."""
+    agent = inner(asks("a"))
+
+    async def failing() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError("on the way out")
+
+    @tool
+    async def work(context: RunContext[None]) -> str:
+        async with anyio.create_task_group() as group:
+            group.start_soon(failing)
+            group.start_soon(context.run, agent, "x")
+        return "done"
+
+    paused = await boss([[("work", {})]], work).run("go")
+    assert [one.at for one in paused.pending] == [DELETE]
+
+
 async def test_a_tool_begins_anew_and_its_agents_do_not() -> None:
     """The tool's own code runs again from its start, what its agents had done is known."""
     started: list[str] = []
