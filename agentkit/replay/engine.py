@@ -442,14 +442,19 @@ class _Answering:
         """
         if not isinstance(effect, ToolInvocation) or self._plan.checks:
             return False
-        known = effect.at in self._engine.asked or self._recorded.begun(effect.at) is not None
+        known = effect.at in self._engine.asked or self._has_begun(effect)
         pending = PendingCall(at=effect.at, call=effect.call, kind="approval")
         return not known and self._recorded.asks_again(pending)
+
+    def _has_begun(self, call: ToolInvocation) -> bool:
+        """Return whether a call ran, or was in flight. One that was refused never did."""
+        known = self._recorded.begun(call.at)
+        return known is not None and (known.finished or not known.refused)
 
     async def _ask(self, effect: Effect) -> Outcome:
         """Have a person decide about one call: it may have run, or it waits."""
         assert isinstance(effect, ToolInvocation)
-        begun, scope = self._recorded.begun(effect.at) is not None, self._scope
+        begun, scope = self._has_begun(effect), self._scope
         asked = None if begun else self._recorded.asked(effect.at)
         kind = "in_flight" if asked is None else asked.kind
         pending = PendingCall(at=effect.at, call=effect.call, kind=kind)

@@ -539,3 +539,19 @@ async def test_more_attempts_let_run_what_came_with_the_last_wrong_output() -> N
     after = before.with_(model=ScriptedModel([[("final_output", {"value": 3})]]), output_retries=1)
     result = await after.resume(trace)
     assert (result.output, done) == (3, ["write a"])
+
+
+@pytest.mark.parametrize("decision", [Decision.deny("no"), Decision.answer("kept")])
+async def test_a_refused_call_is_never_in_flight(decision: Decision, tmp_path: Path) -> None:
+    """A crash while its refusal was recorded does not make a call that may have run."""
+    path = tmp_path / "run.jsonl"
+    paused = await agent([("delete", {"path": "a"})]).run("go", trace=path)
+    at = paused.pending[0].at
+    await without_approval().resume(path, decisions={at: decision})
+    lines = path.read_bytes().splitlines(keepends=True)
+    begun = next(n for n, one in enumerate(trace_lines(path)) if one["event"] == "tool.start")
+    path.write_bytes(b"".join(lines[: begun + 1]))
+    assert Trace.load(path).pending == ()
+    result = await without_approval().resume(path, approver=lambda _: True)
+    assert (result.status, done) == ("ok", [])
+    assert tool_texts(result) == [decision.said()]
