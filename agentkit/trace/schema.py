@@ -79,6 +79,9 @@ class Field:
         fits = isinstance(value, _TYPES[self.type])
         if isinstance(value, bool) and self.type in ("integer", "number"):
             fits = False
+        if self.type == "text" and isinstance(value, dict):
+            mark = cast("Mapping[str, Any]", value)
+            fits = mark.get("$nonjson") == "surrogates" and isinstance(mark.get("value"), str)
         if not fits:
             article = "an" if self.type[0] in "aio" else "a"
             return {"hashes": "a list of hashes", "text": "a text"}.get(

@@ -178,6 +178,14 @@ def rendered() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+@pytest.mark.parametrize("value", [{}, {"$nonjson": "int", "value": "1"}, {"$nonjson": []}])
+def test_an_object_that_marks_no_text_is_no_text(value: Any) -> None:
+    """A damaged name is refused where the trace is read, not where it is used."""
+    assert EVENTS["tool.start"].fields["tool"].problem(value) == "a text"
+    mark = {"$nonjson": "surrogates", "value": "\\ud800"}
+    assert EVENTS["tool.start"].fields["tool"].problem(mark) is None
+
+
 def test_the_page_is_the_table() -> None:
     """`docs/reference/trace.md` says what the schema says."""
     page = (ROOT / "docs/reference/trace.md").read_text(encoding="utf-8")
