@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import shlex
@@ -52,6 +53,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 }
 """A command is a function: its parameters are the arguments, its docstring is the help."""
 
+_SIGNS = {"✓": "ok", "✗": "x", "⊘": "-", "→": "->", "…": "..."}
 app = App(
     name="agentkit",
     help="Agents that call tools, and traces that run again.",
@@ -74,9 +76,10 @@ def run() -> None:
     0: done; 1: the run failed, the replay diverged, or nothing was found; 2: the call was
     wrong; 130: Ctrl-C; 141: the reader of a pipe has gone, as `head` does.
     """
+    codecs.register_error("agentkit", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         # Names of files may not be Unicode, and a terminal may know few characters.
-        stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # of TextIO it is not known
+        stream.reconfigure(errors="agentkit")  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # of TextIO it is not known
     try:
         app(result_action="return_value", exit_on_error=False)
         sys.stdout.flush()
@@ -100,6 +103,15 @@ def run() -> None:
             raise
         print_error(error)
         sys.exit(2 if isinstance(error, (ConfigurationError, TraceError)) else 1)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Replace what an encoding does not have: signs by ASCII, the rest by escapes."""
+    if isinstance(error, UnicodeEncodeError):
+        texts = [_SIGNS.get(char) for char in error.object[error.start : error.end]]
+        if None not in texts:
+            return "".join(filter(None, texts)), error.end
+    return codecs.backslashreplace_errors(error)
 
 
 def _forget_output() -> None:

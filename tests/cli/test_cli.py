@@ -227,6 +227,7 @@ def test_a_reader_that_goes_away(runs: Path, tmp_path: Path, arguments: str) -> 
     """As of `git log | head`: nothing is said, and the status is that of SIGPIPE."""
     head = (runs / "count.jsonl").read_bytes()
     call = {"event": "tool.start", "seq": 9, "t": 9, "tool": "x", "arguments": "x" * 90}
+    call |= {"call": "c", "effect": "read", "fp": "b2:0"}
     lines = [json.dumps({**call, "at": f"/agent/m{number}/t0"}) for number in range(3000)]
     (tmp_path / "long.jsonl").write_bytes(head + "\n".join(lines).encode() + b"\n")
     program = f"{sys.executable} -c '{COMMAND[-1]}' {arguments}"

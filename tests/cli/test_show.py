@@ -280,3 +280,12 @@ def test_a_run_by_its_name_or_the_end_of_its_id(runs: Path, tmp_path: Path) -> N
     done = agentkit("show", "count", cwd=tmp_path, **place)
     assert done.returncode == 2
     assert "2 runs are called 'count': count.jsonl, " in done.stderr
+
+
+def test_a_terminal_that_knows_few_characters(runs: Path) -> None:
+    """Signs become ASCII, and other text is escaped."""
+    done = agentkit("show", "count.jsonl", cwd=runs, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 't0 double {"number":1} ok' in done.stdout
+    assert 't1 double {"number":13} x' in done.stdout
+    assert done.stdout.isascii()

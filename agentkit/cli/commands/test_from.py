@@ -52,7 +52,7 @@ def test_from(
     model: str | None = None,
     deps: str | None = None,
 ) -> None:
-    """Make a pytest test of a recorded run: it replays the run, and expects what came out.
+    """Make a pytest test from a recorded run: it replays the run, and expects its result.
 
     The trace is copied beside the test, into traces/, and the test is run once.
 
