@@ -76,7 +76,7 @@ class FileSink:
 
     Args:
         path: A new file; or, with `resume`, the file of a run that was interrupted.
-        resume: Continue a file. A torn last line is cut off first.
+        resume: Continue a file. A torn last line is cut off first, if it is a trace.
 
     Raises:
         ConfigurationError: The file exists already: a trace holds one run.
@@ -113,8 +113,20 @@ class FileSink:
                 path=str(path),
             )
         if resume:
-            data = path.read_bytes()
-            os.ftruncate(self._descriptor, data.rfind(b"\n") + 1)
+            self._end_last_line(path.read_bytes())
+
+    def _end_last_line(self, data: bytes) -> None:
+        """Cut off a torn last line, and end one that is whole. No other file is changed."""
+        first, _, _ = data.partition(b"\n")
+        if b"trace.open" not in first or data.endswith(b"\n"):
+            return
+        start = data.rfind(b"\n") + 1
+        try:
+            json.loads(data[start:])
+        except ValueError:
+            os.ftruncate(self._descriptor, start)
+        else:
+            _write(self._descriptor, b"\n")
 
     def emit(self, line: bytes, held: bool) -> None:
         """Append one line, with those that were held before it, in one write."""

@@ -555,3 +555,26 @@ async def test_a_refused_call_is_never_in_flight(decision: Decision, tmp_path: P
     result = await without_approval().resume(path, approver=lambda _: True)
     assert (result.status, done) == ("ok", [])
     assert tool_texts(result) == [decision.said()]
+
+
+async def test_no_other_file_is_changed(tmp_path: Path) -> None:
+    """The last line of what is no trace stays, whether or not it has an end."""
+    path = tmp_path / "notes.txt"
+    path.write_text("first\nlast, without an end")
+    with pytest.raises(TraceError, match="There is no trace"):
+        await agent().resume(path)
+    assert path.read_text() == "first\nlast, without an end"
+
+
+async def test_a_whole_last_line_counts_without_its_end(tmp_path: Path) -> None:
+    """What `Trace.pending` has is what a resumption is asked to decide about."""
+    path = tmp_path / "run.jsonl"
+    await agent([("write", {"path": "a"})], "fine").run("go", trace=path)
+    done.clear()
+    lines = path.read_bytes().splitlines(keepends=True)
+    begun = next(n for n, one in enumerate(trace_lines(path)) if one["event"] == "tool.start")
+    path.write_bytes(b"".join(lines[: begun + 1])[:-1])
+    [waiting] = Trace.load(path).pending
+    result = await agent("fine").resume(path, decisions={waiting.at: Decision.answer("kept")})
+    assert (tool_texts(result), done) == (["kept"], [])
+    assert Trace.load(path).status == "ok"
