@@ -311,7 +311,7 @@ class _Answering:
     def _count(self, outcome: Outcome) -> None:
         """Count what was used then towards the limits of the whole run."""
         meter = self._scope.meter
-        if isinstance(outcome, (ModelResponse, Value)):
+        if isinstance(outcome, (ModelResponse, Value, Failure)):
             meter.used += outcome.usage
         elif isinstance(outcome, ToolOutcome):
             size = len(outcome.message.text.encode("utf-8", "replace"))

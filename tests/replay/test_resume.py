@@ -33,6 +33,7 @@ from agentkit.errors import (
     ConfigurationError,
     ModelUnreachable,
     ReplayDivergence,
+    ToolError,
     TraceError,
 )
 from agentkit.testing import ScriptedModel
@@ -578,3 +579,21 @@ async def test_a_whole_last_line_counts_without_its_end(tmp_path: Path) -> None:
     result = await agent("fine").resume(path, decisions={waiting.at: Decision.answer("kept")})
     assert (tool_texts(result), done) == (["kept"], [])
     assert Trace.load(path).status == "ok"
+
+
+async def test_what_a_function_used_before_it_failed_counts() -> None:
+    """A resumption has what is left of the limits, not more."""
+
+    async def check(ctx: RunContext[Any], output: str) -> None:
+        await ctx.run(Agent(ScriptedModel(["no"]), name="judge"), "Is it good?")
+        raise ToolError("It is not good.")
+
+    run = agent("bad").with_(output_validators=[check])
+    with pytest.raises(AgentKitError) as failed:  # the script is over
+        await run.run("go", limits=Limits(steps=3))
+    assert failed.value.trace is not None
+    with pytest.raises(AgentKitError, match=r"Limits\.steps = 3") as reached:
+        await run.with_(model=ScriptedModel(["good"])).resume(failed.value.trace)
+    result = result_of(reached.value)
+    assert result is not None
+    assert result.usage.requests == 3
