@@ -198,9 +198,9 @@ def with_model(agent: Agent[Any], model: str | None, trace: Trace | None) -> Age
         if model not in {one.name for one in effects if one.kind == "model"}:
             raise
         raise ConfigurationError(
-            f"The run was made with a model that calls itself {model!r}, and which cannot be made "
-            "from that name alone. Give --app an agent that has it, as the program that was run, "
-            "and no --model; or, for a replay, --strictness request, which does not compare models."
+            f"The run used a model named {model!r}, which cannot be made from its name alone. "
+            "Name an agent that has it with --app, as the program that ran, and no --model; or, "
+            "for a replay, use --strictness structural, which does not compare models."
         ) from error
     return agent.with_(model=model)
 

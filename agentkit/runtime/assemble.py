@@ -72,12 +72,21 @@ def assemble(
     Raises:
         ConfigurationError: Its parts do not fit together.
     """
+    if (bounds := limits or config.limits).cost is not None:
+        check_price(config.resolved.name)
+    if settings is not None or limits is not None or config.handoffs:
+        return _assembled(config, settings, bounds)
+    # Most runs change neither: their program is made once, and lies with the options.
+    made = vars(config)
+    if "program" not in made:
+        made["program"] = _assembled(config, None, bounds)
+    return made["program"]
+
+
+def _assembled(config: AgentConfig, settings: ChatSettings | None, bounds: Limits) -> Program[Any]:
     model, output = config.resolved, config.output_spec
-    bounds = limits or config.limits
     if bounds.repeats is None:
         bounds = replace(bounds, repeats=model.profile.repeats)
-    if bounds.cost is not None:
-        check_price(model.name)
     merged = _merged(config.settings, settings)
     fixed, handoffs = config.fixed_tools, config.handoffs
     offered = [*map(offered_tool, fixed), *map(_handed, handoffs)]

@@ -130,7 +130,7 @@ def test_a_call_that_was_in_flight_counts_once(
 
 def test_a_model_that_no_name_makes(travel: Path) -> None:
     """The name is in the trace, and names no provider: what helps is said."""
-    with pytest.raises(ConfigurationError, match="a model that calls itself 'function'"):
+    with pytest.raises(ConfigurationError, match="a model named 'function'"):
         replay("--model", "function")
     with pytest.raises(ConfigurationError, match="Unknown model 'functoin'"):
         replay("--model", "functoin")
