@@ -86,7 +86,7 @@ def test_a_run_that_pauses_again(travel: Path) -> None:
         (["--answer", "m2/t0"], "expected --answer ADDRESS=TEXT"),
         (["--edit", "m2/t0={"], "the arguments are not JSON"),
         (["--approve", "m2/t0", "--deny", "t0=no"], "two decisions about /agent/m2/t0"),
-        (["--approve", "m2/t0", "--model", "function"], "cannot be made from that name alone"),
+        (["--approve", "m2/t0", "--model", "function"], "cannot be made from its name alone"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
