@@ -365,11 +365,17 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         """Add field by field. An unknown cost counts as 0."""
-        sums: dict[str, Any] = {
-            name: getattr(self, name) + getattr(other, name) for name in _COUNTS
-        }
-        costs = [cost for cost in (self.cost, other.cost) if cost is not None]
-        return Usage(**sums, cost=sum(costs) if costs else None)
+        cost = self.cost if other.cost is None else (self.cost or 0) + other.cost
+        return Usage(  # written out: this runs several times a step
+            requests=self.requests + other.requests,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            tool_calls=self.tool_calls + other.tool_calls,
+            tool_bytes=self.tool_bytes + other.tool_bytes,
+            cost=cost,
+        )
 
     def to_json(self) -> JsonObject:
         """Return the fields that are not zero."""
@@ -382,7 +388,6 @@ class Usage:
 
 
 _FIELDS = tuple(one.name for one in fields(Usage))
-_COUNTS = tuple(name for name in _FIELDS if name != "cost")
 _values = operator.attrgetter(*_FIELDS)
 
 

@@ -543,3 +543,12 @@ def test_none_resets_an_option_of_a_variant() -> None:
     variant = agent.with_(settings=None, limits=None, redact=None)
     assert variant.config.settings == ChatSettings()
     assert variant.config.limits == Limits()
+
+
+def test_usage_adds_every_field() -> None:
+    """A field that is new is not forgotten; an unknown cost counts as 0."""
+    names = [one.name for one in fields(Usage)]
+    one, more = Usage(**dict.fromkeys(names, 1)), Usage(**dict.fromkeys(names, 2))
+    assert one + more == Usage(**dict.fromkeys(names, 3))
+    assert (Usage(cost=2) + Usage()).cost == (Usage() + Usage(cost=2)).cost == 2
+    assert (Usage() + Usage()).cost is None
