@@ -232,13 +232,13 @@ class Agent(Generic[DepsT, OutputT]):
             output_mode=output_mode,
             output_retries=output_retries,
             output_validators=output_validators,
-            settings=ChatSettings() if settings is None else settings,
+            settings=cast("Any", settings),  # None is filled in there
             step_settings=step_settings,
-            limits=Limits() if limits is None else limits,
+            limits=cast("Any", limits),  # None is filled in there
             trace=trace,
             capture=capture,
             durability=durability,
-            redact=Redactor() if redact is None else redact,
+            redact=cast("Any", redact),  # None is filled in there
             middleware=middleware,
             concurrency=concurrency,
             compact=compact,

@@ -158,12 +158,15 @@ class AgentConfig:
     compact_above: int | None = None
 
     def __post_init__(self) -> None:
-        """Check every option, and make tools of functions.
+        """Fill in what None means, check every option, and make tools of functions.
 
         Raises:
             InvalidTool: A tool cannot be made, or two have one name.
             ConfigurationError: An option does not fit.
         """
+        for name, make in _DEFAULTS.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, make())
         check({one.name: getattr(self, one.name) for one in fields(self)}, CHECKS)
         if (self.compact is None) != (self.compact_above is None):
             raise ConfigurationError(
@@ -179,9 +182,6 @@ class AgentConfig:
         """Return the options with some of them changed."""
         # A model object that was made already goes along: all variants share its connections.
         model = self.__dict__.get("resolved", self.model)
-        for name, make in _DEFAULTS.items():
-            if changes.get(name, self) is None:
-                changes[name] = make()
         return replace(self, **{"model": model, **changes})
 
     @property
