@@ -192,6 +192,8 @@ class Engine:
 
     def checked(self, finish: Finish[OutputT]) -> Finish[OutputT]:
         """Return the end of the run; a divergence, if it is not the recorded one."""
+        # Causal order, the end last: tools that ran side by side ended in any order.
+        self.divergences.sort(key=lambda found: Address(found.at).order)
         diverged = finish.error is not None and finish.error.type == "ReplayDivergence"
         if diverged or not self.plan.checks:
             return finish

@@ -16,6 +16,7 @@ from agentkit.events import Event, ToolCallFinished, ToolProgress
 from agentkit.messages import ModelRequest
 from agentkit.replay import Replayed
 from agentkit.testing import FunctionModel, ScriptedModel
+from agentkit.trace import RecordedEffect
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +49,12 @@ SCRIPT: list[Any] = [[("look", {"city": "Paris"}), ("book", {"city": "Paris"})],
 def agent(*script: Any, **options: Any) -> Agent[str]:
     """An agent with both tools."""
     return Agent(ScriptedModel(list(script)), tools=[look, book], **options)
+
+
+def ended_at(effect: RecordedEffect) -> int:
+    """Return the number of the line at which an effect ended."""
+    assert effect.ended is not None
+    return effect.ended.seq
 
 
 async def recorded(**options: Any) -> Trace:
@@ -103,6 +110,36 @@ async def test_another_result_of_a_live_tool_is_found() -> None:
     assert (found.expected, found.actual) == ("Paris is sunny", "Paris is rainy")
     assert found.source is not None
     assert found.source.startswith(__file__)
+
+
+async def test_divergences_stand_in_causal_order() -> None:
+    """Whatever ended first, in the recording and now."""
+    paris_may_go = anyio.Event()
+
+    @tool(name="look", effect="read")
+    async def look_slowly(city: str) -> str:
+        """Look at a city."""
+        if city == "Paris":
+            await paris_may_go.wait()
+        paris_may_go.set()
+        return f"{city} is sunny"
+
+    calls = [("look", {"city": "Paris"}), ("look", {"city": "Rome"})]
+    trace = (await Agent(ScriptedModel([calls, "Go."]), tools=[look_slowly]).run("go")).trace
+    assert trace is not None
+    ended = [
+        call.at for call in sorted(trace.effects.values(), key=ended_at) if call.kind == "tool"
+    ]
+    assert ended == ["/agent/m0/t1", "/agent/m0/t0"]
+
+    @tool(name="look", effect="read")
+    async def look_again(city: str) -> str:
+        """Look at a city."""
+        return f"{city} is rainy"
+
+    changed = Agent(ScriptedModel([]), tools=[look_again])
+    result = await changed.replay(trace, plan="tools_live")
+    assert [found.at for found in result.divergences] == ["/agent/m0/t0", "/agent/m0/t1"]
 
 
 async def test_strict_live_tools_say_what_follows() -> None:
