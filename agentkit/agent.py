@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import NoneType
-from typing import Any, Generic, Literal, TypeAlias, TypedDict, Unpack, cast, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypedDict, Unpack, overload
 from typing import TypeVar as PlainTypeVar
 
 import anyio
@@ -44,24 +45,20 @@ __all__ = ["Agent"]
 DepsT = TypeVar("DepsT", default=None)
 OutputT = TypeVar("OutputT", default=str)
 T = PlainTypeVar("T")
+P = ParamSpec("P")
 Instructions: TypeAlias = str | Callable[[RunContext[DepsT]], Any] | Callable[[], Any]
 StepSettings: TypeAlias = Callable[[RunContext[DepsT]], Any] | Callable[[], Any]
 Validator: TypeAlias = Callable[[RunContext[DepsT], OutputT], Any] | Callable[[OutputT], Any]
 
 
-class AgentChanges(TypedDict, total=False):
-    """What `Agent.with_` takes besides the output type; described at `Agent`."""
+class AgentOptions(TypedDict, total=False):
+    """The options of an `Agent` whose types depend neither on its deps nor on its output."""
 
-    model: str | Model
-    deps_type: type[Any]
     name: str
     tools: Sequence[Source]
-    instructions: Instructions[Any] | None
     output_mode: Mode
     output_retries: int
-    output_validators: Sequence[Callable[..., Any]]
     settings: ChatSettings | None
-    step_settings: StepSettings[Any] | None
     limits: Limits | None
     trace: TraceTo | None
     capture: Capture
@@ -71,6 +68,28 @@ class AgentChanges(TypedDict, total=False):
     concurrency: int | None
     compact: Compaction | None
     compact_above: int | None
+
+
+class AgentChanges(AgentOptions, total=False):
+    """What `Agent.with_` takes besides the output type."""
+
+    model: str | Model
+    deps_type: type[Any]
+    instructions: Instructions[Any] | None
+    output_validators: Sequence[Callable[..., Any]]
+    step_settings: StepSettings[Any] | None
+
+
+def takes(method: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, T]]:
+    """Give a function the parameters of another one, for type checkers and for `help`."""
+
+    def decorate(function: Callable[..., T]) -> Callable[P, T]:
+        returned = inspect.signature(function).return_annotation
+        signature = inspect.signature(method).replace(return_annotation=returned)
+        vars(function)["__signature__"] = signature
+        return function
+
+    return decorate
 
 
 class Agent(Generic[DepsT, OutputT]):
@@ -127,23 +146,10 @@ class Agent(Generic[DepsT, OutputT]):
         *,
         output: Callable[..., Coroutine[Any, Any, OutputT]],
         deps_type: type[DepsT] = NoneType,
-        name: str = "agent",
-        tools: Sequence[Source] = (),
         instructions: Instructions[DepsT] | None = None,
-        output_mode: Mode = "auto",
-        output_retries: int = 1,
         output_validators: Sequence[Callable[..., Any]] = (),
-        settings: ChatSettings | None = None,
         step_settings: StepSettings[DepsT] | None = None,
-        limits: Limits | None = None,
-        trace: TraceTo | None = None,
-        capture: Capture = "full",
-        durability: Durability = "none",
-        redact: Redactor | None = None,
-        middleware: Sequence[Middleware] = (),
-        concurrency: int | None = None,
-        compact: Compaction | None = None,
-        compact_above: int | None = None,
+        **options: Unpack[AgentOptions],
     ) -> None: ...
 
     @overload
@@ -153,23 +159,10 @@ class Agent(Generic[DepsT, OutputT]):
         *,
         output: type[OutputT] | Callable[..., OutputT] = str,
         deps_type: type[DepsT] = NoneType,
-        name: str = "agent",
-        tools: Sequence[Source] = (),
         instructions: Instructions[DepsT] | None = None,
-        output_mode: Mode = "auto",
-        output_retries: int = 1,
         output_validators: Sequence[Validator[DepsT, OutputT]] = (),
-        settings: ChatSettings | None = None,
         step_settings: StepSettings[DepsT] | None = None,
-        limits: Limits | None = None,
-        trace: TraceTo | None = None,
-        capture: Capture = "full",
-        durability: Durability = "none",
-        redact: Redactor | None = None,
-        middleware: Sequence[Middleware] = (),
-        concurrency: int | None = None,
-        compact: Compaction | None = None,
-        compact_above: int | None = None,
+        **options: Unpack[AgentOptions],
     ) -> None: ...
 
     @overload
@@ -179,23 +172,10 @@ class Agent(Generic[DepsT, OutputT]):
         *,
         output: Any,
         deps_type: type[DepsT] = NoneType,
-        name: str = "agent",
-        tools: Sequence[Source] = (),
         instructions: Instructions[DepsT] | None = None,
-        output_mode: Mode = "auto",
-        output_retries: int = 1,
         output_validators: Sequence[Callable[..., Any]] = (),
-        settings: ChatSettings | None = None,
         step_settings: StepSettings[DepsT] | None = None,
-        limits: Limits | None = None,
-        trace: TraceTo | None = None,
-        capture: Capture = "full",
-        durability: Durability = "none",
-        redact: Redactor | None = None,
-        middleware: Sequence[Middleware] = (),
-        concurrency: int | None = None,
-        compact: Compaction | None = None,
-        compact_above: int | None = None,
+        **options: Unpack[AgentOptions],
     ) -> None: ...
 
     def __init__(
@@ -222,28 +202,8 @@ class Agent(Generic[DepsT, OutputT]):
         compact: Compaction | None = None,
         compact_above: int | None = None,
     ) -> None:
-        vars(self)["config"] = AgentConfig(
-            model=model,
-            output=output,
-            deps_type=deps_type,
-            name=name,
-            tools=cast("Any", tools),  # functions are made tools there
-            instructions=instructions,
-            output_mode=output_mode,
-            output_retries=output_retries,
-            output_validators=output_validators,
-            settings=cast("Any", settings),  # None is filled in there
-            step_settings=step_settings,
-            limits=cast("Any", limits),  # None is filled in there
-            trace=trace,
-            capture=capture,
-            durability=durability,
-            redact=cast("Any", redact),  # None is filled in there
-            middleware=middleware,
-            concurrency=concurrency,
-            compact=compact,
-            compact_above=compact_above,
-        )
+        options = {name: value for name, value in locals().items() if name != "self"}
+        vars(self)["config"] = AgentConfig(**options)
 
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse changes: an agent is shared between runs."""
@@ -344,53 +304,17 @@ class Agent(Generic[DepsT, OutputT]):
         await driver.execute()
         return driver.result
 
-    def run_sync(
-        self,
-        prompt: Prompt,
-        *,
-        deps: DepsT = None,
-        history: History = (),
-        repair: bool = False,
-        settings: ChatSettings | None = None,
-        limits: Limits | None = None,
-        trace: TraceTo | None = None,
-        capture: Capture | None = None,
-        durability: Durability | None = None,
-        redact: Redactor | None = None,
-        on_event: Emit = ignore,
-        approver: Approver | None = None,
-    ) -> RunResult[OutputT]:
+    @takes(run)
+    def run_sync(self, *args: Any, **options: Any) -> RunResult[OutputT]:
         """Run the agent from code that is not async: a script, a notebook, inside a running loop.
 
         Takes and raises what `run` does. Inside a running event loop it works in a thread of
         its own and blocks that loop meanwhile.
         """
-        given = deps, history, repair, settings, limits, trace, capture, durability, redact
-        request = RunRequest[OutputT].of(self.config, prompt, *given, on_event, approver)
+        return run_blocking(partial(self.run, *args, **options))
 
-        async def main() -> RunResult[OutputT]:
-            driver = request.open()
-            await driver.execute()
-            return driver.result
-
-        return run_blocking(main)
-
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        deps: DepsT = None,
-        history: History = (),
-        repair: bool = False,
-        settings: ChatSettings | None = None,
-        limits: Limits | None = None,
-        trace: TraceTo | None = None,
-        capture: Capture | None = None,
-        durability: Durability | None = None,
-        redact: Redactor | None = None,
-        on_event: Emit = ignore,
-        approver: Approver | None = None,
-    ) -> AbstractAsyncContextManager[Run[OutputT]]:
+    @takes(run)
+    def stream(self, *args: Any, **options: Any) -> AbstractAsyncContextManager[Run[OutputT]]:
         """Run the agent and read what happens as it happens.
 
             async with agent.stream("…") as run:
@@ -400,28 +324,10 @@ class Agent(Generic[DepsT, OutputT]):
         Takes what `run` takes. The run goes on beside the block; leaving the block before
         the run has ended cancels it. `run.result` raises what `Agent.run` would raise.
         """
-        given = deps, history, repair, settings, limits, trace, capture, durability, redact
-        request = RunRequest[OutputT].of(
-            self.config, prompt, *given, on_event, approver, stream=True
-        )
-        return streaming(request)
+        return streaming(RunRequest.of(self.config, *args, **options, stream=True))
 
-    def iter(
-        self,
-        prompt: Prompt,
-        *,
-        deps: DepsT = None,
-        history: History = (),
-        repair: bool = False,
-        settings: ChatSettings | None = None,
-        limits: Limits | None = None,
-        trace: TraceTo | None = None,
-        capture: Capture | None = None,
-        durability: Durability | None = None,
-        redact: Redactor | None = None,
-        on_event: Emit = ignore,
-        approver: Approver | None = None,
-    ) -> AbstractAsyncContextManager[Steps[OutputT]]:
+    @takes(run)
+    def iter(self, *args: Any, **options: Any) -> AbstractAsyncContextManager[Steps[OutputT]]:
         """Run the agent effect by effect: look, change what is requested or answered, go on.
 
             async with agent.iter("…") as steps:
@@ -431,9 +337,7 @@ class Agent(Generic[DepsT, OutputT]):
 
         Takes what `run` takes.
         """
-        given = deps, history, repair, settings, limits, trace, capture, durability, redact
-        request = RunRequest[OutputT].of(self.config, prompt, *given, on_event, approver)
-        return stepping(request)
+        return stepping(RunRequest.of(self.config, *args, **options))
 
     async def resume(
         self,
@@ -622,106 +526,20 @@ class Agent(Generic[DepsT, OutputT]):
             redact=redact,
         )
 
-    def resume_sync(
-        self,
-        trace: Trace | str | os.PathLike[str],
-        *,
-        decisions: Decisions | None = None,
-        deps: DepsT = None,
-        settings: ChatSettings | None = None,
-        limits: Limits | None = None,
-        on_event: Emit = ignore,
-        approver: Approver | None = None,
-        durability: Durability | None = None,
-        redact: Redactor | None = None,
-    ) -> RunResult[OutputT]:
+    @takes(resume)
+    def resume_sync(self, *args: Any, **options: Any) -> RunResult[OutputT]:
         """Call `resume` from code that is not async; see `run_sync`."""
-        return run_blocking(
-            partial(
-                self.resume,
-                trace,
-                decisions=decisions,
-                deps=deps,
-                settings=settings,
-                limits=limits,
-                on_event=on_event,
-                approver=approver,
-                durability=durability,
-                redact=redact,
-            )
-        )
+        return run_blocking(partial(self.resume, *args, **options))
 
-    def replay_sync(
-        self,
-        trace: Trace | str | os.PathLike[str],
-        *,
-        plan: PlanName = "exact",
-        live: Collection[str] = (),
-        strictness: Strictness | None = None,
-        on_divergence: OnDivergence | None = None,
-        deps: DepsT = None,
-        approver: Approver | None = None,
-        on_event: Emit = ignore,
-        record: TraceTo = False,
-        redact: Redactor | None = None,
-    ) -> RunResult[OutputT]:
+    @takes(replay)
+    def replay_sync(self, *args: Any, **options: Any) -> RunResult[OutputT]:
         """Call `replay` from code that is not async; see `run_sync`."""
-        return run_blocking(
-            partial(
-                self.replay,
-                trace,
-                plan=plan,
-                live=live,
-                strictness=strictness,
-                on_divergence=on_divergence,
-                deps=deps,
-                approver=approver,
-                on_event=on_event,
-                record=record,
-                redact=redact,
-            )
-        )
+        return run_blocking(partial(self.replay, *args, **options))
 
-    def fork_sync(
-        self,
-        trace: Trace | str | os.PathLike[str],
-        *,
-        at: str | None = None,
-        prompt: Prompt = None,
-        instructions: Instructions[DepsT] | None = None,
-        messages: Mapping[int, str | Message | JsonObject] | None = None,
-        result: Any = None,
-        settings: ChatSettings | None = None,
-        model: str | Model | None = None,
-        tools: Sequence[Tool[..., Any]] = (),
-        live: Collection[str] = (),
-        deps: DepsT = None,
-        approver: Approver | None = None,
-        on_event: Emit = ignore,
-        record: TraceTo = True,
-        redact: Redactor | None = None,
-    ) -> RunResult[OutputT]:
+    @takes(fork)
+    def fork_sync(self, *args: Any, **options: Any) -> RunResult[OutputT]:
         """Call `fork` from code that is not async; see `run_sync`."""
-        return run_blocking(
-            partial(
-                self.fork,
-                trace,
-                at=at,
-                prompt=prompt,
-                instructions=instructions,
-                messages=messages,
-                result=result,
-                settings=settings,
-                model=model,
-                tools=tools,
-                live=live,
-                deps=deps,
-                approver=approver,
-                on_event=on_event,
-                record=record,
-                redact=redact,
-            )
-        )
+        return run_blocking(partial(self.fork, *args, **options))
 
     def as_tool(
         self,
@@ -750,7 +568,7 @@ class Agent(Generic[DepsT, OutputT]):
             effect: "read", because the tool does nothing but ask the agent, and what the
                 agent's own tools do is looked after by itself.
             max_output: Bytes of an output that the model is shown.
-            on_error: Whether an error is told to the model or ends the run.
+            on_error: Whether the model reads an error, or the run ends with it.
             retries: How often a failed call is tried again.
             approval: Whether a call needs approval before it runs.
         """

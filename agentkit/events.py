@@ -106,7 +106,7 @@ class ToolProgress:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolCallFinished:
-    """A tool call has ended. `text` is what the model is told."""
+    """A tool call has ended. `text` is what the model reads."""
 
     at: Address
     name: str

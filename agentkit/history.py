@@ -80,7 +80,7 @@ def repair_history(messages: Sequence[Message]) -> tuple[Message, ...]:
 
     An answer goes to the last call before it of its id that is still open, and to its
     place right after that call. Answers without a call and empty assistant messages are
-    dropped, calls without an answer are told that there is none, and where calls of one
+    dropped, calls without an answer get one that says so, and where calls of one
     message share an id, the later ones get ids of their own.
     """
     answers: dict[tuple[int, int], ToolMessage] = {}
@@ -201,7 +201,7 @@ def summarise(
     Args:
         model: Who writes the summary: a model or a model string.
         keep: So many of the last messages stay as they are.
-        instructions: What the model is told to do.
+        instructions: What the model has to do.
 
     Raises:
         ConfigurationError: `keep` is less than 1, or the model string is unknown.

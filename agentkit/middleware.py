@@ -13,7 +13,7 @@ exception out of a handler is a bug in it: it ends the run and is raised as it i
 several calls of one batch fail so at the same time, as one `ExceptionGroup`. A call in
 which a sub-agent waits for a person is answered by an `Interrupt`: pass it on.
 
-Recording stands outside all middleware: a trace holds what the loop was told, so
+Recording stands outside all middleware: a trace holds what the loop was sent, so
 a replay gives the same answers and runs no middleware.
 
 Each agent has its own list: a sub-agent is guarded by its own middleware, not by
@@ -300,7 +300,7 @@ def guard(
 
     The functions may be async. None lets pass what was given, another value of the same
     kind stands in its place. To block, raise: a `ToolError` about a call or a result is
-    told to the model, and the run goes on; every other exception ends the run, as does
+    shown to the model, and the run goes on; every other exception ends the run, as does
     every one about a request. (A guard that breaks lets nothing pass.)
 
     Args:
@@ -333,28 +333,27 @@ def guard(
         if result is None or not isinstance(outcome, ToolOutcome):
             return outcome
         try:
-            told = await _judged(result, outcome.message)
+            judged = await _judged(result, outcome.message)
         except Exception as error:
             return replace(_blocked(effect, error), usage=outcome.usage)
-        return replace(outcome, message=replace(told, call_id=effect.call.id))
+        return replace(outcome, message=replace(judged, call_id=effect.call.id))
 
     return around(perform)
 
 
 async def _judged(judge: Callable[[Any], Any], value: Any) -> Any:
-    said = await awaited(judge(value))
-    return value if said is None else said
+    verdict = await awaited(judge(value))
+    return value if verdict is None else verdict
 
 
 def _blocked(effect: ToolInvocation, error: Exception) -> ToolOutcome:
-    told = isinstance(error, ToolError)
     text = error.message if isinstance(error, ToolError) else "Blocked; the run ends here."
     return ToolOutcome(
         at=effect.at,
         status="denied",
         message=ToolMessage(call_id=effect.call.id, name=effect.call.name, content=text),
         error=Failure.of(error),
-        fatal=not told,
+        fatal=not isinstance(error, ToolError),
     )
 
 

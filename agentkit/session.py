@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Generic
 
-from agentkit.agent import Agent, DepsT, OutputT, run_blocking
+from agentkit.agent import Agent, DepsT, OutputT, run_blocking, takes
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit
 from agentkit.history import check_history, repair_history
@@ -119,47 +119,36 @@ class Session(Generic[DepsT, OutputT]):
             ConfigurationError: The session is in a run.
             AgentKitError: As of `Agent.run`.
         """
-        options = _given(locals())
-        return await self._run(prompt, options)
+        with self._turn(_given(locals())) as arguments:
+            # Stepped, because steps have a result even where a cancellation ends the run.
+            async with self.agent.iter(prompt, **arguments) as steps:
+                try:
+                    async for _ in steps:
+                        pass
+                finally:
+                    self._keep(steps)
+        return steps.result
 
-    def run_sync(
-        self,
-        prompt: Prompt,
-        *,
-        deps: DepsT | None = None,
-        settings: ChatSettings | None = None,
-        limits: Limits | None = None,
-        trace: TraceTo | None = None,
-        capture: Capture | None = None,
-        durability: Durability | None = None,
-        redact: Redactor | None = None,
-        on_event: Emit | None = None,
-        approver: Approver | None = None,
-    ) -> RunResult[OutputT]:
+    @takes(run)
+    def run_sync(self, *args: Any, **options: Any) -> RunResult[OutputT]:
         """Run the agent from code that is not async; see `Agent.run_sync`."""
-        options = _given(locals())
-        return run_blocking(functools.partial(self._run, prompt, options))
+        return run_blocking(functools.partial(self.run, *args, **options))
 
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        deps: DepsT | None = None,
-        settings: ChatSettings | None = None,
-        limits: Limits | None = None,
-        trace: TraceTo | None = None,
-        capture: Capture | None = None,
-        durability: Durability | None = None,
-        redact: Redactor | None = None,
-        on_event: Emit | None = None,
-        approver: Approver | None = None,
-    ) -> AbstractAsyncContextManager[Run[OutputT]]:
+    @takes(run)
+    @asynccontextmanager
+    async def stream(self, prompt: Prompt, **options: Any) -> AsyncGenerator[Run[OutputT], None]:
         """Run the agent and read its events; see `Agent.stream`.
 
         The session has the new messages when the block has been left.
         """
-        options = _given(locals())
-        return self._stream(prompt, options)
+        with self._turn(options) as arguments:
+            run: Run[OutputT] | None = None
+            try:
+                async with self.agent.stream(prompt, **arguments) as run:
+                    yield run
+            finally:
+                if run is not None:
+                    self._keep(run)
 
     def adopt(self, result: RunResult[Any]) -> None:
         """Continue from a result obtained elsewhere, for example from `Agent.resume`."""
@@ -184,30 +173,6 @@ class Session(Generic[DepsT, OutputT]):
         session = cls(agent, history=data["messages"], **options)
         session.usage = Usage.from_json(data["usage"])
         return session
-
-    async def _run(self, prompt: Prompt, options: Mapping[str, Any]) -> RunResult[OutputT]:
-        with self._turn(options) as given:
-            # Stepped, because steps have a result even where a cancellation ends the run.
-            async with self.agent.iter(prompt, **given) as steps:
-                try:
-                    async for _ in steps:
-                        pass
-                finally:
-                    self._keep(steps)
-        return steps.result
-
-    @asynccontextmanager
-    async def _stream(
-        self, prompt: Prompt, options: Mapping[str, Any]
-    ) -> AsyncGenerator[Run[OutputT], None]:
-        with self._turn(options) as given:
-            run: Run[OutputT] | None = None
-            try:
-                async with self.agent.stream(prompt, **given) as run:
-                    yield run
-            finally:
-                if run is not None:
-                    self._keep(run)
 
     @contextmanager
     def _turn(self, options: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:

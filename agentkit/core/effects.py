@@ -197,7 +197,7 @@ class SkippedCall:
             `denied`, `answered`: that was the decision about it. `refused`: it is not executed,
             as its message says. `repeated`: the response only repeats the one before.
             `limit`: the run ends here, at a limit or after its last attempt at an output.
-        message: What the model is told; None if the response does not enter the history.
+        message: What the model reads; None if the response does not enter the history.
     """
 
     at: Address

@@ -9,7 +9,7 @@ exactly one tool message.
 A step is one model call and what follows from it:
 
     ask the model ─┬─ it failed, refused, was cut off ───────────────→ Finish
-                   ├─ it calls tools ── gate, run, append the answers ─→ next step
+                   ├─ it calls tools ── decide, run, append the answers → next step
                    ├─ its output does not fit ── say why ──────────────→ next step
                    └─ its output fits, and the validators agree ───────→ Finish
 """
@@ -293,12 +293,12 @@ class _Conversation(Generic[OutputT]):
             self.ask_without_tools()
             return None
         yield from self.check_calls(answer, verdict, at)
-        wanted = [
+        invocations = [
             self.invocation(at.call(index), call)
             for index, call in enumerate(calls)
             if call is not verdict.call
         ]
-        skipped, wanted, notes = yield from self.gate(wanted, at)
+        skipped, running, notes = yield from self.decide(invocations, at)
         if verdict.call is not None:
             index = next(i for i, call in enumerate(calls) if call is verdict.call)
             place = at.call(index)
@@ -306,8 +306,8 @@ class _Conversation(Generic[OutputT]):
         yield from skipped.values()
         outcomes: tuple[ToolOutcome, ...] = ()
         stop: Failure | Interrupt | None = None
-        if wanted:
-            answered = yield ToolBatch(at=at, calls=tuple(wanted))
+        if running:
+            answered = yield ToolBatch(at=at, calls=tuple(running))
             if isinstance(answered, Interrupt):
                 stop, outcomes = answered, answered.outcomes
             else:
@@ -318,7 +318,7 @@ class _Conversation(Generic[OutputT]):
         self.append(answer.message)
         unanswered = LIMIT if isinstance(stop, Interrupt) and stop.status == "limit" else ENDED
         for index, call in enumerate(calls):
-            message = answers.get(at.call(index)) or _told(call, unanswered)
+            message = answers.get(at.call(index)) or _tool_message(call, unanswered)
             self.append(_noted(message, notes.get(at.call(index))))
         if stop is not None:
             raise _Stop(stop)
@@ -361,20 +361,20 @@ class _Conversation(Generic[OutputT]):
     def tool(self, name: str) -> OfferedTool | None:
         return next((tool for tool in self.offered if tool.definition.name == name), None)
 
-    def gate(
-        self, wanted: list[ToolInvocation], at: Address
+    def decide(
+        self, invocations: list[ToolInvocation], at: Address
     ) -> Steps[tuple[dict[Address, SkippedCall], list[ToolInvocation], dict[Address, str]]]:
-        """Ask for what has to be asked for, before anything of the batch runs.
+        """Have everything decided that needs a decision, before any call of the batch runs.
 
         Returns:
             The calls that are answered without running, those that run, and what the
-            model is to be told besides their results.
+            model reads besides their results.
         """
-        decisions = yield from self.decisions(wanted, at)
+        decisions = yield from self.decisions(invocations, at)
         skipped: dict[Address, SkippedCall] = {}
         running: list[ToolInvocation] = []
         notes: dict[Address, str] = {}
-        for one in wanted:
+        for one in invocations:
             tool, decision = self.tool(one.call.name), decisions.get(one.at)
             if tool is not None and tool.handoff is not None:
                 text = f"Handed over to {tool.handoff}."
@@ -390,11 +390,11 @@ class _Conversation(Generic[OutputT]):
         return skipped, running, notes
 
     def decisions(
-        self, wanted: list[ToolInvocation], at: Address
+        self, invocations: list[ToolInvocation], at: Address
     ) -> Steps[dict[Address, Decision]]:
-        """Have those calls decided about that need it."""
+        """Return the decisions about the calls that need one."""
         pending: list[PendingCall] = []
-        for one in wanted:
+        for one in invocations:
             tool = self.tool(one.call.name)
             if tool is not None and tool.deferred:
                 pending.append(PendingCall(at=one.at, call=one.call, kind="deferred"))
@@ -549,11 +549,11 @@ def _fatal(outcomes: tuple[ToolOutcome, ...]) -> Failure | None:
 
 
 def _skipped(at: Address, call: ToolCall, reason: SkipReason, text: str | None) -> SkippedCall:
-    message = None if text is None else _told(call, text)
+    message = None if text is None else _tool_message(call, text)
     return SkippedCall(at=at, call=call, reason=reason, message=message)
 
 
-def _told(call: ToolCall, text: str) -> ToolMessage:
+def _tool_message(call: ToolCall, text: str) -> ToolMessage:
     return ToolMessage(call_id=call.id, name=call.name, content=text)
 
 

@@ -94,7 +94,7 @@ class Accepted(Generic[OutputT]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejected:
-    """The message holds no valid output. `problem` is what the model is told."""
+    """The message holds no valid output. `problem` is what the model reads."""
 
     text: str = ""
     problem: str = ""

@@ -237,7 +237,7 @@ class LiveHandler:
         return self._dynamic.get(name)
 
     async def _list_tools(self, context: RunContext[Any], _: Any) -> list[Any]:
-        """List the tools of the toolsets, as the loop is told of them."""
+        """List the tools of the toolsets, as the loop knows them."""
         config = self._program.config
         tools = [tool for one in config.toolsets for tool in await tools_of(one, context)]
         check_names([*config.fixed_tools, *tools])

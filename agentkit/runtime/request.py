@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, get_args
 from agentkit import _checks
 from agentkit._checks import Check
 from agentkit.errors import ConfigurationError
-from agentkit.events import Emit
+from agentkit.events import Emit, ignore
 from agentkit.history import check_history, repair_history
 from agentkit.messages import Message, Part, UserMessage, messages_from_json
 from agentkit.redaction import PLACEHOLDER, Redactor
@@ -83,17 +83,17 @@ class RunRequest(Generic[OutputT]):
         cls,
         config: AgentConfig,
         prompt: Prompt,
-        deps: object,
-        history: History,
-        repair: bool,
-        settings: ChatSettings | None,
-        limits: Limits | None,
-        trace: TraceTo | None,
-        capture: Capture | None,
-        durability: Durability | None,
-        redact: Redactor | None,
-        on_event: Emit,
-        approver: Approver | None,
+        deps: object = None,
+        history: History = (),
+        repair: bool = False,
+        settings: ChatSettings | None = None,
+        limits: Limits | None = None,
+        trace: TraceTo | None = None,
+        capture: Capture | None = None,
+        durability: Durability | None = None,
+        redact: Redactor | None = None,
+        on_event: Emit = ignore,
+        approver: Approver | None = None,
         *,
         stream: bool = False,
     ) -> RunRequest[Any]:
