@@ -26,7 +26,7 @@ from agentkit.messages import JsonObject
 from agentkit.schema.walk import subschemas, tidied
 from agentkit.tools.annotations import accepted, fields, unpacked
 from agentkit.tools.docstrings import Docstring, parse
-from agentkit.tools.signature import EMPTY, STARS, Parameter, Signature, describe, refused
+from agentkit.tools.signature import EMPTY, STARS, Signature, describe, refused
 from agentkit.tools.validation import TypeChecker
 
 _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
@@ -71,7 +71,7 @@ class FunctionSchema:
 
     @functools.cached_property
     def _built(self) -> _Built:
-        visible = [p for p in self.signature.parameters if not p.injected]
+        visible = [p for p in self.signature.parameters if p.name not in self.signature.injected]
         warnings: list[str] = []
         try:
             properties = [_property(p) for p in visible]
@@ -91,7 +91,9 @@ class FunctionSchema:
             fallbacks={one.key: one.fallback for one in properties if one.fallback},
         )
 
-    def _possible(self, parameters: Sequence[Parameter]) -> tuple[list[_Property], list[str]]:
+    def _possible(
+        self, parameters: Sequence[inspect.Parameter]
+    ) -> tuple[list[_Property], list[str]]:
         """Drop parameters without a JSON form that have a default; refuse those that have none."""
         kept: list[_Property] = []
         warnings: list[str] = []
@@ -134,7 +136,7 @@ def _doc(function: Any) -> str | None:
 class _Property:
     """A parameter as the model sees it."""
 
-    parameter: Parameter
+    parameter: inspect.Parameter
     key: str  # the parameter's name, or its alias
     type: Any  # what pydantic validates
     required: bool = False
@@ -162,7 +164,7 @@ class _Built:
     fallbacks: Mapping[str, Callable[[], Any]]
 
 
-def _property(parameter: Parameter) -> _Property:
+def _property(parameter: inspect.Parameter) -> _Property:
     if isinstance(parameter.annotation, TypeError):
         raise parameter.annotation
     name, hint, default = parameter.name, accepted(parameter.annotation), parameter.default
@@ -185,7 +187,7 @@ def _property(parameter: Parameter) -> _Property:
     )
 
 
-def _with_field(parameter: Parameter, hint: Any, default: Any) -> _Property:
+def _with_field(parameter: inspect.Parameter, hint: Any, default: Any) -> _Property:
     """Describe a parameter with pydantic's `Field(…)`, as its default or in its `Annotated`."""
     if default is EMPTY:
         field = FieldInfo.from_annotation(hint)

@@ -45,7 +45,7 @@ class RawSchema:
         takes_more = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
         properties, required = {*schema["properties"]}, {*schema.get("required", ())}
         plain = [p for p in parameters if p.kind not in STARS]
-        hidden = {p.name for p in plain if p.injected}
+        hidden = {p.name for p in plain} & signature.injected
         known = {p.name for p in plain} - hidden
         needed = {p.name for p in plain if p.default is EMPTY} - hidden
         untaken: set[str] = set() if takes_more else properties - known

@@ -18,7 +18,6 @@ import sys
 import typing
 from collections import ChainMap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import FrameType, MethodType, UnionType
 from typing import Any, TypeVar, cast
 
@@ -38,20 +37,6 @@ class _Injected:
 
 
 INJECTED = _Injected()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parameter:
-    """One parameter. `default` is EMPTY where there is none.
-
-    `annotation` is evaluated, or is the TypeError that says why that failed.
-    """
-
-    name: str
-    kind: Any
-    annotation: Any
-    default: Any
-    injected: bool = False
 
 
 def describe(function: Any) -> str:
@@ -112,26 +97,21 @@ class Signature:
             raise refused(function, f"{describe(function)} {twice}. Keep one.")
 
     @functools.cached_property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """The parameters, with all types evaluated that can be."""
-        failed = self._evaluate()
+    def parameters(self) -> tuple[inspect.Parameter, ...]:
+        """The parameters. An annotation is evaluated, or the TypeError that says why it failed."""
+        hints = {**self._evaluate(), **self._hints}
         self._scope = None
-        hints = {**self._hints, **failed}
-        return tuple(
-            Parameter(
-                name=p.name,
-                kind=p.kind,
-                annotation=hints[p.name],
-                default=p.default,
-                injected=_mentions(hints[p.name], self._injected),
-            )
-            for p in self._raw
-        )
+        return tuple(p.replace(annotation=hints[p.name]) for p in self._raw)
+
+    @functools.cached_property
+    def injected(self) -> frozenset[str]:
+        """The names of parameters that the run fills in."""
+        return frozenset(p.name for p in self.parameters if _mentions(p.annotation, self._injected))
 
     @functools.cached_property
     def deps_type(self) -> Any:
         """The type of deps without which the function cannot be called; None if there is none."""
-        found = (p.annotation for p in self.parameters if p.injected)
+        found = (p.annotation for p in self.parameters if p.name in self.injected)
         return next((required(hint, self._injected) for hint in found), None)
 
     def _evaluate(self) -> dict[str, TypeError]:
@@ -174,7 +154,7 @@ class Signature:
         last = 0  # the parameters before it have to be passed by position
         for index, p in enumerate(self.parameters):
             key = keys.get(p.name, p.name)
-            if p.injected:
+            if p.name in self.injected:
                 bound[p.name] = INJECTED
             elif p.kind is _Kind.VAR_KEYWORD:
                 bound[p.name] = rest
@@ -184,25 +164,13 @@ class Signature:
                 last = index
         for p in self.parameters[:last]:
             bound.setdefault(p.name, p.default)
-        return self._arranged(bound)
+        arranged = inspect.BoundArguments(self._order, bound)  # type: ignore[arg-type]
+        return arranged.args, arranged.kwargs
 
-    def _arranged(self, bound: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        args: list[Any] = []
-        kwargs: dict[str, Any] = {}
-        by_name = False
-        for p in self.parameters:
-            by_name |= p.name not in bound or p.kind is _Kind.KEYWORD_ONLY
-            if p.name not in bound:
-                continue
-            if p.kind is _Kind.VAR_POSITIONAL:
-                args.extend(bound[p.name])
-            elif p.kind is _Kind.VAR_KEYWORD:
-                kwargs.update(bound[p.name])
-            elif by_name:
-                kwargs[p.name] = bound[p.name]
-            else:
-                args.append(bound[p.name])
-        return tuple(args), kwargs
+    @functools.cached_property
+    def _order(self) -> inspect.Signature:
+        # Unchecked: without the arguments of a partial, defaults may stand anywhere.
+        return inspect.Signature(self.parameters, __validate_parameters__=False)
 
 
 def _missing(function: Any, parameter: inspect.Parameter) -> InvalidTool:
