@@ -1,23 +1,14 @@
-"""What a comparison of two runs found, as data and as text."""
+"""The result of comparing two runs, as data and as text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any, Literal, TypeAlias
 
 from agentkit.messages import JsonObject
 from agentkit.trace.compare import excerpt
-
-__all__ = [
-    "Difference",
-    "DifferenceKind",
-    "Measures",
-    "Place",
-    "RunSummary",
-    "TraceDiff",
-]
 
 DifferenceKind: TypeAlias = Literal[
     "only_a",
@@ -79,7 +70,7 @@ class Measures:
         input_tokens: As the servers counted them.
         output_tokens: Likewise.
         cost: USD; None where no price is known.
-        seconds: From the beginning to the end; None where there is no end.
+        seconds: From beginning to end; None where there is no end.
     """
 
     steps: int = 0
@@ -147,7 +138,7 @@ class TraceDiff:
 
     @property
     def same(self) -> bool:
-        """Both runs did the same, however long it took."""
+        """Whether both runs did the same, however long it took."""
         return not self.differences
 
     @property
@@ -161,52 +152,49 @@ class TraceDiff:
         return tuple(one for one in self.differences if not one.follows)
 
     def to_json(self) -> JsonObject:
-        """Everything, as JSON."""
+        """Return everything as JSON."""
         return {"same": self.same, **asdict(self)}
 
     def text(self) -> str:
-        """For people: the first cause in full, the other causes, what follows, and the totals.
+        """Return the first cause in full, the other causes, what follows, and the totals.
 
         Whatever the traces say is quoted: no control character comes through.
         """
-        return _joined([self._heads(), *self._found(), self._totals(), self._slower()])
+        return _joined([self._heads(), *self._blocks(), self._totals(), self._slower()])
 
     def short(self) -> str:
-        """`text` without the head and the totals: only what differs."""
-        return _joined(self._found())
+        """Return `text` without the head and the totals: only what differs."""
+        return _joined(self._blocks())
 
-    def _found(self) -> list[list[str]]:
-        blocks = [self._verdict()]
-        if self.first is not None:
-            causes, follow = self.causes[1:], [one for one in self.differences if one.follows]
-            blocks.append(_in_full(self.first, self._names()))
-            if causes:
-                lines = [f"  {_plain(one.at)}  {one.kind}: {_briefly(one)}" for one in causes]
-                blocks.append(["Not explained by that:", *_some(lines)])
-            if follow:
-                blocks.append([f"Follows ({len(follow)}):", *_some(list(_by_address(follow)))])
+    def _blocks(self) -> list[list[str]]:
+        if self.first is None:
+            return [["The runs are the same."]]
+        follow = [one for one in self.differences if one.follows]
+        number = len(self.causes)
+        verdict = f"The runs differ: {number} cause{'s' * (number > 1)}"
+        verdict += f", and {len(follow)} that follow." if follow else "."
+        name = next((place.name for place in self.places if place.at == self.first.at), None)
+        blocks = [[verdict], _in_full(self.first, name)]
+        if others := self.causes[1:]:
+            lines = [f"  {_plain(one.at)}  {one.kind}: {_briefly(one)}" for one in others]
+            blocks.append(["Not explained by that:", *_some(lines)])
+        if follow:
+            lines = [
+                f"  {_plain(at)}  {', '.join(one.kind for one in there)}"
+                for at, there in groupby(follow, key=lambda one: one.at)
+            ]
+            blocks.append([f"Follows ({len(follow)}):", *_some(lines)])
         return blocks
 
     def _heads(self) -> list[str]:
-        runs = (("a", self.a), ("b", self.b))
         heads = [
             f"{name}  run {_plain(run.run)}  {_plain(run.wall)}  {_plain(run.status)}"
             + (f"  (recorded: {_plain(run.capture)})" if run.capture != "full" else "")
-            for name, run in runs
+            for name, run in (("a", self.a), ("b", self.b))
         ]
         if self.a.program != self.b.program:
             heads.append("The agents are not the same: instructions, tools or schemas differ.")
         return heads
-
-    def _verdict(self) -> list[str]:
-        if self.same:
-            return ["The runs are the same."]
-        causes, all_ = len(self.causes), len(self.differences)
-        follow = f", and {all_ - causes} that follow" if all_ > causes else ""
-        return [f"The runs differ: {causes} cause{'s' * (causes > 1)}{follow}."]
-
-    def _names(self) -> dict[str, str]:
-        return {place.at: place.name for place in self.places}
 
     def _totals(self) -> list[str]:
         a, b = asdict(self.a.totals), asdict(self.b.totals)
@@ -234,8 +222,7 @@ def _joined(blocks: Iterable[list[str]]) -> str:
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
-def _in_full(one: Difference, names: dict[str, str]) -> list[str]:
-    name = names.get(one.at)
+def _in_full(one: Difference, name: str | None) -> list[str]:
     what = {"only_a": "only a has it", "only_b": "only b has it"}.get(one.kind, one.kind)
     where = [one.pointer] if one.pointer else []
     where += [f"character {one.position}"] if one.position else []
@@ -251,12 +238,6 @@ def _in_full(one: Difference, names: dict[str, str]) -> list[str]:
 def _briefly(one: Difference) -> str:
     a, b = (excerpt(value, one.position, 60) for value in (one.a, one.b))
     return f"{_plain(one.pointer)} {a} → {b}".lstrip()
-
-
-def _by_address(differences: Iterable[Difference]) -> Iterator[str]:
-    """One line for each address: what differs there."""
-    for at, there in groupby(differences, key=lambda one: one.at):
-        yield f"  {_plain(at)}  {', '.join(one.kind for one in there)}"
 
 
 def _some(lines: list[str]) -> list[str]:

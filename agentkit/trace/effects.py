@@ -133,11 +133,13 @@ class Det:
         kind: `now`, `uuid` or `random`.
         use: Counts those of one kind and address, from 0.
         value: What the code got, as JSON.
+        seq: The number of its line.
     """
 
     kind: str
     use: int
     value: Any
+    seq: int
 
 
 @dataclass(slots=True)
@@ -238,13 +240,14 @@ class RecordedEffect:
         """The call of a tool, as it ran, was skipped, or waits for a decision."""
         if self.kind != "tool":
             return None
-        event = self.start or self._skip
+        event = self.start or self.skip
         if event is None:
             return self.asked and self.asked.call
         return _call(id=event["call"], name=event["tool"], arguments=event.get("arguments", ""))
 
     @property
-    def _skip(self) -> JsonObject | None:
+    def skip(self) -> JsonObject | None:
+        """The event that no tool runs the call; None if one did, or may still do."""
         return self._recording.event(self._lines.skip)
 
     @property
@@ -292,7 +295,7 @@ class RecordedEffect:
     @property
     def skipped(self) -> SkipReason | None:
         """Why no tool ran the call; None if one did, or may still do."""
-        return None if self._skip is None else self._skip["reason"]
+        return None if self.skip is None else self.skip["reason"]
 
     @property
     def finished(self) -> bool:
@@ -320,7 +323,7 @@ class RecordedEffect:
     @property
     def message(self) -> str | None:
         """The name of the message that it came to: the model's answer, or a tool's."""
-        return (self.end or self._skip or {}).get("message")
+        return (self.end or self.skip or {}).get("message")
 
     @property
     def output(self) -> Any:
@@ -411,7 +414,7 @@ class RecordedEffect:
     def dets(self) -> tuple[Det, ...]:
         """The times, ids and numbers that code in it drew."""
         return tuple(
-            Det(kind=one["kind"], use=one["use"], value=unpacked(one.get("value")))
+            Det(kind=one["kind"], use=one["use"], value=unpacked(one.get("value")), seq=one["seq"])
             for one in self._inner("det", ever=True)
         )
 

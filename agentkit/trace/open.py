@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from agentkit.errors import ConfigurationError, TraceError
-from agentkit.messages import JsonObject, is_array, is_object
+from agentkit.messages import is_array, is_object
 from agentkit.redaction import Redactor
 from agentkit.trace.file import FileSink, MemorySink, NoSink, Sink
 from agentkit.trace.logs import teeing
@@ -18,15 +18,6 @@ from agentkit.trace.memory import NotingRecorder
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability, Opened, Recorder
 from agentkit.trace.schema import Capture, problems
-
-__all__ = [
-    "Recorded",
-    "TraceTo",
-    "check_replayable",
-    "open_recorder",
-    "recorded_in",
-    "reopened",
-]
 
 TraceTo: TypeAlias = bool | str | os.PathLike[str]
 Recorded: TypeAlias = Trace | Path | list[bytes] | Callable[[], list[bytes]] | None
@@ -160,20 +151,26 @@ def check_replayable(trace: Trace) -> None:
             "the contents that replaying or resuming it needs. Record with capture='full'.",
             path=str(trace.path) if trace.path else None,
         )
+    check_events(trace)
     for event in trace.events:
-        for wrong in _wrong(event, trace):
-            raise trace.damaged(event, wrong)
-    trace.effects.check()
-
-
-def _wrong(event: JsonObject, trace: Trace) -> Iterator[str]:
-    """Yield what keeps an event from being replayed."""
-    yield from problems(event)
-    if event["event"] == "agent.start":
-        data = trace.blob(str(event["input"]))
+        if event["event"] != "agent.start":
+            continue
+        data = trace.blob(event["input"])
         given = data if is_object(data) else {}
         names = given.get("messages")
         if not is_array(names) or not all(isinstance(one, str) for one in names):
-            yield "has no 'input.messages'"
+            raise trace.damaged(event, "has no 'input.messages'")
         if not isinstance(given.get("earlier"), int):
-            yield "has no 'input.earlier'"
+            raise trace.damaged(event, "has no 'input.earlier'")
+
+
+def check_events(trace: Trace) -> None:
+    """Check every event of a trace against its schema, and that requests continue others.
+
+    Raises:
+        TraceCorrupt: An event lacks a field, or has one of another type.
+    """
+    for event in trace.events:
+        for problem in problems(event, trace.capture):
+            raise trace.damaged(event, problem)
+    trace.effects.check()

@@ -269,8 +269,7 @@ def test_damaged_events_are_corruption(tmp_path: Path) -> None:
     """A line that is JSON and yet no event of its kind is said, not a crash."""
     path = tmp_path / "odd.jsonl"
     path.write_bytes(
-        line("trace.open", 0, 0, schema="agentkit.trace/1", run="a" * 32)
-        + line("det", 1, 0, at="/agent/m0/t0", value=1)
+        line("trace.open", 0, 0, **HEADER) + line("det", 1, 0, at="/agent/m0/t0", value=1)
     )
     with pytest.raises(TraceCorrupt, match="'kind'"):
         diff(path, traced())
@@ -294,6 +293,29 @@ def test_decisions() -> None:
     found = diff(yes, no)
     assert causes(found) == [("/agent/m0/t0", "decision", "/decision")]
     assert following(found) == [("/agent/m0/t0", "only_a"), ("/agent/m1", "messages")]
+
+
+def test_calls_that_no_tool_ran_are_compared() -> None:
+    """Why a call was skipped counts, and what the model read about it."""
+
+    @as_tool(approval=True)
+    def remove(path: str) -> str:
+        return f"removed {path}"
+
+    def denied(reason: str) -> Trace:
+        model = ScriptedModel([[("remove", {"path": "/tmp"})], "Done."])
+        deny = Decision.deny(reason)
+        trace = Agent(model, tools=[remove]).run_sync("go", approver=lambda _: deny).trace
+        assert trace is not None
+        return trace
+
+    found = diff(denied("Never."), denied("Not now."))
+    assert causes(found) == [("/agent/m0/t0", "decision", "/reason")]
+    assert following(found) == [("/agent/m0/t0", "result"), ("/agent/m1", "messages")]
+    found = diff(traced(), traced(limits=Limits(tool_calls=1)))
+    assert causes(found)[0] == ("/agent/m0/t0", "only_a", "")
+    assert found.first is not None
+    assert found.first.b["skipped"] == "limit"
 
 
 def test_computed_instructions() -> None:
@@ -443,6 +465,9 @@ def test_secrets_under_other_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not diff(one, traced(instructions=f"Use {secret}!")).same
 
 
+HEADER = {"schema": "agentkit.trace/1", "run": "a" * 32, "wall": "then", "program": "b2:p"}
+
+
 def line(event: str, seq: int, t: int, **fields: Any) -> bytes:
     return json.dumps({"event": event, "seq": seq, "t": t, **fields}).encode() + b"\n"
 
@@ -450,18 +475,18 @@ def line(event: str, seq: int, t: int, **fields: Any) -> bytes:
 def written(folder: Path, *, slow: int = 0, content: str = "b2:c", capture: str = "full") -> Trace:
     """A trace written by hand: one step with one call, without contents."""
     usage = {"requests": 1, "input_tokens": 100 + slow, "output_tokens": 7, "cost": 0.25}
-    start = {"model": "m", "messages": ["b2:m"], "tools": "b2:t", "params": {}, "fp": "b2:f"}
+    start = {"model": "m", "since": None, "messages": ["b2:m"], "tools": "b2:t", "fp": "b2:f"}
+    call = {"tool": "look", "call": "c", "arguments": "{}", "effect": "read", "fp": "b2:g"}
     end = {"status": "ok", "message": content, "finish": "stop", "usage": usage}
-    header = {"schema": "agentkit.trace/1", "run": "a" * 32, "capture": capture}
     path = folder / f"{slow}{content[3:]}{capture}.jsonl"
     path.write_bytes(
-        line("trace.open", 0, 0, **header)
+        line("trace.open", 0, 0, **HEADER, capture=capture)
         + line("agent.start", 1, 10, at="/agent", agent="agent", input="b2:i")
-        + line("model.start", 2, 1_000, at="/agent/m0", **start)
+        + line("model.start", 2, 1_000, at="/agent/m0", params={}, **start)
         + line("model.end", 3, 501_000 + slow, at="/agent/m0", **end)
-        + line("tool.start", 4, 600_000, at="/agent/m0/t0", tool="look", fp="b2:g")
+        + line("tool.start", 4, 600_000, at="/agent/m0/t0", **call)
         + line("tool.end", 5, 700_000, at="/agent/m0/t0", status="ok", message="b2:r")
-        + line("agent.end", 6, 2_000_000 + slow, at="/agent", status="ok", output=None)
+        + line("agent.end", 6, 2_000_000 + slow, at="/agent", status="ok", usage=usage)
         + line("trace.close", 7, 2_000_000 + slow, status="ok", lines=8)
     )
     return Trace.load(path)
