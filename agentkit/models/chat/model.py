@@ -101,9 +101,9 @@ class ChatModel:
         organization: Sent as OpenAI-Organization.
         project: Sent as OpenAI-Project.
         headers: Further headers, such as OpenRouter's HTTP-Referer and X-Title.
-        http_client: Your own `httpx2.AsyncClient` or `httpx.AsyncClient`; it is never
-            closed here, and its own timeouts apply. Or "aiohttp" (an extra), which uses
-            less CPU under asyncio.
+        http_client: Your own `httpx2.AsyncClient` or `httpx.AsyncClient`, for any number of
+            event loops; it is never closed here, and its own timeouts apply. Or "aiohttp"
+            (an extra), which uses less CPU under asyncio.
         profile: What the server supports: a name in `PROFILES`, or a `Profile`, which is
             used as it is. Default: chosen by `base_url`; without one, OpenAI.
         timeout: Seconds for a whole call with all its attempts, or `Timeouts`.
@@ -234,7 +234,10 @@ class ChatModel:
         )
 
     async def aclose(self) -> None:
-        """Close this event loop's connections; the caller's own client stays open."""
+        """Close this event loop's connections unless another model uses them.
+
+        A caller's own client stays open.
+        """
         if self._open_transport is not None:
             await self._open_transport.aclose()
 

@@ -1,16 +1,16 @@
 """What `ChatModel` needs of an HTTP library: one request, and its answer in pieces.
 
 `transport_httpx` and `transport_aiohttp` implement it; nothing else in agentkit
-imports an HTTP client. Connections belong to the event loop that opened them,
-so each transport keeps them in a `PerLoop`.
+imports an HTTP client. Connections belong to the event loop that opened them, and
+are shared by all models there: see `PerLoop`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -29,8 +29,13 @@ IDLE_SECONDS = 30.0
 class HttpClient(Protocol):
     """What is used of a caller's own client: `httpx2.AsyncClient` or `httpx.AsyncClient`."""
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the caller has closed it."""
+        ...
+
     def build_request(
-        self, method: str, url: str, *, content: bytes, headers: dict[str, str]
+        self, method: str, url: str, *, content: bytes, headers: dict[str, str], **more: Any
     ) -> Any:
         """Build the library's request object."""
         ...
@@ -71,7 +76,7 @@ class Transport(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close the connections of the running event loop."""
+        """Close the connections of the running event loop unless another transport uses them."""
         ...
 
 
@@ -87,18 +92,22 @@ def translated_errors(misuse: Errors, failures: Errors) -> Generator[None]:
         raise ModelUnreachable(text) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Held(Generic[ResourceT]):
+    resource: ResourceT
+    users: weakref.WeakSet[Any]
+    holder: AsyncGenerator[None, None]
+
+
 class PerLoop(Generic[ResourceT]):
-    """One resource per event loop, closed when its loop ends or its owner goes away.
+    """One resource per event loop, for all its users there; closed with the last one or the loop.
 
     A model outlives event loops: `run_sync` starts one for each call, tests one for
     each test. A loop outlives models: a web handler makes an agent for each request,
-    and nothing closes its model. In both cases, sockets have to be closed on the loop
-    that opened them.
-
-    The resource is held by an async generator that was started on the loop:
-    asyncio.run, anyio.run and trio.run finish the generators that are left when
-    they shut down. When this object is garbage before that, the loop is scheduled to
-    finish the generator; left to the garbage collector, sockets would go first.
+    and nothing closes its model, so models share connections. Sockets have to be
+    closed on the loop that opened them: the resource is held by an async generator
+    that was started there, and asyncio.run, anyio.run and trio.run finish the
+    generators that are left when they shut down.
     """
 
     def __init__(
@@ -106,76 +115,37 @@ class PerLoop(Generic[ResourceT]):
     ) -> None:
         self._make = make
         self._close = close
-        self._held: dict[Any, tuple[ResourceT, weakref.finalize[..., Any]]] = {}
+        self._held: dict[Any, _Held[ResourceT]] = {}
 
-    async def get(self) -> ResourceT:
+    async def get(self, user: object) -> ResourceT:
         """Return the resource of the running loop; make it on first use."""
         loop = current_token().native_token
         held = self._held.get(loop)
         if held is None:
+            for other in list(self._held):  # Closed without finishing its generators.
+                if isinstance(other, asyncio.AbstractEventLoop) and other.is_closed():
+                    self._held.pop(other, None)
             # No await between here and the assignment, so two tasks make but one resource.
             resource = self._make()
-            generator = _hold(resource, self._close, weakref.ref(self), loop)
-            abandoned = weakref.finalize(self, _finish_on, loop, generator)
-            abandoned.atexit = False
-            self._held[loop] = held = (resource, abandoned)
-            await anext(generator)
-        return held[0]
+            held = _Held(resource, weakref.WeakSet(), self._hold(resource, loop))
+            self._held[loop] = held
+            await anext(held.holder)
+        held.users.add(user)
+        return held.resource
 
-    async def aclose(self) -> None:
-        """Close the running loop's resource. The next `get` makes a new one."""
+    async def aclose(self, user: object) -> None:
+        """Close the running loop's resource unless it has another user."""
         held = self._held.get(current_token().native_token)
-        if held is not None and (alive := held[1].peek()) is not None:
-            _, _, (_, generator), _ = alive
-            await generator.aclose()
+        if held is not None:
+            held.users.discard(user)
+            if not held.users:
+                await held.holder.aclose()
 
-    def forget(self, loop: Any) -> None:
-        """Drop the entry of a loop whose resource is closed."""
-        _, abandoned = self._held.pop(loop)
-        abandoned.detach()
-
-
-async def _hold(
-    resource: ResourceT,
-    close: Callable[[ResourceT], Awaitable[None]],
-    owner: weakref.ref[PerLoop[Any]],
-    loop: Any,
-) -> AsyncGenerator[None, None]:
-    try:
-        yield
-    finally:
-        if (alive := owner()) is not None:
-            alive.forget(loop)
-        # trio finishes generators in a cancelled scope.
-        with anyio.CancelScope(shield=True):
-            await close(resource)
-
-
-def _finish_on(loop: Any, generator: AsyncGenerator[None, None]) -> None:
-    """Finish a generator on its loop, from wherever the garbage collector runs."""
-
-    async def finish() -> None:
-        with suppress(Exception):  # Nobody is left who could handle it.
-            await generator.aclose()
-
-    # RuntimeError: the loop is over, and with it the generator.
-    if isinstance(loop, asyncio.AbstractEventLoop):
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_start, loop, finish)
-    else:
-        import trio  # Here: only those who run under it have it.
-
-        with suppress(RuntimeError):
-            loop.run_sync_soon(trio.lowlevel.spawn_system_task, finish)
-
-
-_finishing: set[asyncio.Task[None]] = set()
-"""asyncio itself holds its tasks weakly."""
-
-
-def _start(
-    loop: asyncio.AbstractEventLoop, finish: Callable[[], Coroutine[Any, Any, None]]
-) -> None:
-    task = loop.create_task(finish())
-    _finishing.add(task)
-    task.add_done_callback(_finishing.discard)
+    async def _hold(self, resource: ResourceT, loop: Any) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self._held.pop(loop, None)
+            # trio finishes generators in a cancelled scope.
+            with anyio.CancelScope(shield=True):
+                await self._close(resource)

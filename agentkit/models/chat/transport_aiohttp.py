@@ -36,7 +36,6 @@ class AiohttpTransport:
             sock_connect=timeouts.connect,
             sock_read=timeouts.read,
         )
-        self._sessions = PerLoop(self._make_session, aiohttp.ClientSession.close)
 
     @asynccontextmanager
     async def send(
@@ -48,10 +47,15 @@ class AiohttpTransport:
                 "http_client='aiohttp' works only under asyncio. Leave out http_client, or run "
                 "under asyncio."
             )
-        session = await self._sessions.get()
+        session = await _SESSIONS.get(self)
         with _errors():
             response = await session.request(
-                method, url, data=body, headers=headers, allow_redirects=False
+                method,
+                url,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                timeout=self._timeouts,
             )
         try:
             lower = {name.lower(): value for name, value in response.headers.items()}
@@ -61,17 +65,21 @@ class AiohttpTransport:
             response.release() if response.content.at_eof() else response.close()
 
     async def aclose(self) -> None:
-        """Close the connections of the running loop."""
-        await self._sessions.aclose()
+        """Close the connections of the running loop unless another model uses them."""
+        await _SESSIONS.aclose(self)
 
-    def _make_session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=self._timeouts,
-            # Looked up in a thread for each request; that costs more than the request.
-            trust_env=bool(urllib.request.getproxies()),
-        )
+
+def _make_session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        # Looked up in a thread for each request; that costs more than the request.
+        trust_env=bool(urllib.request.getproxies()),
+    )
+
+
+_SESSIONS = PerLoop(_make_session, aiohttp.ClientSession.close)
+"""The sessions of all models."""
 
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

@@ -7,10 +7,14 @@ import sys
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from copy import copy
 from functools import cache, partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import httpx2
+from anyio.lowlevel import current_token
 
 from agentkit.errors import ConfigurationError
 from agentkit.models.chat.transport import (
@@ -37,10 +41,18 @@ class HttpxTransport:
     """
 
     def __init__(self, timeouts: Timeouts, client: HttpClient | None = None) -> None:
-        self._timeouts = timeouts
         self._own = client
-        self._clients = PerLoop(self._make_client, httpx2.AsyncClient.aclose)
-        library = httpx2 if client is None else _library_of(client)
+        self._options: dict[str, Any] = {}
+        if client is None:
+            library, self._clients = httpx2, _CLIENTS
+            self._options["timeout"] = httpx2.Timeout(
+                connect=timeouts.connect,
+                read=timeouts.read,
+                write=timeouts.write,
+                pool=timeouts.pool,
+            )
+        else:
+            library, self._clients = _library_of(client), _per_loop(client)
         misuse = (library.InvalidURL, library.UnsupportedProtocol)
         self._errors = partial(translated_errors, misuse, (library.HTTPError, library.StreamError))
 
@@ -49,9 +61,16 @@ class HttpxTransport:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
     ) -> AsyncGenerator[Reply, None]:
         """Send a request and wait for the head of its answer; see `Transport`."""
-        client: HttpClient = self._own or await self._clients.get()
+        if self._own is not None and self._own.is_closed:
+            raise ConfigurationError(
+                "The client passed as http_client= is closed. Keep it open for as long as the "
+                "model is used."
+            )
+        client: Any = await self._clients.get(self) or self._own
         with self._errors():
-            request = client.build_request(method, url, content=body, headers=dict(headers))
+            request = client.build_request(
+                method, url, content=body, headers=dict(headers), **self._options
+            )
             response: httpx2.Response = await client.send(request, stream=True)
         try:
             lower = {name.lower(): value for name, value in response.headers.items()}
@@ -67,20 +86,83 @@ class HttpxTransport:
                     yield chunk
 
     async def aclose(self) -> None:
-        """Close the connections of the running loop."""
-        await self._clients.aclose()
+        """Close the connections of the running loop unless another model uses them.
 
-    def _make_client(self) -> httpx2.AsyncClient:
-        timeouts = self._timeouts
-        timeout = httpx2.Timeout(
-            connect=timeouts.connect, read=timeouts.read, write=timeouts.write, pool=timeouts.pool
-        )
-        if urllib.request.getproxies():
-            # The client reads them only when it makes its transports itself. Servers on this
-            # machine are not behind a proxy: it would look for them on its own.
-            direct = {f"all://{host}": _Shards() for host in _LOOPBACK}
-            return httpx2.AsyncClient(timeout=timeout, limits=_limits(None), mounts=direct)
-        return httpx2.AsyncClient(timeout=timeout, transport=_Shards())
+        Those of a caller's own client are closed with the client or at the end of the loop.
+        """
+        if self._own is None:
+            await self._clients.aclose(self)
+
+
+def _make_client() -> httpx2.AsyncClient:
+    # No cookies: models of different owners share the client.
+    cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    if urllib.request.getproxies():
+        # The client reads them only when it makes its transports itself. Servers on this
+        # machine are not behind a proxy: it would look for them on its own.
+        direct = {f"all://{host}": _Shards() for host in _LOOPBACK}
+        return httpx2.AsyncClient(cookies=cookies, limits=_limits(None), mounts=direct)
+    return httpx2.AsyncClient(cookies=cookies, transport=_Shards())
+
+
+_CLIENTS = PerLoop[Any](_make_client, httpx2.AsyncClient.aclose)
+"""The clients of all models that were not given one."""
+
+
+# A caller's own client
+
+_OWN: WeakKeyDictionary[HttpClient, PerLoop[Any]] = WeakKeyDictionary()
+
+
+def _per_loop(client: HttpClient) -> PerLoop[Any]:
+    """Return what stands in for a client on each loop: None for itself, where it is used first.
+
+    Its connections belong to that loop; on any other, as `run_sync` starts one for each
+    call, a copy with connections of its own is used.
+    """
+    if (known := _OWN.get(client)) is None:
+        original, home = ref(client), list[ref[Any]]()
+
+        def make() -> Any:
+            loop = current_token().native_token
+            if not home:
+                home.append(ref(loop))
+            return None if home[0]() is loop else _copied(original())
+
+        async def close(copied: Any) -> None:
+            await _close_connections(copied or original())
+
+        known = _OWN.setdefault(client, PerLoop(make, close))
+    return known
+
+
+def _copied(client: Any) -> Any:
+    """Copy a client, with the same settings, cookies and hooks, but no connections."""
+    copied = copy(client)
+    copied._transport = _without_connections(client._transport)
+    copied._mounts = {at: _without_connections(one) for at, one in client._mounts.items()}
+    return copied
+
+
+def _pool_of(transport: Any) -> Any:
+    """Return the pool of a transport of the library; None for one of the caller's own making."""
+    pool = getattr(transport, "_pool", None)
+    return pool if hasattr(pool, "connections") else None
+
+
+def _without_connections(transport: Any) -> Any:
+    if (pool := _pool_of(transport)) is None:
+        return transport
+    copied = copy(transport)
+    copied._pool = pool = copy(pool)
+    pool._connections, pool._requests = [], []
+    return copied
+
+
+async def _close_connections(client: Any) -> None:
+    for transport in (client._transport, *client._mounts.values()) if client else ():
+        if (pool := _pool_of(transport)) is not None:
+            await pool.aclose()
 
 
 def _library_of(client: object) -> Any:

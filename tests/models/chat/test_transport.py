@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import os
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
 import httpx2
 import pytest
 
+from agentkit import Agent
 from agentkit.errors import (
     ConfigurationError,
+    ModelHTTPError,
     ModelUnreachable,
 )
 from agentkit.events import Event, HttpFinished
@@ -170,11 +175,148 @@ def test_connections_end_with_their_loop(backend: str) -> None:
     assert not unraisable
 
 
-async def test_connections_end_with_their_model() -> None:
-    """A model that is garbage closes its connections while its loop goes on."""
+def descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+@pytest.mark.parametrize("client", [None, "aiohttp"])
+async def test_fresh_models_share_connections(anyio_backend_name: str, client: Any) -> None:
+    """A model for each request, never closed, does not open a connection each time."""
+    if client is not None:
+        pytest.importorskip(client)
+        if anyio_backend_name == "trio":
+            return
     with ChatServer(lambda request: reply("Hi")) as server:
-        await ChatModel("any", base_url=server.base_url).request(REQUEST)
-        gc.collect()
+        for count in range(60):
+            if count == 5:
+                before = descriptors()
+            # A cycle, so that only the garbage collector could close anything.
+            model = ChatModel("any", base_url=server.base_url, http_client=client)
+            vars(model)["itself"] = model
+            await model.request(REQUEST)
+        assert descriptors() <= before
+    assert {one.connection for one in server.requests} == {0}
+
+
+async def test_closing_a_model_leaves_the_others_connections() -> None:
+    """Connections that models share are closed with the last of them."""
+    with ChatServer(lambda request: reply("Hi")) as server:
+        async with ChatModel("any", base_url=server.base_url) as kept:
+            async with ChatModel("any", base_url=server.base_url) as model:
+                await kept.request(REQUEST)
+                await model.request(REQUEST)
+            await kept.request(REQUEST)
+        assert {one.connection for one in server.requests} == {0}
         with anyio.fail_after(5):
             while server.connections:
                 await anyio.sleep(0.01)
+
+
+async def test_models_share_no_cookies() -> None:
+    """A cookie that a server sets for one model is not sent for another."""
+    refused = raw(400, headers={"set-cookie": "session=secret"})
+    with ChatServer([refused, reply("Hi")]) as server:
+        with pytest.raises(ModelHTTPError):
+            await ChatModel("any", base_url=server.base_url).request(REQUEST)
+        await ChatModel("any", base_url=server.base_url).request(REQUEST)
+    assert "cookie" not in server.requests[1].headers
+
+
+async def test_models_that_share_connections_keep_their_timeouts() -> None:
+    """Each model's own timeouts apply to its requests."""
+    with ChatServer([reply("Hi"), sse([HOLD]), reply("Hi")]) as server:
+        url = server.base_url
+        patient = ChatModel("any", base_url=url)
+        hasty = ChatModel("any", base_url=url, timeout=Timeouts(read=0.2), retries=0)
+        await patient.request(REQUEST)
+        with pytest.raises(ModelUnreachable, match="Timeout"):
+            await hasty.request(REQUEST)
+        await patient.request(REQUEST)
+
+
+LIBRARIES = ["httpx2", "httpx"]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_callers_client_in_many_loops(library: str) -> None:
+    """A caller's client serves any number of `run_sync`, in any threads, and asyncio.run."""
+    client = pytest.importorskip(library).AsyncClient(headers={"x-mine": "1"})
+    with ChatServer(lambda request: reply("Hi")) as server:
+        before = descriptors()
+
+        def run(_: int) -> str:
+            # A new model each time: what is known of a client does not depend on it.
+            model = ChatModel("any", base_url=server.base_url, http_client=client, retries=0)
+            return Agent(model).run_sync("Hello").output
+
+        async def nested() -> str:
+            model = ChatModel("any", base_url=server.base_url, http_client=client, retries=0)
+            return (await Agent(model).run("Hello")).output + run(0)
+
+        assert [run(i) for i in range(4)] == ["Hi"] * 4
+        with ThreadPoolExecutor(4) as pool:
+            assert [*pool.map(run, range(8))] == ["Hi"] * 8
+        assert [asyncio.run(nested()) for _ in range(2)] == ["HiHi"] * 2
+        assert {one.headers["x-mine"] for one in server.requests} == {"1"}
+        assert not client.is_closed
+    gc.collect()
+    assert descriptors() <= before
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_the_callers_client_keeps_its_connections(library: str) -> None:
+    """On its own loop a caller's client reuses connections, also for one model after another."""
+    async with pytest.importorskip(library).AsyncClient() as client:
+        with ChatServer(lambda request: reply("Hi")) as server:
+            for _ in range(3):
+                async with ChatModel("any", base_url=server.base_url, http_client=client) as model:
+                    await model.request(REQUEST)
+    assert {one.connection for one in server.requests} == {0}
+
+
+async def test_a_closed_client() -> None:
+    """A caller's client that is closed is refused with the reason."""
+    async with httpx2.AsyncClient() as client:
+        pass
+    with pytest.raises(ConfigurationError, match="passed as http_client= is closed"):
+        await send([], http_client=client)
+
+
+def test_loops_that_are_closed_without_ceremony() -> None:
+    """Loops that never finish their generators are not kept with their connections."""
+    with ChatServer(lambda request: reply("Hi")) as server:
+        model = ChatModel("any", base_url=server.base_url)
+        before = descriptors()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # They are unclosed, and asyncio says so.
+            for _ in range(20):
+                loop = asyncio.new_event_loop()
+                loop.run_until_complete(model.request(REQUEST))
+                loop.close()
+            del loop
+            asyncio.run(model.request(REQUEST))
+            gc.collect()
+        assert descriptors() <= before
+
+
+def test_a_model_that_is_garbage_when_its_loop_ends() -> None:
+    """Dropping a model at the very end of trio.run hands nothing to a loop that is closing."""
+    trio = pytest.importorskip("trio")
+    with ChatServer(lambda request: reply("Hi")) as server:
+
+        async def main() -> None:
+            model = ChatModel("any", base_url=server.base_url)
+            await model.request(REQUEST)
+
+            class Dropping(trio.abc.Instrument):
+                def after_task_step(self, task: Any) -> None:
+                    nonlocal model
+                    if task is not current:
+                        model = None  # type: ignore[assignment]
+                        gc.collect()
+
+            current = trio.lowlevel.current_task()
+            trio.lowlevel.add_instrument(Dropping())
+
+        for _ in range(3):
+            trio.run(main)
