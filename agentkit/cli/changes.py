@@ -129,7 +129,7 @@ def check_asked(trace: Trace, at: str) -> None:
     Raises:
         ConfigurationError: It did not.
     """
-    asked = [one.at for one in trace.effects.values() if one.asked is not None]
+    asked = [one.at for one in trace.effects.values() if one.pending is not None]
     if at not in asked:
         raise ConfigurationError(
             f"Nothing was asked at {at}, so there is nothing to approve or deny; "

@@ -92,7 +92,7 @@ class Recording:
     def asked(self, at: str) -> PendingCall | None:
         """Return the call at an address as it waited for a decision before it ran."""
         one = self.effects.get(at)
-        return one.asked if one is not None else None
+        return one.pending if one is not None else None
 
     def skipped(self, at: str) -> str | None:
         """Return why no tool ran the call at an address, if none did."""
@@ -174,7 +174,7 @@ class Recording:
         recorded = self.begun(effect.at)
         if recorded is None or isinstance(effect, Pause):
             return self._interrupted()  # the run had ended before this began
-        if recorded.asked_again or recorded.status == "paused":
+        if recorded.in_doubt or recorded.status == "paused":
             error = Failure.of(RunCancelled(f"{effect.at} waits for a decision.", reason="paused"))
             inside = (one for one in self.trace.pending if _within(one.at, effect.at))
             return Interrupt(
@@ -276,7 +276,7 @@ class Recording:
             answered: Those that were answered, so that nothing inside them is requested.
         """
         for at, one in self.effects.items():
-            expected = one.begun or one.asked is not None
+            expected = one.begun or one.pending is not None
             if expected and at not in requested and not self.inside(at, answered):
                 return divergence(
                     "missing_call",

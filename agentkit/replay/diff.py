@@ -239,7 +239,7 @@ class _Comparison:
 
     def _decision(self, effect: RecordedEffect) -> JsonObject:
         """Return what was decided about a call; nothing where no decision was needed."""
-        if (asked := effect.asked) is None:
+        if (asked := effect.pending) is None:
             return {}
         if (decision := effect.decision) is None:
             return {"kind": asked.kind}
@@ -275,7 +275,7 @@ class _Comparison:
                 found = self._messages(*names, "/input/messages")
             else:
                 found = [Found("/input", one, other)]
-        return found + self._differ(a.get("asked", {}), b.get("asked", {}), "/asked")
+        return found + self._differ(a.get("options", {}), b.get("options", {}), "/options")
 
     def _messages(self, a: Sequence[str], b: Sequence[str], pointer: str) -> list[Found]:
         """Look for the first message that differs, by hash; nothing else is loaded."""

@@ -122,7 +122,7 @@ async def fork(
     recorded = Recording(recording, redact)
     recorded.check_agent(f"/{config.name}")
     plan = _Fork(recorded, config, at, patch, live)
-    then = without_placeholders(recording.asked(), patch.settings)
+    then = without_placeholders(recording.options(), patch.settings)
     settings, limits = settings_of(then), limits_of(then)
     if patch.settings is not None:
         settings = settings.merge(patch.settings) if settings is not None else patch.settings

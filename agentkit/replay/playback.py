@@ -99,7 +99,7 @@ def _recorded(trace: Trace, owner: Callable[[str], str | None]) -> Iterator[Play
             started[at], shown[at] = line, line["t"]
         inside = owner(at)
         # A pause is of the model call whose calls it is about.
-        itself = Address(at).parent if name in ("gate.ask", "gate.answer") else at
+        itself = Address(at).parent if name in ("tool.pending", "tool.decision") else at
         if inside is None or (owner(itself) == itself and name in _OWN):
             continue
         if name == "model.chunks":
@@ -108,7 +108,7 @@ def _recorded(trace: Trace, owner: Callable[[str], str | None]) -> Iterator[Play
                 shown[at] = min(shown.get(at, line["t"]) + microseconds, line["t"])
                 yield Played((shown[at], line["seq"]), inside, delta_from_json(Address(at), item))
             continue
-        if name == "gate.ask":
+        if name == "tool.pending":
             # A call in flight is asked about alone.
             together = at if line["kind"] == "in_flight" else itself
             if any(one.at == at for one, _, _ in asked[together]):
@@ -120,7 +120,7 @@ def _recorded(trace: Trace, owner: Callable[[str], str | None]) -> Iterator[Play
     yield from _paused(asked)
 
 
-_OWN = ("model.start", "model.end", "tool.start", "tool.end", "gate.ask", "gate.answer")
+_OWN = ("model.start", "model.end", "tool.start", "tool.end", "tool.pending", "tool.decision")
 """Lines of a driven effect that the replay makes itself."""
 
 
@@ -193,5 +193,5 @@ def _http_end(at: Address, line: JsonObject) -> HttpFinished:
 
 
 def _pending(line: JsonObject) -> PendingCall:
-    call = ToolCall(id=line["id"], name=line["call"], arguments=line["arguments"])
+    call = ToolCall(id=line["call"], name=line["tool"], arguments=line["arguments"])
     return PendingCall(at=Address(line["at"]), call=call, kind=line["kind"])

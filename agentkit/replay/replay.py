@@ -189,7 +189,7 @@ async def replay(
     recording = trace if isinstance(trace, Trace) else Trace.load(trace)
     check_replayable(recording)
     messages, earlier = recording.input()
-    then = recording.asked()
+    then = recording.options()
     program = assemble(config, settings_of(then), limits_of(then))
     if options.plan == "model_live":
         program.model.check()

@@ -68,7 +68,7 @@ async def resume(
         recording = Trace(sink.lines) if memory else Trace.load(sink.path)
         check_replayable(recording)
         messages, earlier = recording.input()
-        then = without_placeholders(recording.asked(), settings)
+        then = without_placeholders(recording.options(), settings)
         program = assemble(config, settings or settings_of(then), limits or limits_of(then))
         program.model.check()
         config.check_deps(deps)

@@ -242,7 +242,7 @@ class RecordedEffect:
             return None
         event = self.start or self.skip
         if event is None:
-            return self.asked and self.asked.call
+            return self.pending and self.pending.call
         return _call(id=event["call"], name=event["tool"], arguments=event.get("arguments", ""))
 
     @property
@@ -352,13 +352,13 @@ class RecordedEffect:
     # Decisions
 
     @property
-    def asked(self) -> PendingCall | None:
+    def pending(self) -> PendingCall | None:
         """The call as it waited for a decision before it ran; None if it just ran."""
         event = self._recording.event(self._lines.ask)
         return None if event is None else pending_call(self, event)
 
     @property
-    def asked_again(self) -> bool:
+    def in_doubt(self) -> bool:
         """Whether it was in flight at an interruption, and nobody has decided since."""
         return self._lines.in_flight is not None
 
@@ -502,7 +502,7 @@ def pending_call(effect: RecordedEffect, asked: JsonObject | None) -> PendingCal
     if asked is None:
         assert effect.call is not None
         return PendingCall(at=effect.at, call=effect.call, kind="in_flight")
-    call = _call(id=asked["id"], name=asked["call"], arguments=asked.get("arguments", ""))
+    call = _call(id=asked["call"], name=asked["tool"], arguments=asked.get("arguments", ""))
     return PendingCall(at=effect.at, call=call, kind=asked["kind"])
 
 

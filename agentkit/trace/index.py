@@ -154,8 +154,8 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
                     lines.first_end = number
             case ["tool", "skip"]:
                 self._of(event["at"], "tool").skip = number
-            case ["gate", part]:
-                self._gate(number, event, part)
+            case ["tool", "pending" | "decision" as part]:
+                self._decided(number, event, part)
             case ["http", _]:
                 self._inside(number, event["at"].rpartition("/")[0])
             case ["model" | "tool", "chunks"] | ["det" | "warning"]:
@@ -170,10 +170,10 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
         lines.start = number
         lines.end = lines.first_end = lines.status = lines.skip = None  # it was begun anew
 
-    def _gate(self, number: int, event: JsonObject, part: str) -> None:
+    def _decided(self, number: int, event: JsonObject, part: str) -> None:
         """Two things may be decided about a call: whether it may run, and whether again."""
         lines = self._of(event["at"], "tool")
-        if part == "answer":
+        if part == "decision":
             if lines.in_flight is None:
                 lines.answer = number
             lines.in_flight = None

@@ -83,10 +83,10 @@ class NotingRecorder(Recorder):
         agent: str,
         messages: Sequence[Message],
         earlier: int,
-        asked: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         """Note that an agent begins."""
-        given = deepcopy(dict(asked)) if asked else None
+        given = deepcopy(dict(options)) if options else None
         self._note(Recorder.agent_start, at, agent, tuple(messages), earlier, given)
 
     def agent_end(

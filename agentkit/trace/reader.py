@@ -183,9 +183,9 @@ class Trace:
         data = self.blob(self.agent_start.get("input", ""))
         return self.messages(data["messages"]), data["earlier"]
 
-    def asked(self) -> JsonObject:
+    def options(self) -> JsonObject:
         """Return the settings and limits that were given for this run alone."""
-        return unpacked(self.agent_start.get("asked", {}))
+        return unpacked(self.agent_start.get("options", {}))
 
     @property
     def pending(self) -> tuple[PendingCall, ...]:

@@ -171,12 +171,12 @@ class Recorder:
         agent: str,
         messages: Sequence[Message],
         earlier: int,
-        asked: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         """Record that an agent begins with these messages; the first `earlier` are history."""
         self._depth += 1
         names = [self._message(message) for message in messages]
-        fields: JsonObject = {"asked": self._asked(asked)} if asked else {}
+        fields: JsonObject = {"options": self._options(options)} if options else {}
         named = self._blob("input", {"messages": names, "earlier": earlier})
         self._writer.write("agent.start", at=at, agent=agent, input=named, **fields)
 
@@ -216,9 +216,9 @@ class Recorder:
             case Pause(pending=pending):
                 for one in pending:
                     call = one.call
-                    texts = {"call": call.name, "id": call.id, "arguments": call.arguments}
+                    texts = {"tool": call.name, "call": call.id, "arguments": call.arguments}
                     texts = self._texts(texts, own=True)
-                    self._writer.write("gate.ask", at=one.at, kind=one.kind, **texts)
+                    self._writer.write("tool.pending", at=one.at, kind=one.kind, **texts)
 
     def _model_start(self, call: ModelCall) -> None:
         request = call.request
@@ -287,7 +287,7 @@ class Recorder:
         for one, decision in zip(pending, decisions, strict=False):  # none, if nobody is there
             if decision is not None:
                 self._writer.write(
-                    "gate.answer",
+                    "tool.decision",
                     at=one.at,
                     decision=decision.kind,
                     reason=packed(decision.text, self.redact),
@@ -346,8 +346,8 @@ class Recorder:
         texts = {"text": packed(text, self.redact), "data": packed(data, self.redact)}
         self._writer.write("log", at=at, level=level, **texts)
 
-    def _asked(self, asked: Mapping[str, Any]) -> JsonObject:
-        given = dict(asked)
+    def _options(self, options: Mapping[str, Any]) -> JsonObject:
+        given = dict(options)
         settings = hidden_settings(given.pop("settings", {}), self.redact)
         return {
             **packed(given, self.redact, own=True),

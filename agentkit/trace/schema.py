@@ -202,7 +202,7 @@ EVENTS: Mapping[str, EventSchema] = {
                 "`messages` that it begins with, by hash; the first `earlier` are history.",
                 of="input",
             ),
-            "asked": Field("object", "never", "full", "Settings and limits of this run alone."),
+            "options": Field("object", "never", "full", "Settings and limits of this run alone."),
         },
     ),
     "agent.end": EventSchema(
@@ -355,7 +355,7 @@ EVENTS: Mapping[str, EventSchema] = {
             "value": Field("value", "always", "full", "What it got."),
         },
     ),
-    "gate.ask": EventSchema(
+    "tool.pending": EventSchema(
         "A call waits for a decision.",
         {
             "kind": Field(
@@ -365,12 +365,12 @@ EVENTS: Mapping[str, EventSchema] = {
                 "Why.",
                 choices=("approval", "deferred", "in_flight"),
             ),
-            "call": Field("text", "always", "metadata", "The tool."),
-            "id": Field("text", "always", "metadata", "The model's id of the call."),
-            "arguments": Field("text", "always", "full", "The arguments: JSON text."),
+            "tool": Field("text", "always", "metadata", "Its name."),
+            "call": Field("text", "always", "metadata", "The model's id of the call."),
+            "arguments": Field("text", "always", "full", "The arguments as they came: JSON text."),
         },
     ),
-    "gate.answer": EventSchema(
+    "tool.decision": EventSchema(
         "The decision.",
         {
             "decision": Field(

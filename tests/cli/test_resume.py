@@ -44,7 +44,7 @@ def test_other_arguments(travel: Path) -> None:
     """`--edit` runs the call with them."""
     resume("--edit", "m2/t0={}")
     assert ran(travel) == ["pay"]
-    answers = [e for e in Trace.load("paused.jsonl").events if e["event"] == "gate.answer"]
+    answers = [e for e in Trace.load("paused.jsonl").events if e["event"] == "tool.decision"]
     assert [one["decision"] for one in answers] == ["edit"]
 
 

@@ -311,7 +311,7 @@ def test_approval_across_two_processes(
     assert sorted(path.name for path in tmp_path.glob("draft.*")) == remaining
     trace = Trace.load(tmp_path / "approval.jsonl")
     assert trace.status == "ok"
-    (answer,) = events_of(trace, "gate.answer")
+    (answer,) = events_of(trace, "tool.decision")
     assert (answer["decision"], answer["by"]) == (decision[0], "the terminal")
 
 

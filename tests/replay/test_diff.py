@@ -223,7 +223,7 @@ def test_changed_settings_tools_and_model() -> None:
 def test_settings_of_one_run() -> None:
     """What a run was given over its agent's settings is part of its input."""
     found = diff(traced(), traced(run={"settings": ChatSettings(seed=7)}))
-    assert causes(found)[0] == ("/agent", "input", "/asked/settings")
+    assert causes(found)[0] == ("/agent", "input", "/options/settings")
 
 
 def test_longer_run_has_steps_of_its_own() -> None:

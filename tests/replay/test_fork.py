@@ -244,7 +244,7 @@ async def test_a_decision_is_patched_while_another_call_waits() -> None:
     waiting = await made.fork(paused.trace, **patch)
     assert [pending.at for pending in waiting.pending] == ["/agent/m0/t1"]
     assert waiting.trace is not None
-    answers = [line for line in waiting.trace.events if line["event"] == "gate.answer"]
+    answers = [line for line in waiting.trace.events if line["event"] == "tool.decision"]
     assert [(line["at"], line["decision"]) for line in answers] == [("/agent/m0/t0", "deny")]
     done = await made.fork(paused.trace, **patch, approver=lambda _: True, live=["delete"])
     assert done.output == "done"

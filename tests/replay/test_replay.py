@@ -333,7 +333,7 @@ async def test_a_line_of_a_thread_parts_no_pause() -> None:
     trace = (await made.run("go", approver=lambda _: True)).trace
     assert trace is not None
     lines = [json.loads(line) for line in trace.raw()]
-    second = [n for n, line in enumerate(lines) if line["event"] == "gate.ask"][1]
+    second = [n for n, line in enumerate(lines) if line["event"] == "tool.pending"][1]
     logged = {"event": "log", "t": lines[second]["t"], "at": "/agent/m0/t0", "level": "info"}
     lines.insert(second, {**logged, "text": "from a thread", "data": {}})
     raw = [json.dumps({**line, "seq": n}).encode() + b"\n" for n, line in enumerate(lines)]

@@ -146,12 +146,13 @@ async def test_decisions_are_recorded_and_replayed() -> None:
         "go", approver=lambda pending: Decision.deny("no", by="Ada")
     )
     assert recorded.trace is not None
-    gates = [e for e in recorded.trace.events if e["event"].startswith("gate.")]
-    assert [(e["event"], e["at"]) for e in gates] == [
-        ("gate.ask", "/agent/m0/t0"),
-        ("gate.answer", "/agent/m0/t0"),
+    names = ("tool.pending", "tool.decision")
+    decided = [e for e in recorded.trace.events if e["event"] in names]
+    assert [(e["event"], e["at"]) for e in decided] == [
+        ("tool.pending", "/agent/m0/t0"),
+        ("tool.decision", "/agent/m0/t0"),
     ]
-    assert (gates[1]["decision"], gates[1]["reason"], gates[1]["by"]) == ("deny", "no", "Ada")
+    assert (decided[1]["decision"], decided[1]["reason"], decided[1]["by"]) == ("deny", "no", "Ada")
     silent = Agent(ScriptedModel([]), tools=[delete, read])
     assert await silent.replay(recorded.trace) == recorded
 

@@ -242,7 +242,7 @@ async def test_deferred_calls_inside() -> None:
     )
     assert tool_texts(result) == ["They say yes."]
     assert result.trace is not None
-    (answered,) = events_of(result.trace, "gate.answer")
+    (answered,) = events_of(result.trace, "tool.decision")
     assert (answered["at"], answered["decision"]) == (DELETE, "answer")
 
 

@@ -124,7 +124,7 @@ async def test_a_tool_call() -> None:
     assert call.arguments == '{"path":"a"}'
     assert isinstance(call.outcome, ToolOutcome)
     assert call.outcome.message.text == "wrote a"
-    assert (call.asked, call.decision, call.error, call.asked_again) == (None, None, None, False)
+    assert (call.pending, call.decision, call.error, call.in_doubt) == (None, None, None, False)
 
 
 async def test_an_agent() -> None:
@@ -431,7 +431,7 @@ async def test_a_call_that_waits(tmp_path: Path) -> None:
     waiting = effects["/agent/m0/t0"]
     assert (waiting.status, waiting.begun, waiting.name) == ("pending", False, "delete")
     assert (waiting.start, waiting.end, waiting.decision) == (None, None, None)
-    assert waiting.asked == paused.pending[0]
+    assert waiting.pending == paused.pending[0]
     assert waiting.call == paused.pending[0].call
     assert effects.pending() == Trace.load(path).pending == paused.pending
     decisions = {
@@ -442,7 +442,7 @@ async def test_a_call_that_waits(tmp_path: Path) -> None:
     effects = Trace.load(path).effects
     approved, denied = effects["/agent/m0/t0"], effects["/agent/m0/t1"]
     assert (approved.status, approved.decision) == ("ok", Decision.approve(by="Ada"))
-    assert approved.asked == paused.pending[0]
+    assert approved.pending == paused.pending[0]
     assert (denied.status, denied.decision) == ("skipped", Decision.deny("no", by="Ada"))
     assert not denied.begun
     assert effects.pending() == ()
@@ -461,10 +461,10 @@ async def test_a_crash_in_a_call(tmp_path: Path) -> None:
     paused = await agent().resume(path)
     assert paused.status == "paused"
     call = Trace.load(path).effects["/agent/m0/t0"]
-    assert (call.status, call.asked_again, call.asked) == ("in_flight", True, None)
+    assert (call.status, call.in_doubt, call.pending) == ("in_flight", True, None)
     await agent("Done.").resume(path, decisions={"/agent/m0/t0": True})
     again = Trace.load(path).effects["/agent/m0/t0"]
-    assert (again.status, again.asked_again) == ("ok", False)
+    assert (again.status, again.in_doubt) == ("ok", False)
     assert call.began is not None
     assert again.began is not None
     assert again.began > call.began

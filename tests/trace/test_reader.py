@@ -122,7 +122,7 @@ def test_a_big_file_reads_like_a_small_one(recorded: bytes, tmp_path: Path) -> N
     assert [event for event in trace.events if event["event"] != "log"] == small.events
     assert trace.events[-1] == small.events[-1]
     assert dict(trace.blobs) == dict(small.blobs)
-    assert (trace.status, trace.input(), trace.asked()) == ("ok", small.input(), small.asked())
+    assert (trace.status, trace.input(), trace.options()) == ("ok", small.input(), small.options())
     assert trace.kept is None
     assert trace.save(tmp_path / "copy.jsonl").read_bytes() == big.read_bytes()
 

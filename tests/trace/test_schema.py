@@ -89,7 +89,7 @@ def test_the_table_is_sound() -> None:
             assert name.replace(".start", ".end") in EVENTS
     assert {"trace.close", "agent.end", "model.end", "tool.end", "compute.end"} == ENDS
     assert {"trace.open", "blob"}.isdisjoint(ADDRESSED)
-    assert {"log", "warning", "http.start", "gate.ask"} <= ADDRESSED
+    assert {"log", "warning", "http.start", "tool.pending"} <= ADDRESSED
 
 
 OK = {"event": "model.end", "seq": 1, "t": 2, "at": "/agent/m0", "status": "ok"}

@@ -103,7 +103,7 @@ def _texts(trace: Trace) -> Iterator[tuple[str, str, str]]:
 def _event_texts(event: JsonObject) -> Iterator[tuple[str, str]]:
     """Yield the texts of the event itself."""
     match event["event"]:
-        case "tool.start" | "gate.ask":
+        case "tool.start" | "tool.pending":
             yield "arguments", as_text(unpacked(event.get("arguments", "")))
         case "tool.chunks":
             yield "progress", as_text(event["d"])

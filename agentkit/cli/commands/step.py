@@ -205,7 +205,7 @@ class _Walk(Cmd):
     def _enter(self, trace: Trace, at: str | None = None) -> None:
         """Begin with this trace, at this place if it has it."""
         effects = trace.effects.values()
-        places = (one for one in effects if one.begun or one.asked is not None)
+        places = (one for one in effects if one.begun or one.pending is not None)
         kinds: dict[str, str] = {one.at: one.kind for one in places if one.kind != "agent"}
         if not kinds:
             raise TraceError(

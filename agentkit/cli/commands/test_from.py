@@ -94,7 +94,7 @@ def test_from(
         imports=source.imports,
         messages=messages,
         earlier=earlier,
-        given=recorded.asked(),
+        given=recorded.options(),
         ended=ended,
         live=live,
         anew=_anew(recorded),

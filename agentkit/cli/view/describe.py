@@ -106,7 +106,7 @@ def describe(trace: Trace, at: str) -> JsonObject:
         "http": [_attempt(one) for one in effect.attempts],
         "chunks": [[(one.t - began) / 1e6, _delta(one.delta)] for one in effect.deltas],
         "progress": effect.progress,
-        "waited": effect.asked and effect.asked.kind,
+        "waited": effect.pending and effect.pending.kind,
         "decision": decision and {"kind": decision.kind, "text": decision.text, "by": decision.by},
         "warning": [{"code": one.code, "text": one.text, **one.data} for one in effect.warnings],
         "inside": [one for one in trace.effects if one.startswith(f"{at}/")],
