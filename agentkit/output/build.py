@@ -9,20 +9,21 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from pydantic import TypeAdapter, create_model
-from pydantic.errors import PydanticUserError
+from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, create_model
+from pydantic_core import CoreSchema
 
 from agentkit.core.spec import OutputSpec
 from agentkit.errors import ConfigurationError
 from agentkit.messages import JsonObject, OutputFormat, ToolDefinition
 from agentkit.models.profiles import OutputMode, Profile
 from agentkit.output.partial import PartialOutput
-from agentkit.schema.repair import load
+from agentkit.schema.repair import load, load_value
 from agentkit.schema.strict import NotStrict, strict_form
 from agentkit.tools.annotations import accepted
-from agentkit.tools.raw import compiled, pointer
+from agentkit.tools.function import UNFIT
+from agentkit.tools.raw import RawChecker, compiled
 from agentkit.tools.validation import TypeChecker, fit
 
 OUTPUT_TOOL = "final_output"
@@ -49,20 +50,18 @@ class JsonSchema:
     def __init__(self, schema: JsonObject, name: str = "output") -> None:
         self.schema = schema
         self.name = name
-        self._validator = compiled(name, schema)
+        self._checker = RawChecker(compiled(name, schema), schema)
 
     def check(self, text: str) -> Any:
-        """Parse and check a JSON text.
+        """Parse, repair and check a JSON text, as arguments of a tool are.
 
         Raises:
-            ValueError: The value does not match the schema; the text says where and why.
+            InvalidArguments: The value does not match the schema; the text says where and why.
         """
-        value = json.loads(text)
-        errors = [*self._validator.iter_errors(value)]
-        if errors:
-            lines = [f"- {pointer(one.instance_path)}: {one.message}" for one in errors[:10]]
-            raise ValueError("\n".join(lines))
-        return value
+        of_object = self.schema.get("type", "object") == "object"
+        return fit(self._checker, (load(text, blank=False) if of_object else load_value(text))[0])[
+            0
+        ]
 
 
 def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpec[Any]:
@@ -82,28 +81,44 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
         return spec_of_schema(output.name, output.schema, output.check, profile, mode)
     try:
         output = accepted(output)
-        adapter: TypeAdapter[Any] = TypeAdapter(output)
+        adapter: TypeAdapter[Any] = TypeAdapter(
+            Annotated[Any, _Closed(output)], config=ConfigDict(extra="forbid")
+        )
         schema = adapter.json_schema()
         wrapped = schema.get("type") != "object"
         if wrapped:
             # Servers require an object at the root: another type becomes its one property.
-            adapter = TypeAdapter(create_model("Output", value=(output, ...)))
+            config = ConfigDict(extra="forbid")
+            adapter = TypeAdapter(create_model("Output", __config__=config, value=(output, ...)))
             schema = adapter.json_schema()
-    except PydanticUserError as error:
+    except UNFIT as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
         raise ConfigurationError(
-            f"output={output!r} has no JSON Schema: {error.message}. Use a pydantic model, a "
+            f"output={output!r} has no JSON Schema: {reason}. Use a pydantic model, a "
             "dataclass, a TypedDict or another type that pydantic can describe."
         ) from error
 
     checker = TypeChecker(cast("Any", adapter.validator), schema)
 
     def check(text: str) -> Any:
-        data, repairs = load(text)
-        value: Any = fit(checker, data, json.dumps(data) if repairs else text)[0]
+        value: Any = fit(checker, load(text, blank=False)[0])[0]
         return value.value if wrapped else value
 
     spec = spec_of_schema(_name(output), schema, check, profile, mode)
     return replace(spec, partial=lambda: PartialOutput(output, wrapped=wrapped))
+
+
+class _Closed:
+    """A type whose dataclasses and TypedDicts refuse unknown keys, unless they say otherwise.
+
+    A misspelt key would be dropped silently. pydantic takes no config for a bare one of those.
+    """
+
+    def __init__(self, output: Any) -> None:
+        self._output = output
+
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return handler.generate_schema(self._output)
 
 
 def spec_of_schema(

@@ -21,9 +21,16 @@ from typing import Any
 from agentkit.errors import InvalidArguments
 from agentkit.messages import JsonObject, is_array, is_object
 
+DEEPEST = 128
+"""Levels of arrays and objects that are read: what walks through a value may be recursive."""
 
-def load(text: str) -> tuple[JsonObject, tuple[str, ...]]:
+
+def load(text: str, *, blank: bool = True) -> tuple[JsonObject, tuple[str, ...]]:
     """Parse the JSON object in `text`.
+
+    Args:
+        text: A model's text.
+        blank: Whether no text, and null, stand for an empty object.
 
     Returns:
         The object, and the repairs that it needed.
@@ -31,25 +38,59 @@ def load(text: str) -> tuple[JsonObject, tuple[str, ...]]:
     Raises:
         InvalidArguments: The text is not one JSON object, not even after an unambiguous repair.
     """
-    return _load(text, ())
-
-
-def _load(text: str, repairs: tuple[str, ...]) -> tuple[JsonObject, tuple[str, ...]]:
-    stripped = text.strip()
-    if stripped in ("", "null", "None"):
+    value, repairs = _load(text)
+    if isinstance(value, str):
+        value, more = _load(value)
+        repairs = (*repairs, "encoded twice", *more)
+    if value is None and blank:
         return {}, (*repairs, "no arguments, read as an empty object")
-    try:
-        value = decode(stripped)
-    except RecursionError:
-        raise InvalidArguments("The JSON is nested too deeply.") from None
-    except ValueError as error:
-        value, notes = _repair(stripped, error)
-        repairs += notes
-    if isinstance(value, str) and "encoded twice" not in repairs:
-        return _load(value, (*repairs, "encoded twice"))
     if not is_object(value):
         raise InvalidArguments(f"Expected one JSON object, not {_kind(value)}.")
     return value, repairs
+
+
+def _load(text: str) -> tuple[Any, tuple[str, ...]]:
+    stripped = text.strip()
+    return (None, ()) if stripped in ("", "None") else load_value(stripped)
+
+
+def load_value(text: str) -> tuple[Any, tuple[str, ...]]:
+    """Parse any JSON value, as `load` does; only objects are repaired."""
+    repairs: tuple[str, ...] = ()
+    try:
+        value = decode(text.strip())
+    except RecursionError:
+        raise InvalidArguments("The JSON is nested too deeply.") from None
+    except ValueError as error:
+        value, repairs = _repair(text.strip(), error)
+    if text.count("[") + text.count("{") > DEEPEST and _is_deep(value):
+        raise InvalidArguments("The JSON is nested too deeply.")
+    if not _is_unicode(text) or ("\\u" in text and not _is_unicode(_dumped(value))):
+        raise InvalidArguments("The JSON is not valid Unicode: it holds half of a surrogate pair.")
+    return value, repairs
+
+
+_dumped = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_deep(value: Any) -> bool:
+    level: list[Any] = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if is_object(one) else one)
+            if is_object(inner) or is_array(inner)
+        ]
+    return bool(level)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> JsonObject:

@@ -31,7 +31,7 @@ from agentkit.tools.validation import TypeChecker
 
 _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 _CLASSES_READ = 16  # Python before 3.13 parses a whole module for each class's docstrings
-_UNFIT = (pydantic.PydanticUserError, TypeError, ValueError, NameError, RecursionError)
+UNFIT = (pydantic.PydanticUserError, TypeError, ValueError, NameError, RecursionError)
 
 
 class FunctionSchema:
@@ -76,7 +76,7 @@ class FunctionSchema:
         try:
             properties = [_property(p) for p in visible]
             adapter, schema = _compiled(properties)
-        except _UNFIT:
+        except UNFIT:
             properties, warnings = self._possible(visible)
             adapter, schema = _compiled(properties)
         schema = tidied(schema)
@@ -100,7 +100,7 @@ class FunctionSchema:
         for one in parameters:
             try:
                 _compiled([_property(one)])
-            except _UNFIT as error:
+            except UNFIT as error:
                 reason = re.split(r"\n|\. Set `arbitrary", str(error))[0].rstrip(".")
                 needed = one.default is EMPTY or isinstance(one.default, FieldInfo)
                 if needed and one.kind not in STARS:

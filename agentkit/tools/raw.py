@@ -60,7 +60,7 @@ class RawSchema:
                 function = describe(signature.function)
                 raise _invalid(name, f"{verb} {listed}, which {function} {clause}")
         validator = compiled(name, schema)
-        self.checker: Checker = _Checker(validator, schema, closed=not takes_more)
+        self.checker: Checker = RawChecker(validator, schema, closed=not takes_more)
 
     def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Bind values to positional and keyword arguments; see `Signature.bind`."""
@@ -99,7 +99,7 @@ def _invalid(name: str, problem: str) -> InvalidTool:
     return InvalidTool(f"The schema of tool {name!r} {problem}.", tool=name)
 
 
-class _Checker:
+class RawChecker:
     """A checker for a JSON Schema, which returns valid arguments unchanged."""
 
     def __init__(
@@ -109,7 +109,7 @@ class _Checker:
         self._validator = validator
         self._closed = closed
 
-    def check(self, data: JsonObject, text: str, *, strict: bool) -> JsonObject | list[Problem]:
+    def check(self, data: JsonObject, *, strict: bool) -> JsonObject | list[Problem]:
         """Check the arguments; see `Checker.check`. JSON pointers name the places."""
         problems = [
             problem

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import (
@@ -321,8 +320,7 @@ class Tool(Generic[P, R]):
         """
         try:
             data, repairs = load(arguments)
-            text = json.dumps(data) if repairs else arguments
-            values, converted = fit(self._bound.checker, data, text)
+            values, converted = fit(self._bound.checker, data)
         except InvalidArguments as error:
             raise InvalidArguments(f"The tool was not run. {error.message}") from error
         args, kwargs = self._bound.bind(values)

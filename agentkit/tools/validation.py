@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails, SchemaValidator
 from agentkit.errors import InvalidArguments
 from agentkit.messages import JsonObject, is_array, is_object
 from agentkit.schema.repair import decode
-from agentkit.schema.walk import at
+from agentkit.schema.walk import at, subschemas
 
 Path = tuple[int | str, ...]
 RAW_TYPE = "raw_type"
@@ -47,24 +47,13 @@ class Checker(Protocol):
     schema: JsonObject
     """The JSON Schema of the arguments, not in its strict form."""
 
-    def check(self, data: JsonObject, text: str, *, strict: bool) -> JsonObject | list[Problem]:
-        """Return the validated values, or the problems.
-
-        Args:
-            data: The arguments.
-            text: The same as JSON text.
-            strict: Accept only values that need no conversion.
-        """
+    def check(self, data: JsonObject, *, strict: bool) -> JsonObject | list[Problem]:
+        """Return the validated values, or the problems; `strict` converts nothing."""
         ...
 
 
-def fit(checker: Checker, data: JsonObject, text: str) -> tuple[JsonObject, tuple[str, ...]]:
+def fit(checker: Checker, data: JsonObject) -> tuple[JsonObject, tuple[str, ...]]:
     """Check arguments, and convert values with only one meaning.
-
-    Args:
-        checker: The check.
-        data: The arguments.
-        text: The same as JSON text.
 
     Returns:
         The validated values, and notes on conversions.
@@ -73,15 +62,15 @@ def fit(checker: Checker, data: JsonObject, text: str) -> tuple[JsonObject, tupl
         InvalidArguments: They do not match the schema. The text is for the model.
     """
     notes: list[str] = []
-    while isinstance(result := checker.check(data, text, strict=True), list):
+    while isinstance(result := checker.check(data, strict=True), list):
         repaired, repairs = _repaired(data, result, checker.schema)
         if repaired is data:
             break
         notes += repairs
-        data, text = repaired, json.dumps(repaired)
+        data = repaired
     else:
         return result, tuple(notes)
-    lax = checker.check(data, text, strict=False)
+    lax = checker.check(data, strict=False)
     problems = [problem for problem in result if _surprising(problem)]
     if isinstance(lax, list):
         places = {problem.where for problem in problems}
@@ -165,25 +154,29 @@ class TypeChecker:
     def __init__(self, validator: SchemaValidator, schema: JsonObject) -> None:
         self.schema = schema
         self._validator = validator
+        formats = {str(one.get("format")) for one in subschemas(schema)}
+        self._dated = any(one.startswith(("date", "time", "duration")) for one in formats)
 
-    def check(self, data: JsonObject, text: str, *, strict: bool) -> JsonObject | list[Problem]:
+    def check(self, data: JsonObject, *, strict: bool) -> JsonObject | list[Problem]:
         """Check the arguments; see `Checker.check`."""
+        # Always the JSON that agentkit has read: pydantic's own parser reads some text otherwise.
         try:
-            values = self._validator.validate_json(text, strict=strict or None)
+            values = self._validator.validate_json(json.dumps(data), strict=strict or None)
         except ValidationError as error:
             return _problems(error, data, self.schema)
         return self._timestamps(data) or values
 
     def _timestamps(self, data: JsonObject) -> list[Problem]:
         """Find dates made of digits only: pydantic takes "2024" for seconds since 1970."""
-        changed = _without_digits(data)
-        if changed == data:
+        if not self._dated or (changed := _without_digits(data)) == data:
             return []
         try:
             self._validator.validate_json(json.dumps(changed))
         except ValidationError as error:
             problems = _problems(error, changed, self.schema)
             return [one for one in problems if one.kind.startswith(("date", "time"))]
+        except Exception:  # a validator of the user's, which never gets to see these values
+            pass
         return []
 
 
@@ -261,7 +254,6 @@ _EXPECTED = {
     "dict_type": "expected an object",
     "model_": "expected an object",
     "dataclass_": "expected an object",
-    "json_invalid": "nested too deeply, or not valid Unicode",
     "path_type": "expected a path, as a string",
     "missing": "is required",
 }

@@ -78,6 +78,109 @@ async def test_raw_json_schema() -> None:
         JsonSchema({"type": "nonsense"})
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "n": {"type": "integer"},
+        "unit": {"type": "string"},
+        "kind": {"enum": ["a", "b"]},
+        "of": {"anyOf": [{"type": "object", "properties": {"x": {"type": "string"}}}]},
+    },
+    "required": ["n"],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('```json\n{"n": 1}\n```', {"n": 1}),
+        ("Here: {'n': 1,}", {"n": 1}),
+        ('{"n": "1"}', {"n": 1}),
+        ('{"n": 1, "unit": null, "kind": null, "of": null}', {"n": 1}),
+        ('{"n": 1, "of": {"x": null}}', {"n": 1, "of": {}}),
+    ],
+)
+async def test_a_raw_schema_reads_as_typed_outputs_do(text: str, value: Any) -> None:
+    """Its text is repaired; null stands for an optional property, as in the strict form."""
+    agent = Agent(ScriptedModel([text]), output=JsonSchema(SCHEMA))
+    assert (await agent.run("go")).output == value
+
+
+UNREADABLE = {
+    "two values for one key": '{"n": 1, "n": 2}',
+    "deep": '{"n": 1, "x": ' + "[" * 5000 + "]" * 5000 + "}",
+    "less deep": '{"n": 1, "x": ' + "[" * 500 + "]" * 500 + "}",
+    "half of a surrogate pair": r'{"n": 1, "unit": "\ud800"}',
+    "a huge number": '{"n": 1e999}',
+    "a huge integer": '{"n": 1' + "0" * 5000 + "}",
+    "blank": " \n ",
+    "null": "null",
+    "None": "None",
+    "empty text": '""',
+}
+
+
+class AllDefaults(BaseModel):
+    """Nothing is required."""
+
+    n: int = 0
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+@pytest.mark.parametrize("output", [JsonSchema(SCHEMA), AllDefaults, Point], ids=["raw", "m", "d"])
+@pytest.mark.parametrize("mode", ["native", "tool"])
+async def test_no_output_is_made_of_text_that_holds_none(name: str, output: Any, mode: Any) -> None:
+    """The model is asked again, in every mode and for every kind of type."""
+    good = '{"x": 1, "y": 2}' if output is Point else '{"n": 1}'
+    texts = [UNREADABLE[name], good]
+    answers: list[Any] = [[("final_output", text)] for text in texts] if mode == "tool" else texts
+    agent = Agent(ScriptedModel(answers), output=output, output_mode=mode)
+    result = await agent.run("go")
+    assert result.output in ({"n": 1}, AllDefaults(n=1), Point(1, 2))
+    assert result.usage.requests == 2
+
+
+@dataclass
+class Place:
+    """A dataclass with a default."""
+
+    city: str = "Paris"
+
+
+class Stop(TypedDict, total=False):
+    """A TypedDict without a required key."""
+
+    city: str
+    then: Place
+
+
+@pytest.mark.parametrize(
+    ("output", "bad", "good", "value"),
+    [
+        (Place, '{"town": "Rome"}', '{"city": "Rome"}', Place("Rome")),
+        (Stop, '{"town": "Rome"}', '{"city": "Rome"}', {"city": "Rome"}),
+        (
+            Stop,
+            '{"then": {"town": "Rome"}}',
+            '{"then": {"city": "Rome"}}',
+            {"then": Place("Rome")},
+        ),
+        (
+            list[Place],
+            '{"value": [{"town": "Rome"}]}',
+            '{"value": [{"city": "Rome"}]}',
+            [Place("Rome")],
+        ),
+        (int, '{"value": 1, "valu": 2}', '{"value": 1}', 1),
+    ],
+)
+async def test_a_misspelt_key_is_refused(output: Any, bad: str, good: str, value: Any) -> None:
+    """It is not dropped in favour of a default, and the model reads which keys there are."""
+    result = await Agent(ScriptedModel([bad, good]), output=output).run("go")
+    assert result.output == value
+    assert "no such property" in result.messages[2].text
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_a_validator_makes_the_model_try_again(is_async: bool) -> None:
     """The model reads a validator's ToolError, with or without context."""
