@@ -301,8 +301,8 @@ class ReplayDivergence(AgentKitError):
 
     Attributes:
         kind: request_changed, wrong_call, unexpected_call, missing_call, recording_ended,
-            tool_schema_changed or order_changed; result_changed of a call that ran live;
-            outcome_changed of the run's end.
+            tool_schema_changed, order_changed or approval_changed; result_changed of a call
+            that ran live; outcome_changed of the run's end.
         at: The address.
         pointer: The JSON pointer to the first difference.
         expected: The recorded value.

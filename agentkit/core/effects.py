@@ -54,6 +54,7 @@ __all__ = [
     "Outcome",
     "Pause",
     "PendingCall",
+    "PendingKind",
     "SkipReason",
     "SkippedCall",
     "Suspended",
@@ -157,6 +158,9 @@ class Compute:
     input: Any = None
 
 
+PendingKind: TypeAlias = Literal["approval", "deferred", "in_flight"]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PendingCall:
     """A tool call that waits for a decision before it runs.
@@ -170,15 +174,19 @@ class PendingCall:
 
     at: Address
     call: ToolCall
-    kind: Literal["approval", "deferred", "in_flight"]
+    kind: PendingKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pause:
-    """Have calls decided about. Answered by a `Decision` for each, in order, or `Suspended`."""
+    """Have calls decided about. Answered by a `Decision` for each, in order, or `Suspended`.
+
+    `forced` are the calls that wait only because they did so when the run was recorded.
+    """
 
     at: Address
     pending: tuple[PendingCall, ...]
+    forced: tuple[Address, ...] = ()
 
 
 SkipReason: TypeAlias = Literal[

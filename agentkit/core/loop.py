@@ -16,7 +16,7 @@ A step is one model call and what follows from it:
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any, Generic, TypeAlias, TypeVar, cast
@@ -32,6 +32,7 @@ from agentkit.core.effects import (
     Outcome,
     Pause,
     PendingCall,
+    PendingKind,
     SkippedCall,
     SkipReason,
     Suspended,
@@ -70,11 +71,16 @@ OutputT = TypeVar("OutputT")
 T = TypeVar("T")
 LIMIT = "Not executed: the run has reached its limit."
 ENDED = "Not executed: the run has ended."
+Waits: TypeAlias = Callable[[ToolInvocation], PendingKind | None]
+"""Returns why a recorded call waited for a decision; None if it did not."""
 Steps: TypeAlias = Generator[LoopEffect | SkippedCall, Outcome | None, T]
 
 
 def conversation(
-    spec: AgentSpec[OutputT], messages: Sequence[Message], usage: Usage | None = None
+    spec: AgentSpec[OutputT],
+    messages: Sequence[Message],
+    usage: Usage | None = None,
+    waits: Waits | None = None,
 ) -> Steps[Finish[OutputT]]:
     """Run an agent to its end.
 
@@ -82,6 +88,8 @@ def conversation(
         spec: The agent.
         messages: The conversation so far, ending with the prompt.
         usage: What counts as used already, when the conversation was handed over.
+        waits: Of a run that is recorded already, the calls that waited for a decision. They
+            do so again, whatever their tools need by now.
 
     Yields:
         Effects. Each must be answered with its own kind of outcome, or with an
@@ -91,7 +99,7 @@ def conversation(
     Returns:
         How it ended. Nothing is raised for what a model or a tool does.
     """
-    return (yield from _Conversation(spec, messages, usage or Usage()).run())
+    return (yield from _Conversation(spec, messages, usage or Usage(), waits).run())
 
 
 class _Stop(Exception):
@@ -107,8 +115,15 @@ class _Stop(Exception):
 class _Conversation(Generic[OutputT]):
     """One conversation: the agent, and what changes from step to step."""
 
-    def __init__(self, spec: AgentSpec[OutputT], messages: Sequence[Message], usage: Usage) -> None:
+    def __init__(
+        self,
+        spec: AgentSpec[OutputT],
+        messages: Sequence[Message],
+        usage: Usage,
+        waits: Waits | None,
+    ) -> None:
         self.spec = spec
+        self.waits = waits
         self.history = list(messages)
         self.new: list[Message] = []
         self.usage = usage
@@ -394,15 +409,22 @@ class _Conversation(Generic[OutputT]):
     ) -> Steps[dict[Address, Decision]]:
         """Return the decisions about the calls that need one."""
         pending: list[PendingCall] = []
+        forced: list[Address] = []
         for one in invocations:
             tool = self.tool(one.call.name)
+            kind: PendingKind | None = None
             if tool is not None and tool.deferred:
-                pending.append(PendingCall(at=one.at, call=one.call, kind="deferred"))
+                kind = "deferred"
             elif tool is not None and (yield from self.needs_approval(tool, one)):
-                pending.append(PendingCall(at=one.at, call=one.call, kind="approval"))
+                kind = "approval"
+            recorded = self.waits(one) if self.waits is not None else None
+            if recorded is not None and kind is None:
+                forced.append(one.at)
+            if (kind := recorded or kind) is not None:
+                pending.append(PendingCall(at=one.at, call=one.call, kind=kind))
         if not pending:
             return {}
-        outcome = yield Pause(at=at, pending=tuple(pending))
+        outcome = yield Pause(at=at, pending=tuple(pending), forced=tuple(forced))
         if isinstance(outcome, Suspended):
             made = outcome.made or (None,) * len(pending)
             waiting = (one for one, done in zip(pending, made, strict=True) if done is None)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from agentkit.core.effects import (
@@ -31,7 +32,7 @@ from agentkit.core.effects import (
     decided,
 )
 from agentkit.errors import ReplayDivergence, RunCancelled
-from agentkit.messages import JsonObject
+from agentkit.messages import JsonObject, ToolCall, ToolMessage
 from agentkit.redaction import PLACEHOLDER, Redactor
 from agentkit.trace.compare import (
     Strictness,
@@ -48,6 +49,8 @@ from agentkit.trace.recorder import call_fingerprint, compute_fingerprint
 
 _FROM_OUTSIDE = ("RunCancelled", "LimitExceeded")
 """What may end a run between two effects, without a trace at either."""
+APPROVAL_CHANGED = "approval_changed"
+"""The code of the warning about a call that waits only because it did so in the recording."""
 _LOOK = "Look at what decides whether to go on: limits, output type, tools."
 _DETAILS = ("model.chunks", "tool.chunks", "det", "warning", "log")
 _ATTEMPTS = ("http.start", "http.end")
@@ -130,13 +133,34 @@ class Recording:
         return value_difference(self.trace, at, then, now, self._namer, kind=kind)
 
     def asks_again(self, pending: PendingCall) -> bool:
-        """Return whether a decision about the same call was asked for then."""
+        """Return whether the same decision about the same call was asked for then."""
         asked = self.asked(pending.at)
-        if asked is None or asked.call.name != pending.call.name:
+        if asked is None or asked.kind != pending.kind:
             return False
-        then = asked.call.arguments
-        now = unpacked(packed(pending.call.arguments, self.redact))
-        return then == now or (self.other_key and without_digests(then) == without_digests(now))
+        return self.same_call(asked.call, pending.call)
+
+    def same_call(self, then: ToolCall, now: ToolCall) -> bool:
+        """Return whether a call of now is one of then."""
+        if then.name != now.name:
+            return False
+        arguments = unpacked(packed(now.arguments, self.redact))
+        if self.other_key:
+            return without_digests(then.arguments) == without_digests(arguments)
+        return then.arguments == arguments
+
+    def forced(self, at: str) -> bool:
+        """Return whether a call waited only because it had done so in an earlier recording."""
+        one = self.effects.get(at)
+        return one is not None and any(w.code == APPROVAL_CHANGED for w in one.warnings)
+
+    def approval_changed(self, at: str) -> ReplayDivergence:
+        """Return the divergence of a call that the agent would just run, and that waited then."""
+        return divergence(
+            "approval_changed",
+            at,
+            text="a decision was asked for before this call, and the agent asks for none now.",
+            advice="Look at the tool's approval=, or at what decides whether it is deferred.",
+        )
 
     def unexpected(self, effect: Effect) -> ReplayDivergence:
         """Return the divergence of an effect that was not recorded."""
@@ -183,6 +207,15 @@ class Recording:
         if recorded.end is None:
             return stopped(_ended(effect.at))
         return recorded.outcome or replace(self._interrupted(), usage=recorded.usage)
+
+    def skip_outcome(self, call: ToolInvocation) -> ToolOutcome | None:
+        """Return what the model read about a call that no tool ran, as the outcome of the call."""
+        one = self.effects.get(call.at)
+        if one is None or one.begun or one.message is None:
+            return None
+        (message,) = self.trace.messages([one.message])
+        assert isinstance(message, ToolMessage)
+        return ToolOutcome(at=call.at, status="denied", message=message)
 
     def decisions(self, pause: Pause) -> Outcome:
         """Return the recorded decisions; a run that paused there pauses here."""
@@ -267,17 +300,23 @@ class Recording:
         return self.ended_from_outside and self.begun(at) is None and not asked
 
     def left_over(
-        self, requested: Collection[str], answered: Collection[str]
+        self, requested: Collection[str], answered: Collection[str], asked: Collection[str]
     ) -> ReplayDivergence | None:
         """Return a divergence if an effect was recorded that the run has not requested.
 
         Args:
             requested: The addresses of the effects that it has.
             answered: Those that were answered, so that nothing inside them is requested.
+            asked: The calls that decisions were asked for.
         """
         for at, one in self.effects.items():
-            expected = one.begun or one.pending is not None
-            if expected and at not in requested and not self.inside(at, answered):
+            waited = one.pending is not None and at not in asked
+            missing = one.begun and at not in requested
+            if not (waited or missing) or self.inside(at, answered):
+                continue
+            if waited and at in requested:
+                return self.approval_changed(at)
+            if waited or missing:
                 return divergence(
                     "missing_call",
                     at,
@@ -288,8 +327,17 @@ class Recording:
 
     def inside(self, at: str, answered: Collection[str]) -> bool:
         """Return whether a tool or a function did this that was answered as a whole."""
-        above = (self.effects[up] for up in ancestors(at) if up in answered)
+        above = (self.effects[up] for up in self._around(at) if up in answered)
         return any(one.kind != "model" for one in above)
+
+    def _around(self, at: str) -> list[str]:
+        """Return the addresses of what an effect happens in: a call's approval comes before it."""
+        chain = [*ancestors(at), at]
+        return [up for up, below in pairwise(chain) if not self._is_approval(below)]
+
+    def _is_approval(self, at: str) -> bool:
+        one = self.effects.get(at)
+        return one is not None and one.kind == "compute" and at.endswith("/approval")
 
     def driven(self, enters: Callable[[RecordedEffect], bool]) -> list[RecordedEffect]:
         """Return the effects that a run requests which goes only into those that it `enters`."""
@@ -297,7 +345,7 @@ class Recording:
         return [
             one
             for at, one in self.effects.items()
-            if one.begun and all(goes.get(up, True) for up in ancestors(at))
+            if one.begun and all(goes.get(up, True) for up in self._around(at))
         ]
 
     def events_inside(self, at: str) -> Sequence[JsonObject]:
@@ -308,19 +356,14 @@ class Recording:
     def _inside(self) -> dict[str, list[JsonObject]]:
         inside = defaultdict[str, list[JsonObject]](list)
         for event in self.trace.events:
-            for up in self._around(event):
-                inside[up].append(event)
+            at, kind = event.get("at", ""), event["event"]
+            if kind in _DETAILS and at in self.effects:
+                inside[at].append(event)
+            for up in self._around(at):
+                one = self.effects.get(up)
+                if one is not None and (one.kind != "model" or kind in _ATTEMPTS):
+                    inside[up].append(event)
         return inside
-
-    def _around(self, event: JsonObject) -> Iterator[str]:
-        """Yield the effects inside which something happened."""
-        at, kind = event.get("at", ""), event["event"]
-        if kind in _DETAILS and at in self.effects:
-            yield at
-        for up in ancestors(at):
-            one = self.effects.get(up)
-            if one is not None and (one.kind != "model" or kind in _ATTEMPTS):
-                yield up
 
 
 class SameCalls:

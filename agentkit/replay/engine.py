@@ -28,6 +28,7 @@ from agentkit.core.effects import (
     Outcome,
     Pause,
     PendingCall,
+    PendingKind,
     Suspended,
     ToolInvocation,
     ToolOutcome,
@@ -36,10 +37,10 @@ from agentkit.core.effects import (
 )
 from agentkit.core.spec import Finish
 from agentkit.errors import ConfigurationError, ReplayDivergence, RunCancelled
-from agentkit.events import Emit, ignore
+from agentkit.events import Emit, Warned, ignore
 from agentkit.messages import ModelResponse, Usage
 from agentkit.redaction import PLACEHOLDER
-from agentkit.replay.answers import Recording, SameCalls, stopped
+from agentkit.replay.answers import APPROVAL_CHANGED, Recording, SameCalls, stopped
 from agentkit.replay.cause import explained
 from agentkit.replay.order import Order
 from agentkit.replay.playback import Player
@@ -202,8 +203,24 @@ class Engine:
         return finish if stop is None else replace(finish, status="error", error=stop.error)
 
     def left_over(self) -> ReplayDivergence | None:
-        """Return a divergence if a recorded effect was never asked for."""
-        return self.recorded.left_over(self.answered | self.ran | self.asked, self.answered)
+        """Return a divergence if a recorded effect or approval was never asked for."""
+        return self.recorded.left_over(self.answered | self.ran, self.answered, self.asked)
+
+    def det(self, at: Address, kind: str, use: int) -> Any:
+        """Return the recorded value that was not deterministic, or None."""
+        return self.recorded.det(at, kind, use)
+
+    def waits(self, call: ToolInvocation) -> PendingKind | None:
+        """Return why a call waited when it was recorded, if it has to wait here, too.
+
+        What waits in a journal is decided there, however the agent has changed since. A
+        replay that checks compares instead what the agent asks for.
+        """
+        asked = self.recorded.asked(call.at)
+        if asked is None or not self.recorded.same_call(asked.call, call.call):
+            return None
+        compared = self.plan.checks and not self.recorded.forced(call.at)
+        return None if compared else asked.kind
 
     def _reordered(self) -> ReplayDivergence | None:
         at = self.order.out_of_order
@@ -271,8 +288,8 @@ class _Answering:
         """Do what the plan says."""
         if isinstance(effect, Pause):
             return await self._decide(effect)
-        if self._waits(effect):
-            return await self._ask(effect)
+        if isinstance(effect, ToolInvocation) and (outcome := self._differs(effect)) is not None:
+            return outcome
         if isinstance(effect, ModelCall):
             self._offered = {tool.name for tool in effect.request.tools}
         match self._plan.choose(effect):
@@ -405,20 +422,19 @@ class _Answering:
         """Answer with the decisions of then about the same calls; a person makes the others."""
         recorded = self._recorded
         self._engine.asked |= {one.at for one in pause.pending}
-        if not self._plan.checks:
-            return await self._decisions(pause, self._performing)
-        if recorded.never_came_to(pause) or all(map(recorded.asks_again, pause.pending)):
-            return recorded.decisions(pause)
-        return self._note(recorded.unexpected(pause), pause) or await self._performing.perform(
-            pause
-        )
-
-    async def _decisions(self, pause: Pause, asking: Handler) -> Outcome:
+        if self._plan.checks:
+            if recorded.never_came_to(pause) or all(map(recorded.asks_again, pause.pending)):
+                return recorded.decisions(pause)
+            stop = self._note(recorded.unexpected(pause), pause)
+            return stop or await self._performing.perform(pause)
+        for one in pause.pending:
+            if one.at in pause.forced:
+                self._note_forced(one)
         known = {one.at: self._known(one) for one in pause.pending}
         waiting = tuple(one for one in pause.pending if known[one.at] is None)
         if not waiting:
             return decided([*known.values()])
-        outcome = await asking.perform(replace(pause, pending=waiting))
+        outcome = await self._performing.perform(replace(pause, pending=waiting))
         if isinstance(outcome, Suspended):
             outcome = outcome.made or (None,) * len(waiting)
         elif not isinstance(outcome, tuple):
@@ -437,58 +453,53 @@ class _Answering:
         ran = pending.kind == "approval" and self._plan.choose(call) is Do.ANSWER
         return Decision.approve() if ran else None  # it asks for a call that has run
 
-    def _waits(self, effect: Effect) -> bool:
-        """Return whether a person was to decide about a call that the agent would now just run.
+    def _note_forced(self, pending: PendingCall) -> None:
+        """Note that a call waits only because it did so when it was recorded."""
+        found = self._recorded.approval_changed(pending.at)
+        call = ToolInvocation(at=pending.at, call=pending.call)
+        self._engine.divergences.append(explained(found, call, self._recorded, self._tools))
+        if not self._recorded.forced(pending.at):
+            text = f"{pending.call.name} needs no approval any more, and had been asked about."
+            self._scope.emit(Warned(at=pending.at, code=APPROVAL_CHANGED, text=text))
 
-        What waits in a journal is decided there, however the agent has changed since.
-        """
-        if not isinstance(effect, ToolInvocation) or self._plan.checks:
-            return False
-        known = effect.at in self._engine.asked or self._has_begun(effect)
-        pending = PendingCall(at=effect.at, call=effect.call, kind="approval")
-        return not known and self._recorded.asks_again(pending)
+    def _differs(self, call: ToolInvocation) -> Outcome | None:
+        """Note a call that is to run where it waited, or where no tool ran it; never run it."""
+        recorded, at = self._recorded, call.at
+        if not self._plan.checks:
+            return None
+        if recorded.asked(at) is not None and at not in self._engine.asked:
+            found = recorded.approval_changed(at)
+            self._engine.asked.add(at)
+        elif recorded.skipped(at) is not None:
+            found = recorded.unexpected(call)
+        else:
+            return None
+        return self._note(found, call) or recorded.skip_outcome(call) or stopped(found)
 
-    def _has_begun(self, call: ToolInvocation) -> bool:
-        """Return whether a call ran, or was in flight. One that was refused never did."""
-        known = self._recorded.begun(call.at)
-        return known is not None and (known.finished or not known.refused)
-
-    async def _ask(self, effect: Effect) -> Outcome:
-        """Have a person decide about one call: it may have run, or it waits."""
-        assert isinstance(effect, ToolInvocation)
-        begun, scope = self._has_begun(effect), self._scope
-        asked = None if begun else self._recorded.asked(effect.at)
-        kind = "in_flight" if asked is None else asked.kind
-        pending = PendingCall(at=effect.at, call=effect.call, kind=kind)
-        pause = Pause(at=effect.at, pending=(pending,))
-        asking = self._performing if scope.resumed else recording(scope, self._performing)
-        outcome = await (asking.perform(pause) if begun else self._decisions(pause, asking))
+    async def _ask(self, call: Effect) -> Outcome:
+        """Have a person decide about a call that may have run when the run was interrupted."""
+        assert isinstance(call, ToolInvocation)
+        pending = PendingCall(at=call.at, call=call.call, kind="in_flight")
+        outcome = await self._performing.perform(Pause(at=call.at, pending=(pending,)))
         if isinstance(outcome, Suspended):
-            why = "was in flight when the run ended" if begun else "waits for a decision"
-            text = f"{effect.call.name} at {effect.at} {why}."
-            error = Failure.of(RunCancelled(text, reason=why))
+            why = "was in flight when the run ended"
+            error = Failure.of(RunCancelled(f"{call.call.name} at {call.at} {why}.", reason=why))
             return Interrupt(status="paused", error=error, pending=(pending,))
         if isinstance(outcome, Failure):
             return Interrupt(status="error", error=outcome)
         if not isinstance(outcome, tuple):
             return outcome
-        return await self._decided(effect, cast("tuple[Decision, ...]", outcome)[0], begun=begun)
-
-    async def _decided(self, call: ToolInvocation, decision: Decision, *, begun: bool) -> Outcome:
+        decision = cast("tuple[Decision, ...]", outcome)[0]
         if decision.kind == "approve":
             return await self._perform(call)
-        if decision.kind == "edit" and begun:
+        if decision.kind == "edit":
             text = f"{call.call.name} at {call.at} had begun with the arguments it has."
             return Interrupt(status="error", error=Failure.of(ConfigurationError(text)))
-        if decision.kind == "edit":
-            edited = replace(call.call, arguments=decision.text)
-            return await self._perform(replace(call, call=edited))
-        outcome = outcome_of(call, "ok" if decision.kind == "answer" else "denied", decision.said())
-        if self._scope.resumed and self._scope.recorder is not None:
-            if not begun:
-                self._scope.recorder.started(call)
-            self._scope.recorder.ended(call, outcome)
-        return outcome
+        status = "ok" if decision.kind == "answer" else "denied"
+        answer = outcome_of(call, status, decision.said())
+        if self._scope.recorder is not None:
+            self._scope.recorder.ended(call, answer)
+        return answer
 
 
 def _lines(effects: Iterable[RecordedEffect]) -> list[int]:

@@ -151,7 +151,7 @@ async def fork(
         trace=to,
         redact=redact,
         approver=approver,
-        recorded=recorded,
+        recorded=engine,
         asked=asked_of(settings, limits),
     )
     driver = Driver(scope, program, messages, earlier=earlier)
@@ -215,9 +215,17 @@ class _Fork(Plan):
             raise ConfigurationError(
                 f"The trace has nothing at {at!r}; the closest: {', '.join(close) or 'none'}."
             )
-        if patch != Patch() or known.kind != "tool" or not known.begun:
+        if patch != Patch() or known.kind != "tool":
             return
         name = known.name
+        if (decision := known.decision) is not None and decision.kind in ("deny", "answer"):
+            was = "denied" if decision.kind == "deny" else "answered from outside"
+            raise ConfigurationError(
+                f"{name} at {at} would not be run: it was {was}, and nothing else is changed. "
+                "result=Decision.approve() lets it run."
+            )
+        if not known.begun:
+            return
         effect = tools[name].effect if name in tools else known.effect
         if effect != "read" and not {name, at} & {*self._live}:
             raise ConfigurationError(
@@ -348,6 +356,12 @@ class _Fork(Plan):
         """
         known = self._recorded.begun(at)
         asked = self._recorded.asked(at) is not None
+        skipped = self._recorded.skipped(at)
+        if skipped is not None and not asked:
+            raise ConfigurationError(
+                f"No tool ran the call at {at} ({skipped}), so it has no result to replace. "
+                f"Fork at {Address(at).parent}, whose answer asks for it."
+            )
         if not asked if isinstance(given, Decision) else known is None:
             what = "asks for" if asked else "does not ask for"
             raise ConfigurationError(f"What is at {at} {what} a Decision; given is {given!r}.")

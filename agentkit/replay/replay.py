@@ -264,7 +264,7 @@ def prepared(
         trace=recorded_in or recording,
         redact=redact,
         approver=approver,
-        recorded=recorded,
+        recorded=engine,
         bounded=plan.acts or not ordered,
     )
     return Driver(scope, program, messages, earlier=earlier), engine

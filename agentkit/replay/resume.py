@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from agentkit.core.effects import Address, Decision, Effect, PendingCall, ToolInvocation
-from agentkit.errors import ConfigurationError
+from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.events import Emit, ignore
 from agentkit.redaction import Redactor
 from agentkit.replay.answers import Recording
@@ -19,6 +19,7 @@ from agentkit.runtime.request import without_placeholders
 from agentkit.runtime.result import RunResult
 from agentkit.runtime.scope import Approver, Scope, guarded
 from agentkit.settings import ChatSettings, Limits, limits_of, settings_of
+from agentkit.trace.compare import divergence
 from agentkit.trace.file import MemorySink
 from agentkit.trace.logs import teeing
 from agentkit.trace.open import check_replayable, recorded_in, reopened
@@ -74,7 +75,14 @@ async def resume(
         config.check_deps(deps)
         recorded = Recording(recording, redact)
         recorded.check_agent(program.spec.at)
-        decide = _deciding(decisions or {}, approver, recording.pending)
+        known = _checked(decisions or {}, recording.pending)
+
+        def decide(pending: PendingCall) -> Any:
+            # Each decision is used once: a server may give a later call the same id.
+            if pending.at in known:
+                return known.pop(pending.at)
+            return approver(pending) if approver is not None else None
+
         recorder = Recorder(
             sink,
             run=recording.run,
@@ -95,39 +103,50 @@ async def resume(
             trace=recorded_in(sink),
             redact=redact,
             approver=decide,
-            recorded=recorded,
+            recorded=engine,
             resumed=True,
         )
         driver = Driver(scope, program, messages, earlier=earlier)
-        return engine.concluded(driver, await driver.execute())
+        finish = await driver.execute()
+        engine.divergences += map(_not_applied, known)
+        return engine.concluded(driver, finish)
     finally:
         sink.close()  # the run has closed it already, unless it never began
 
 
-def _deciding(
-    decisions: Decisions, approver: Approver | None, waiting: Sequence[PendingCall]
-) -> Approver:
-    """Return an approver that has the decisions about the calls that wait now.
+def _checked(
+    decisions: Decisions, waiting: Sequence[PendingCall]
+) -> dict[Address, Decision | bool]:
+    """Return the decisions by the addresses of the calls that wait now.
 
     Raises:
         ConfigurationError: A decision is about a call that does not wait.
     """
-    known: dict[str, Decision | bool] = {}
+    known: dict[Address, Decision | bool] = {}
     for key, decision in decisions.items():
         if not isinstance(decision, (bool, Decision)):  # pyright: ignore[reportUnnecessaryIsInstance]  # not everybody checks types
             raise ConfigurationError(
                 f"decisions[{str(key)!r}]={decision!r}: expected a Decision, True or False."
             )
-        found = [one.at for one in waiting if key in (one.at, one.call.id)]
-        if len(found) != 1:
+        chosen = [one.at for one in waiting if key in (one.at, one.call.id)]
+        if len(chosen) > 1:
+            raise ConfigurationError(
+                f"{len(chosen)} calls that wait have the id {key!r}. Decide by address: "
+                f"{', '.join(chosen)}."
+            )
+        if not chosen:
             waits = ", ".join(f"{one.at} ({one.call.name})" for one in waiting) or "none"
             raise ConfigurationError(f"No call waits at {key!r}; those that wait: {waits}.")
-        known[found[0]] = decision
+        if chosen[0] in known:
+            raise ConfigurationError(f"decisions= has two decisions about {chosen[0]}.")
+        known[chosen[0]] = decision
+    return known
 
-    def decide(pending: PendingCall) -> Any:
-        # Each decision is used once: a server may give a later call the same id.
-        if pending.at in known:
-            return known.pop(pending.at)
-        return approver(pending) if approver is not None else None
 
-    return decide
+def _not_applied(at: Address) -> ReplayDivergence:
+    return divergence(
+        "missing_call",
+        at,
+        text="the decision about this call was not applied: the run has not come to it.",
+        advice="Look at what has changed in the agent, its sub-agents' names included.",
+    )

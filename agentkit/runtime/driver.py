@@ -132,7 +132,9 @@ class Driver(Generic[OutputT]):
         self._slots = [slots for slots in bounds if slots is not None]
         self.program = program
         self._handler = self.scope.handler(self.scope, program)
-        self._loop = conversation(program.spec, messages, usage)
+        known = self.scope.recorded
+        waits = known.waits if known is not None else None
+        self._loop = conversation(program.spec, messages, usage, waits)
 
     def begin(self) -> LoopEffect | None:
         """Return the first effect. The clock of `seconds` starts here."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from agentkit.core.effects import Address, Handler, PendingCall
+from agentkit.core.effects import Address, Handler, PendingCall, PendingKind, ToolInvocation
 from agentkit.events import Emit, Event, ignore
 from agentkit.messages import Usage
 from agentkit.redaction import Redactor
@@ -31,6 +31,10 @@ class Answers(Protocol):
 
     def det(self, at: Address, kind: str, use: int) -> Any:
         """Return the value that was recorded there, or None."""
+        ...
+
+    def waits(self, call: ToolInvocation) -> PendingKind | None:
+        """Return why this call has to wait for a decision, as it did when it was recorded."""
         ...
 
 

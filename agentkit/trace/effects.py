@@ -375,11 +375,6 @@ class RecordedEffect:
         except ConfigurationError as error:
             raise self._recording.damaged(answer, "holds arguments that are not JSON") from error
 
-    @property
-    def refused(self) -> bool:
-        """Whether somebody decided that it does not run; its start then only records that."""
-        return (decision := self.decision) is not None and decision.kind in ("deny", "answer")
-
     # What happened in it
 
     @property

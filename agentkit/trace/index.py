@@ -231,4 +231,4 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
         begun = self._lines[one.at].start
         if one.kind != "tool" or begun is None or one.status not in ("in_flight", "cancelled"):
             return False
-        return one.effect == "write" and not one.refused and not self._over(one.at, begun)
+        return one.effect == "write" and not self._over(one.at, begun)
