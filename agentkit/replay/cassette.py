@@ -10,31 +10,28 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Collection, Sequence
-from contextvars import ContextVar
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from agentkit.core.effects import Effect, Handler, Outcome
-from agentkit.core.spec import Finish
 from agentkit.errors import AgentKitError, ReplayDivergence, TraceError
 from agentkit.events import Emit
 from agentkit.messages import Message
 from agentkit.redaction import PLACEHOLDER, Redactor
+from agentkit.replay.engine import Engine
 from agentkit.replay.replay import ReplayOptions, prepared
-from agentkit.runtime.assemble import Program
 from agentkit.runtime.driver import Driver
 from agentkit.runtime.request import RunRequest
 from agentkit.trace.compare import Strictness
+from agentkit.trace.logs import in_effect
 from agentkit.trace.naming import Namer, canonical, without_ids
 from agentkit.trace.open import check_replayable
 from agentkit.trace.reader import Trace
 
 Record: TypeAlias = Literal["none", "missing", "all"]
 """Which recordings are made: none, those whose file is missing, or all of them anew."""
-
-_inside: ContextVar[bool] = ContextVar("agentkit_inside_recorded_effect", default=False)
 
 
 @dataclass(slots=True)
@@ -44,21 +41,23 @@ class _Replayed:
     path: Path
     trace: Trace
     driver: Driver[Any] | None = None
-    ended: Callable[[], ReplayDivergence | None] = lambda: None
+    engine: Engine | None = None
 
     @property
     def at(self) -> str:
         """The address of its agent."""
         return self.trace.agent_start["at"]
 
-    def described(self) -> str:
-        """Describe its agent and prompt."""
-        return _described(self.at, self.trace.input()[0], Redactor())
-
-    def divergence(self) -> ReplayDivergence | None:
-        """Return the divergence that has ended the run, if one has."""
-        finish = self.driver.finish if self.driver is not None else None
-        return _divergence(finish) if finish is not None else None
+    def divergence(self, *, checked: bool = False) -> ReplayDivergence | None:
+        """Return the divergence that has ended the run, or that its end is one."""
+        if self.driver is None or self.engine is None:
+            return None
+        if (finish := self.driver.finish) is None:
+            return self.engine.left_over() if checked else None
+        if checked:
+            finish = self.engine.checked(finish)
+        error = finish.error.to_error() if finish.error is not None else None
+        return error if isinstance(error, ReplayDivergence) else None
 
 
 @dataclass(slots=True)
@@ -129,7 +128,7 @@ class Cassette:
             plan="tools_live" if live else "exact", live=live, strictness=strictness, ordered=False
         )
         self._problems: list[Callable[[], AgentKitError | None]] = []  # one of each run, in order
-        self._numbers = _Numbers()
+        self._numbers = defaultdict[str, int](itertools.count(1).__next__)
         self._lock = threading.Lock()
 
     @property
@@ -139,19 +138,21 @@ class Cassette:
 
     def intercept(self, request: RunRequest[Any], listener: Emit) -> Driver[Any]:
         """Answer a run from its recording, or let it go live and record it."""
-        if _inside.get():
+        if in_effect():
             # A tool's own run: a replay has the tool's result, and does not make it.
             return request.open_live(listener)
         with self._lock:
             taken = self._taken(request)
             if isinstance(taken, _Replayed):
                 return self._answer(request, taken, listener)
-            driver = replace(
-                request,
-                program=_marked(request.program),
-                trace=True,
-                redact=self._numbers.redactor(request.redact),
-            ).open_live(listener)
+            redact = _Numbering(
+                patterns=request.redact.patterns,
+                fields=request.redact.fields,
+                # It names these placeholders only: messages remember how they were redacted.
+                key=os.urandom(32),
+                numbers=self._numbers,
+            )
+            driver = replace(request, trace=True, redact=redact).open_live(listener)
             assert callable(driver.scope.trace)
             taken.lines = driver.scope.trace
             return driver
@@ -175,10 +176,11 @@ class Cassette:
         if (problem := self.problem()) is not None:
             raise problem
         for one in self._replayed:
-            if (found := one.ended()) is not None:
+            if (found := one.divergence(checked=True)) is not None:
                 raise found
             if one.driver is None:
-                text = f"no run of the test has used {str(one.path)!r}, a run of {one.described()}."
+                run = _described(one.at, one.trace.input()[0], Redactor())
+                text = f"no run of the test has used {str(one.path)!r}, a run of {run}."
                 raise ReplayDivergence(
                     f"missing_call: {text} {self._advice}", kind="missing_call", at=one.at
                 )
@@ -187,11 +189,11 @@ class Cassette:
             _write(path, lines)
         return tuple(path for path, _ in whole)
 
-    def _taken(self, beginning: RunRequest[Any]) -> _Replayed | _Recorded:
+    def _taken(self, request: RunRequest[Any]) -> _Replayed | _Recorded:
         """Find the recording of this run: by agent and input, then a new one, then by order."""
         free = [one for one in self._replayed if one.driver is None]
-        at, redact = str(beginning.program.spec.at), beginning.redact
-        key = (at, *_identities(beginning.messages, redact))
+        at, redact = str(request.program.spec.at), request.redact
+        key = (at, *_identities(request.messages, redact))
         for one in free:
             if (one.at, *_identities(one.trace.input()[0], redact)) == key:
                 return one
@@ -201,7 +203,7 @@ class Cassette:
         if free:
             return next((one for one in free if one.at == at), free[0])
         count = len(self._replayed) + len(self._recorded)
-        described = _described(at, beginning.messages, redact)
+        described = _described(at, request.messages, redact)
         refused = ReplayDivergence(
             f"unexpected_call at {at}: the test makes one run more than its {count} "
             f"recording{'s'[: count != 1]}: {described}. Name another file in its marker. "
@@ -212,77 +214,33 @@ class Cassette:
         self._note(refused)
         raise refused
 
-    def _answer(self, beginning: RunRequest[Any], taken: _Replayed, listener: Emit) -> Driver[Any]:
+    def _answer(self, request: RunRequest[Any], taken: _Replayed, listener: Emit) -> Driver[Any]:
         """Answer a run from a recording, or refuse it where that is of another agent."""
         try:
-            driver, ended = _answered(beginning, taken.trace, self._options, listener)
+            taken.driver, taken.engine = prepared(
+                taken.trace,
+                request.program,
+                request.messages,
+                request.earlier,
+                self._options,
+                deps=request.deps,
+                redact=request.redact,
+                emit=listener,
+            )
         except AgentKitError as error:
             error.args = (f"{error.message}\nThe recording is {str(taken.path)!r}.",)
             self._note(error)
             raise
-        taken.driver, taken.ended = driver, ended
         self._problems.append(taken.divergence)
-        return driver
+        return taken.driver
 
     def _note(self, refused: AgentKitError) -> None:
         """Note a run that does not begin: its application may swallow the error."""
         self._problems.append(lambda: refused)
 
 
-def _answered(
-    beginning: RunRequest[Any], recording: Trace, options: ReplayOptions, listener: Emit
-) -> tuple[Driver[Any], Callable[[], ReplayDivergence | None]]:
-    """Return the run, answered as `Agent.replay` does, and what checks its end."""
-    driver, engine = prepared(
-        recording,
-        beginning.program,
-        beginning.messages,
-        beginning.earlier,
-        options,
-        deps=beginning.deps,
-        redact=beginning.redact,
-        emit=listener,
-    )
-
-    def ended() -> ReplayDivergence | None:
-        if driver.finish is None:
-            return engine.left_over()
-        return _divergence(engine.checked(driver.finish))
-
-    return driver, ended
-
-
-def _divergence(finish: Finish[Any]) -> ReplayDivergence | None:
-    error = finish.error.to_error() if finish.error is not None else None
-    return error if isinstance(error, ReplayDivergence) else None
-
-
-class _Inside:
-    """Marks what happens inside an effect of a recorded run."""
-
-    def __init__(self, inner: Handler) -> None:
-        self._inner = inner
-
-    async def perform(self, effect: Effect) -> Outcome:
-        """Perform through the inner handler."""
-        token = _inside.set(True)
-        try:
-            return await self._inner.perform(effect)
-        finally:
-            _inside.reset(token)
-
-
-def _marked(program: Program[Any]) -> Program[Any]:
-    """Put `_Inside` around a program, and around those of the agents that may take over."""
-
-    def later(make: Callable[[], Program[Any]]) -> Callable[[], Program[Any]]:
-        return lambda: _marked(make())
-
-    handoffs = {name: later(make) for name, make in program.handoffs.items()}
-    return replace(program, middleware=(_Inside, *program.middleware), handoffs=handoffs)
-
-
-class _Numbers:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Numbering(Redactor):
     """Numbers secrets in the order in which they appear, instead of hashing them.
 
     A fixture is committed and read by many. Recording it anew should not change its
@@ -290,25 +248,7 @@ class _Numbers:
     could try passwords against the hashes. Numbers tell equal from different, and no more.
     """
 
-    def __init__(self) -> None:
-        self._known: dict[str, int] = {}
-        self._next = itertools.count(1)
-
-    def redactor(self, redact: Redactor) -> Redactor:
-        """Return a redactor that takes out the same secrets."""
-        # The key names these placeholders only: messages remember how they were redacted.
-        key = os.urandom(32)
-        return _Numbering(patterns=redact.patterns, fields=redact.fields, key=key, numbers=self)
-
-    def __getitem__(self, secret: str) -> int:
-        if secret not in self._known:
-            self._known.setdefault(secret, next(self._next))
-        return self._known[secret]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Numbering(Redactor):
-    numbers: _Numbers
+    numbers: Mapping[str, int]
 
     def secret(self, text: str, kind: str) -> str:
         """Return the placeholder of a text that is known to be a secret."""

@@ -121,6 +121,11 @@ class inside:
                 reset_contextvars(**self._bound)
 
 
+def in_effect() -> bool:
+    """Return whether this code runs inside an effect of a recorded run."""
+    return _inside.get() is not None
+
+
 def teeing(run: str) -> list[Tap]:
     """Return what else gets a run's lines while `use_structlog` holds."""
     logger = _logger
