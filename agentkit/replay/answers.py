@@ -92,7 +92,7 @@ class Recording:
         one = self.effects.get(at)
         return one if one is not None and one.begun else None
 
-    def asked(self, at: str) -> PendingCall | None:
+    def pending(self, at: str) -> PendingCall | None:
         """Return the call at an address as it waited for a decision before it ran."""
         one = self.effects.get(at)
         return one.pending if one is not None else None
@@ -132,12 +132,12 @@ class Recording:
         """Compare a recorded result with that of now."""
         return value_difference(self.trace, at, then, now, self._namer, kind=kind)
 
-    def asks_again(self, pending: PendingCall) -> bool:
+    def waited(self, pending: PendingCall) -> bool:
         """Return whether the same decision about the same call was asked for then."""
-        asked = self.asked(pending.at)
-        if asked is None or asked.kind != pending.kind:
+        then = self.pending(pending.at)
+        if then is None or then.kind != pending.kind:
             return False
-        return self.same_call(asked.call, pending.call)
+        return self.same_call(then.call, pending.call)
 
     def same_call(self, then: ToolCall, now: ToolCall) -> bool:
         """Return whether a call of now is one of then."""
@@ -220,9 +220,9 @@ class Recording:
     def decisions(self, pause: Pause) -> Outcome:
         """Return the recorded decisions; a run that paused there pauses here."""
         for pending in pause.pending:
-            if self.asked(pending.at) is None and self.ended_from_outside:
+            if self.pending(pending.at) is None and self.ended_from_outside:
                 return self._interrupted()
-            if not self.asks_again(pending):
+            if not self.waited(pending):
                 return stopped(self.unexpected(pause))
         outcome = decided([self.effects[pending.at].decision for pending in pause.pending])
         if not isinstance(outcome, Suspended) or self.ended.get("status") == "paused":
@@ -296,33 +296,32 @@ class Recording:
     def never_came_to(self, effect: Effect) -> bool:
         """Return whether the run was ended from outside before this effect."""
         at = effect.pending[0].at if isinstance(effect, Pause) else effect.at
-        asked = isinstance(effect, Pause) and self.asked(at) is not None
-        return self.ended_from_outside and self.begun(at) is None and not asked
+        waited = isinstance(effect, Pause) and self.pending(at) is not None
+        return self.ended_from_outside and self.begun(at) is None and not waited
 
     def left_over(
-        self, requested: Collection[str], answered: Collection[str], asked: Collection[str]
+        self, requested: Collection[str], answered: Collection[str], waited: Collection[str]
     ) -> ReplayDivergence | None:
         """Return a divergence if an effect was recorded that the run has not requested.
 
         Args:
             requested: The addresses of the effects that it has.
             answered: Those that were answered, so that nothing inside them is requested.
-            asked: The calls that decisions were asked for.
+            waited: The calls that decisions were asked for.
         """
         for at, one in self.effects.items():
-            waited = one.pending is not None and at not in asked
+            unasked = one.pending is not None and at not in waited
             missing = one.begun and at not in requested
-            if not (waited or missing) or self.inside(at, answered):
+            if not (unasked or missing) or self.inside(at, answered):
                 continue
-            if waited and at in requested:
+            if unasked and at in requested:
                 return self.approval_changed(at)
-            if waited or missing:
-                return divergence(
-                    "missing_call",
-                    at,
-                    text="it was recorded, and the replay ended without it.",
-                    advice=_LOOK,
-                )
+            return divergence(
+                "missing_call",
+                at,
+                text="it was recorded, and the replay ended without it.",
+                advice=_LOOK,
+            )
         return None
 
     def inside(self, at: str, answered: Collection[str]) -> bool:

@@ -239,12 +239,12 @@ class _Comparison:
 
     def _decision(self, effect: RecordedEffect) -> JsonObject:
         """Return what was decided about a call; nothing where no decision was needed."""
-        if (asked := effect.pending) is None:
+        if (pending := effect.pending) is None:
             return {}
         if (decision := effect.decision) is None:
-            return {"kind": asked.kind}
+            return {"kind": pending.kind}
         reason = {} if self._partial else {"reason": decision.text}
-        return {"decision": decision.kind, **reason, "kind": asked.kind}
+        return {"decision": decision.kind, **reason, "kind": pending.kind}
 
     def _starts(self, a: RecordedEffect, b: RecordedEffect) -> Iterator[_Compared]:
         one, other = a.start or {}, b.start or {}

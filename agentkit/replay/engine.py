@@ -133,13 +133,13 @@ class Engine:
         self.ran: set[str] = set()
         self.answered: set[str] = set()
         self.held_back: set[str] = set()
-        self.asked: set[str] = set()
+        self.waited: set[str] = set()
         self.ordered = ordered
         self.order = Order(_lines(driven) if ordered else ())
         self._warn = warn
         self._driven = {one.at for one in driven}
-        told = driven and listener is not ignore
-        self.player = Player(recorded.trace, self._owner, listener) if told else None
+        plays = driven and listener is not ignore
+        self.player = Player(recorded.trace, self._owner, listener) if plays else None
 
     @cached_property
     def calls(self) -> SameCalls:
@@ -204,7 +204,7 @@ class Engine:
 
     def left_over(self) -> ReplayDivergence | None:
         """Return a divergence if a recorded effect or approval was never asked for."""
-        return self.recorded.left_over(self.answered | self.ran, self.answered, self.asked)
+        return self.recorded.left_over(self.answered | self.ran, self.answered, self.waited)
 
     def det(self, at: Address, kind: str, use: int) -> Any:
         """Return the recorded value that was not deterministic, or None."""
@@ -216,11 +216,11 @@ class Engine:
         What waits in a journal is decided there, however the agent has changed since. A
         replay that checks compares instead what the agent asks for.
         """
-        asked = self.recorded.asked(call.at)
-        if asked is None or not self.recorded.same_call(asked.call, call.call):
+        then = self.recorded.pending(call.at)
+        if then is None or not self.recorded.same_call(then.call, call.call):
             return None
         compared = self.plan.checks and not self.recorded.forced(call.at)
-        return None if compared else asked.kind
+        return None if compared else then.kind
 
     def _reordered(self) -> ReplayDivergence | None:
         at = self.order.out_of_order
@@ -421,9 +421,9 @@ class _Answering:
     async def _decide(self, pause: Pause) -> Outcome:
         """Answer with the decisions of then about the same calls; a person makes the others."""
         recorded = self._recorded
-        self._engine.asked |= {one.at for one in pause.pending}
+        self._engine.waited |= {one.at for one in pause.pending}
         if self._plan.checks:
-            if recorded.never_came_to(pause) or all(map(recorded.asks_again, pause.pending)):
+            if recorded.never_came_to(pause) or all(map(recorded.waited, pause.pending)):
                 return recorded.decisions(pause)
             stop = self._note(recorded.unexpected(pause), pause)
             return stop or await self._performing.perform(pause)
@@ -447,7 +447,7 @@ class _Answering:
         """Return what is decided already about a call."""
         if (decision := self._plan.decision(pending.at)) is not None:
             return decision
-        if self._recorded.asks_again(pending):
+        if self._recorded.waited(pending):
             return self._recorded.effects[pending.at].decision
         call = ToolInvocation(at=pending.at, call=pending.call)
         ran = pending.kind == "approval" and self._plan.choose(call) is Do.ANSWER
@@ -459,7 +459,7 @@ class _Answering:
         call = ToolInvocation(at=pending.at, call=pending.call)
         self._engine.divergences.append(explained(found, call, self._recorded, self._tools))
         if not self._recorded.forced(pending.at):
-            text = f"{pending.call.name} needs no approval any more, and had been asked about."
+            text = f"{pending.call.name} needs no approval any more, and waited for a decision."
             self._scope.emit(Warned(at=pending.at, code=APPROVAL_CHANGED, text=text))
 
     def _differs(self, call: ToolInvocation) -> Outcome | None:
@@ -467,9 +467,9 @@ class _Answering:
         recorded, at = self._recorded, call.at
         if not self._plan.checks:
             return None
-        if recorded.asked(at) is not None and at not in self._engine.asked:
+        if recorded.pending(at) is not None and at not in self._engine.waited:
             found = recorded.approval_changed(at)
-            self._engine.asked.add(at)
+            self._engine.waited.add(at)
         elif recorded.skipped(at) is not None:
             found = recorded.unexpected(call)
         else:

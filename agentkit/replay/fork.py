@@ -355,15 +355,15 @@ class _Fork(Plan):
             ConfigurationError: Such an effect cannot have this outcome.
         """
         known = self._recorded.begun(at)
-        asked = self._recorded.asked(at) is not None
+        waits = self._recorded.pending(at) is not None
         skipped = self._recorded.skipped(at)
-        if skipped is not None and not asked:
+        if skipped is not None and not waits:
             raise ConfigurationError(
                 f"No tool ran the call at {at} ({skipped}), so it has no result to replace. "
                 f"Fork at {Address(at).parent}, whose answer asks for it."
             )
-        if not asked if isinstance(given, Decision) else known is None:
-            what = "asks for" if asked else "does not ask for"
+        if not waits if isinstance(given, Decision) else known is None:
+            what = "asks for" if waits else "does not ask for"
             raise ConfigurationError(f"What is at {at} {what} a Decision; given is {given!r}.")
         if isinstance(given, Decision):
             self._decisions[at] = given

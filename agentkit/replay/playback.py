@@ -90,11 +90,11 @@ def _recorded(trace: Trace, owner: Callable[[str], str | None]) -> Iterator[Play
     started: dict[str, JsonObject] = {}
     shown: dict[str, int] = {}
     # By the model call whose calls they are: threads may write other lines in between.
-    asked = defaultdict[str, _Asked](list)
+    groups = defaultdict[str, _Asked](list)
     for line in trace.events:
         at, name, time = line.get("at", ""), line["event"], (line["t"], line["seq"])
         if name == "trace.resume":
-            yield from _paused(asked)
+            yield from _paused(groups)
         if name in ("tool.start", "model.start"):
             started[at], shown[at] = line, line["t"]
         inside = owner(at)
@@ -111,13 +111,13 @@ def _recorded(trace: Trace, owner: Callable[[str], str | None]) -> Iterator[Play
         if name == "tool.pending":
             # A call in flight is asked about alone.
             together = at if line["kind"] == "in_flight" else itself
-            if any(one.at == at for one, _, _ in asked[together]):
-                yield from _paused({together: asked.pop(together)})  # it is asked anew
-            asked[together].append((_pending(line), inside, time))
+            if any(one.at == at for one, _, _ in groups[together]):
+                yield from _paused({together: groups.pop(together)})  # it is asked anew
+            groups[together].append((_pending(line), inside, time))
             continue
         for event in _events(trace, line, started):
             yield Played(time, inside, event)
-    yield from _paused(asked)
+    yield from _paused(groups)
 
 
 _OWN = ("model.start", "model.end", "tool.start", "tool.end", "tool.pending", "tool.decision")
@@ -128,13 +128,13 @@ _Asked: TypeAlias = list[tuple[PendingCall, str, tuple[int, int]]]
 """Calls that were asked about, inside what, and when."""
 
 
-def _paused(asked: dict[str, _Asked]) -> Iterator[Played]:
+def _paused(groups: dict[str, _Asked]) -> Iterator[Played]:
     """Yield one event for all calls that were asked about together."""
-    for group in asked.values():
+    for group in groups.values():
         pending = tuple(one for one, _, _ in group)
         _, owner, time = group[-1]
         yield Played(time, owner, Paused(at=pending[0].at.parent, pending=pending))
-    asked.clear()
+    groups.clear()
 
 
 def _events(trace: Trace, line: JsonObject, started: Mapping[str, JsonObject]) -> Iterator[Event]:
