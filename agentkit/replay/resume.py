@@ -22,7 +22,7 @@ from agentkit.settings import ChatSettings, Limits, limits_of, settings_of
 from agentkit.trace.compare import divergence
 from agentkit.trace.file import MemorySink
 from agentkit.trace.logs import teeing
-from agentkit.trace.open import check_replayable, recorded_in, reopened
+from agentkit.trace.open import check_replayable, reopened
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability, Recorder
 
@@ -86,7 +86,7 @@ async def resume(
         recorder = Recorder(
             sink,
             run=recording.run,
-            program=program_hash(program, redact),
+            program=lambda: program_hash(program, redact),
             redact=redact,
             durability=durable,
             taps=teeing(recording.run),
@@ -100,7 +100,7 @@ async def resume(
             deps=deps,
             listener=guarded(on_event),
             recorder=recorder,
-            trace=recorded_in(sink),
+            trace=recorder.trace,
             redact=redact,
             approver=decide,
             recorded=engine,

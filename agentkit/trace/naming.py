@@ -59,8 +59,6 @@ def packed(value: Any, redact: Redactor, *, own: bool = False) -> Any:
     """
     if type(value) is str:
         return whole_text(redact(value))
-    if isinstance(value, Packed):
-        return value.value
     try:
         return _packed(value, redact, () if own else redact.paths)
     except (Exception, RecursionError):
@@ -99,6 +97,8 @@ def _part(name: str | int, item: Any, redact: Redactor, paths: Paths) -> Any:
 
 def _scalar(value: Any, redact: Redactor, paths: Paths) -> Any:
     match value:
+        case Packed(value=done):
+            return done
         case str():
             return whole_text(redact(str(value)))
         case int():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -14,9 +15,8 @@ from agentkit.messages import is_array, is_object
 from agentkit.redaction import Redactor
 from agentkit.trace.file import FileSink, MemorySink, NoSink, Sink
 from agentkit.trace.logs import teeing
-from agentkit.trace.memory import NotingRecorder
 from agentkit.trace.reader import Trace
-from agentkit.trace.recorder import Durability, Opened, Recorder
+from agentkit.trace.recorder import Durability, Recorder
 from agentkit.trace.schema import Capture, problems
 
 TraceTo: TypeAlias = bool | str | os.PathLike[str]
@@ -35,20 +35,10 @@ def open_recorder(
     durability: Durability = "none",
     fork: Mapping[str, Any] | None = None,
 ) -> tuple[Recorder | None, Recorded]:
-    """Open the trace of a new run.
+    """Open the trace of a new run; see `Recorder`.
 
     Where the file cannot be written, that is logged once and the trace is kept in memory,
     except with durability "effects".
-
-    Args:
-        to: As `RunOptions.trace`.
-        run: The run's id.
-        program: Returns the hash of what decides the agent's behaviour.
-        redact: Takes secrets out of everything that is written.
-        stream: Whether models stream their answers.
-        capture: How much of the run is written.
-        durability: When what was written is synced to the disk.
-        fork: The run, the address and the patch that it was forked with, if it was.
 
     Returns:
         The recorder, if anything is recorded or listens, and where the trace is.
@@ -63,30 +53,21 @@ def open_recorder(
             f"durability='effects' needs trace= to be a file or a folder, not {to!r}."
         )
     taps = teeing(run)
-
-    def record(sink: Sink, opened: Opened | None = None) -> Recorder:
-        return Recorder(
-            sink,
-            run=run,
-            program=program(),
-            redact=redact,
-            stream=stream,
-            capture=capture,
-            durability=durability,
-            taps=taps,
-            fork=fork,
-            opened=opened,
-        )
-
-    if path is not None and (recorder := _in_file(path, record, durability)) is not None:
-        return recorder, path
-    if to is False:
-        return (record(NoSink()) if taps else None), None
-    if not taps and capture == "full":
-        noting = NotingRecorder(run, redact, record)
-        return noting, noting.lines
-    memory = MemorySink()
-    return record(memory), memory.lines
+    record = functools.partial(
+        Recorder,
+        run=run,
+        program=program,
+        redact=redact,
+        stream=stream,
+        capture=capture,
+        durability=durability,
+        taps=taps,
+        fork=fork,
+    )
+    recorder = None if path is None else _in_file(path, record, durability)
+    if recorder is None and (to is not False or taps):
+        recorder = record(NoSink() if to is False else MemorySink())
+    return recorder, recorder and recorder.trace
 
 
 def _in_file(
@@ -131,11 +112,6 @@ def reopened(trace: Trace | str | os.PathLike[str]) -> FileSink | MemorySink:
     if path is None or not path.is_file():
         raise TraceError(f"There is no trace {str(path)!r}.", path=str(path))
     return FileSink(path, resume=True)
-
-
-def recorded_in(sink: FileSink | MemorySink) -> Recorded:
-    """Return where a result finds the trace that went to this sink."""
-    return sink.path if isinstance(sink, FileSink) else sink.lines
 
 
 def check_replayable(trace: Trace) -> None:

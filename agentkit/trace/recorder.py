@@ -1,20 +1,26 @@
-"""A handler that records what passes through it.
+"""Records what passes through a run: the handler that does it, and the recorder that it fills.
 
-It stands around the handler that performs, so the trace holds what the loop was
-sent, wherever that came from. `.start` and `.end` stand around each effect: a start
-without an end was in flight when the process died.
+The handler stands around the one that performs, so the trace holds what the loop was sent,
+wherever that came from. `.start` and `.end` stand around each effect: a start without an
+end was in flight when the process died.
+
+A trace in memory is noted, and written when somebody reads it, which is seldom. Effects,
+outcomes and events are frozen, so it is enough to keep them with their time; what is not
+frozen, the values of an application, is packed when it is noted.
 """
 
 from __future__ import annotations
 
 import functools
 import platform
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal, TypeAlias, cast
+from pathlib import Path
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, cast
 
 import anyio
 import anyio.to_thread
@@ -31,7 +37,6 @@ from agentkit.core.effects import (
     ModelCall,
     Outcome,
     Pause,
-    PendingCall,
     SkippedCall,
     Suspended,
     ToolInvocation,
@@ -46,45 +51,62 @@ from agentkit.events import (
     ToolProgress,
     Warned,
 )
-from agentkit.messages import JsonObject, Message, ModelResponse, Usage
+from agentkit.messages import JsonObject, Message, ModelResponse, ToolCall, Usage
 from agentkit.redaction import Redactor
 from agentkit.trace.deltas import Chunks, Delta, model_of
-from agentkit.trace.file import Sink, Tap, TraceWriter
+from agentkit.trace.file import FileSink, MemorySink, Sink, Tap, TraceWriter
 from agentkit.trace.logs import inside
-from agentkit.trace.naming import Namer, canonical, digest, hidden_settings, packed
+from agentkit.trace.naming import Namer, Packed, canonical, digest, hidden_settings, packed
 from agentkit.trace.reader import Trace
 from agentkit.trace.schema import SCHEMA, Capture, blobs_of
 
-__all__ = [
-    "Durability",
-    "Opened",
-    "Recorder",
-    "RecordingHandler",
-    "call_fingerprint",
-    "compute_fingerprint",
-    "installed_version",
-]
-
 Durability: TypeAlias = Literal["none", "close", "effects"]
+P = ParamSpec("P")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Opened:
-    """When a trace was opened, and what gives the time in it, in monotonic nanoseconds."""
+def _timed(
+    write: Callable[Concatenate[Recorder, P], None],
+) -> Callable[Concatenate[Recorder, P], None]:
+    """Write at once; or, for a trace in memory, note the time and the arguments for later."""
 
-    wall: datetime
-    clock: Callable[[], int]
+    @functools.wraps(write)
+    def record(self: Recorder, *args: P.args, **kwargs: P.kwargs) -> None:
+        if self.notes is None:
+            write(self, *args, **kwargs)
+        else:
+            kept = [_frozen(one, self.redact) for one in args]
+            later = functools.partial(write, self, *cast("Any", kept), **kwargs)
+            self.notes.append((time.monotonic_ns(), later))
+
+    return record
 
 
 class Recorder:
-    """The trace of one run being written: events in, lines out, each blob once."""
+    """The trace of one run being written: events in, lines out, each blob once.
+
+    Args:
+        sink: Takes the lines.
+        run: The run's id.
+        program: Returns the hash of what decides the agent's behaviour.
+        redact: Takes secrets out of everything that is written.
+        stream: Whether models send their answers piece by piece.
+        capture: How much of the run is written.
+        durability: When what was written is brought to the disk: never, at the end, or
+            also around every effect, which is then not performed if that fails.
+        taps: Get each line too.
+        resumes: The trace so far; `sink` appends to it.
+        fork: The run, the address and the patch that it was forked with, if it was.
+
+    Attributes:
+        notes: What is still to be written, with its time; None where it is written at once.
+    """
 
     def __init__(
         self,
         sink: Sink,
         *,
         run: str,
-        program: str,
+        program: Callable[[], str],
         redact: Redactor,
         stream: bool = False,
         capture: Capture = "full",
@@ -92,53 +114,49 @@ class Recorder:
         taps: Sequence[Tap] = (),
         resumes: Trace | None = None,
         fork: Mapping[str, Any] | None = None,
-        opened: Opened | None = None,
     ) -> None:
-        """Open the trace of a run, or go on with that of an interrupted one.
-
-        Args:
-            sink: Takes the lines.
-            run: The run's id.
-            program: The hash of what decides the agent's behaviour.
-            redact: Takes secrets out of everything that is written.
-            stream: Whether models send their answers piece by piece.
-            capture: How much of the run is written.
-            durability: When what was written is brought to the disk: never, at the end, or
-                also around every effect, which is then not performed if that fails.
-            taps: Get each line too.
-            resumes: The trace so far; `sink` appends to it.
-            fork: The run, the address and the patch that it was forked with, if it was.
-            opened: When it was opened, if that was not now, and what gives the time.
-        """
         self.run = run
         self.redact = redact
         self.namer = Namer(redact)
         self.durable = durability == "effects"
-        self._durability = durability
+        later = isinstance(sink, MemorySink) and not taps and not resumes and capture == "full"
+        self.notes: list[tuple[int, Callable[[], None]]] | None = [] if later else None
+        self._sink = sink
+        self._program = program
         self._stream = stream
+        self._capture: Capture = capture
+        self._durability = durability
+        self._taps = taps
+        self._clock = self._noted if later else time.monotonic_ns
+        self._now = 0
+        self._writing = threading.Lock()  # threads that a run has abandoned record things, too
         self._streams: dict[Address, Chunks] = {}
         self._depth = 0
         self._written: set[str] = set()
         self._skipped: dict[str, str | None] = {}
         self._format: tuple[JsonObject, str] | None = None
-        opened = opened or Opened(wall=datetime.now(UTC), clock=time.monotonic_ns)
-        self._clock = opened.clock
-        wall = opened.wall.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        if resumes is not None:
-            self._writer = TraceWriter(
-                sink, lines=resumes.lines, t=resumes.t, capture=capture, taps=taps
-            )
-            self._written |= resumes.blobs.keys()
-            effects = resumes.effects.values()
-            self._skipped = {one.at: one.message for one in effects if one.skipped is not None}
-            self._depth = 1  # the outermost agent has started already
-            self._writer.write("trace.resume", wall=wall, program=program)
+        wall = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        if resumes is None:
+            self._open(wall, fork)
             return
-        self._writer = TraceWriter(sink, capture=capture, taps=taps, clock=self._clock)
+        self._writer = TraceWriter(
+            sink, lines=resumes.lines, t=resumes.t, capture=capture, taps=taps
+        )
+        self._written |= resumes.blobs.keys()
+        effects = resumes.effects.values()
+        self._skipped = {one.at: one.message for one in effects if one.skipped is not None}
+        self._depth = 1  # the outermost agent has started already
+        self._writer.write("trace.resume", wall=wall, program=program())
+
+    @_timed
+    def _open(self, wall: str, fork: Mapping[str, Any] | None) -> None:
+        self._writer = TraceWriter(
+            self._sink, capture=self._capture, taps=self._taps, clock=self._clock
+        )
         self._writer.write(
             "trace.open",
             schema=SCHEMA,
-            run=run,
+            run=self.run,
             wall=wall,
             agentkit=installed_version("agentkit-replay"),
             versions={
@@ -146,16 +164,38 @@ class Recorder:
                 "pydantic": installed_version("pydantic"),
                 "httpx2": installed_version("httpx2"),
             },
-            capture=capture,
-            redaction={"key_id": redact.key_id},
-            program=program,
+            capture=self._capture,
+            redaction={"key_id": self.redact.key_id},
+            program=self._program(),
             fork=fork,
         )
 
     @property
+    def trace(self) -> Path | Callable[[], list[bytes]] | None:
+        """Where the trace is found: its file, or its lines so far."""
+        match self._sink:
+            case FileSink(path=path):
+                return path
+            case MemorySink():
+                return self._lines
+            case _:
+                return None
+
+    def _lines(self) -> list[bytes]:
+        with self._writing:
+            if self.notes is not None:
+                notes, self.notes = self.notes, []
+                for self._now, write in notes:
+                    write()
+        return cast("MemorySink", self._sink).lines
+
+    def _noted(self) -> int:
+        return self._now
+
+    @property
     def failure(self) -> TraceError | None:
         """Why nothing is written any more, if so."""
-        error = self._writer.failure
+        error = self._writer.failure if self.notes is None else None
         if error is None:
             return None
         return TraceError(f"The trace of {self.run} cannot be written any more: {error}.")
@@ -175,10 +215,19 @@ class Recorder:
     ) -> None:
         """Record that an agent begins with these messages; the first `earlier` are history."""
         self._depth += 1
+        given = dict(options or {})
+        if "settings" in given:
+            given["settings"] = Packed(hidden_settings(given["settings"], self.redact))
+        own = packed(given, self.redact, own=True)
+        self._agent_start(at, agent, tuple(messages), earlier, {"options": own} if own else {})
+
+    @_timed
+    def _agent_start(
+        self, at: Address, agent: str, messages: Sequence[Message], earlier: int, own: JsonObject
+    ) -> None:
         names = [self._message(message) for message in messages]
-        fields: JsonObject = {"options": self._options(options)} if options else {}
         named = self._blob("input", {"messages": names, "earlier": earlier})
-        self._writer.write("agent.start", at=at, agent=agent, input=named, **fields)
+        self._writer.write("agent.start", at=at, agent=agent, input=named, **own)
 
     def agent_end(
         self, at: Address, status: str, output: Any, usage: Usage, error: Failure | None
@@ -188,26 +237,39 @@ class Recorder:
         fields |= {"usage": usage.to_json(), "cost": usage.cost}
         if error is not None:
             fields["error"] = self._error(error)
-        self._writer.write("agent.end", at=at, **fields)
+        self._event("agent.end", at, fields)
         self._depth -= 1
         if not self._depth:
-            self._writer.write("trace.close", status=status, lines=self._writer.lines + 1)
-            if self._durability != "none":
-                self._writer.sync()
-            self._writer.close()
+            self._close(status)
+
+    @_timed
+    def _close(self, status: str) -> None:
+        self._writer.write("trace.close", status=status, lines=self._writer.lines + 1)
+        if self._durability != "none":
+            self._writer.sync()
+        self._writer.close()
+
+    @_timed
+    def _event(self, event: str, at: Address, fields: JsonObject) -> None:
+        self._writer.write(event, at=at, **fields)
 
     def det(self, at: Address, kind: str, use: int, value: Any) -> None:
         """Record a value that was not deterministic; `use` counts those of one kind and address."""
-        self._writer.write("det", at=at, kind=kind, use=use, value=packed(value, self.redact))
+        self._event("det", at, {"kind": kind, "use": use, "value": packed(value, self.redact)})
 
+    def log(self, at: Address, level: str, text: Any, data: Mapping[str, Any]) -> None:
+        """Record a line that the application logged inside an effect; see `to_trace`."""
+        texts = {"text": packed(text, self.redact), "data": packed(data, self.redact)}
+        self._event("log", at, {"level": level, **texts})
+
+    @_timed
     def started(self, effect: Effect) -> None:
         """Record that an effect begins."""
         match effect:
             case ModelCall():
                 self._model_start(effect)
             case ToolInvocation(at=at, call=call):
-                texts = {"tool": call.name, "call": call.id, "arguments": call.arguments}
-                texts = self._texts(texts, own=True)
+                texts = self._call(call)
                 fp = _fingerprint(call.name, texts["arguments"])
                 self._writer.write("tool.start", at=at, **texts, effect=effect.effect, fp=fp)
             case Compute(at=at, name=name):
@@ -215,9 +277,7 @@ class Recorder:
                 self._writer.write("compute.start", at=at, name=name, fp=fp)
             case Pause(pending=pending):
                 for one in pending:
-                    call = one.call
-                    texts = {"tool": call.name, "call": call.id, "arguments": call.arguments}
-                    texts = self._texts(texts, own=True)
+                    texts = self._call(one.call)
                     self._writer.write("tool.pending", at=one.at, kind=one.kind, **texts)
 
     def _model_start(self, call: ModelCall) -> None:
@@ -244,56 +304,47 @@ class Recorder:
             fp=named.fingerprint,
         )
 
+    @_timed
     def ended(self, effect: Effect, outcome: Outcome | None) -> None:
         """Record that an effect has ended; None means that it was cancelled."""
         at = effect.at
         match effect:
             case ModelCall():
-                fields = self._model_end(outcome)
+                fields = self._end(outcome)
                 if (stream := self._streams.pop(at, None)) is not None:
                     if ready := stream.rest():
                         self._writer.write("model.chunks", at=at, d=ready)
                     fields |= _given({"first_chunk": stream.first})
                 self._writer.write("model.end", at=at, **fields)
             case ToolInvocation():
-                self._writer.write("tool.end", at=at, **self._tool_end(outcome))
+                # A call that ends without an outcome of its own ends with its run.
+                ended = None if isinstance(outcome, Failure) else outcome
+                self._writer.write("tool.end", at=at, **self._end(ended))
             case Compute():
-                self._writer.write("compute.end", at=at, **self._compute_end(outcome))
-            case Pause(pending=pending) if isinstance(outcome, tuple):
-                self._decided(pending, cast("tuple[Decision, ...]", outcome))
-            case Pause(pending=pending) if isinstance(outcome, Suspended):
-                self._decided(pending, outcome.made)
-            case Pause():
-                pass
+                self._writer.write("compute.end", at=at, **self._end(outcome))
+            case Pause(pending=pending):
+                decided = outcome.made if isinstance(outcome, Suspended) else outcome
+                given = decided if isinstance(decided, tuple) else ()
+                decisions = cast("Sequence[Decision | None]", given)
+                for one, decision in zip(pending, decisions, strict=False):  # none, if it failed
+                    if decision is not None:
+                        self._writer.write(
+                            "tool.decision",
+                            at=one.at,
+                            decision=decision.kind,
+                            reason=packed(decision.text, self.redact),
+                            by=packed(decision.by, self.redact),
+                        )
 
+    @_timed
     def skipped(self, skipped: SkippedCall) -> None:
         """Record that no tool runs a call; once, where the run was resumed after it."""
-        call = skipped.call
         message = None if skipped.message is None else self._message(skipped.message)
-        if self._skipped.get(skipped.at, "") == message:
-            return
-        texts = {"tool": call.name, "call": call.id, "arguments": call.arguments}
-        self._writer.write(
-            "tool.skip",
-            at=skipped.at,
-            **self._texts(texts, own=True),
-            reason=skipped.reason,
-            message=message,
-        )
+        if self._skipped.get(skipped.at, "") != message:
+            fields: JsonObject = {"reason": skipped.reason, "message": message}
+            self._writer.write("tool.skip", at=skipped.at, **self._call(skipped.call), **fields)
 
-    def _decided(
-        self, pending: Sequence[PendingCall], decisions: Sequence[Decision | None]
-    ) -> None:
-        for one, decision in zip(pending, decisions, strict=False):  # none, if nobody is there
-            if decision is not None:
-                self._writer.write(
-                    "tool.decision",
-                    at=one.at,
-                    decision=decision.kind,
-                    reason=packed(decision.text, self.redact),
-                    by=packed(decision.by, self.redact),
-                )
-
+    @_timed
     def event(self, event: Event) -> None:
         """Record an event inside an effect."""
         if isinstance(event, Delta):
@@ -329,6 +380,7 @@ class Recorder:
             case _:
                 pass  # the effects themselves record it
 
+    @_timed
     def copy(self, trace: Trace, events: Sequence[JsonObject]) -> None:
         """Copy what another trace has inside an effect that is answered from there."""
         for event in events:
@@ -341,20 +393,8 @@ class Recorder:
             fields = {key: value for key, value in event.items() if key not in ("seq", "t")}
             self._writer.write(fields.pop("event"), **fields)
 
-    def log(self, at: Address, level: str, text: Any, data: Mapping[str, Any]) -> None:
-        """Record a line that the application logged inside an effect; see `to_trace`."""
-        texts = {"text": packed(text, self.redact), "data": packed(data, self.redact)}
-        self._writer.write("log", at=at, level=level, **texts)
-
-    def _options(self, options: Mapping[str, Any]) -> JsonObject:
-        given = dict(options)
-        settings = hidden_settings(given.pop("settings", {}), self.redact)
-        return {
-            **packed(given, self.redact, own=True),
-            **({"settings": settings} if settings else {}),
-        }
-
-    def _model_end(self, outcome: Outcome | None) -> JsonObject:
+    def _end(self, outcome: Outcome | None) -> JsonObject:
+        """Return the fields that say how an effect ended."""
         match outcome:
             case ModelResponse():
                 rest = {
@@ -371,32 +411,27 @@ class Recorder:
                     "usage": outcome.usage.to_json(),
                     "response": self._texts(_given(rest)),
                 }
-            case Failure():
-                return {"status": "error", "error": self._error(outcome)}
-            case _:
-                return {"status": "cancelled"}
-
-    def _tool_end(self, outcome: Outcome | None) -> JsonObject:
-        if not isinstance(outcome, ToolOutcome):
-            return _unfinished(outcome)
-        fields: JsonObject = {"status": outcome.status, "message": self._message(outcome.message)}
-        if outcome.error is not None:
-            fields["error"] = self._error(outcome.error)
-        if outcome.fatal:
-            fields["fatal"] = True
-        if usage := outcome.usage.to_json():
-            fields["usage"] = usage
-        return fields
-
-    def _compute_end(self, outcome: Outcome | None) -> JsonObject:
-        match outcome:
+            case ToolOutcome(error=error):
+                rest = {
+                    "error": error and self._error(error),
+                    "fatal": outcome.fatal or None,
+                    "usage": outcome.usage.to_json() or None,
+                }
+                message = self._message(outcome.message)
+                return {"status": outcome.status, "message": message, **_given(rest)}
             case Value(value=value, usage=usage):
                 used = _given({"usage": usage.to_json() or None})
                 return {"status": "ok", "value": packed(value, self.redact), **used}
             case Failure():
                 return {"status": "error", "error": self._error(outcome)}
+            case Interrupt(status="paused"):
+                return {"status": "paused"}
             case _:
-                return _unfinished(outcome)
+                return {"status": "cancelled"}
+
+    def _call(self, call: ToolCall) -> JsonObject:
+        texts = {"tool": call.name, "call": call.id, "arguments": call.arguments}
+        return self._texts(texts, own=True)
 
     def _error(self, failure: Failure) -> JsonObject:
         texts = {
@@ -509,9 +544,25 @@ def _fingerprint(tool: str, arguments: Any) -> str:
         return digest(canonical([tool, arguments]))
 
 
-def _unfinished(outcome: Outcome | None) -> JsonObject:
-    paused = isinstance(outcome, Interrupt) and outcome.status == "paused"
-    return {"status": "paused" if paused else "cancelled"}
+def _frozen(value: Any, redact: Redactor) -> Any:
+    """Return an argument as it may be kept: values as they are now, failures without a stack."""
+    match value:
+        case Compute(input=given):
+            return replace(value, input=_packed(given, redact))
+        case Value(value=given) | ToolProgress(value=given):
+            return replace(value, value=_packed(given, redact))
+        case Failure(parts=parts):
+            kept = tuple(_frozen(part, redact) for part in parts)
+            return replace(value, exception=None, parts=kept)
+        case ToolOutcome(error=Failure() as error):
+            return replace(value, error=_frozen(error, redact))
+        case _:
+            return value
+
+
+def _packed(value: Any, redact: Redactor) -> Any:
+    kept = value is None or type(value) in (str, int, float, bool)
+    return value if kept else Packed(packed(value, redact))
 
 
 def _given(fields: Mapping[str, Any]) -> JsonObject:
