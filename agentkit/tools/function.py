@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pydantic
-from pydantic import AliasChoices, ConfigDict, GetCoreSchemaHandler, TypeAdapter
+from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema, core_schema, to_jsonable_python
@@ -26,6 +26,7 @@ from agentkit.messages import JsonObject
 from agentkit.schema.walk import subschemas, tidied
 from agentkit.tools.annotations import accepted, fields, unpacked
 from agentkit.tools.docstrings import Docstring, parse
+from agentkit.tools.render import alias_of
 from agentkit.tools.signature import EMPTY, STARS, Signature, describe, refused
 from agentkit.tools.validation import TypeChecker
 
@@ -59,11 +60,15 @@ class FunctionSchema:
         """
         return self._built.checker
 
-    def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Bind validated values to positional and keyword arguments; see `Signature.bind`."""
-        built = self._built
-        missing = {key: make() for key, make in built.fallbacks.items() if key not in values}
-        return self.signature.bind({**missing, **values}, built.keys)
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """The names by which the model knows the parameters."""
+        return self._built.keys
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Add the defaults of what the model may send and did not."""
+        missing = self._built.defaults.items()
+        return {**{key: make() for key, make in missing if key not in values}, **values}
 
     @functools.cached_property
     def _docstring(self) -> Docstring:
@@ -88,7 +93,7 @@ class FunctionSchema:
             checker=checker,
             warnings=tuple(warnings),
             keys={one.parameter.name: one.key for one in properties},
-            fallbacks={one.key: one.fallback for one in properties if one.fallback},
+            defaults={one.key: one.make for one in properties if one.make is not None},
         )
 
     def _possible(
@@ -141,7 +146,7 @@ class _Property:
     type: Any  # what pydantic validates
     required: bool = False
     default: Any = EMPTY  # as the model sees it
-    fallback: Callable[[], Any] | None = None  # where Python's default does not apply
+    make: Callable[[], Any] | None = None  # the default
     text: str | None = None  # a description that goes before the docstring's
 
     def describe(self, schema: JsonObject, docstring: Docstring) -> None:
@@ -161,7 +166,7 @@ class _Built:
     checker: TypeChecker
     warnings: tuple[str, ...]
     keys: Mapping[str, str]
-    fallbacks: Mapping[str, Callable[[], Any]]
+    defaults: Mapping[str, Callable[[], Any]]
 
 
 def _property(parameter: inspect.Parameter) -> _Property:
@@ -183,6 +188,7 @@ def _property(parameter: inspect.Parameter) -> _Property:
         type=hint,
         required=default is EMPTY,
         default=default,
+        make=None if default is EMPTY else lambda: default,
         text=next((text for text in texts if isinstance(text, str)), None),
     )
 
@@ -193,9 +199,6 @@ def _with_field(parameter: inspect.Parameter, hint: Any, default: Any) -> _Prope
         field = FieldInfo.from_annotation(hint)
     else:
         field = FieldInfo.from_annotated_attribute(hint, default)
-    alias = field.validation_alias or field.alias
-    if isinstance(alias, AliasChoices):
-        alias = next((choice for choice in alias.choices if isinstance(choice, str)), None)
     # We apply the default and the alias; the rest of the field stays with its type.
     kept = {
         key: value
@@ -204,15 +207,14 @@ def _with_field(parameter: inspect.Parameter, hint: Any, default: Any) -> _Prope
     }
     metadata = (*field.metadata, *([pydantic.Field(**kept)] if kept else ()))
     required = field.is_required()
-    ours = not required and (default is EMPTY or isinstance(default, FieldInfo))
     make = functools.partial(field.get_default, call_default_factory=True, validated_data={})
     return _Property(
         parameter=parameter,
-        key=alias if isinstance(alias, str) else parameter.name,
+        key=alias_of(field) or parameter.name,
         type=typing.Annotated[(field.annotation, *metadata)] if metadata else field.annotation,
         required=required,
         default=EMPTY if required or field.default_factory is not None else field.default,
-        fallback=make if ours else None,
+        make=None if required else make,
         text=field.description,
     )
 

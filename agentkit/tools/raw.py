@@ -35,6 +35,7 @@ class RawSchema:
 
     description = ""
     warnings: tuple[str, ...] = ()
+    keys: Mapping[str, str] = {}
 
     def __init__(self, name: str, schema: JsonObject, signature: Signature) -> None:
         schema = {"type": "object", "properties": {}, **schema}
@@ -62,9 +63,11 @@ class RawSchema:
         validator = compiled(name, schema)
         self.checker: Checker = RawChecker(validator, schema, closed=not takes_more)
 
-    def bind(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Bind values to positional and keyword arguments; see `Signature.bind`."""
-        return self.signature.bind(values, {})
+        self._defaults = {p.name: p.default for p in plain if p.name in properties - needed}
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Add the function's defaults of properties that the model did not send."""
+        return {**self._defaults, **values}
 
 
 _DRAFTS = re.compile(

@@ -1,13 +1,16 @@
-"""Render a tool's value as what the model reads."""
+"""Render a tool's value as what the model reads, and its arguments as what people read."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import json
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from pydantic import BaseModel
-from pydantic_core import to_json
+from pydantic import AliasChoices, BaseModel, RootModel
+from pydantic.fields import FieldInfo
+from pydantic_core import to_json, to_jsonable_python
 
 from agentkit.errors import ToolError
 from agentkit.messages import Content, Part, TextPart, is_object
@@ -37,6 +40,47 @@ def render(value: Any, max_output: int | None) -> Content:
             part = TextPart(text=text)
         rendered.append(part)
     return tuple(rendered)
+
+
+def json_of(value: Any) -> Any:
+    """Return an argument as JSON, in the form in which a model sends it.
+
+    Read from the value itself: a serializer of its class may leave out or mask what it holds.
+    """
+    if isinstance(value, RootModel):
+        return json_of(cast("RootModel[Any]", value).root)
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        held = {**vars(value), **(value.__pydantic_extra__ or {})}
+        return {
+            (alias_of(fields[name]) if name in fields else None) or name: json_of(item)
+            for name, item in held.items()
+        }
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: json_of(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {str(_plain(key)): json_of(item) for key, item in items}
+    if isinstance(value, (list, tuple, deque)):
+        return [json_of(item) for item in cast("Iterable[Any]", value)]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(json_of, cast("Iterable[Any]", value)), key=json.dumps)
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="strings")
+    except Exception:  # a class of the application, made by a validator of its own
+        return f"<{type(value).__qualname__}>"  # its repr may differ from process to process
+
+
+def alias_of(field: FieldInfo) -> str | None:
+    """Return the name by which a model sends a field, if that is not the field's own."""
+    alias = field.validation_alias or field.alias
+    if isinstance(alias, AliasChoices):
+        alias = next((choice for choice in alias.choices if isinstance(choice, str)), None)
+    return alias if isinstance(alias, str) else None
 
 
 def cut(text: str, size: int | None) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -35,7 +35,7 @@ from agentkit.tools.function import FunctionSchema
 from agentkit.tools.invoke import run
 from agentkit.tools.options import Approval, BehaviourOptions, ToolOptions, check_tool
 from agentkit.tools.raw import RawSchema
-from agentkit.tools.render import render
+from agentkit.tools.render import json_of, render
 from agentkit.tools.signature import (
     INJECTED,
     Signature,
@@ -60,12 +60,20 @@ class Arguments:
     Attributes:
         args: By position. INJECTED stands where the run's context belongs.
         kwargs: By keyword, likewise.
+        values: By the names that the model knows, with the defaults of what it did not send.
+        sent: What the model sent, as JSON.
         repairs: The repairs that the model's text needed.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any]
+    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    sent: JsonObject = field(default_factory=dict[str, Any])
     repairs: tuple[str, ...] = ()
+
+    def to_json(self) -> JsonObject:
+        """Return the values as JSON: converted, and complete with the defaults."""
+        return {key: json_of(value) for key, value in self.values.items()}
 
 
 class Tool(Generic[P, R]):
@@ -318,13 +326,16 @@ class Tool(Generic[P, R]):
         Raises:
             InvalidArguments: The arguments do not match the schema. The text is for the model.
         """
+        schema = self._bound
         try:
             data, repairs = load(arguments)
-            values, converted = fit(self._bound.checker, data)
+            values, converted = fit(schema.checker, data)
         except InvalidArguments as error:
             raise InvalidArguments(f"The tool was not run. {error.message}") from error
-        args, kwargs = self._bound.bind(values)
-        return Arguments(args=args, kwargs=kwargs, repairs=(*repairs, *converted))
+        values = schema.complete(values)
+        args, kwargs = schema.signature.bind(values, schema.keys)
+        repairs = (*repairs, *converted)
+        return Arguments(args=args, kwargs=kwargs, values=values, sent=data, repairs=repairs)
 
     async def invoke(self, arguments: Arguments, context: RunContext[Any]) -> Any:
         """Run the function and return its value; see `invoke.run`."""
