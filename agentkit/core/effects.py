@@ -292,10 +292,14 @@ class ToolOutcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Value:
-    """What a `Compute` returned: a JSON value, and what sub-agents have used for it."""
+    """What a `Compute` returned, and what sub-agents have used for it.
+
+    `recorded` says that it comes from a trace: it is the JSON of the value, not the value.
+    """
 
     value: Any
     usage: Usage = Usage()
+    recorded: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

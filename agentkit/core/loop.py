@@ -262,7 +262,9 @@ class _Conversation(Generic[OutputT]):
                 raise _Stop(outcome)
             self.usage += outcome.usage
             if name == "output":
-                verdict = replace(verdict, value=self.spec.output.revive(outcome.value))
+                revive = self.spec.output.revive
+                value = revive(outcome.value) if outcome.recorded else outcome.value
+                verdict = replace(verdict, value=value)
         return verdict
 
     def conclude(self, answer: ModelResponse, verdict: Accepted[Any], at: Address) -> Steps[None]:

@@ -421,7 +421,7 @@ def _patched(effect: Effect, given: Any) -> Outcome:
             finish = "tool_calls" if given.tool_calls else "stop"
             return ModelResponse(message=given, finish=finish)
         case _:
-            return Value(value=given)
+            return Value(value=given, recorded=True)
 
 
 def _content(given: Any) -> Any:

@@ -6,6 +6,7 @@ need an agent's options and nothing else of it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import NoneType
 from typing import Any, Protocol, TypeAlias, cast, get_args
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from agentkit import _checks
 from agentkit._checks import Check
@@ -33,6 +34,7 @@ from agentkit.tools.context import RunContext
 from agentkit.tools.signature import required
 from agentkit.tools.tool import AnyTool, Tool
 from agentkit.tools.toolset import Toolset, check_names
+from agentkit.trace.naming import packed
 from agentkit.trace.open import TraceTo
 from agentkit.trace.recorder import Durability
 from agentkit.trace.schema import Capture
@@ -177,6 +179,7 @@ class AgentConfig:
         object.__setattr__(self, "output_validators", tuple(self.output_validators))
         object.__setattr__(self, "middleware", tuple(self.middleware))
         check_names(self.fixed_tools)
+        _ = self.output_function  # made where its annotations can be evaluated
 
     def with_(self, **changes: Any) -> AgentConfig:
         """Return the options with some of them changed."""
@@ -225,8 +228,7 @@ class AgentConfig:
         if tool is None:
             return output_spec(self.output, profile, mode)
         spec = spec_of_schema(tool.name, tool.parameters, tool.parse, profile, mode)
-        returned = typing.get_type_hints(inspect.unwrap(tool.function)).get("return", Any)
-        revive = TypeAdapter[Any](returned).validate_python
+        revive = functools.partial(_revived, tool.returned, self.redact)
         return replace(spec, finishing=True, revive=revive)
 
     def check_deps(self, deps: object) -> None:
@@ -263,6 +265,32 @@ class AgentConfig:
         for one in self.handoffs:
             if id(one.target) not in seen:
                 yield from one.target.needed_deps(seen | {id(self)})
+
+
+def _revived(returned: Any, redact: Redactor, value: Any) -> Any:
+    """Return the value of an output function from its JSON, as the function returned it.
+
+    That is one of the annotated type, or of a subclass of it, whose JSON is the recorded one;
+    the JSON itself where there is none.
+    """
+    recorded = packed(value, redact)
+    for kind in _kinds(returned):
+        with contextlib.suppress(Exception):  # not every annotation is a type of pydantic's
+            revived = TypeAdapter[Any](kind).validate_python(value, by_alias=True, by_name=True)
+            if packed(revived, redact) == recorded:
+                return revived
+    return value
+
+
+def _kinds(returned: Any) -> Iterator[Any]:
+    """Yield an annotation, and the subclasses of the classes with fields that it allows."""
+    yield returned
+    pending: list[type] = [one for one in (returned, *get_args(returned)) if isinstance(one, type)]
+    while pending:
+        kind = pending.pop()
+        if hasattr(kind, "__dataclass_fields__") or issubclass(kind, BaseModel):
+            pending += kind.__subclasses__()
+            yield kind
 
 
 def _tool_source(source: Any) -> ToolSource:

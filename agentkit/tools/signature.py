@@ -10,6 +10,7 @@ that a function may name a class that is defined below it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -114,10 +115,19 @@ class Signature:
         found = (p.annotation for p in self.parameters if p.name in self.injected)
         return next((required(hint, self._injected) for hint in found), None)
 
+    @functools.cached_property
+    def returned(self) -> Any:
+        """The type of the value, as annotated; Any where nothing at run time knows it."""
+        self._evaluate()
+        return self._hints.get("return", Any)
+
     def _evaluate(self) -> dict[str, TypeError]:
-        """Evaluate the remaining annotations; return those that still fail."""
+        """Evaluate the remaining annotations; return those of parameters that still fail."""
         names = _namespace(self.function, self._scope)
         failed: dict[str, TypeError] = {}
+        with contextlib.suppress(Exception):  # an annotation is arbitrary code
+            annotation = _innermost(self.function).__annotations__["return"]
+            self._hints["return"] = _evaluated(annotation, names)
         for p in self._raw:
             if p.name in self._hints:
                 continue
@@ -222,7 +232,8 @@ def is_method(function: Any) -> bool:
 def defining_scope() -> FrameType | None:
     """Return the nearest frame outside agentkit: the code that makes a tool."""
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  no other way
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("agentkit."):
+    between = ("agentkit", "functools", "dataclasses")  # an agent makes tools of functions too
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] in between:
         frame = frame.f_back
     return frame
 

@@ -308,6 +308,11 @@ class Tool(Generic[P, R]):
         return self._schema.signature.deps_type
 
     @property
+    def returned(self) -> Any:
+        """The annotation of the function's value; Any if it has none that exists at run time."""
+        return self._schema.signature.returned
+
+    @property
     def _bound(self) -> FunctionSchema | RawSchema:
         """The schema of a function that can be called as it is."""
         if self._method:

@@ -318,7 +318,7 @@ class RecordedEffect:
             case "model":
                 return self._response(end)
             case "compute":
-                return Value(value=unpacked(end["value"]), usage=self.usage)
+                return Value(value=unpacked(end["value"]), usage=self.usage, recorded=True)
 
     @property
     def message(self) -> str | None:

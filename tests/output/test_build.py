@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal, TypedDict
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from agentkit import Agent, ChatSettings, JsonSchema, RunContext, ToolError
-from agentkit.errors import InvalidSetting, InvalidTool, OutputInvalid
+from agentkit.errors import ConfigurationError, InvalidSetting, InvalidTool, OutputInvalid
 from agentkit.models import Profile
 from agentkit.testing import FunctionModel, ScriptedModel
 
@@ -271,6 +274,113 @@ async def test_output_functions(mode: Any) -> None:
     assert result.trace is not None
     again = await agent.with_(model=ScriptedModel([])).replay(result.trace)
     assert again.output == Point(5, 2)
+
+
+class Trip(BaseModel):
+    """What a function returns."""
+
+    city: str
+    nights: int = Field(default=1, alias="n")
+
+
+class Flight(Trip):
+    """A kind of it that the annotation does not name."""
+
+    number: str
+
+
+@dataclass
+class Far(Point):
+    """A kind of dataclass."""
+
+    light_years: int
+
+
+def texts(city: str) -> list[int]:
+    """Return something else than the annotation says."""
+    return ["1", "2"]  # type: ignore[list-item]
+
+
+def trip(city: str) -> Trip | None:
+    """Return a subclass of it."""
+    return Flight(city=city, n=2, number="AZ 1")
+
+
+def point(city: str) -> Point:
+    """Return a subclass of it."""
+    return Far(1, 2, 3)
+
+
+def hidden(city: str) -> Missing:  # type: ignore[name-defined]  # noqa: F821
+    """Return a type that only type checkers can resolve."""
+    return {"city": city}
+
+
+def sent(city: str, sender: str) -> date:
+    """Be called through a partial."""
+    return date(2026, 1, len(city))
+
+
+def many(city: str) -> Iterator[str]:
+    """Yield."""
+    yield city
+
+
+def plain(city: str):  # type: ignore[no-untyped-def]
+    """Have no annotation."""
+    return (city, 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "replayed"),
+    [
+        (texts, ["1", "2"], ["1", "2"]),
+        (trip, Flight(city="Rome", n=2, number="AZ 1"), ...),
+        (point, Far(1, 2, 3), ...),
+        (hidden, {"city": "Rome"}, ...),
+        (functools.partial(sent, sender="me"), date(2026, 1, 4), ...),
+        (many, "Rome", ...),
+        (plain, ("Rome", 1), ["Rome", 1]),
+    ],
+    ids=["other type", "subclass", "dataclass", "checkers only", "partial", "generator", "none"],
+)
+async def test_the_value_of_an_output_function_is_what_it_returned(
+    function: Any, value: Any, replayed: Any
+) -> None:
+    """A run returns it unchanged, and a replay restores it by its annotation, where that fits."""
+    agent = Agent(ScriptedModel(['{"city": "Rome"}']), output=function)
+    result = await agent.run("go")
+    assert (type(result.output), result.output) == (type(value), value)
+    again = await agent.replay(result.trace)  # type: ignore[arg-type]
+    expected = value if replayed is ... else replayed
+    assert (type(again.output), again.output) == (type(expected), expected)
+
+
+async def test_an_output_function_may_name_local_classes() -> None:
+    """Its annotations are evaluated where the agent is made."""
+
+    class Local(BaseModel):
+        city: str
+
+    def book(trip: Local) -> Local:
+        return trip
+
+    agent = Agent(ScriptedModel(['{"trip": {"city": "Rome"}}']), output=book)
+    result = await agent.run("go")
+    assert result.output == Local(city="Rome")
+    assert (await agent.replay(result.trace)).output == Local(city="Rome")  # type: ignore[arg-type]
+
+
+async def test_an_output_type_that_does_not_exist_is_a_configuration_error() -> None:
+    """Whatever pydantic or Python raises about it."""
+
+    @dataclass
+    class Broken:
+        x: Missing  # type: ignore[name-defined]  # noqa: F821
+
+    for output in (Broken, object(), list[Broken], Agent):
+        with pytest.raises(ConfigurationError, match="has no JSON Schema"):
+            await Agent(ScriptedModel(["{}"]), output=output).run("go")
 
 
 async def test_an_output_function_may_reject() -> None:
