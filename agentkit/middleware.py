@@ -65,7 +65,7 @@ from agentkit.models.prices import check_price
 from agentkit.redaction import PLACEHOLDER, Redactor
 from agentkit.runtime.config import Middleware
 from agentkit.settings import Limits
-from agentkit.tools.invoke import awaited
+from agentkit.tools.invoke import called
 from agentkit.trace.naming import Namer, canonical, digest
 
 __all__ = ["Budget", "around", "budget", "cache", "guard", "log", "redact"]
@@ -342,7 +342,7 @@ def guard(
 
 
 async def _judged(judge: Callable[[Any], Any], value: Any) -> Any:
-    verdict = await awaited(judge(value))
+    verdict = await called(judge, value)
     return value if verdict is None else verdict
 
 

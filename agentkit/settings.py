@@ -110,9 +110,9 @@ class Limits:
         output_bytes: Bytes of tool results that are told to the model.
         seconds: Wall-clock time of the run.
         parallel: Tool calls running at the same time, those of sub-agents included.
-        repeats: How often in a row the very same batch of calls may come again.
-            Past it the batch is not executed, and the model is asked once more
-            without tools. None takes the model's default: 3, or 0 for the
+        repeats: How often in a row the same batch of calls may come again with the same
+            results. Past it the batch is not executed, a warning says so, and the model is
+            asked once more without tools. None takes the model's default: 10, or 0 for the
             embedded model. A large number never notices repetition.
     """
 

@@ -28,6 +28,7 @@ from agentkit import (
     ToolCall,
     ToolError,
     ToolMessage,
+    Usage,
     UserMessage,
     tool,
 )
@@ -552,3 +553,28 @@ def test_usage_adds_every_field() -> None:
     assert one + more == Usage(**dict.fromkeys(names, 3))
     assert (Usage(cost=2) + Usage()).cost == (Usage() + Usage(cost=2)).cost == 2
     assert (Usage() + Usage()).cost is None
+
+
+@pytest.mark.parametrize("place", ["instructions", "step_settings", "compact"])
+def test_what_a_function_returns_is_checked(place: str) -> None:
+    """The error names the option and the value, and has what the run had reached."""
+    options: dict[str, Any] = {place: lambda *_: 5}
+    if place == "compact":
+        options["compact_above"] = 1
+    usage = Usage(requests=1, input_tokens=9)
+    call = AssistantMessage(tool_calls=(ToolCall(id="c", name="double", arguments='{"number": 1}'),))
+    model = ScriptedModel([ModelResponse(message=call, usage=usage, finish="tool_calls"), "done"])
+    with pytest.raises(ConfigurationError, match=f"{place}= returned 5; expected") as caught:
+        Agent(model, tools=[double], **options).run_sync("go")
+    assert caught.value.result is not None
+    assert caught.value.result.status == "error"
+
+
+def test_an_agent_can_be_pickled_before_and_after_it_has_run() -> None:
+    """With tools of a module; what was made for its runs is made again."""
+    agent = Agent(ScriptedModel(["one", "two"]), tools=[double], output=str, name="numbers")
+    agent.run_sync("go")
+    for one in (agent, agent.with_(name="others")):
+        copy = pickle.loads(pickle.dumps(one))
+        assert repr(copy) == repr(one)
+        assert copy.config.tools == (double,)

@@ -51,6 +51,7 @@ from agentkit.errors import (
     OutputTruncated,
 )
 from agentkit.messages import (
+    Content,
     ForcedTool,
     Message,
     ModelRequest,
@@ -129,8 +130,10 @@ class _Conversation(Generic[OutputT]):
         self.usage = usage
         self.offered = spec.tools
         self.size = 0
-        self.last_batch: tuple[tuple[str, str], ...] = ()
+        self.last_calls: tuple[tuple[str, str], ...] = ()
+        self.last_results: tuple[Content, ...] = ()
         self.repeated = 0
+        self.answered = False
         self.without_tools = False
         self.empty = 0
         self.attempts: list[dict[str, str]] = []
@@ -144,6 +147,8 @@ class _Conversation(Generic[OutputT]):
                     return finish
         except _Stop as stop:
             return self.stopped(stop)
+        except (Exception, SystemExit) as error:  # code of the application's, in a type
+            return self.stopped(_Stop(Failure.of(error)))
         raise AssertionError("unreachable: steps are counted for ever")
 
     def step(self, head: tuple[Message, ...], at: Address) -> Steps[Finish[OutputT] | None]:
@@ -155,7 +160,13 @@ class _Conversation(Generic[OutputT]):
         if unusable := _unusable(answer, self.spec.model):
             yield from self.skip(answer, at, "refused")
             raise _Stop(unusable)
-        verdict = self.spec.output.read(answer.message)
+        try:
+            verdict = self.spec.output.read(answer.message)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # of a validator in the output's type
+            yield from self.skip(answer, at, "refused")
+            raise _Stop(Failure.of(error)) from error
         if isinstance(verdict, Accepted):
             verdict = yield from self.validate(verdict, at)
         if isinstance(verdict, Accepted):
@@ -239,7 +250,7 @@ class _Conversation(Generic[OutputT]):
         if step is not None:
             return ForcedTool(name=step["name"]) if is_object(step) else step
         forced = self.spec.tool_choice not in (None, "auto", "none")
-        if forced and self.usage.tool_calls and not self.spec.keep_tool_choice:
+        if forced and self.answered and not self.spec.keep_tool_choice:
             return "auto"
         return self.spec.tool_choice
 
@@ -332,30 +343,38 @@ class _Conversation(Generic[OutputT]):
                 stop = _fatal(outcomes)
         self.usage += _used(outcomes)
         answers = {one.at: one.message for one in (*skipped.values(), *outcomes)}
-        self.append(answer.message)
         unanswered = LIMIT if isinstance(stop, Interrupt) and stop.status == "limit" else ENDED
+        results: list[ToolMessage] = []
         for index, call in enumerate(calls):
             message = answers.get(at.call(index)) or _tool_message(call, unanswered)
-            self.append(_noted(message, notes.get(at.call(index))))
+            results.append(_noted(message, notes.get(at.call(index))))
+        for message in (answer.message, *results):
+            self.append(message)
+        self.note_results(calls, tuple(message.content for message in results))
         if stop is not None:
             raise _Stop(stop)
         return self.handed_over(calls, at)
 
     def is_repetition(self, calls: tuple[ToolCall, ...]) -> bool:
-        if self.without_tools:
-            return True
+        """Tell whether a batch comes again that has had the same results too often."""
         maximum = self.spec.limits.repeats
-        batch = tuple((call.name, call.arguments) for call in calls)
-        self.repeated = self.repeated + 1 if batch == self.last_batch else 0
-        self.last_batch = batch
-        return maximum is not None and self.repeated > maximum
+        if self.without_tools or maximum is None:
+            return self.without_tools
+        return self.repeated >= maximum and _asked(calls) == self.last_calls
+
+    def note_results(self, calls: tuple[ToolCall, ...], results: tuple[Content, ...]) -> None:
+        """Count how often in a row a batch has had the same results."""
+        self.answered = True
+        same = (_asked(calls), results) == (self.last_calls, self.last_results)
+        self.repeated = self.repeated + 1 if same else 0
+        self.last_calls, self.last_results = _asked(calls), results
 
     def ask_without_tools(self) -> None:
         """Have the model answer from the results it has; the repetition enters no history."""
         if self.without_tools:
             hint = "Asked without tools, the model called tools again."
             maximum = self.spec.limits.repeats or 0
-            raise _Stop(limit_exceeded("repeats", self.repeated, maximum, hint=hint))
+            raise _Stop(limit_exceeded("repeats", self.repeated + 1, maximum, hint=hint))
         self.without_tools = True
 
     def check_calls(self, answer: ModelResponse, verdict: Rejected, at: Address) -> Steps[None]:
@@ -391,11 +410,16 @@ class _Conversation(Generic[OutputT]):
         skipped: dict[Address, SkippedCall] = {}
         running: list[ToolInvocation] = []
         notes: dict[Address, str] = {}
+        handoff: str | None = None
         for one in invocations:
             tool, decision = self.tool(one.call.name), decisions.get(one.at)
-            if tool is not None and tool.handoff is not None:
-                text = f"Handed over to {tool.handoff}."
+            if tool is not None and tool.handoff is not None and handoff is None:
+                handoff = tool.handoff
+                text = f"Handed over to {handoff}."
                 skipped[one.at] = _skipped(one.at, one.call, "handoff", text)
+            elif tool is not None and tool.handoff is not None:
+                text = f"Not executed: the conversation was handed over to {handoff}."
+                skipped[one.at] = _skipped(one.at, one.call, "refused", text)
             elif decision is None or decision.kind == "approve":
                 running.append(one)
             elif decision.kind == "edit":
@@ -533,6 +557,10 @@ def limit_exceeded(name: str, value: float, maximum: float, *, hint: str = "") -
 
 def _failure(error: AgentKitError) -> Failure:
     return Failure(type=type(error).__name__, message=error.message, data=error.data())
+
+
+def _asked(calls: tuple[ToolCall, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((call.name, call.arguments) for call in calls)
 
 
 def _unusable(answer: ModelResponse, model: str) -> Failure | None:

@@ -37,8 +37,8 @@ class Profile:
             servers that enforce schemas and have no tool template.
         output_modes: The ways to request a typed output, best first.
         native_with_tools: Whether a `response_format` may be sent together with tools.
-        repeats: How often in a row the same batch of calls may recur, unless
-            `Limits.repeats` is set.
+        repeats: How often in a row the same batch of calls may recur with the same results,
+            unless `Limits.repeats` is set.
         tool_limit: Most tools in one request; None if no limit is known.
         strict_tools: Whether a function may carry `strict`.
         required: The word for "call some tool".
@@ -80,7 +80,7 @@ class Profile:
     tool_calling: Literal["native", "functions", "constrained"] = "native"
     output_modes: tuple[OutputMode, ...] = ("native", "tool", "json", "prompt")
     native_with_tools: bool = True
-    repeats: int = 3
+    repeats: int = 10
     tool_limit: int | None = None
     strict_tools: bool = True
     required: Literal["required", "any"] = "required"

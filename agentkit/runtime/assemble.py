@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from agentkit.core.effects import Address
 from agentkit.core.spec import AgentSpec, OfferedTool, OutputSpec
-from agentkit.errors import InvalidSetting, InvalidTool
+from agentkit.errors import ConfigurationError, InvalidSetting, InvalidTool
 from agentkit.events import Warned
 from agentkit.history import check_history
 from agentkit.messages import ForcedTool, Message, messages_from_json
@@ -25,7 +25,7 @@ from agentkit.redaction import PLACEHOLDER, Redactor
 from agentkit.runtime.config import AgentConfig, Compaction, Handoff, Middleware
 from agentkit.settings import ChatSettings, Limits
 from agentkit.tools.context import RunContext
-from agentkit.tools.invoke import awaited
+from agentkit.tools.invoke import called
 from agentkit.tools.tool import AnyTool, Tool
 from agentkit.trace.naming import canonical, digest
 
@@ -98,7 +98,7 @@ def _assembled(config: AgentConfig, settings: ChatSettings | None, bounds: Limit
         model=model,
         tools={tool.name: tool for tool in fixed},
         compute=_functions(config, output, merged),
-        handoffs={one.target.name: _later(one) for one in handoffs},
+        handoffs={one.target.name: _later(one, settings) for one in handoffs},
         middleware=config.middleware,
         notes=tuple(
             Warned(at=at, code="tool_schema", text=f"{tool.name}: {text}")
@@ -137,8 +137,11 @@ def _merged(settings: ChatSettings, over: ChatSettings | None) -> ChatSettings:
     return merged
 
 
-def _later(handoff: Handoff) -> Callable[[], Program[Any]]:
-    return lambda: assemble(handoff.target)
+def _later(handoff: Handoff, settings: ChatSettings | None) -> Callable[[], Program[Any]]:
+    """Return what assembles the agent that takes over, with the settings of the run."""
+    if settings is not None:  # a choice among the tools was meant for those of the first agent
+        settings = replace(settings, tool_choice=None, keep_tool_choice=None)
+    return lambda: assemble(handoff.target, settings)
 
 
 def _check_offered(
@@ -188,7 +191,7 @@ def _functions(
     """Map the names of `Compute` effects to the user's own functions."""
     table: dict[str, ComputeFunction] = {}
     if callable(config.instructions):
-        table["instructions"] = _with_context(config.instructions)
+        table["instructions"] = _instructions(config.instructions)
     for index, function in enumerate(config.output_validators):
         table[f"validator{index}"] = _validator(function, spec)
     if (finishing := config.output_function) is not None:
@@ -207,13 +210,26 @@ def _with_context(function: Callable[..., Any]) -> ComputeFunction:
     return lambda context, _: function()
 
 
+def _instructions(function: Callable[..., Any]) -> ComputeFunction:
+    """Adapt a function that gives the system text."""
+    call = _with_context(function)
+
+    async def instructions(context: RunContext[Any], _: Any) -> str | None:
+        text = await called(call, context, None)
+        if text is None or isinstance(text, str):
+            return text
+        raise ConfigurationError(f"instructions= returned {text!r}; expected text, or None.")
+
+    return instructions
+
+
 def _validator(function: Callable[..., Any], spec: OutputSpec[Any]) -> ComputeFunction:
     """Adapt a validator: it gets the typed output, and the context if it takes two arguments."""
     takes_context = len(inspect.signature(function).parameters) > 1
 
     async def validate(context: RunContext[Any], text: str) -> bool:
         output = spec.check(text)
-        await awaited(function(context, output) if takes_context else function(output))
+        await called(function, *((context, output) if takes_context else (output,)))
         return True
 
     return validate
@@ -224,7 +240,13 @@ def _of_step(function: Callable[..., Any], merged: ChatSettings) -> ComputeFunct
     call = _with_context(function)
 
     async def settings(context: RunContext[Any], _: Any) -> dict[str, Any]:
-        step = await awaited(call(context, None)) or ChatSettings()
+        step = await called(call, context, None)
+        if step is None:
+            step = ChatSettings()
+        if not isinstance(step, ChatSettings):
+            raise ConfigurationError(
+                f"step_settings= returned {step!r}; expected ChatSettings(…), or None."
+            )
         choice = step.forced_choice()
         forced = {"name": choice.name} if isinstance(choice, ForcedTool) else choice
         return {"settings": merged.merge(step).to_params(), "tool_choice": forced}
@@ -241,17 +263,23 @@ def approval_function(tool: AnyTool) -> ComputeFunction:
             data = json.loads(arguments)
         except ValueError:
             data = {}  # a person sees the text itself
-        return bool(await awaited(function(context, data)))
+        return bool(await called(function, context, data))
 
     return needed
 
 
 def _compacting(compact: Compaction) -> ComputeFunction:
     async def shorten(context: RunContext[Any], messages: Sequence[Message]) -> list[Any] | None:
-        shorter = await awaited(compact(messages))
-        if shorter is None or (len(shorter) == len(messages) and shorter == messages):
+        shorter = await called(compact, messages)
+        if shorter is None:
             return None
-        shorter = messages_from_json(shorter)
+        if not isinstance(shorter, (list, tuple)):
+            raise ConfigurationError(
+                f"compact= returned {shorter!r}; expected a list of messages, or None."
+            )
+        shorter = messages_from_json(cast("Sequence[Message]", shorter))
+        if shorter == tuple(messages):
+            return None
         check_history(shorter)
         return [message.to_json() for message in shorter]
 

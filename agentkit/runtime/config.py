@@ -183,9 +183,14 @@ class AgentConfig:
 
     def with_(self, **changes: Any) -> AgentConfig:
         """Return the options with some of them changed."""
-        # A model object that was made already goes along: all variants share its connections.
-        model = self.__dict__.get("resolved", self.model)
-        return replace(self, **{"model": model, **changes})
+        variant = replace(self, **changes)
+        if "resolved" in vars(self) and "model" not in changes:
+            vars(variant)["resolved"] = self.resolved  # variants share its connections
+        return variant
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the options for copies and other processes, without what was made of them."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @property
     def fixed_tools(self) -> list[AnyTool]:

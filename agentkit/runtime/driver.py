@@ -30,13 +30,14 @@ from agentkit.core.effects import (
 from agentkit.core.loop import conversation, limit_exceeded, limit_reached
 from agentkit.core.spec import Finish
 from agentkit.errors import RunCancelled
-from agentkit.events import Finished
+from agentkit.events import Finished, Warned
 from agentkit.messages import Message, Usage
 from agentkit.runtime.assemble import Program
 from agentkit.runtime.batch import Batch
-from agentkit.runtime.result import RunResult, conclude, reached
+from agentkit.runtime.result import RunResult, conclude, keep_result, reached
 from agentkit.runtime.scope import Scope
 from agentkit.runtime.slots import CallFrame, shared_slots, slots_of
+from agentkit.tools.invoke import called
 
 OutputT = TypeVar("OutputT")
 
@@ -120,6 +121,10 @@ class Driver(Generic[OutputT]):
             effect = self.begin()
             while effect is not None:
                 effect = self.send(await self.perform(effect))
+        except (Exception, SystemExit) as error:
+            if self.finish is not None:
+                keep_result(error, self.reached)
+            raise
         finally:
             self.close()
         assert self.finish is not None
@@ -160,6 +165,8 @@ class Driver(Generic[OutputT]):
                     return effect
                 if self.scope.recorder is not None:
                     self.scope.recorder.skipped(effect)
+                if effect.reason == "repeated":
+                    self.scope.emit(_repeated(effect))
                 outcome = None
                 continue
             self._new += finish.new
@@ -206,7 +213,7 @@ class Driver(Generic[OutputT]):
                 if not isinstance(effect, ToolBatch):
                     assert isinstance(work, CallFrame)
                     with frames.open(effect.at, work):
-                        return await self._handler.perform(effect)
+                        return await called(self._handler.perform, effect)
                 assert isinstance(work, Batch)
                 await work.run()
                 outcomes = work.outcomes()
@@ -247,9 +254,7 @@ class Driver(Generic[OutputT]):
     def close(self) -> None:
         """Close the trace and emit the last event. Nothing is awaited."""
         self._loop.close()
-        finish = self.finish or Finish[OutputT](
-            status="cancelled", messages=(), new=(), usage=Usage()
-        )
+        finish = self.finish or Finish(status="cancelled", messages=(), new=(), usage=Usage())
         if (recorder := self.scope.recorder) is not None:
             for at in reversed(self.agents):
                 recorder.agent_end(at, finish.status, finish.output, finish.usage, finish.error)
@@ -268,7 +273,7 @@ class Driver(Generic[OutputT]):
         return Interrupt(status="limit", error=reached)
 
     async def _perform_call(self, invocation: ToolInvocation) -> ToolOutcome | Interrupt:
-        outcome = await self._handler.perform(invocation)
+        outcome = await called(self._handler.perform, invocation)
         assert isinstance(outcome, (ToolOutcome, Interrupt))
         return outcome
 
@@ -278,7 +283,7 @@ class Driver(Generic[OutputT]):
         """Return what ended the run: a bug, `cancel()`, the task around it, or the deadline."""
         outcomes = work.outcomes() if isinstance(work, Batch) else ()
         used = work.used if isinstance(work, CallFrame) else Usage()
-        if isinstance(cause, Exception):
+        if isinstance(cause, (Exception, SystemExit)):
             status, error = "error", Failure.of(cause)
         elif cause is not None or self._cancelled is not None:
             around = "the task around the run was cancelled"
@@ -291,3 +296,12 @@ class Driver(Generic[OutputT]):
             seconds = self._limits.seconds or 0
             status, error = "limit", limit_exceeded("seconds", seconds, seconds)
         return Interrupt(status=status, error=error, outcomes=outcomes, usage=used)
+
+
+def _repeated(skipped: SkippedCall) -> Warned:
+    text = (
+        f"{skipped.call.name} was called again with the same arguments, after the same results "
+        "again and again. The call does not run, and the model answers without tools; "
+        "Limits(repeats=…) allows more."
+    )
+    return Warned(at=skipped.at, code="repeated_calls", text=text)

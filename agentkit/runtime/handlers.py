@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -34,7 +35,7 @@ from agentkit.core.effects import (
 )
 from agentkit.core.loop import limit_reached
 from agentkit.core.spec import Finish
-from agentkit.errors import AgentKitError, ConfigurationError, RunCancelled
+from agentkit.errors import ConfigurationError, RunCancelled
 from agentkit.events import (
     Emit,
     Paused,
@@ -58,7 +59,7 @@ from agentkit.runtime.driver import Driver
 from agentkit.runtime.scope import Scope
 from agentkit.runtime.tool_call import run_call, unknown_tool
 from agentkit.tools.context import RunContext, explain
-from agentkit.tools.invoke import awaited
+from agentkit.tools.invoke import called
 from agentkit.tools.tool import AnyTool
 from agentkit.tools.toolset import check_names, tools_of
 from agentkit.trace.recorder import RecordingHandler
@@ -190,10 +191,13 @@ class LiveHandler:
             return reached
         meter.under_way += 1
         try:
-            response = await self._program.model.request(
-                call.request, at=call.at, emit=scope.emit, stream=scope.stream
+            response = await called(
+                partial(
+                    self._program.model.request, at=call.at, emit=scope.emit, stream=scope.stream
+                ),
+                call.request,
             )
-        except AgentKitError as error:
+        except Exception as error:
             return Failure.of(error)
         finally:
             meter.under_way -= 1
@@ -265,8 +269,8 @@ class LiveHandler:
 
         async def call() -> Value | Failure:
             try:
-                return Value(value=await awaited(function(context, effect.input)))
-            except Exception as error:
+                return Value(value=await called(function, context, effect.input))
+            except (Exception, SystemExit) as error:
                 explain(error, context)
                 return Failure.of(error)
 
@@ -279,7 +283,7 @@ class LiveHandler:
         decisions: list[Decision | None] = []
         for pending in pause.pending:
             try:
-                decision = await awaited(approver(pending)) if approver is not None else None
+                decision = await called(approver, pending) if approver is not None else None
             except Exception as error:
                 return _broken(error)
             if isinstance(decision, bool):

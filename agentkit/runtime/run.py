@@ -124,7 +124,7 @@ class Run(Generic[OutputT]):
         """Run to the end, in a task beside the reader."""
         try:
             await self._driver.execute()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             finish = self._driver.finish
             if finish is None or finish.error is None or finish.error.exception is not error:
                 raise

@@ -116,7 +116,9 @@ def guarded(listener: Emit) -> Emit:
             return
         try:
             listener(event)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # it awaits nothing, so no cancellation is meant for it
             broken = True
             _diagnostics.exception("on_event failed; it gets no more events of this run")
 

@@ -40,6 +40,11 @@ async def run_call(
         arguments = tool.parse(invocation.call.arguments)
     except ToolError as error:
         return outcome_of(invocation, "error", error.message, error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # of a validator in a parameter's type
+        _report(invocation, error, context, redact)
+        return _failed(invocation, tool, error, redact)
     if arguments.repairs:
         text = "; ".join(arguments.repairs)
         context.emit(Warned(at=invocation.at, code="repaired_arguments", text=text))
@@ -92,12 +97,18 @@ async def _attempt(
     except (Exception, SystemExit) as error:  # argparse, for one, ends programs
         if _takes_context(arguments):
             explain(error, context)
-        text = redact(f"{type(error).__name__}: {safe_str(error)}")
-        return outcome_of(invocation, "error", text, error, fatal=tool.on_error == "raise")
+        return _failed(invocation, tool, error, redact)
     text = f"{tool.name} did not finish within {tool.timeout:g} s."
     if not is_async(tool.function):
         text += " It may still be at work, but its result will not be seen."
     return outcome_of(invocation, "timeout", text)
+
+
+def _failed(
+    invocation: ToolInvocation, tool: AnyTool, error: BaseException, redact: Redactor
+) -> ToolOutcome:
+    text = redact(f"{type(error).__name__}: {safe_str(error)}")
+    return outcome_of(invocation, "error", text, error, fatal=tool.on_error == "raise")
 
 
 def _takes_context(arguments: Arguments) -> bool:

@@ -17,16 +17,15 @@ from agentkit.events import Event, Warned
 from agentkit.tools.context import RunContext, progress_to
 
 
-async def awaited(value: Any) -> Any:
-    """Await a value if it is awaitable.
+async def called(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function of the application's, sync or async, and return its value.
 
     Raises:
-        RuntimeError: The code was not cancelled itself, but something that it awaited was.
+        RuntimeError: It ended as if it had been cancelled, and nothing had cancelled it.
     """
-    if not inspect.isawaitable(value):
-        return value
     try:
-        return await value
+        value = function(*args)
+        return await value if inspect.isawaitable(value) else value
     except anyio.get_cancelled_exc_class() as error:
         if _cancelled():
             raise
@@ -68,10 +67,11 @@ async def run(
     what it still reports or returns is discarded.
     """
     call = functools.partial(function, *args, **kwargs)
-    value = call() if is_async(function) else await _in_thread(call, context)
-    value = await awaited(value)
+    value = await (called(call) if is_async(function) else called(_in_thread, call, context))
+    if inspect.isawaitable(value):  # out of the thread
+        value = await called(lambda: value)
     if inspect.isasyncgen(value):
-        return await awaited(_exhausted(value, context))
+        return await called(_exhausted, value, context)
     return value
 
 

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from agentkit.errors import InvalidTool
 from agentkit.tools.context import RunContext
-from agentkit.tools.invoke import awaited
+from agentkit.tools.invoke import called
 from agentkit.tools.options import Approval
 from agentkit.tools.signature import describe
 from agentkit.tools.tool import AnyTool, Tool
@@ -87,8 +87,8 @@ async def tools_of(
     Raises:
         InvalidTool: Two of them have the same name.
     """
-    tools_now = source.tools(context) if isinstance(source, Toolset) else source(context)
-    tools = tuple(await awaited(tools_now))
+    list_tools = source.tools if isinstance(source, Toolset) else source
+    tools = tuple(await called(list_tools, context))
     check_names(tools)
     return tools
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import pytest
+from pydantic import BaseModel, model_validator
 
 from agentkit.core.effects import (
     Address,
     Compute,
+    Decision,
     Effect,
     Failure,
     Interrupt,
     ModelCall,
     Outcome,
+    Pause,
     SkippedCall,
     ToolBatch,
     ToolOutcome,
@@ -340,6 +344,79 @@ def test_forced_tool_choice_is_free_again_after_its_call() -> None:
         driven.run_tools()
     assert run.asked.request.tool_choice == "auto"
     assert kept.asked.request.tool_choice == forced
+
+
+def test_polling_with_other_results_is_no_repetition() -> None:
+    """Only calls with the same arguments and the same results count."""
+    run = Driven(spec(limits=Limits(repeats=1)))
+    for state in ("queued", "running", "half done", "done", "done"):
+        run.send(calls("{}"))
+        (outcome,) = done(run.effects[-1])
+        message = ToolMessage(call_id="c0", content=state)
+        run.send((replace(outcome, message=message),))
+        assert run.asked.request.tool_choice is None
+    run.send(calls("{}"))
+    assert [one.reason for one in run.skipped] == ["repeated"]
+
+
+def test_forced_tool_choice_is_free_again_after_a_denial() -> None:
+    """The model has called what it had to; whether the call ran is another matter."""
+    asking = replace(ECHO, approval="always")
+    run = Driven(spec(tool_choice="required", tools=(asking,)))
+    run.send(calls("{}"))
+    assert isinstance(run.effects[-1], Pause)
+    run.send((Decision.deny("no"),))
+    assert run.asked.request.tool_choice == "auto"
+
+
+def test_forced_tool_choice_is_not_used_up_by_other_calls() -> None:
+    """Those of an agent before, and those that computed instructions have made."""
+    used = Usage(requests=1, tool_calls=3)
+    started = conversation(spec(tool_choice="required"), (PROMPT,), used)
+    asked = next(started)
+    assert isinstance(asked, ModelCall)
+    assert asked.request.tool_choice == "required"
+    run = Driven(spec(tool_choice="required", dynamic=True))
+    run.send(Value(value="Be kind.", usage=used))
+    assert run.asked.request.tool_choice == "required"
+
+
+def test_only_the_first_of_two_handoffs_happens() -> None:
+    """The second is told so, and the history has no answer that is not true."""
+    tools = tuple(
+        OfferedTool(
+            definition=ToolDefinition(name=name, description="", parameters={"type": "object"}),
+            handoff=name,
+        )
+        for name in ("sales", "support")
+    )
+    run = Driven(spec(tools=tools))
+    made = tuple(ToolCall(id=name, name=name, arguments="{}") for name in ("sales", "support"))
+    run.send(ModelResponse(message=AssistantMessage(tool_calls=made), finish="tool_calls"))
+    assert run.ended.handoff is not None
+    assert run.ended.handoff[0] == "sales"
+    assert [message.text for message in run.ended.messages[-2:]] == [
+        "Handed over to sales.",
+        "Not executed: the conversation was handed over to sales.",
+    ]
+    assert [one.reason for one in run.skipped] == ["handoff", "refused"]
+
+
+def test_a_bug_in_the_type_of_the_output_is_an_end_with_a_result() -> None:
+    """A validator may raise anything; what was used and said so far is kept."""
+
+    class Buggy(BaseModel):
+        @model_validator(mode="after")
+        def checked(self) -> Self:
+            raise KeyError("a bug of ours")
+
+    run = Driven(spec(Buggy))
+    run.send(says("{}"))
+    assert run.ended.status == "error"
+    assert run.ended.error is not None
+    assert isinstance(run.ended.error.exception, KeyError)
+    assert run.ended.messages == (PROMPT,)
+    assert run.ended.usage.output_tokens == 1
 
 
 def test_repetition_in_tool_mode_forces_the_output_tool() -> None:

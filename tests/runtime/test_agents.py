@@ -30,6 +30,7 @@ from agentkit.errors import (
     ModelUnreachable,
     ToolsFailed,
 )
+from agentkit.events import Warned
 from agentkit.messages import (
     AssistantMessage,
     ForcedTool,
@@ -220,13 +221,14 @@ async def test_context_runs_agents_outside_a_run_too() -> None:
     assert (await RunContext().run(inner, "x")).output == "hi"
 
 
+@tool
+def refund(order: int) -> str:
+    """Refund an order."""
+    return f"refunded {order}"
+
+
 async def test_handoff_moves_the_conversation(tmp_path: Path) -> None:
     """The other agent goes on with the same history, its own instructions and its own tools."""
-
-    @tool
-    def refund(order: int) -> str:
-        return f"refunded {order}"
-
     billing = Agent(
         ScriptedModel([[("refund", {"order": 7})], "Refunded."]),
         name="billing",
@@ -261,6 +263,45 @@ async def test_handoff_moves_the_conversation(tmp_path: Path) -> None:
     silent = billing.with_(model=ScriptedModel([]))
     again = front.with_(model=ScriptedModel([]), tools=[Handoff(silent)])
     assert await again.replay(tmp_path / "run.jsonl") == result
+
+
+async def test_settings_of_a_run_reach_the_agent_that_takes_over() -> None:
+    """They win over its own; a choice among the first agent's tools stays with that agent."""
+    script: Any = ScriptedModel([[("refund", {"order": 7})], "Refunded."])
+    billing = Agent(
+        script, name="billing", tools=[refund], settings=ChatSettings(temperature=1, top_p=0.5)
+    )
+    front = Agent(
+        ScriptedModel([[("transfer_to_billing", {})]]), name="front", tools=[Handoff(billing)]
+    )
+    chosen = ChatSettings(temperature=0, tool_choice="transfer_to_billing")
+    result = await front.run("refund order 7", settings=chosen)
+    assert result.output == "Refunded."
+    assert [dict(request.settings) for request in script.requests] == 2 * [
+        {"temperature": 0, "top_p": 0.5}
+    ]
+    assert [request.tool_choice for request in script.requests] == [None, None]
+    again = front.with_(model=ScriptedModel([]))
+    assert await again.replay(result.trace or "") == result
+
+
+async def test_a_repetition_is_said() -> None:
+    """A batch that comes again with the same results is cut short, and a warning says so."""
+
+    @tool
+    def look() -> str:
+        return "nothing new"
+
+    model = ScriptedModel([[("look", {})]] * 12 + ["Nothing."])
+    warnings: list[Warned] = []
+    result = await Agent(model, tools=[look]).run(
+        "look", on_event=lambda event: warnings.append(event) if isinstance(event, Warned) else None
+    )
+    assert result.output == "Nothing."
+    assert result.usage.tool_calls == 11
+    (warned,) = warnings
+    assert (warned.at, warned.code) == ("/agent/m11/t0", "repeated_calls")
+    assert "look was called again with the same arguments" in warned.text
 
 
 async def test_agents_may_hand_over_to_each_other() -> None:
