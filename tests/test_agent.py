@@ -28,7 +28,6 @@ from agentkit import (
     ToolCall,
     ToolError,
     ToolMessage,
-    Usage,
     UserMessage,
     tool,
 )
@@ -562,7 +561,9 @@ def test_what_a_function_returns_is_checked(place: str) -> None:
     if place == "compact":
         options["compact_above"] = 1
     usage = Usage(requests=1, input_tokens=9)
-    call = AssistantMessage(tool_calls=(ToolCall(id="c", name="double", arguments='{"number": 1}'),))
+    call = AssistantMessage(
+        tool_calls=(ToolCall(id="c", name="double", arguments='{"number": 1}'),)
+    )
     model = ScriptedModel([ModelResponse(message=call, usage=usage, finish="tool_calls"), "done"])
     with pytest.raises(ConfigurationError, match=f"{place}= returned 5; expected") as caught:
         Agent(model, tools=[double], **options).run_sync("go")

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import (
@@ -209,6 +211,22 @@ class Tool(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<Tool {self.name}: {describe(self.function)}>"
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickle a tool of a module by its name, as functions are, and others by their parts."""
+        name = getattr(self, "__qualname__", "")
+        module = sys.modules.get(getattr(self, "__module__", ""))
+        try:
+            of_module = operator.attrgetter(name)(module)
+        except AttributeError:
+            of_module = None
+        if of_module is self:
+            return name
+        function: Any = None if self.deferred else self.function
+        if isinstance(of_module, Tool) and cast("AnyTool", of_module).function is function:
+            function = of_module  # whose name this is a variant of
+        raw = self._schema.checker.schema if isinstance(self._schema, RawSchema) else None
+        return _remade, (function, self._options, raw)
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function, nothing else."""
         return self.function(*args, **kwargs)
@@ -401,6 +419,15 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Unpack[ToolOp
         return Tool(function, **options)
 
     return decorate if function is None else decorate(function)
+
+
+def _remade(function: Any, options: ToolOptions, raw: JsonObject | None) -> Tool[..., Any]:
+    """Make a tool of the parts that a pickle holds."""
+    if raw is None:
+        return Tool(function, **options)
+    rest = {key: value for key, value in options.items() if key not in ("name", "description")}
+    name, description = options.get("name") or "", options.get("description") or ""
+    return Tool.from_schema(name, description, raw, function, **cast("BehaviourOptions", rest))
 
 
 def _deferred(**arguments: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import pickle
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,6 +22,7 @@ from agentkit.core.effects import Address
 from agentkit.errors import InvalidArguments, InvalidTool, ToolError
 from agentkit.events import Event, ToolProgress
 from agentkit.tools import RunContext, Tool, tool
+from tests.support import double
 
 pytestmark = pytest.mark.anyio
 
@@ -543,3 +545,33 @@ def test_a_bare_context_is_enough_in_a_test() -> None:
     """Every field has a default, and the key consists of run and address."""
     assert RunContext().deps is None
     assert RunContext(run_id="r", address=Address("/a/m0/t1")).key == "r/a/m0/t1"
+
+
+RAW = {"properties": {"number": {}}, "required": ["number"]}
+
+
+def plainly(number: int) -> int:
+    """Return a number."""
+    return number
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        double,
+        double.with_(name="twice"),
+        Tool(plainly, retries=2),
+        Tool.from_schema("raw", "Raw.", RAW, plainly, effect="read"),
+        Tool.from_schema("later", "Later.", {"properties": {}}, None),
+    ],
+    ids=lambda one: one.name,
+)
+def test_tools_of_a_module_can_be_pickled(made: Tool[..., Any]) -> None:
+    """A decorated one by its name, as functions are; the others by what they are made of."""
+    loaded = pickle.loads(pickle.dumps(made))
+    assert loaded.definition == made.definition
+    assert (loaded.retries, loaded.effect, loaded.deferred) == (
+        *(made.retries, made.effect),
+        made.deferred,
+    )
+    assert (loaded is made) is (made is double)
