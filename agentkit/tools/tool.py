@@ -223,7 +223,7 @@ class Tool(Generic[P, R]):
             return name
         function: Any = None if self.deferred else self.function
         if isinstance(of_module, Tool) and cast("AnyTool", of_module).function is function:
-            function = of_module  # whose name this is a variant of
+            function = cast("AnyTool", of_module)  # this is a variant of it
         raw = self._schema.checker.schema if isinstance(self._schema, RawSchema) else None
         return _remade, (function, self._options, raw)
 
