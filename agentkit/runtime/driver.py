@@ -111,7 +111,7 @@ class Driver(Generic[OutputT]):
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the run from outside. What has finished is kept, the history stays valid."""
-        self._cancelled = reason
+        self._cancelled = self._cancelled or reason  # the first is why it ends
         if self._cancel_scope is not None:
             self._cancel_scope.cancel()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 from anyio import CapacityLimiter
-from anyio.lowlevel import current_token
+from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
 from agentkit.core.effects import (
     Address,
@@ -271,6 +271,7 @@ class LiveHandler:
             try:
                 return Value(value=await called(function, context, effect.input))
             except (Exception, SystemExit) as error:
+                await checkpoint_if_cancelled()  # what fails as it is cancelled is cancelled
                 explain(error, context)
                 return Failure.of(error)
 

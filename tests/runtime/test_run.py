@@ -25,7 +25,13 @@ from agentkit import (
     tool,
 )
 from agentkit.core.effects import Effect, Handler, ModelCall, Outcome, ToolBatch, ToolInvocation
-from agentkit.errors import ConfigurationError, LimitExceeded, ModelUnreachable, RecordedError
+from agentkit.errors import (
+    ConfigurationError,
+    LimitExceeded,
+    ModelUnreachable,
+    RecordedError,
+    RunCancelled,
+)
 from agentkit.events import Event, OutputDelta, TextDelta, ToolProgress
 from agentkit.messages import AssistantMessage, ModelResponse, UserMessage
 from agentkit.middleware import around
@@ -103,6 +109,24 @@ async def test_cancel_keeps_what_finished() -> None:
     assert told == ["8", "Cancelled before it finished."]
     assert run.result.trace is not None
     assert run.result.trace.status == "cancelled"
+
+
+async def test_a_function_that_fails_as_it_is_cancelled_is_cancelled() -> None:
+    """Its failure is no other end of the run, now or in a replay."""
+
+    async def instruct() -> str:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError("The cleanup failed.")
+
+    agent = Agent(ScriptedModel(["hi"]), instructions=instruct)
+    async with agent.stream("go") as run:
+        await anyio.wait_all_tasks_blocked()
+        run.cancel("user pressed stop")
+    assert run.result.status == "cancelled"
+    with pytest.raises(RunCancelled, match="user pressed stop"):
+        await agent.replay(run.result.trace or "")
 
 
 async def test_leaving_the_stream_cancels_the_run() -> None:
