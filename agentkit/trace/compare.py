@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal, TypeAlias
 
 from agentkit.core.effects import ModelCall, ToolInvocation
@@ -22,21 +22,6 @@ from agentkit.redaction import PLACEHOLDER
 from agentkit.trace.effects import RecordedEffect
 from agentkit.trace.naming import Namer, packed, request_params, without_ids
 from agentkit.trace.reader import Trace
-
-__all__ = [
-    "ABSENT",
-    "Found",
-    "Strictness",
-    "differences",
-    "divergence",
-    "excerpt",
-    "first_difference",
-    "request_difference",
-    "tool_difference",
-    "value_difference",
-    "with_cause",
-    "without_digests",
-]
 
 Strictness: TypeAlias = Literal["exact", "structural"]
 ABSENT = "(absent)"
@@ -90,11 +75,6 @@ def differences(expected: Any, actual: Any, pointer: str = "") -> Iterator[Found
         yield Found(pointer, expected, actual)
 
 
-def first_difference(expected: Any, actual: Any, pointer: str = "") -> Found | None:
-    """Return the first place where two JSON values differ."""
-    return next(differences(expected, actual, pointer), None)
-
-
 def _same_length(one: Sequence[Any], other: Sequence[Any]) -> int:
     """How many items are the same, from the first on."""
     pairs = enumerate(zip(one, other, strict=False))
@@ -134,26 +114,22 @@ def request_difference(
     strictness: Strictness = "exact",
 ) -> ReplayDivergence | None:
     """Compare a recorded request with the one the replay makes."""
-    start = recorded.start or {}
-    sides: Mapping[str, tuple[Any, Any]]
-    request = call.request
+    start, request = recorded.start or {}, call.request
     expected = [without_ids(trace.blob(name)) for name in recorded.messages]
     actual = [without_ids(namer.message(message)[1]) for message in request.messages]
     if strictness == "structural":
-        sides = {"messages": (_skeleton(expected), _skeleton(actual))}
+        sides: dict[str, tuple[Any, Any]] = {"/messages": (_skeleton(expected), _skeleton(actual))}
     else:
+        params = dict(start["params"])
+        if "output" in params:
+            params["output"] = trace.blob(params["output"])
         sides = {
-            "messages": (expected, actual),
-            "tools": (trace.blob(start["tools"]), namer.tools(request.tools)[1]),
-            "params": (_params(trace, start), request_params(request, namer.redact)),
-            "model": (start["model"], call.model),
+            "/messages": (expected, actual),
+            "/tools": (trace.blob(start["tools"]), namer.tools(request.tools)[1]),
+            "/params": (params, request_params(request, namer.redact)),
+            "/model": (start["model"], call.model),
         }
-    found = _all_found(sides, trace, namer)
-    first = next(found, None)
-    if first is None:
-        return None
-    kind = "tool_schema_changed" if first.pointer.startswith("/tools") else "request_changed"
-    return divergence(kind, call.at, first, more=_count(found))
+    return _compared("request_changed", call.at, sides, trace, namer)
 
 
 def tool_difference(
@@ -165,37 +141,38 @@ def tool_difference(
 ) -> ReplayDivergence | None:
     """Compare a recorded tool call with another one at the same address."""
     call = invocation.call
-    expected: JsonObject = {"tool": start["tool"]}
-    actual: JsonObject = {"tool": call.name}
+    sides: dict[str, tuple[Any, Any]] = {"/tool": (start["tool"], call.name)}
     if strictness == "exact":
-        expected["arguments"] = start["arguments"]
-        actual["arguments"] = packed(call.arguments, namer.redact)
-    found = _all_found({"": (expected, actual)}, trace, namer)
-    first = next(found, None)
-    if first is None:
-        return None
-    return divergence("wrong_call", invocation.at, first, more=_count(found))
+        sides["/arguments"] = (start["arguments"], packed(call.arguments, namer.redact))
+    return _compared("wrong_call", invocation.at, sides, trace, namer)
 
 
 def value_difference(
     trace: Trace, at: str, expected: Any, actual: Any, namer: Namer, *, kind: str
 ) -> ReplayDivergence | None:
-    """Compare what something came to then with what it comes to now."""
-    found = _all_found({"": (expected, actual)}, trace, namer)
+    """Compare a recorded result with that of now."""
+    return _compared(kind, at, {"": (expected, actual)}, trace, namer)
+
+
+def _compared(
+    kind: str, at: str, sides: Mapping[str, tuple[Any, Any]], trace: Trace, namer: Namer
+) -> ReplayDivergence | None:
+    """Return the divergence of what differs, if anything does, by its JSON pointer."""
+    if trace.key_id != namer.redact.key_id:
+        sides = {
+            pointer: (without_digests(expected), without_digests(actual))
+            for pointer, (expected, actual) in sides.items()
+        }
+    found = chain.from_iterable(
+        differences(expected, actual, pointer) for pointer, (expected, actual) in sides.items()
+    )
     first = next(found, None)
-    return first and divergence(kind, at, first, more=_count(found))
-
-
-def _all_found(sides: Mapping[str, tuple[Any, Any]], trace: Trace, namer: Namer) -> Iterator[Found]:
-    other_key = trace.key_id != namer.redact.key_id
-    for name, (expected, actual) in sides.items():
-        if other_key:
-            expected, actual = without_digests(expected), without_digests(actual)
-        yield from differences(expected, actual, f"/{name}" if name else "")
-
-
-def _count(rest: Iterator[Found]) -> int:
-    return sum(1 for _ in islice(rest, _COUNTED))
+    if first is None:
+        return None
+    if kind == "request_changed" and first.pointer.startswith("/tools"):
+        kind = "tool_schema_changed"
+    more = sum(1 for _ in islice(found, _COUNTED))
+    return divergence(kind, at, first, more=more)
 
 
 def _skeleton(messages: Sequence[JsonObject]) -> list[JsonObject]:
@@ -207,18 +184,6 @@ def _skeleton(messages: Sequence[JsonObject]) -> list[JsonObject]:
         }
         for message in messages
     ]
-
-
-def _params(trace: Trace, start: JsonObject) -> JsonObject:
-    params = dict(start["params"])
-    if "output" in params:
-        params["output"] = trace.blob(params["output"])
-    return params
-
-
-_ADVICE = {
-    "result_changed": "If that is meant, a fork from here shows what the model makes of it.",
-}
 
 
 def divergence(
@@ -240,27 +205,31 @@ def divergence(
         advice: What to do.
         more: How many further differences there are that are not shown.
     """
-    advice = advice or _ADVICE.get(
-        kind,
-        "Undo the change to replay this recording, or record a new one if the change is meant.",
-    )
-    place = (found.pointer or "/") if found is not None else ""
-    lines = [f"{kind} at {at}: {text}" if found is None else f"{kind} at {at}, {place}:"]
-    if found is not None:
-        if found.position is not None and max(len(found.expected), len(found.actual)) > _AROUND:
-            lines[0] = f"{lines[0][:-1]}, character {found.position}:"
-        lines.append(f"  recorded: {excerpt(found.expected, found.position)}")
-        lines.append(f"  now:      {excerpt(found.actual, found.position)}")
+    if kind == "result_changed":
+        advice = advice or "To keep the change, fork from here: the model then answers to it."
+    advice = advice or "Undo the change to replay this recording, or record a new one to keep it."
+    if found is None:
+        return ReplayDivergence(
+            f"{kind} at {at}: {text}\n{advice}", kind=kind, at=str(at), advice=advice
+        )
+    place = f"{kind} at {at}, {found.pointer or '/'}"
+    if found.position is not None and max(len(found.expected), len(found.actual)) > _AROUND:
+        place += f", character {found.position}"
+    lines = [
+        f"{place}:",
+        f"  recorded: {excerpt(found.expected, found.position)}",
+        f"  now:      {excerpt(found.actual, found.position)}",
+    ]
     if more:
         lines.append(f"  and {more}{'+' * (more >= _COUNTED)} more differences, not shown")
     return ReplayDivergence(
         "\n".join([*lines, advice]),
         kind=kind,
         at=str(at),
-        pointer=found.pointer if found is not None else None,
-        expected=found.expected if found is not None else None,
-        actual=found.actual if found is not None else None,
-        position=found.position if found is not None else None,
+        pointer=found.pointer,
+        expected=found.expected,
+        actual=found.actual,
+        position=found.position,
         suppressed=more or None,
         advice=advice,
     )
@@ -298,7 +267,7 @@ def excerpt(value: Any, position: int | None = None, width: int = 300) -> str:
 
 
 def without_digests(value: Any) -> Any:
-    """Placeholders of different keys cannot be compared; their kinds can."""
+    """Return a value with the kinds of its placeholders alone, to compare those of two keys."""
     if isinstance(value, str):
         return re.sub(PLACEHOLDER, r"⟦\1⟧", value)
     if is_object(value):

@@ -56,18 +56,18 @@ class Field:
     Attributes:
         type: A JSON type, or what it stands for: `address`; `hash`, the name of a blob;
             `hashes`, a list of them; `text`, a string or the mark of one that JSON cannot hold.
+        about: What it holds.
         required: When an event has it.
         kept: The lowest capture level that keeps it.
-        about: What it holds.
         null: It may be null.
         of: The kind of blob that a hash names.
         choices: The values that a string may have.
     """
 
     type: str
-    required: Required
-    kept: Capture
     about: str
+    required: Required = "always"
+    kept: Capture = "metadata"
     null: bool = False
     of: str | None = None
     choices: tuple[str, ...] = ()
@@ -116,54 +116,55 @@ class EventSchema:
 
 
 FRAME: Mapping[str, Field] = {
-    "event": Field("string", "always", "none", "What kind of event it is."),
-    "seq": Field("integer", "always", "none", "The number of its line, from 0."),
-    "t": Field("integer", "always", "none", "Monotonic microseconds since the trace was opened."),
+    "event": Field("string", "What kind of event it is.", kept="none"),
+    "seq": Field("integer", "The number of its line, from 0.", kept="none"),
+    "t": Field("integer", "Monotonic microseconds since the trace was opened.", kept="none"),
 }
-AT = Field("address", "always", "none", "Where it happened: the address, made from causes.")
-
-_USAGE = "Tokens and counts that are not zero."
-_ERROR = Field(
-    "object",
-    "if error",
-    "metadata",
-    "`type`, `message`, `data`, `traceback`, `parts`; its type alone below full capture.",
-)
-_ERROR_TOO = Field("object", "never", "metadata", _ERROR.about)
-_FP_ABOUT = "The fingerprint: equal ones ask for the same. It decides divergence."
-_FP = Field("hash", "always", "metadata", _FP_ABOUT)
+AT = Field("address", "Where it happened: the address, made from causes.", kept="none")
 
 
 def _status(*choices: str, kept: Capture = "metadata") -> Field:
-    return Field("string", "always", kept, "How it ended.", choices=choices)
+    return Field("string", "How it ended.", kept=kept, choices=choices)
 
 
+_WALL = Field("string", "The wall-clock time, UTC; the only one in a trace.", kept="none")
+_PROGRAM = Field("hash", "The hash of instructions, tools and schemas.", kept="none")
 _RUN_STATUS = _status("ok", "error", "limit", "cancelled", "paused", kept="none")
-_WALL = Field("string", "always", "none", "The wall-clock time, UTC; the only one in a trace.")
-_PROGRAM = Field("hash", "always", "none", "The hash of instructions, tools and schemas.")
+_USAGE = "Tokens and counts that are not zero."
+_INNER_USAGE = Field("object", "What its sub-agents have used.", "never")
+_ERROR_ABOUT = "`type`, `message`, `data`, `traceback`, `parts`; its type alone below full capture."
+_ERROR = Field("object", _ERROR_ABOUT, "if error")
+_ERROR_TOO = Field("object", _ERROR_ABOUT, "never")
+_FP = Field("hash", "The fingerprint: equal ones ask for the same. It decides divergence.")
+_CALL: Mapping[str, Field] = {
+    "tool": Field("text", "The tool's name."),
+    "call": Field("text", "The model's id of the call."),
+    "arguments": Field("text", "The arguments as they came: JSON text.", kept="full"),
+}
+_ANSWER = "What the model reads"
 
 EVENTS: Mapping[str, EventSchema] = {
     "trace.open": EventSchema(
         "The first line. A file whose first line is something else is not a trace.",
         {
-            "schema": Field("string", "always", "none", f"`{SCHEMA}`."),
-            "run": Field("string", "always", "none", "The run's id: a UUID 7 as 32 hex digits."),
+            "schema": Field("string", f"`{SCHEMA}`.", kept="none"),
+            "run": Field("string", "The run's id: a UUID 7 as 32 hex digits.", kept="none"),
             "wall": _WALL,
-            "agentkit": Field("string", "never", "none", "agentkit's version.", null=True),
-            "versions": Field("object", "never", "none", "Of Python, pydantic and httpx2."),
+            "agentkit": Field("string", "agentkit's version.", "never", "none", null=True),
+            "versions": Field("object", "Of Python, pydantic and httpx2.", "never", "none"),
             "capture": Field(
-                "string", "never", "none", "The capture level.", choices=tuple(_LEVELS)
+                "string", "The capture level.", "never", "none", choices=tuple(_LEVELS)
             ),
             "redaction": Field(
-                "object", "never", "none", "`key_id`: names the key of placeholders."
+                "object", "`key_id`: names the key of placeholders.", "never", "none"
             ),
             "program": _PROGRAM,
             "fork": Field(
                 "object",
-                "never",
-                "none",
                 "`run`, `at` and `patch` of the run it was forked from; "
                 "no patch below full capture.",
+                "never",
+                "none",
                 null=True,
             ),
         },
@@ -178,65 +179,58 @@ EVENTS: Mapping[str, EventSchema] = {
         "The run has ended. Nothing follows but `trace.resume`.",
         {
             "status": _RUN_STATUS,
-            "lines": Field("integer", "always", "none", "How many lines there are, this one too."),
+            "lines": Field("integer", "How many lines there are, this one too.", kept="none"),
         },
         addressed=False,
     ),
     "blob": EventSchema(
         "A content that other events name by its hash. It stands once, before the first of them.",
         {
-            "h": Field("hash", "always", "full", "blake2b-128 of its canonical JSON, redacted."),
-            "kind": Field("string", "always", "full", "What it is.", choices=tuple(BLOBS)),
-            "data": Field("value", "always", "full", "The content."),
+            "h": Field("hash", "blake2b-128 of its canonical JSON, redacted.", kept="full"),
+            "kind": Field("string", "What it is.", kept="full", choices=tuple(BLOBS)),
+            "data": Field("value", "The content.", kept="full"),
         },
         addressed=False,
     ),
     "agent.start": EventSchema(
         "An agent begins: the run's own, one inside a tool, or one that takes over.",
         {
-            "agent": Field("string", "always", "none", "Its name."),
+            "agent": Field("string", "Its name.", kept="none"),
             "input": Field(
                 "hash",
-                "always",
-                "metadata",
                 "`messages` that it begins with, by hash; the first `earlier` are history.",
                 of="input",
             ),
-            "options": Field("object", "never", "full", "Settings and limits of this run alone."),
+            "options": Field("object", "Settings and limits of this run alone.", "never", "full"),
         },
     ),
     "agent.end": EventSchema(
         "An agent ends.",
         {
             "status": _RUN_STATUS,
-            "output": Field("value", "never", "full", "The output."),
-            "usage": Field("object", "always", "none", _USAGE),
-            "cost": Field("number", "never", "none", "USD, if known.", null=True),
+            "output": Field("value", "The output.", "never", "full"),
+            "usage": Field("object", _USAGE, kept="none"),
+            "cost": Field("number", "USD, if known.", "never", "none", null=True),
             "error": _ERROR_TOO,
         },
     ),
     "model.start": EventSchema(
-        "A model is asked.",
+        "A request goes to a model.",
         {
-            "model": Field("text", "always", "metadata", "Its name."),
+            "model": Field("text", "Its name."),
             "since": Field(
                 "address",
-                "always",
-                "metadata",
                 "The agent's last request, if this one begins with all its messages.",
                 null=True,
             ),
-            "messages": Field(
-                "hashes", "always", "metadata", "Its messages after those of `since`.", of="message"
-            ),
-            "tools": Field("hash", "always", "metadata", "What it may call.", of="tools"),
+            "messages": Field("hashes", "Its messages after those of `since`.", of="message"),
+            "tools": Field("hash", "What it may call.", of="tools"),
             "params": Field(
                 "object",
-                "always",
-                "full",
                 "Settings, `tool_choice`, and `output`, the hash of the output format.",
+                kept="full",
             ),
-            "stream": Field("boolean", "never", "metadata", "It answers piece by piece."),
+            "stream": Field("boolean", "It answers piece by piece.", "never"),
             "fp": _FP,
         },
     ),
@@ -245,9 +239,8 @@ EVENTS: Mapping[str, EventSchema] = {
         {
             "d": Field(
                 "array",
-                "always",
-                "full",
                 "Pairs: microseconds since the last, and a text or another delta.",
+                kept="full",
             )
         },
     ),
@@ -255,80 +248,77 @@ EVENTS: Mapping[str, EventSchema] = {
         "A model has answered, failed, or been cancelled.",
         {
             "status": _status("ok", "error", "cancelled"),
-            "message": Field("hash", "if ok", "metadata", "The answer.", of="message"),
-            "finish": Field("string", "if ok", "metadata", "Why it ended.", null=True),
-            "usage": Field("object", "if ok", "metadata", _USAGE),
+            "message": Field("hash", "The answer.", "if ok", of="message"),
+            "finish": Field("string", "Why it ended.", "if ok", null=True),
+            "usage": Field("object", _USAGE, "if ok"),
             "response": Field(
-                "object", "never", "full", "`id`, `model`, `logprobs`, `extra`, `choices`."
+                "object", "`id`, `model`, `logprobs`, `extra`, `choices`.", "never", "full"
             ),
             "error": _ERROR,
-            "first_chunk": Field(
-                "integer", "never", "metadata", "Microseconds to the first delta."
-            ),
+            "first_chunk": Field("integer", "Microseconds to the first delta.", "never"),
         },
     ),
     "http.start": EventSchema(
         "An HTTP attempt of a model call begins.",
         {
-            "attempt": Field("integer", "always", "metadata", "Its number, from 0."),
-            "host": Field("string", "never", "metadata", "The host, with its port."),
+            "attempt": Field("integer", "Its number, from 0."),
+            "host": Field("string", "The host, with its port.", "never"),
         },
     ),
     "http.end": EventSchema(
         "An HTTP attempt has ended.",
         {
-            "status": Field("integer", "never", "metadata", "The status, if there is a response."),
-            "retry_after": Field(
-                "number", "never", "metadata", "Seconds that the server asks for."
-            ),
-            "delay": Field("integer", "never", "metadata", "Microseconds until the next attempt."),
-            "request_id": Field("text", "never", "metadata", "The server's id."),
-            "error": Field("text", "never", "full", "What failed."),
+            "status": Field("integer", "The status, if there is a response.", "never"),
+            "retry_after": Field("number", "Seconds that the server asks for.", "never"),
+            "delay": Field("integer", "Microseconds until the next attempt.", "never"),
+            "request_id": Field("text", "The server's id.", "never"),
+            "error": Field("text", "What failed.", "never", "full"),
+        },
+    ),
+    "tool.pending": EventSchema(
+        "A call waits for a decision.",
+        {
+            "kind": Field("string", "Why.", choices=("approval", "deferred", "in_flight")),
+            **_CALL,
+        },
+    ),
+    "tool.decision": EventSchema(
+        "The decision.",
+        {
+            "decision": Field("string", "Which.", choices=("approve", "deny", "edit", "answer")),
+            "reason": Field("text", "The reason, the other arguments, or the answer.", kept="full"),
+            "by": Field("text", "Who decided.", null=True),
         },
     ),
     "tool.start": EventSchema(
         "A tool runs.",
         {
-            "tool": Field("text", "always", "metadata", "Its name."),
-            "call": Field("text", "always", "metadata", "The model's id of the call."),
-            "arguments": Field("text", "always", "full", "The arguments as they came: JSON text."),
-            "effect": Field(
-                "string",
-                "always",
-                "metadata",
-                "What it does to the world.",
-                choices=("read", "write"),
-            ),
+            **_CALL,
+            "effect": Field("string", "What it does to the world.", choices=("read", "write")),
             "fp": _FP,
         },
     ),
     "tool.chunks": EventSchema(
-        "A tool reports progress.", {"d": Field("array", "always", "full", "The values.")}
+        "A tool reports progress.", {"d": Field("array", "The values.", kept="full")}
     ),
     "tool.end": EventSchema(
         "A tool call has ended.",
         {
             "status": _status("ok", "error", "timeout", "denied", "cancelled", "paused"),
-            "message": Field(
-                "hash", "if finished", "metadata", "What the model is told.", of="message"
-            ),
+            "message": Field("hash", f"{_ANSWER}.", "if finished", of="message"),
             "error": _ERROR_TOO,
-            "fatal": Field("boolean", "never", "metadata", "It ends the run."),
-            "usage": Field("object", "never", "metadata", "What its sub-agents have used."),
+            "fatal": Field("boolean", "It ends the run.", "never"),
+            "usage": _INNER_USAGE,
         },
     ),
     "tool.skip": EventSchema(
-        "No tool runs a call that the model asked for.",
+        "No tool runs a call of the model.",
         {
-            "tool": Field("text", "always", "metadata", "The tool that the model named."),
-            "call": Field("text", "always", "metadata", "The model's id of the call."),
-            "arguments": Field("text", "always", "full", "The arguments as they came: JSON text."),
-            "reason": Field("string", "always", "metadata", "Why.", choices=get_args(SkipReason)),
+            **_CALL,
+            "reason": Field("string", "Why.", choices=get_args(SkipReason)),
             "message": Field(
                 "hash",
-                "always",
-                "metadata",
-                "What the model is told; null if its response stays out of the history.",
+                f"{_ANSWER}; null if its response stays out of the history.",
                 null=True,
                 of="message",
             ),
@@ -336,70 +326,39 @@ EVENTS: Mapping[str, EventSchema] = {
     ),
     "compute.start": EventSchema(
         "A function of the application is called: instructions, a toolset, a validator, ….",
-        {"name": Field("string", "always", "metadata", "Which."), "fp": _FP},
+        {"name": Field("string", "Which."), "fp": _FP},
     ),
     "compute.end": EventSchema(
         "A function of the application has returned or failed.",
         {
             "status": _status("ok", "error", "cancelled", "paused"),
-            "value": Field("value", "if ok", "full", "What it returned."),
-            "usage": Field("object", "never", "metadata", "What its sub-agents have used."),
+            "value": Field("value", "What it returned.", "if ok", "full"),
+            "usage": _INNER_USAGE,
             "error": _ERROR,
         },
     ),
     "det": EventSchema(
         "A tool or function reads the clock or draws a number through its context.",
         {
-            "kind": Field("string", "always", "metadata", "`now`, `uuid` or `random`."),
-            "use": Field("integer", "always", "metadata", "Counts those of one kind and address."),
-            "value": Field("value", "always", "full", "What it got."),
-        },
-    ),
-    "tool.pending": EventSchema(
-        "A call waits for a decision.",
-        {
-            "kind": Field(
-                "string",
-                "always",
-                "metadata",
-                "Why.",
-                choices=("approval", "deferred", "in_flight"),
-            ),
-            "tool": Field("text", "always", "metadata", "Its name."),
-            "call": Field("text", "always", "metadata", "The model's id of the call."),
-            "arguments": Field("text", "always", "full", "The arguments as they came: JSON text."),
-        },
-    ),
-    "tool.decision": EventSchema(
-        "The decision.",
-        {
-            "decision": Field(
-                "string",
-                "always",
-                "metadata",
-                "Which.",
-                choices=("approve", "deny", "edit", "answer"),
-            ),
-            "reason": Field(
-                "text", "always", "full", "The reason, the other arguments, or the answer."
-            ),
-            "by": Field("text", "always", "metadata", "Who decided.", null=True),
+            "kind": Field("string", "`now`, `uuid` or `random`."),
+            "use": Field("integer", "Counts those of one kind and address."),
+            "value": Field("value", "What it got.", kept="full"),
         },
     ),
     "warning": EventSchema(
         "Something was changed on the way and the run goes on.",
         {
-            "code": Field("string", "always", "metadata", "What, for programs."),
-            "text": Field("text", "always", "full", "What, for people."),
-            "data": Field("object", "never", "full", "Details."),
+            "code": Field("string", "What, for programs."),
+            "text": Field("text", "What, for people.", kept="full"),
+            "data": Field("object", "Details.", "never", "full"),
         },
     ),
     "log": EventSchema(
         "A line that the application has logged inside an effect; see `to_trace`.",
         {
-            "level": Field("string", "always", "full", "Its level."),
-            "text": Field("value", "always", "full", "Its text."),
-            "data": Field("object", "never", "full", "Its other fields."),
+            "level": Field("string", "Its level.", kept="full"),
+            "text": Field("value", "Its text.", kept="full"),
+            "data": Field("object", "Its other fields.", "never", "full"),
         },
     ),
 }
