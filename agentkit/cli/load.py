@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -37,14 +37,19 @@ class Application:
     Attributes:
         agent: The agent.
         deps: What its runs get as `deps=`.
-        options: The options by which another command finds the same.
+        names: The values of `--app`, `--model` and `--deps`.
         loop: The event loop.
     """
 
     agent: Agent[Any]
     deps: Any
-    options: Sequence[str]
+    names: tuple[str, str | None, str | None]
     loop: asyncio.Runner
+
+    def options(self, model: str | None = None) -> list[str]:
+        """Return the options by which another command finds the same, or with another model."""
+        app, own, deps = self.names
+        return options_of(app, model or own, deps)
 
     def run(self, work: Callable[[], Coroutine[Any, Any, ValueT]]) -> ValueT:
         """Run a coroutine to its end."""
@@ -82,12 +87,12 @@ def application(
     with asyncio.Runner() as loop:
         agent = with_model(load_agent(loop, app, trace), model, trace)
         value = None if deps is None else _load_deps(loop, deps)
-        yield Application(agent=agent, deps=value, options=options_of(app, model, deps), loop=loop)
+        yield Application(agent=agent, deps=value, names=(app, model, deps), loop=loop)
 
 
-def options_of(app: str | None, model: str | None = None, deps: str | None = None) -> list[str]:
-    """Return the options by which a command finds the same application."""
-    options = {"--app": app or "FILE.py:NAME", "--model": model, "--deps": deps}
+def options_of(app: str, model: str | None, deps: str | None) -> list[str]:
+    """Return the options by which a command finds this application."""
+    options = {"--app": app, "--model": model, "--deps": deps}
     return [word for name, value in options.items() if value for word in (name, value)]
 
 
@@ -153,22 +158,14 @@ def _value_of(loop: asyncio.Runner, value: Any, what: str, place: str) -> Any:
     if not is_factory(value):
         return value
     try:
-        parameters = inspect.signature(value).parameters.values()
+        inspect.signature(value).bind()
+    except TypeError as error:
+        raise ConfigurationError(f"{what} is called without arguments: {error}.") from None
     except ValueError:  # of some built-in classes it is not known
-        parameters = ()
-    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    required = [
-        one.name
-        for one in parameters
-        if one.default is inspect.Parameter.empty and one.kind not in optional
-    ]
-    if required:
-        raise ConfigurationError(
-            f"{what} is called without arguments, but it needs {', '.join(required)}."
-        )
+        pass
     try:
-        made = value()  # outside the event loop, as a program calls it
-        return loop.run(_awaited(made)) if inspect.isawaitable(made) else made
+        result = value()  # outside the event loop, as a program calls it
+        return loop.run(_awaited(result)) if inspect.isawaitable(result) else result
     except (Exception, SystemExit) as error:
         folder = Path(place).parent if is_file(place) else Path.cwd()
         raise ConfigurationError(f"{what} fails: {_where(error, folder)}") from error

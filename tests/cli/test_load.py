@@ -134,7 +134,10 @@ def test_deps_are_in_the_printed_commands(folder: Path) -> None:
     ("arguments", "says"),
     [
         (["--app", "app.py"], "has none: give --deps FILE.py:NAME, the deps or a function that"),
-        (["--app", "app.py:needs"], "'needs' in app.py is called without arguments, but it needs"),
+        (
+            ["--app", "app.py:needs"],
+            "'needs' in app.py is called without arguments: missing a required",
+        ),
         (
             ["--app", "app.py:broken"],
             "'broken' in app.py fails: app.py:58: KeyError: 'DATABASE_URL'",
@@ -176,7 +179,7 @@ def test_a_written_test_calls_the_functions(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     written = (folder / "test_go.py").read_text()
     assert "\nfrom app import build, make\n" in written
-    assert 'result = build().run_sync("go", deps=make())' in written
+    assert "result = build().run_sync('go', deps=make())" in written
     options = ("--app", "app.py:connect", "--deps", "app.py:open_deps", "--to", "test_loops.py")
     names = runpy.run_path("app.py")
     agent = anyio.run(names["connect"])
@@ -185,4 +188,4 @@ def test_a_written_test_calls_the_functions(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     written = (folder / "test_loops.py").read_text()
     assert "import anyio\nimport pytest\n\nfrom app import connect, open_deps\n" in written
-    assert 'anyio.run(connect).run_sync("go", deps=anyio.run(open_deps))' in written
+    assert "anyio.run(connect).run_sync('go', deps=anyio.run(open_deps))" in written

@@ -216,7 +216,7 @@ TREES = {
         "├── m0 step scripted ✓",
         *RAN,
         "├── m1 step scripted ✓",
-        "│   └── asked for the same calls again; told to answer",
+        "│   └── not run: these calls repeat earlier ones",
         "└── m2 step scripted ✓",
         "    └── Sunny.",
     ],

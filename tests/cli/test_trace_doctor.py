@@ -15,7 +15,7 @@ import time
 from agentkit import Agent, RunContext, ToolError, tool
 from agentkit.testing import ScriptedModel
 
-numbers = itertools.count()
+numbers, sent = itertools.count(), itertools.count()
 IMPORTED = time.time_ns()
 
 
@@ -39,7 +39,7 @@ def clock(context: RunContext[None]) -> str:
 def send(text: str) -> str:
     """Send something."""
     print("sent")
-    return f"sent as {next(numbers)}"
+    return f"sent as {next(sent)}"
 
 
 @tool(approval=True)
@@ -94,7 +94,7 @@ def test_tools(folder: Path) -> None:
     assert lines[2:6] == [
         "  /content, character 6",
         "    first:  'drawn 0'",
-        "    second: 'drawn 3'",
+        "    second: 'drawn 2'",
         "  also at /agent/m1/t0",
     ]
     assert lines[6] == "send was not run: it may write (--all-tools)"

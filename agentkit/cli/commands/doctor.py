@@ -8,10 +8,10 @@ table and a `Profile`.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import anyio
 from rich.text import Text
@@ -28,7 +28,7 @@ from agentkit.errors import (
     QuotaExceeded,
     RateLimited,
 )
-from agentkit.events import Emit, Event, ReasoningDelta, TextDelta, ignore
+from agentkit.events import Event, ReasoningDelta, TextDelta
 from agentkit.messages import (
     ForcedTool,
     ModelRequest,
@@ -44,6 +44,8 @@ from agentkit.models.profiles import COMPATIBLE, OutputMode, Profile, profile_so
 
 _CUT = 400
 """Characters of an answer that are printed."""
+_LISTED = 20
+"""How many models an error names."""
 
 
 def doctor(
@@ -77,7 +79,7 @@ def doctor(
 
         ask = partial(probe, base_url, model=model, api_key=key, profile=profile, report=report)
         diagnosis = anyio.run(ask)
-    print_line(f"{diagnosis.model} at {diagnosis.base_url}", "bold")
+    print_line(f"{diagnosis.model} at {base_url}", "bold")
     words = {True: ("yes", "green"), False: ("no", "red"), None: ("unknown", "yellow")}
     print_rows(
         {"feature": {}, "works": {}, "seen": {}},
@@ -90,27 +92,26 @@ def doctor(
     if api_key_env is not None:
         suited = replace(suited, key_variable=api_key_env)
     print_line("")
-    print_line(_program(diagnosis.base_url, diagnosis.model, suited))
+    print_line(_program(base_url, diagnosis.model, suited))
 
 
 def _program(base_url: str, model: str, profile: Profile) -> str:
     """Return a program with the model as it was found, to paste."""
     source = profile_source(profile)
-    lines = ["from agentkit import ChatModel"]
-    lines.append(
-        f"from agentkit.models import {'PROFILES' if 'PROFILES[' in source else 'Profile'}"
+    lines = ["from dataclasses import replace", ""] if source.startswith("replace(") else []
+    return "\n".join(
+        [
+            *lines,
+            "from agentkit import ChatModel",
+            f"from agentkit.models import {'PROFILES' if 'PROFILES[' in source else 'Profile'}",
+            "",
+            f"profile = {source}",
+            f"model = ChatModel({model!r}, base_url={base_url!r}, profile=profile)",
+        ]
     )
-    if source.startswith("replace("):
-        lines[:0] = ["from dataclasses import replace", ""]
-    call = f"model = ChatModel({model!r}, base_url={base_url!r}, profile=profile)"
-    return "\n".join([*lines, "", f"profile = {source}", call])
 
 
-# Probing
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """One feature of a server.
 
     Attributes:
@@ -125,19 +126,16 @@ class Check:
     detail: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Diagnosis:
+class Diagnosis(NamedTuple):
     """What a server can do.
 
     Attributes:
-        base_url: The server.
         model: The model that answered.
         checks: One for each feature, in order.
         profile: What to pass as `ChatModel(profile=…)`: the known profile of the server,
             changed to what was seen.
     """
 
-    base_url: str
     model: str
     checks: tuple[Check, ...]
     profile: Profile
@@ -148,7 +146,6 @@ async def probe(
     *,
     model: str | None = None,
     api_key: str | None = None,
-    headers: Mapping[str, str] | None = None,
     profile: Profile | str | None = None,
     seconds: float = 120.0,
     report: Callable[[Check], None] = lambda check: None,
@@ -159,7 +156,6 @@ async def probe(
         base_url: The server, up to and without `/chat/completions`.
         model: Default: the only one that the server lists.
         api_key: Default: from the environment, for a server that is known.
-        headers: Further headers.
         profile: The known profile that is nearest, or its name. Default: known by `base_url`.
         seconds: For each question, with one further attempt.
         report: Called with each result as it comes.
@@ -170,9 +166,8 @@ async def probe(
         ModelError: Not even "Say hello" is answered.
         ConfigurationError: `model` is None, and the server does not list just one.
     """
-    server: dict[str, Any] = {"base_url": base_url, "api_key": api_key, "headers": headers}
     if model is None:
-        async with ChatModel("", profile=profile, **server) as lister:
+        async with ChatModel("", base_url=base_url, api_key=api_key, profile=profile) as lister:
             model = await _only_model(lister, base_url)
     known = choose_profile(profile, base_url, model)
     # Asked as if it could do everything: nothing is dropped or rewritten on the way.
@@ -188,16 +183,39 @@ async def probe(
         stream_output=True,
         variants=(),
     )
-    async with ChatModel(model, profile=bare, timeout=seconds, retries=1, **server) as chat:
-        examination = _Examination(chat, report)
-        await examination.examine()
+    checks: dict[str, Check] = {}
+    async with ChatModel(
+        model, base_url=base_url, api_key=api_key, profile=bare, timeout=seconds, retries=1
+    ) as chat:
+        for name, prompt, judge, options in _QUESTIONS:
+            limits = [one for one in _LIMITS if one in checks and checks[one].ok]
+            asked = dict(options)
+            asked["settings"] = dict.fromkeys(limits[:1], _ANSWER_TOKENS) | asked.get(
+                "settings", {}
+            )
+            try:
+                ok, detail = await _ask(chat, prompt, judge, asked)
+            except AgentKitError as error:
+                silent = isinstance(error, ModelUnreachable | AuthenticationFailed)
+                if name == "chat" or (silent and not checks):
+                    raise
+                busy = isinstance(error, ModelUnreachable | RateLimited | QuotaExceeded)
+                ok, detail = None if busy else False, str(error)
+            checks[name] = Check(name, ok, detail)
+            report(checks[name])
     name = known.name if known.name != COMPATIBLE.name else "custom"
-    return Diagnosis(
-        base_url=base_url,
-        model=model,
-        checks=tuple(examination.checks.values()),
-        profile=_profile(replace(known, name=name), examination.checks),
-    )
+    suited = _profile(replace(known, name=name), checks)
+    return Diagnosis(model, tuple(checks.values()), suited)
+
+
+async def _ask(
+    chat: ChatModel, prompt: str, judge: Judge, options: dict[str, Any]
+) -> tuple[bool, str]:
+    events: list[Event] = []
+    stream = options.pop("stream", False)
+    request = ModelRequest(messages=(UserMessage(content=prompt),), **options)
+    answer = await chat.request(request, stream=stream, emit=events.append)
+    return judge(answer, sum(isinstance(event, TextDelta | ReasoningDelta) for event in events))
 
 
 async def _only_model(lister: ChatModel, base_url: str) -> str:
@@ -222,8 +240,10 @@ async def _only_model(lister: ChatModel, base_url: str) -> str:
 
 # Questions
 
-_LISTED = 20
-"""How many models an error names."""
+Judge: TypeAlias = Callable[[ModelResponse, int], tuple[bool, str]]
+"""Returns whether an answer, in so many streamed pieces, shows that a feature works, and why."""
+
+_LIMITS = ("max_completion_tokens", "max_tokens")
 _FEW_TOKENS = 16
 _ANSWER_TOKENS = 512
 """Small models talk without end, and large ones think before they answer."""
@@ -239,7 +259,7 @@ _WEATHER = ToolDefinition(
     },
 )
 _TIME = replace(_WEATHER, name="get_time", description="Current time in a city.")
-_HELLO = "Say hello."
+_TOOLS = {"tools": (_WEATHER, _TIME)}
 _SCHEMA = {
     "type": "object",
     "properties": {"code": {"type": "string", "enum": ["zx-81"]}},
@@ -247,119 +267,86 @@ _SCHEMA = {
     "additionalProperties": False,
 }
 _FORM = OutputFormat(kind="json_schema", name="code", schema=_SCHEMA)
+_HELLO = "Say hello."
 _LONG = "Count from 1 to 100, in words, and write nothing else."
-
-
-class _Examination:
-    """The questions to one server, and its answers."""
-
-    def __init__(self, chat: ChatModel, report: Callable[[Check], None]) -> None:
-        self._chat = chat
-        self._report = report
-        self._limit: dict[str, Any] = {}
-        self.checks: dict[str, Check] = {}
-
-    async def examine(self) -> None:
-        """Ask everything. Without an answer to "Say hello" there is no further question."""
-        for name in ("max_completion_tokens", "max_tokens"):
-            await self._check(name, partial(self._cut, name))
-        known = [name for name, check in self.checks.items() if check.ok]
-        self._limit = dict.fromkeys(known[:1], _ANSWER_TOKENS)
-        answer = await self._ask(_HELLO)
-        self._note("chat", bool(answer.message.text), _excerpt(answer))
-        await self._tools()
-        await self._check("json_schema", self._schema)
-        await self._check("json_object", self._object)
-        await self._check("json_schema with tools", self._both)
-        await self._check("streaming", self._stream)
-        await self._check("usage in streams", self._stream_usage)
-        await self._check("logprobs", self._logprobs)
-
-    async def _tools(self) -> None:
-        both = (_WEATHER, _TIME)
-        paris = "What is the weather in Paris? Use the tool."
-        cities = "What is the weather in Paris, and what in Rome? Call the tool once for each."
-
-        async def calls(prompt: str, least: int = 1, **options: Any) -> tuple[bool, str]:
-            answer = await self._ask(prompt, tools=both, **options)
-            names = [call.name for call in answer.message.tool_calls]
-            forced = getattr(options.get("tool_choice"), "name", None)
-            right = len(names) >= least and (forced is None or names == [forced])
-            return right, f"called {', '.join(names)}" if names else _excerpt(answer)
-
-        named = ForcedTool(name="get_time")
-        await self._check("tools", lambda: calls(paris))
-        await self._check("required tool_choice", lambda: calls(_HELLO, tool_choice="required"))
-        await self._check("named tool_choice", lambda: calls(_HELLO, tool_choice=named))
-        await self._check("parallel calls", lambda: calls(cities, least=2))
-
-    async def _cut(self, name: str) -> tuple[bool, str]:
-        answer = await self._ask(_LONG, settings={name: _FEW_TOKENS})
-        cut = answer.finish == "length"
-        return cut, "kept to" if cut else f"ignored: finished with {answer.finish!r}"
-
-    async def _schema(self) -> tuple[bool, str]:
-        answer = await self._ask(_HELLO, output=_FORM)
-        return json_or(None, answer.message.text) == {"code": "zx-81"}, _excerpt(answer)
-
-    async def _object(self) -> tuple[bool, str]:
-        answer = await self._ask(
-            "Describe a cat as a JSON object.", output=OutputFormat(kind="json_object")
-        )
-        return isinstance(json_or(None, answer.message.text), dict), _excerpt(answer)
-
-    async def _both(self) -> tuple[bool, str]:
-        answer = await self._ask(
-            "Look the weather in Paris up with the tool before you answer.",
-            output=_FORM,
-            tools=(_WEATHER,),
-        )
-        called = bool(answer.message.tool_calls)
-        return called, "called the tool" if called else "the schema kept it from calling"
-
-    async def _stream(self) -> tuple[bool, str]:
-        events: list[Event] = []
-        await self._ask(_LONG, stream=True, emit=events.append)
-        pieces = sum(isinstance(event, TextDelta | ReasoningDelta) for event in events)
-        return pieces > 1, f"{pieces} pieces" if pieces > 1 else "it came in one piece"
-
-    async def _stream_usage(self) -> tuple[bool, str]:
-        usage = (await self._ask(_HELLO, stream=True)).usage
-        there = usage.input_tokens > 0
-        return there, f"{usage.input_tokens} in, {usage.output_tokens} out" if there else "none"
-
-    async def _logprobs(self) -> tuple[bool, str]:
-        answer = await self._ask(_HELLO, settings={"logprobs": True})
-        return bool(answer.logprobs), "there" if answer.logprobs else "none"
-
-    async def _ask(
-        self, prompt: str, *, stream: bool = False, emit: Emit = ignore, **options: Any
-    ) -> ModelResponse:
-        settings = {**self._limit, **options.pop("settings", {})}
-        request = ModelRequest(
-            messages=(UserMessage(content=prompt),), settings=settings, **options
-        )
-        return await self._chat.request(request, stream=stream, emit=emit)
-
-    async def _check(self, name: str, ask: Callable[[], Awaitable[tuple[bool, str]]]) -> None:
-        ok: bool | None
-        try:
-            ok, detail = await ask()
-        except AgentKitError as error:
-            if not self.checks and isinstance(error, ModelUnreachable | AuthenticationFailed):
-                raise  # nothing answers, or the key is wrong
-            busy = isinstance(error, ModelUnreachable | RateLimited | QuotaExceeded)
-            ok, detail = None if busy else False, str(error)
-        self._note(name, ok, detail)
-
-    def _note(self, name: str, ok: bool | None, detail: str) -> None:
-        self.checks[name] = Check(name=name, ok=ok, detail=detail)
-        self._report(self.checks[name])
 
 
 def _excerpt(answer: ModelResponse) -> str:
     text = f"answered {answer.message.text[:60]!r}"
     return f"{text}, cut off" if answer.finish == "length" else text
+
+
+def _cut(answer: ModelResponse, _: int) -> tuple[bool, str]:
+    cut = answer.finish == "length"
+    return cut, "kept to" if cut else f"ignored: finished with {answer.finish!r}"
+
+
+def _calls(answer: ModelResponse, _: int, *, least: int = 1, only: str = "") -> tuple[bool, str]:
+    names = [call.name for call in answer.message.tool_calls]
+    right = len(names) >= least and (not only or names == [only])
+    return right, f"called {', '.join(names)}" if names else _excerpt(answer)
+
+
+def _called_anyway(answer: ModelResponse, _: int) -> tuple[bool, str]:
+    called = bool(answer.message.tool_calls)
+    return called, "called the tool" if called else "the schema kept it from calling"
+
+
+def _streamed(_: ModelResponse, pieces: int) -> tuple[bool, str]:
+    return pieces > 1, f"{pieces} pieces" if pieces > 1 else "it came in one piece"
+
+
+def _counted(answer: ModelResponse, _: int) -> tuple[bool, str]:
+    used = answer.usage
+    there = used.input_tokens > 0
+    return there, f"{used.input_tokens} in, {used.output_tokens} out" if there else "none"
+
+
+_QUESTIONS: tuple[tuple[str, str, Judge, Mapping[str, Any]], ...] = (
+    *((name, _LONG, _cut, {"settings": {name: _FEW_TOKENS}}) for name in _LIMITS),
+    ("chat", _HELLO, lambda it, _: (bool(it.message.text), _excerpt(it)), {}),
+    ("tools", "What is the weather in Paris? Use the tool.", _calls, _TOOLS),
+    ("required tool_choice", _HELLO, _calls, {**_TOOLS, "tool_choice": "required"}),
+    (
+        "named tool_choice",
+        _HELLO,
+        partial(_calls, only="get_time"),
+        {**_TOOLS, "tool_choice": ForcedTool(name="get_time")},
+    ),
+    (
+        "parallel calls",
+        "What is the weather in Paris, and what in Rome? Call the tool once for each.",
+        partial(_calls, least=2),
+        _TOOLS,
+    ),
+    (
+        "json_schema",
+        _HELLO,
+        lambda it, _: (json_or(None, it.message.text) == {"code": "zx-81"}, _excerpt(it)),
+        {"output": _FORM},
+    ),
+    (
+        "json_object",
+        "Describe a cat as a JSON object.",
+        lambda it, _: (isinstance(json_or(None, it.message.text), dict), _excerpt(it)),
+        {"output": OutputFormat(kind="json_object")},
+    ),
+    (
+        "json_schema with tools",
+        "Look the weather in Paris up with the tool before you answer.",
+        _called_anyway,
+        {"output": _FORM, "tools": (_WEATHER,)},
+    ),
+    ("streaming", _LONG, _streamed, {"stream": True}),
+    ("usage in streams", _HELLO, _counted, {"stream": True}),
+    (
+        "logprobs",
+        _HELLO,
+        lambda it, _: (bool(it.logprobs), "there" if it.logprobs else "none"),
+        {"settings": {"logprobs": True}},
+    ),
+)
+"""Of each feature: its name, a prompt, what a right answer is, and further parts of the request."""
 
 
 # From answers to a profile
@@ -375,20 +362,19 @@ def _profile(known: Profile, checks: Mapping[str, Check]) -> Profile:
     schema = can("json_schema", "native" in known.output_modes)
     # A weak model may call only what it has to.
     tools = can("tools", known.tool_calling == "native") or named or required
-    modes: list[tuple[OutputMode, bool]] = [
-        ("native", schema),
-        ("tool", tools),
-        ("json", can("json_object", "json" in known.output_modes)),
-        ("prompt", True),
-    ]
-    drops, logprobs = known.drops, {"logprobs", "top_logprobs"}
-    if checks["logprobs"].ok is not None:
-        drops = drops - logprobs if checks["logprobs"].ok else drops | logprobs
+    modes: dict[OutputMode, bool] = {
+        "native": schema,
+        "tool": tools,
+        "json": can("json_object", "json" in known.output_modes),
+        "prompt": True,
+    }
+    logprobs = {"logprobs", "top_logprobs"}
+    works = can("logprobs", not logprobs & known.drops)
     # The deprecated form is not asked for: it stays where it is known.
     tool_calling = known.tool_calling
     if tools or (schema and tool_calling == "native"):
         tool_calling = "native" if tools else "constrained"
-    newer, older = "max_completion_tokens", "max_tokens"
+    newer, older = _LIMITS
     renames = known.renames
     if checks[newer].ok:
         renames = {key: name for key, name in renames.items() if name != older}
@@ -397,10 +383,10 @@ def _profile(known: Profile, checks: Mapping[str, Check]) -> Profile:
     return replace(
         known,
         tool_calling=tool_calling,
-        output_modes=tuple(mode for mode, works in modes if works),
+        output_modes=tuple(mode for mode, works in modes.items() if works),
         native_with_tools=can("json_schema with tools", known.native_with_tools),
         forced_tool="named" if named else "alone" if required else "auto",
         renames=renames,
-        drops=drops,
+        drops=known.drops - logprobs if works else known.drops | logprobs,
         stream_usage=can("usage in streams", known.stream_usage),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from agentkit.agent import Agent
 from agentkit.cli.changes import check_asked, message_number, outcome_from, settings_from
 from agentkit.cli.console import command_line, print_line
 from agentkit.cli.find import find, header_of, traces_folder, traces_in
-from agentkit.cli.load import Application, Many, application, options_of
+from agentkit.cli.load import Application, Many, application
 from agentkit.cli.view.describe import address_in
 from agentkit.cli.view.run import print_held_back, print_waiting, run_and_show
 from agentkit.cli.view.tally import effects_of, tools_at
@@ -59,8 +59,7 @@ def fork(
         approve: Let the call at --at run: it then really runs, though it may write.
         deny: Do not let the call at --at run; the model reads the reason.
         model: Another model, such as openai:gpt-4o; also the run's own, if the agent has another.
-        deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
-            function that returns it.
+        deps: What its tools need, as FILE.py:NAME: the value, or a function that returns it.
         settings: NAME=VALUE: another sampling parameter, such as temperature=0.2.
         live: A tool that may run although it writes, by name, or a call, by its address; tools
             that only read run anyway. May be repeated.
@@ -88,12 +87,11 @@ def fork(
             "different, such as --prompt TEXT."
         )
     with application(app, original, deps=deps) as loaded:
-        options = options_of(app, model, deps)
-        forked(original, loaded, options, at=where, patch=patch, live=live or (), to=to)
+        forked(original, loaded, at=where, patch=patch, live=live or (), to=to)
 
 
 def _check_runs(
-    trace: Trace, agent: Agent[Any], at: str | None, live: Sequence[str], allow: str
+    trace: Trace, agent: Agent[Any], at: str | None, live: Collection[str], allow: str
 ) -> None:
     """Refuse to do a call again that would be answered from the recording.
 
@@ -131,11 +129,10 @@ def _outcome(
 def forked(
     original: Trace,
     loaded: Application,
-    options: Sequence[str],
     *,
     at: str | None,
     patch: Mapping[str, Any],
-    live: Sequence[str] = (),
+    live: Collection[str] = (),
     to: Path | None = None,
     allow: str = "--live NAME",
 ) -> Trace:
@@ -144,7 +141,6 @@ def forked(
     Args:
         original: The run.
         loaded: The application that made it.
-        options: By which another command finds the application, with the fork's model.
         at: The address from which things are different.
         patch: What is different, as arguments of `Agent.fork`.
         live: The tools and calls that may run although they write.
@@ -184,7 +180,7 @@ def forked(
     tools = tools_at(result.trace, held_back)
     if error is None:
         print_held_back(tools, allow)
-    print_waiting(result.pending, result.trace.path, options)
+    print_waiting(result.pending, result.trace.path, loaded.options(patch.get("model")))
     _print_difference(original, result.trace)
     if error is not None:
         raise _allowing(error, tools, allow)

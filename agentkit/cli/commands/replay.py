@@ -40,8 +40,7 @@ def replay(
         trace: The trace file, or the end of a run's id.
         app: The agent, as FILE.py:NAME or MODULE:NAME.
         model: The model of the recorded run, if it was not the agent's own.
-        deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
-            function that returns it.
+        deps: What its tools need, as FILE.py:NAME: the value, or a function that returns it.
         plan: exact: no model is asked, no tool is run. tools_live: tools that only read run.
             model_live: the model is asked, and tools answer what was recorded of the same call.
         live: A tool that runs, whatever it does; no others do. Implies tools_live.

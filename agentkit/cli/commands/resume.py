@@ -44,8 +44,7 @@ def resume(
         answer: ADDRESS=TEXT: do not let it run; this is its result.
         edit: ADDRESS=JSON: let it run with other arguments.
         model: The model of the run, if it was not the agent's own.
-        deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
-            function that returns it.
+        deps: What its tools need, as FILE.py:NAME: the value, or a function that returns it.
     """
     recorded = Trace.load(find(trace))
     check_replayable(recorded)
@@ -77,7 +76,7 @@ def resume(
         print_line(f"The trace is in {recorded.path}")
         if error is not None:
             raise error
-        print_waiting(result.pending, recorded.path, loaded.options)
+        print_waiting(result.pending, recorded.path, loaded.options())
 
 
 def _decisions(

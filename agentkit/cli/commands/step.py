@@ -5,10 +5,10 @@ Nothing of the run is done again until `go`, which is a fork.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from cmd import Cmd
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -30,44 +30,21 @@ from agentkit.cli.commands.fork import forked
 from agentkit.cli.commands.show import print_effect, print_message
 from agentkit.cli.console import OUT, print_line, print_note, shown
 from agentkit.cli.find import find, state_of
-from agentkit.cli.load import Application, application, options_of
-from agentkit.cli.view.describe import address_in, damage_named, describe, describe_run
+from agentkit.cli.load import Application, application
+from agentkit.cli.view.describe import address_in, damage_named, describe
 from agentkit.cli.view.run import print_error
 from agentkit.cli.view.tally import effects_of
 from agentkit.cli.view.tree import MARKS, as_text, decided, pretty
-from agentkit.core.effects import Address, Decision
+from agentkit.core.effects import Decision
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
-from agentkit.messages import JsonObject, is_object
+from agentkit.messages import is_object
 from agentkit.models import resolve_model
 from agentkit.runtime.result import result_of
+from agentkit.trace.effects import RecordedEffect
 from agentkit.trace.reader import Trace
 
 _NAMES = "next previous goto list show messages edit changes undo go help quit".split()
 _SHORT = {name[0]: name for name in _NAMES if name != "go"}
-_HELP = """\
-next, n             go to the next effect: a model call, a tool call, a function
-previous, p         go to the one before
-goto PLACE, g       go to an address, the end of one, or a number in the list
-list, l             all effects; > is where you are, * is changed
-show, s             everything about this effect
-messages, m         the conversation up to here
-
-edit TEXT, e        the result of this effect: what a tool or the model answers
-edit result TEXT    the same, also where TEXT begins with one of the words below
-edit approve        decide about this call; or `edit deny REASON`
-edit message N TEXT another message in this request
-edit prompt TEXT    another prompt
-edit instructions TEXT
-edit setting NAME VALUE
-edit model NAME     another model, from here on
-                    The first word says what is changed. Without TEXT your $EDITOR opens.
-changes, c          what was changed so far
-undo, u             take the last change back
-
-go, go on           run on from the change, or from here: what was before stays as
-                    recorded. Tools that only read run; with `go live` all do.
-help, h             this
-quit, q             the end; also Ctrl-D"""
 
 
 def step(
@@ -86,19 +63,16 @@ def step(
         trace: The trace file, or the end of a run's id. It stays as it is.
         app: The agent, as FILE.py:NAME or MODULE:NAME; only `go` needs it.
         model: The model of the run, if it was not the agent's own.
-        deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
-            function that returns it.
+        deps: What its tools need, as FILE.py:NAME: the value, or a function that returns it.
     """
     recorded = Trace.load(find(trace))
     for name, value in (("--model", model), ("--deps", deps)):
         if app is None and value is not None:
             raise ConfigurationError(f"{name} is for the agent of --app FILE.py:NAME: give both.")
-    with ExitStack() as stack:
-        loaded = None
-        if app is not None:
-            loaded = stack.enter_context(application(app, recorded, model=model, deps=deps))
+    loading = nullcontext() if app is None else application(app, recorded, model=model, deps=deps)
+    with loading as loaded:
         with damage_named(recorded):
-            walk = _Walk(recorded, loaded, lambda other: options_of(app, other or model, deps))
+            walk = _Walk(recorded, loaded)
             walk.begin()
         walk.follow()
     if walk.failed and not walk.use_rawinput:
@@ -106,22 +80,20 @@ def step(
 
 
 class _Walk(Cmd):
-    """A place in a run, what is changed there, and the commands that are typed or piped in."""
+    """A place in a run, what is changed there, and the commands that are typed or piped in.
+
+    The docstrings of the commands are what `help` prints.
+    """
 
     prompt = "step> "
 
-    def __init__(
-        self,
-        trace: Trace,
-        loaded: Application | None,
-        options: Callable[[str | None], list[str]],
-    ) -> None:
+    def __init__(self, trace: Trace, loaded: Application | None) -> None:
         # At a terminal `input` reads, with a history and line editing.
         self.use_rawinput = sys.stdin.isatty() and sys.stdout.isatty()
         super().__init__(stdout=None if self.use_rawinput else sys.stderr)
         if not self.use_rawinput:
             sys.stdin.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # of TextIO it is not known
-        self._loaded, self._options = loaded, options
+        self._loaded = loaded
         self._interrupted = False
         self.failed = False
         self._enter(trace)
@@ -156,12 +128,9 @@ class _Walk(Cmd):
     def onecmd(self, line: str) -> bool:
         """Obey a line; what cannot be done is printed, and the walk stays where it is."""
         # What goes wrong while the agent runs is no fault of the trace.
+        runs = line.split(maxsplit=1)[:1] == ["go"]
         try:
-            with (
-                nullcontext()
-                if line.startswith("go ") or line == "go"
-                else damage_named(self._trace)
-            ):
+            with nullcontext() if runs else damage_named(self._trace):
                 return super().onecmd(line)
         except Exception as error:
             if not isinstance(error, AgentKitError) and result_of(error) is None:
@@ -186,11 +155,13 @@ class _Walk(Cmd):
         raise ConfigurationError(f"There is no command {word!r}.{meant} `help` lists the commands.")
 
     def do_help(self, arg: str) -> None:
-        """Print the commands."""
-        OUT.print(_HELP, highlight=False)
+        """List the commands; each may be shortened to its first letter, but `go`."""
+        for name in _NAMES:
+            lines = inspect.getdoc(getattr(self, f"do_{name}")) or ""
+            print_line(f"{name:<12}" + lines.replace("\n", "\n" + " " * 12))
 
     def do_quit(self, _: str) -> bool:
-        """End the walk."""
+        """End the walk, as Ctrl-D does."""
         return True
 
     def do_EOF(self, _: str) -> bool:  # the name is Cmd's
@@ -199,28 +170,29 @@ class _Walk(Cmd):
         return True
 
     @property
-    def _here(self) -> str:
+    def _here(self) -> RecordedEffect:
         return self._places[self._number]
 
     def _enter(self, trace: Trace, at: str | None = None) -> None:
         """Begin with this trace, at this place if it has it."""
         effects = trace.effects.values()
-        places = (one for one in effects if one.begun or one.pending is not None)
-        kinds: dict[str, str] = {one.at: one.kind for one in places if one.kind != "agent"}
-        if not kinds:
+        self._agents = [one.at for one in effects if one.kind == "agent"]
+        self._places = [
+            one for one in effects if one.kind != "agent" and (one.begun or one.pending is not None)
+        ]
+        if not self._places:
             raise TraceError(
                 f"In the run {trace.run} nothing was asked or done, so there is no step to take.",
                 path=str(trace.path),
             )
-        self._trace, self._kinds, self._places = trace, kinds, [*kinds]
-        self._agents = [one.at for one in effects if one.kind == "agent"]
-        self._number = self._places.index(at) if at in kinds else 0
+        self._trace = trace
+        self._number = next((n for n, one in enumerate(self._places) if one.at == at), 0)
         self._changes: tuple[Change, ...] = ()
 
     # Looking
 
     def do_next(self, _: str) -> None:
-        """Go to the next effect."""
+        """Go to the next effect: a model call, a tool call, a function."""
         self._move(1)
 
     def do_previous(self, _: str) -> None:
@@ -235,57 +207,66 @@ class _Walk(Cmd):
         self._look()
 
     def do_goto(self, place: str) -> None:
-        """Go to an address or a number."""
+        """Go to an address, the end of one, or a number in the list."""
         if not place:
             raise ConfigurationError("goto where? An address, its end, or a number in the list.")
-        at = place
-        if not place.isdecimal():
-            at = address_in(self._trace, place)
-        elif 1 <= int(place) <= len(self._places):
-            at = self._places[int(place) - 1]
-        if at not in self._kinds:
+        numbers: dict[str, int] = {}
+        for number, one in enumerate(self._places):
+            numbers |= {str(number + 1): number, one.at: number}
+        place = place if place.isdecimal() else address_in(self._trace, place)
+        if place not in numbers:
             raise ConfigurationError(
-                f"{at} is not an effect; `list` shows those of the run, from 1 to "
+                f"{place} is not an effect; `list` shows those of the run, from 1 to "
                 f"{len(self._places)}."
             )
-        self._number = self._places.index(at)
+        self._number = numbers[place]
         self._look()
 
     def _look(self) -> None:
-        self._print_place(self._number, describe(self._trace, self._here))
+        self._print_place(self._number)
 
     def do_list(self, _: str) -> None:
-        """List all effects."""
-        effects = {one["at"]: one for one in describe_run(self._trace)["effects"]}
-        for number, at in enumerate(self._places):
-            self._print_place(number, effects.get(at) or describe(self._trace, at))
+        """List all effects; > is where you are, * is changed."""
+        for number in range(len(self._places)):
+            self._print_place(number)
 
-    def _print_place(self, number: int, effect: JsonObject) -> None:
-        at = self._places[number]
+    def _print_place(self, number: int) -> None:
+        effect = self._places[number]
         here = ">" if number == self._number else " "
-        changed = "*" if any(one.at == at for one in self._changes) else " "
-        status = effect.get("status", "…")
-        mark, style = MARKS.get(status, (shown(as_text(status)), "yellow"))
-        name = as_text(effect.get("tool") or effect.get("model") or effect.get("name") or "")
-        arguments = as_text(effect.get("arguments", ""))
-        room = max(20, OUT.width - len(at) - 12)
-        text = Text.assemble(f"{here}{changed}{number + 1:>3} ", (shown(at), "cyan"))
-        text.append(f"  {shown(f'{name} {arguments}', room // 2)} ").append(mark, style)
-        text.append(f" {shown(_outcome(effect), room // 2)}", "dim")
+        changed = "*" if any(one.at == effect.at for one in self._changes) else " "
+        status = effect.skipped or effect.status
+        mark, style = MARKS.get(status, (shown(status), "yellow"))
+        room = max(20, OUT.width - len(effect.at) - 12)
+        text = Text.assemble(f"{here}{changed}{number + 1:>3} ", (shown(effect.at), "cyan"))
+        text.append(f"  {shown(f'{effect.name} {effect.arguments}', room // 2)} ")
+        text.append(mark, style).append(f" {shown(self._outcome(effect), room // 2)}", "dim")
         OUT.print(text, no_wrap=True, overflow="ellipsis")
 
+    def _outcome(self, effect: RecordedEffect) -> str:
+        """Return the outcome of an effect, in one line."""
+        if effect.decision is not None and not effect.begun:
+            return decided(effect.decision)
+        message = self._trace.blobs.get(effect.message or "")
+        if is_object(message):
+            calls = [call["function"] for call in message.get("tool_calls") or ()]
+            text = as_text(message.get("content") or "")
+            return " ".join([text, *(f"→ {call['name']} {call['arguments']}" for call in calls)])
+        if effect.error is not None:
+            return effect.error.message
+        return as_text(effect.output) if effect.kind == "compute" and effect.finished else ""
+
     def do_show(self, _: str) -> None:
-        """Print everything about the effect here."""
-        print_effect(describe(self._trace, self._here))
+        """Print everything about this effect."""
+        print_effect(describe(self._trace, self._here.at))
 
     def do_messages(self, _: str) -> None:
-        """Print the last request up to here, its answer, and the results that have come since."""
-        above = [at for at in self._agents if f"{self._here}/".startswith(f"{at}/")]
+        """Print the conversation up to here."""
+        above = [at for at in self._agents if f"{self._here.at}/".startswith(f"{at}/")]
         agent, before = max(above, key=len), self._places[: self._number + 1]
-        steps = [at for at in before if self._kinds[at] == "model" and Address(at).parent == agent]
+        steps = [one.at for one in before if one.kind == "model" and one.at.parent == agent]
         if steps:
             call = describe(self._trace, steps[-1])
-            direct = [at for at in before if Address(at).parent == steps[-1]]
+            direct = [one.at for one in before if one.at.parent == steps[-1]]
             after = [call, *(describe(self._trace, at) for at in direct)]
             messages = [*call.get("messages", ()), *(e["message"] for e in after if "message" in e)]
         else:
@@ -296,24 +277,31 @@ class _Walk(Cmd):
     # Changing
 
     def do_edit(self, rest: str) -> None:
-        """Change something here."""
+        """Change something here. Without TEXT, your $EDITOR opens.
+
+        edit TEXT                       the result of this effect
+        edit result TEXT                the same, also where TEXT begins with a word below
+        edit approve, edit deny REASON  the decision about this call
+        edit message N TEXT             another message in this request
+        edit prompt TEXT, edit instructions TEXT
+        edit setting NAME VALUE, edit model NAME
+        """
         word, _, text = rest.partition(" ")
-        effect = describe(self._trace, self._here)
+        at = self._here.at
         match word:
             case "approve" | "deny":
-                check_asked(self._trace, self._here)
+                check_asked(self._trace, at)
                 decision = Decision.approve() if word == "approve" else Decision.deny(text.strip())
                 self._add("result", decision)
             case "message":
                 number, _, new = text.strip().partition(" ")
-                index = message_number(self._trace, self._here, number)
-                now = as_text(effect["messages"][index]["content"])
+                index = message_number(self._trace, at, number)
+                now = as_text(describe(self._trace, at)["messages"][index]["content"])
                 self._add("messages", written(new, now), number=index)
             case "prompt" | "instructions":
                 now = self._prompt() if word == "prompt" else self._instructions()
                 self._add(word, written(text, now))
-                meant = f"If the result of {self._here} was meant"
-                print_line(f"{meant}: `undo`, and `edit result {rest}`.")
+                print_line(f"If the result of {at} was meant: `undo`, and `edit result {rest}`.")
             case "setting":
                 name, _, value = text.strip().partition(" ")
                 if not value:
@@ -323,19 +311,26 @@ class _Walk(Cmd):
                 resolve_model(text.strip())  # raises for an unknown name
                 self._add("model", text.strip())
             case _:
-                new = written(text if word == "result" else rest, _editable(effect))
-                self._add("result", outcome_from(self._trace, self._here, new))
+                new = written(text if word == "result" else rest, self._editable())
+                self._add("result", outcome_from(self._trace, at, new))
+
+    def _editable(self) -> str:
+        """Return the outcome of this effect as a text to edit; a message with calls as JSON."""
+        message = self._trace.blobs.get(self._here.message or "")
+        if not is_object(message):
+            return pretty(self._here.output or "")
+        return pretty(message if message.get("tool_calls") else message.get("content"))
 
     def _prompt(self) -> str:
         return as_text(self._trace.input()[0][-1].to_json()["content"])
 
     def _instructions(self) -> str:
-        first = next(at for at, kind in self._kinds.items() if kind == "model")
+        first = next(one.at for one in self._places if one.kind == "model")
         messages = describe(self._trace, first)["messages"]
         return next((as_text(one["content"]) for one in messages if one["role"] == "system"), "")
 
     def _add(self, what: What, value: Any, number: int | None = None) -> None:
-        at = self._here if what in ("result", "messages") else self._from(what)
+        at = self._here.at if what in ("result", "messages") else self._from(what)
         new = Change(what=what, at=at, value=value, number=number)
         self._changes = joined(self._changes, new)
         print_line(f"{self._changes[-1].text()}. `go` runs on with that.")
@@ -344,9 +339,9 @@ class _Walk(Cmd):
         """Return where a change of the agent begins to hold: at its next model call."""
         if what == "prompt":
             return None
-        for at in self._places[self._number :]:
-            if self._kinds[at] == "model" and Address(at).parent == self._agents[0]:
-                return at
+        for one in self._places[self._number :]:
+            if one.kind == "model" and one.at.parent == self._agents[0]:
+                return one.at
         raise ConfigurationError(
             f"There is no model call of {self._agents[0]} from here on that other {what} would "
             "change. Go back to one."
@@ -354,28 +349,21 @@ class _Walk(Cmd):
 
     def do_changes(self, _: str) -> None:
         """Print what was changed so far."""
-        for one in self._changes:
-            print_line(one.text())
-        if not self._changes:
-            print_line("Nothing is changed.")
+        print_line("\n".join(one.text() for one in self._changes) or "Nothing is changed.")
 
     def do_undo(self, _: str) -> None:
         """Take the last change back."""
-        if not self._changes:
-            print_line("Nothing is changed.")
-            return
-        print_line(f"Undone: {self._changes[-1].text()}")
+        line = f"Undone: {self._changes[-1].text()}" if self._changes else "Nothing is changed."
+        print_line(line)
         self._changes = self._changes[:-1]
 
     # Going on
 
-    def _tools(self) -> list[str]:
-        """Return the names of all tools, of the agent and of the run."""
-        assert self._loaded is not None
-        return [*effects_of(self._trace, self._loaded.agent)]
-
     def do_go(self, rest: str) -> None:
-        """Fork the run with the changes, or from here, and enter the fork."""
+        """Run on from the change, or from here: what was before stays as recorded.
+
+        Tools that only read run; with `go live` all do.
+        """
         how = rest.removeprefix("on").strip()
         if how not in ("", "live"):
             raise ConfigurationError(f"go {rest}: expected go, or go live to let every tool run.")
@@ -383,45 +371,19 @@ class _Walk(Cmd):
             raise ConfigurationError(
                 "`go` runs the agent, and there is none: start with --app FILE.py:NAME."
             )
-        at = self._changes[0].at if self._changes else self._here
-        patch = patch_of(self._changes)
+        at = self._changes[0].at if self._changes else self._here.at
         try:
-            made = forked(
+            fork = forked(
                 self._trace,
                 self._loaded,
-                self._options(patch.get("model")),
                 at=at,
-                patch=patch,
-                live=self._tools() if how == "live" else (),
+                patch=patch_of(self._changes),
+                live=effects_of(self._trace, self._loaded.agent) if how == "live" else (),
                 allow="go live",
             )
         except KeyboardInterrupt:
             print_note("Interrupted; you are where you were.")
             return
-        self._enter(made, at)
+        self._enter(fork, at)
         print_line("\nYou are in the new run now.", "green")
         self._look()
-
-
-def _outcome(effect: JsonObject) -> str:
-    """Return the outcome of an effect, in one line."""
-    decision = effect.get("decision")
-    if decision is not None and "started" not in effect:
-        return decided(Decision(decision["kind"], decision["text"], decision["by"]))
-    message = effect.get("message")
-    if is_object(message):
-        content = message.get("content")
-        text = "" if content is None else as_text(content)
-        calls = [call["function"] for call in message.get("tool_calls") or ()]
-        return " ".join([text, *(f"→ {call['name']} {call['arguments']}" for call in calls)])
-    if "value" in effect:
-        return as_text(effect["value"])
-    return as_text(effect.get("error", {}).get("message", ""))
-
-
-def _editable(effect: JsonObject) -> str:
-    """Return the outcome of an effect as a text to edit; a message with calls as JSON."""
-    message = effect.get("message")
-    if not is_object(message):
-        return pretty(effect.get("value", ""))
-    return pretty(message if message.get("tool_calls") else message.get("content"))

@@ -10,16 +10,15 @@ import shutil
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
-from agentkit.agent import Agent
 from agentkit.cli.console import command_line, print_line
 from agentkit.cli.find import find, state_of
 from agentkit.cli.load import (
@@ -34,7 +33,6 @@ from agentkit.cli.load import (
 from agentkit.cli.view.source import Case, source_of
 from agentkit.core.effects import ancestors
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
-from agentkit.messages import Message, is_object
 from agentkit.runtime.result import RunResult
 from agentkit.trace.open import check_replayable
 from agentkit.trace.reader import Trace
@@ -62,8 +60,7 @@ def test_from(
         to: The new test file; by default test_PROMPT.py beside the agent's file.
         live: A tool that the test runs for real: its results have to be the recorded ones.
         model: The model of the recorded run, if it was not the agent's own.
-        deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
-            function that returns it.
+        deps: What its tools need, as FILE.py:NAME: the value, or a function that returns it.
     """
     if find_spec("pytest") is None:
         raise ConfigurationError("The test is run with pytest: pip install pytest")
@@ -80,74 +77,41 @@ def test_from(
     with application(app, recorded, model=model, deps=deps) as loaded:
         loaded.check_deps()
         ended = _replayed(recorded, loaded, live)
-    source = _source_of(app, loaded.agent, deps)
-    messages, earlier = recorded.input()
-    name = _slug(messages, recorded)
-    test = (to or source.folder / f"test_{name}.py").absolute()
+        agent = loaded.agent
+    module, root, folder = _module_of("--app", app)
+    name = split_name(app)[1]
+    name = name or next(key for key, one in vars(imported(app)).items() if one is agent)
+    imports = {module: {name}}
+    if deps is not None:
+        imports.setdefault(_module_of("--deps", deps)[0], set()).add(split_name(deps)[1])
+    slug = _slug(recorded)
+    test = (to or folder / f"test_{slug}.py").absolute()
     fixture = _fixture(test, recorded)
     case = Case(
-        name=name,
+        name=slug,
         fixture=fixture.relative_to(test.parent).as_posix(),
-        agent=source.agent,
-        deps=source.deps,
+        agent=_expression(app, name),
+        deps=None if deps is None else _expression(deps, split_name(deps)[1]),
+        imports=imports,
         model=model,
-        imports=source.imports,
-        messages=messages,
-        earlier=earlier,
-        given=recorded.options(),
+        trace=recorded,
         ended=ended,
         live=live,
-        anew=_anew(recorded),
     )
     # Whether pytest finds the application depends on its settings: tried, not guessed.
-    further = replace(case, path=source.path_from(test))
+    further = replace(case, path=_path_from(test, root))
     _write(test, fixture, recorded, [source_of(case), source_of(further)])
     _print_written(test, fixture)
     if not live:
         _print_hidden(recorded)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Source:
-    """Where an application is imported from.
-
-    Attributes:
-        agent: The expression that gives the agent.
-        deps: The one that gives the deps.
-        imports: The names that they need, by module.
-        root: The folder in which the agent's module is found.
-        folder: The one that its file is in.
-    """
-
-    agent: str
-    deps: str | None
-    imports: Mapping[str, set[str]]
-    root: Path
-    folder: Path
-
-    def path_from(self, test: Path) -> str:
-        """Return the root as an expression in a test file."""
-        try:
-            up = test.resolve().parents.index(self.root)
-        except ValueError:
-            return f'Path(__file__).parent / "{os.path.relpath(self.root, test.parent)}"'
-        return f"Path(__file__).resolve().parents[{up}]"
-
-
-def _source_of(app: str, agent: Agent[Any], deps: str | None) -> _Source:
-    module, name = imported(app), split_name(app)[1]
-    name = name or next(key for key, value in vars(module).items() if value is agent)
-    dotted, root, folder = _module_of("--app", app)
-    imports = {dotted: {name}}
-    if deps is not None:
-        imports.setdefault(_module_of("--deps", deps)[0], set()).add(split_name(deps)[1])
-    return _Source(
-        agent=_expression(app, name),
-        deps=None if deps is None else _expression(deps, split_name(deps)[1]),
-        imports=imports,
-        root=root,
-        folder=folder,
-    )
+def _path_from(test: Path, root: Path) -> str:
+    """Return a folder as an expression in a test file."""
+    above = [*test.resolve().parents]
+    if root in above:
+        return f"Path(__file__).resolve().parents[{above.index(root)}]"
+    return f"Path(__file__).parent / {os.path.relpath(root, test.parent)!r}"
 
 
 def _expression(app: str, name: str) -> str:
@@ -178,24 +142,13 @@ def _module_of(option: str, app: str) -> tuple[str, Path, Path]:
     return ".".join(dotted), root, path.parent
 
 
-def _slug(messages: tuple[Message, ...], trace: Trace) -> str:
+def _slug(trace: Trace) -> str:
     """Return a name for the test: the first words of the prompt, or of the agent and its run."""
-    text = unicodedata.normalize("NFKD", messages[-1].text).encode("ascii", "ignore").decode()
+    prompt = trace.input()[0][-1].text
+    text = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode()
     words = re.findall("[a-z0-9]+", text.lower())[:_WORDS]
     at = trace.agent_start["at"]
     return "_".join(words)[:_LONGEST] or re.sub(r"\W", "_", f"{at[1:]}_{trace.run[-6:]}".lower())
-
-
-def _anew(trace: Trace) -> str:
-    """Return how the run can be recorded anew; empty if it cannot."""
-    result = trace.patch.get("result")
-    decision = is_object(result) and "kind" in result
-    if trace.patch.get("messages") or (result is not None and not decision):
-        return ""  # a new run does not have what the fork was given
-    call = "pytest --agentkit-record=all"
-    if any(one.decision is not None for one in trace.effects.values()):
-        return f"To record it anew, give the call below an approver=, and: {call}"
-    return f"Record it anew: {call}"
 
 
 def _fixture(test: Path, trace: Trace) -> Path:
@@ -248,7 +201,9 @@ def _write(test: Path, fixture: Path, trace: Trace, sources: list[str]) -> None:
     try:
         test.parent.mkdir(parents=True, exist_ok=True)
         if copied:
-            _copy(trace, fixture)
+            assert trace.path is not None
+            fixture.parent.mkdir(exist_ok=True)
+            shutil.copyfile(trace.path, fixture)  # for others to read, unlike a trace
         for source in sources:
             test.write_text(source, encoding="utf-8")
             report = _failure(test)
@@ -263,13 +218,6 @@ def _write(test: Path, fixture: Path, trace: Trace, sources: list[str]) -> None:
         with suppress(OSError):
             folder.rmdir()
     raise AgentKitError(f"The test fails, so it was not kept. pytest reports:\n\n{report}")
-
-
-def _copy(trace: Trace, fixture: Path) -> None:
-    """Copy the trace: for others to read, unlike a trace."""
-    assert trace.path is not None
-    fixture.parent.mkdir(exist_ok=True)
-    shutil.copyfile(trace.path, fixture)
 
 
 def _failure(test: Path) -> str:

@@ -45,8 +45,7 @@ def trace_doctor(
     Args:
         prompt: The prompt of both runs.
         app: The agent, as FILE.py:NAME or MODULE:NAME.
-        deps: What the agent's tools depend on, as FILE.py:NAME or MODULE:NAME: a value, or a
-            function that returns it.
+        deps: What its tools need, as FILE.py:NAME: the value, or a function that returns it.
         all_tools: Run the tools that write a second time, too.
     """
     with application(app, deps=deps) as loaded:

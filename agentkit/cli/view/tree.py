@@ -172,7 +172,7 @@ class RunTree:
             if node.result and node.status is not None:
                 branch.add(Text(shown(node.result, width - 4), style="dim"))
             if node.repeats:
-                branch.add(Text("asked for the same calls again; told to answer", style="dim"))
+                branch.add(Text("not run: these calls repeat earlier ones", style="dim"))
         yield tree
 
     def _line(self, at: str, node: _Node, width: int, live: bool) -> Text:
