@@ -59,11 +59,7 @@ class Change:
 
 
 def joined(changes: tuple[Change, ...], new: Change) -> tuple[Change, ...]:
-    """Add a change. It holds from where the first one does.
-
-    Raises:
-        ConfigurationError: It is about an effect in another place.
-    """
+    """Add a change. It holds from where the first one does."""
     if not changes:
         return (new,)
     at = changes[0].at
@@ -98,9 +94,6 @@ def outcome_from(trace: Trace, at: str, text: str) -> Any:
 
     A model's answer may be a whole message as JSON; a call that never ran is answered by
     a decision; the value of a function is JSON, unless it was a text.
-
-    Raises:
-        ConfigurationError: There is no such effect, or the text does not fit it.
     """
     effect = trace.effects[at]
     match effect.kind:
@@ -124,11 +117,7 @@ def outcome_from(trace: Trace, at: str, text: str) -> Any:
 
 
 def check_asked(trace: Trace, at: str) -> None:
-    """Check that the call at this address waited for a decision.
-
-    Raises:
-        ConfigurationError: It did not.
-    """
+    """Check that the call at this address waited for a decision."""
     asked = [one.at for one in trace.effects.values() if one.pending is not None]
     if at not in asked:
         raise ConfigurationError(
@@ -138,11 +127,7 @@ def check_asked(trace: Trace, at: str) -> None:
 
 
 def message_number(trace: Trace, at: str, text: str) -> int:
-    """Return the number of a message in a request that can be changed there.
-
-    Raises:
-        ConfigurationError: There is no such message, or it comes from elsewhere.
-    """
+    """Return the number of a message in a request that can be changed there."""
     if trace.effects[at].kind != "model":
         raise ConfigurationError(f"Messages belong to a model call, and {at} is not one.")
     messages = describe(trace, at)["messages"]
@@ -157,11 +142,7 @@ def message_number(trace: Trace, at: str, text: str) -> int:
 
 
 def settings_from(pairs: Iterable[tuple[str, str]]) -> ChatSettings:
-    """Return sampling parameters as they are written: values are JSON, or else text.
-
-    Raises:
-        ConfigurationError: There is no such parameter, or it cannot have this value.
-    """
+    """Return sampling parameters as they are written: values are JSON, or else text."""
     known = [one.name for one in fields(ChatSettings)]
     values: dict[str, Any] = {}
     for name, text in pairs:
@@ -183,11 +164,7 @@ def _json(text: str) -> Any:
 
 
 def written(text: str, now: str) -> str:
-    """Return the text on the line, or from the user's editor, which begins with `now`.
-
-    Raises:
-        ConfigurationError: There is no text and no editor, or nothing was changed in it.
-    """
+    """Return the text on the line, or from the user's editor, which begins with `now`."""
     if text.strip():
         return text.strip()
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")

@@ -36,9 +36,6 @@ def find(trace: Path) -> Path:
     """Return a trace's file by its path, its name without `.jsonl`, or the end of its run.
 
     It is looked for in the current folder, in `AGENTKIT_TRACE_DIR` and in the state folder.
-
-    Raises:
-        TraceError: There is none, or more than one.
     """
     text = str(trace)
     if trace.is_dir():
@@ -77,11 +74,7 @@ def header_of(file: Path) -> JsonObject:
 
 
 def traces_in(places: Sequence[Path]) -> Iterator[Path]:
-    """Yield these files, and those in these folders; by default those where traces go.
-
-    Raises:
-        TraceError: There is no such file or folder.
-    """
+    """Yield these files, and those in these folders; by default those where traces go."""
     usual = traces_folder()
     if not places and not usual.exists():
         return

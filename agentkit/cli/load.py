@@ -56,11 +56,7 @@ class Application:
         return self.loop.run(work())
 
     def check_deps(self) -> None:
-        """Check that the agent has the deps that its tools need, before anything runs.
-
-        Raises:
-            ConfigurationError: It has not.
-        """
+        """Check that the agent has the deps that its tools need, before anything runs."""
         try:
             self.agent.config.check_deps(self.deps)
         except ConfigurationError as error:
@@ -80,9 +76,6 @@ def application(
         trace: The run that the agent has made.
         model: The name of a model, instead of the agent's own.
         deps: `FILE.py:NAME` or `MODULE:NAME`: the deps, or a function that returns them.
-
-    Raises:
-        ConfigurationError: Something cannot be found, imported or called.
     """
     with asyncio.Runner() as loop:
         agent = with_model(load_agent(loop, app, trace), model, trace)
@@ -115,11 +108,7 @@ def load_agent(loop: asyncio.Runner, app: str, trace: Trace | None = None) -> Ag
 
 
 def agent_of(loop: asyncio.Runner, module: ModuleType, name: str, place: str) -> Agent[Any]:
-    """Return the agent of this name in a module that was imported from `place`.
-
-    Raises:
-        ConfigurationError: There is none.
-    """
+    """Return the agent of this name in a module that was imported from `place`."""
     if not hasattr(module, name):
         raise ConfigurationError(f"{place} has no {name!r}; it has {_listed(agents_in(module))}.")
     agent = _value_of(loop, getattr(module, name), f"{name!r} in {place}", place)
@@ -150,11 +139,7 @@ def _file(module: object) -> str | None:
 
 
 def _value_of(loop: asyncio.Runner, value: Any, what: str, place: str) -> Any:
-    """Return a value, or what the function returns that is in its place.
-
-    Raises:
-        ConfigurationError: The function has required parameters, or it fails.
-    """
+    """Return a value, or what the function returns that is in its place."""
     if not is_factory(value):
         return value
     try:
@@ -181,11 +166,7 @@ async def _awaited(value: Awaitable[Any]) -> Any:
 
 
 def with_model(agent: Agent[Any], model: str | None, trace: Trace | None) -> Agent[Any]:
-    """Return the agent with the model of this name, if there is one.
-
-    Raises:
-        ConfigurationError: There is no such model, or it cannot be made from its name alone.
-    """
+    """Return the agent with the model of this name, if there is one."""
     if model is None:
         return agent
     try:
@@ -227,11 +208,7 @@ def agents_in(module: ModuleType) -> dict[str, Agent[Any]]:
 
 
 def load_module(place: str) -> ModuleType:
-    """Import a file, or a module by its dotted name.
-
-    Raises:
-        ConfigurationError: It does not exist, or it fails while it is imported.
-    """
+    """Import a file, or a module by its dotted name."""
     path = Path(place)
     if not is_file(place):
         try:

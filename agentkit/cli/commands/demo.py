@@ -70,11 +70,7 @@ def _print_next(trace: Trace | None, options: list[str] | None) -> None:
 
 
 def _chosen_model(model: str | None, base_url: str | None) -> Any:
-    """Return the model to use instead of the embedded one; None for that.
-
-    Raises:
-        ConfigurationError: There is no such model.
-    """
+    """Return the model to use instead of the embedded one; None for that."""
     if base_url is not None:
         if model is None:
             raise ConfigurationError("--base-url needs --model NAME, the server's name for it.")

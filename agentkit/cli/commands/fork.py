@@ -15,8 +15,13 @@ from agentkit.cli.console import command_line, print_line
 from agentkit.cli.find import find, header_of, traces_folder, traces_in
 from agentkit.cli.load import Application, Many, application
 from agentkit.cli.view.describe import address_in
-from agentkit.cli.view.run import print_held_back, print_waiting, run_and_show
-from agentkit.cli.view.tally import effects_of, tools_at
+from agentkit.cli.view.run import (
+    effects_of,
+    print_held_back,
+    print_waiting,
+    run_and_show,
+    tools_at,
+)
 from agentkit.cli.view.tree import RunTree
 from agentkit.core.effects import Decision
 from agentkit.errors import ConfigurationError, ReplayDivergence
@@ -93,11 +98,7 @@ def fork(
 def _check_runs(
     trace: Trace, agent: Agent[Any], at: str | None, live: Collection[str], allow: str
 ) -> None:
-    """Refuse to do a call again that would be answered from the recording.
-
-    Raises:
-        ConfigurationError: The tool would not run.
-    """
+    """Refuse to do a call again that would be answered from the recording."""
     effect = trace.effects.get(at or "")
     if effect is None or effect.kind != "tool" or not effect.begun:
         return
@@ -177,13 +178,12 @@ def forked(
         raise
     assert result.trace is not None
     held_back = result.replayed.held_back if result.replayed is not None else ()
-    tools = tools_at(result.trace, held_back)
     if error is None:
-        print_held_back(tools, allow)
+        print_held_back(result.trace, held_back, allow)
     print_waiting(result.pending, result.trace.path, loaded.options(patch.get("model")))
     _print_difference(original, result.trace)
     if error is not None:
-        raise _allowing(error, tools, allow)
+        raise _allowing(error, tools_at(result.trace, held_back), allow)
     return result.trace
 
 

@@ -17,6 +17,7 @@ from agentkit.cli.view.describe import damage_named
 from agentkit.cli.view.tree import as_text
 from agentkit.errors import ConfigurationError, TraceError
 from agentkit.messages import JsonObject, is_object
+from agentkit.trace.effects import RecordedEffect
 from agentkit.trace.naming import unpacked
 from agentkit.trace.reader import Trace
 
@@ -75,48 +76,33 @@ def _hits(regex: re.Pattern[str], places: tuple[Path, ...]) -> Iterator[JsonObje
 def _texts(trace: Trace) -> Iterator[tuple[str, str, str]]:
     """Yield every text of a run once, where it first appears."""
     seen: set[str] = set()
-
-    def message(name: str) -> Iterator[tuple[str, str]]:
-        if name in trace.blobs and name not in seen:
+    for at, effect in trace.effects.items():
+        if effect.arguments:
+            yield at, "arguments", effect.arguments
+        yield from ((at, "progress", as_text(one)) for one in effect.progress)
+        yield from ((at, "warning", one.text or one.code) for one in effect.warnings)
+        for name in _messages(trace, effect):
+            if name in seen or name not in trace.blobs:
+                continue
             seen.add(name)
             data = trace.blob(name)
             kind = "result" if data["role"] == "tool" else as_text(data["role"])
             for key in ("content", "reasoning", "refusal"):
                 if data.get(key) is not None:
-                    yield kind, as_text(unpacked(data[key]))
-
-    for event in trace.events:
-        at = event.get("at", "")
-        if event["event"] == "agent.start":
-            given = trace.blobs.get(event.get("input", ""))
-            names = given["messages"] if is_object(given) else ()
-        else:
-            names = (
-                *event.get("messages", ()),
-                *([event["message"]] if event.get("message") else ()),
-            )
-        for name in names:
-            yield from ((at, kind, text) for kind, text in message(name))
-        yield from ((at, kind, text) for kind, text in _event_texts(event))
+                    yield at, kind, as_text(unpacked(data[key]))
+        error = effect.error
+        if error is not None and effect.kind != "agent":  # which only repeats it
+            yield at, "error", error.traceback or f"{error.type}: {error.message}"
 
 
-def _event_texts(event: JsonObject) -> Iterator[tuple[str, str]]:
-    """Yield the texts of the event itself."""
-    match event["event"]:
-        case "tool.start" | "tool.pending":
-            yield "arguments", as_text(unpacked(event.get("arguments", "")))
-        case "tool.chunks":
-            yield "progress", as_text(event["d"])
-        case "warning":
-            yield "warning", as_text(event.get("text", event.get("code")))
-        case "log":
-            yield "log", as_text(event)
-        case _:
-            pass
-    error = event.get("error")
-    if is_object(error) and event["event"] != "agent.end":  # which only repeats it
-        text = f"{error.get('type')}: {as_text(error.get('message', ''))}"
-        yield "error", as_text(error.get("traceback") or text)
+def _messages(trace: Trace, effect: RecordedEffect) -> Iterator[str]:
+    """Yield the names of the messages that an effect began with, and came to."""
+    if effect.kind == "agent":
+        began_with = trace.blobs.get((effect.start or {}).get("input", ""))
+        yield from began_with["messages"] if is_object(began_with) else ()
+    yield from effect.messages
+    if effect.message is not None:
+        yield effect.message
 
 
 def _print_hit(regex: re.Pattern[str], hit: JsonObject) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, cast
+from typing import Any
 
 from docstring_parser import parse
+from pydantic_core import to_jsonable_python
 from rich.text import Text
 
 from agentkit.cli.console import OUT, AsJson, print_json, print_rows
@@ -26,22 +27,16 @@ def models(profile: str | None = None, *, as_json: AsJson = False) -> None:
         as_json: Print JSON.
     """
     known = {**PROFILES, LOCAL.name: LOCAL, COMPATIBLE.name: COMPATIBLE}
-    if profile is None:
-        found = [_summary(one) for one in known.values()]
-        if as_json:
-            print_json(found)
-        else:
-            _print_providers(found)
-        return
-    if profile not in known:
+    if profile is not None and profile not in known:
         raise UnknownModel(
             f"There is no profile {profile!r}; there are {', '.join(known)}.", model=profile
         )
-    values = {one.name: _plain(getattr(known[profile], one.name)) for one in fields(Profile)}
-    if as_json:
-        print_json(values)
+    if profile is not None:
+        fields_of = {one.name: _plain(getattr(known[profile], one.name)) for one in fields(Profile)}
+        print_json(fields_of) if as_json else _print_fields(fields_of)
     else:
-        _print_fields(values)
+        summaries = [_summary(one) for one in known.values()]
+        print_json(summaries) if as_json else _print_providers(summaries)
 
 
 def _summary(profile: Profile) -> dict[str, Any]:
@@ -58,7 +53,7 @@ def _summary(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _print_providers(found: list[dict[str, Any]]) -> None:
+def _print_providers(summaries: list[dict[str, Any]]) -> None:
     whole = {"no_wrap": True}
     titles = {
         "provider": whole,
@@ -68,34 +63,28 @@ def _print_providers(found: list[dict[str, Any]]) -> None:
         "tools": whole,
         "output modes": {"max_width": 13},  # the rows have two lines anyway
     }
-    print_rows(titles, map(_provider, found), narrow=_WIDE)
+    rows = ([Text(cell) for cell in _cells(one)] for one in summaries)
+    print_rows(titles, rows, narrow=_WIDE)
 
 
-def _provider(profile: dict[str, Any]) -> list[Text]:
+def _cells(profile: dict[str, Any]) -> list[str]:
     base, variable = profile["base_url"], profile["url_variable"]
-    places = [base, f"or ${variable}" if base else f"${variable}"] if variable else [base]
+    address = "\nor ".join(filter(None, [base, variable and f"${variable}"]))
     unknown = "on this machine" if profile["name"] == LOCAL.name else "yours: base_url=…"
-    state = {True: ("yes", "green"), False: ("no", "yellow"), None: ("",)}[profile["key_set"]]
-    key = profile["key_variable"]
     return [
-        Text(profile["name"], "bold cyan"),
-        Text("\n".join(filter(None, places)) or unknown),
-        Text(key) if key else Text("none needed", "dim"),
-        Text(*state),
-        Text(profile["tool_calling"]),
-        Text(", ".join(profile["output_modes"])),
+        profile["name"],
+        address or unknown,
+        profile["key_variable"] or "none needed",
+        {True: "yes", False: "no", None: ""}[profile["key_set"]],
+        profile["tool_calling"],
+        ", ".join(profile["output_modes"]),
     ]
 
 
 def _plain(value: Any) -> Any:
     """Return a profile's value as JSON; sets in order."""
-    if isinstance(value, frozenset):
-        return sorted(cast("frozenset[str]", value))
-    if isinstance(value, tuple):
-        return [_plain(one) for one in cast("tuple[Any, ...]", value)]
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in cast("Mapping[str, Any]", value).items()}
-    return value
+    plain = to_jsonable_python(value)
+    return sorted(plain) if isinstance(value, frozenset) else plain
 
 
 def _print_fields(values: Mapping[str, Any]) -> None:
@@ -117,9 +106,9 @@ def _print_fields(values: Mapping[str, Any]) -> None:
 
 
 def _in_words(value: Any) -> str:
-    if value is None or value in ([], {}):
-        return "none"
     match value:
+        case None | [] | {} if not value:
+            return "none"
         case bool():
             return "yes" if value else "no"
         case [str(), *_]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,7 @@ from agentkit.cli.console import print_line
 from agentkit.cli.find import find
 from agentkit.cli.load import Many, application
 from agentkit.cli.view.run import print_held_back, run_and_show
-from agentkit.cli.view.tally import counted, tallied, tools_at
-from agentkit.cli.view.tree import RunTree
+from agentkit.cli.view.tree import RunTree, counted
 from agentkit.core.effects import Failure
 from agentkit.errors import ReplayDivergence, safe_str
 from agentkit.replay.replay import OnDivergence, PlanName
@@ -74,7 +75,7 @@ def replay(
         print_line(f"The recorded run ended with {type(error).__name__}:", "yellow")
         print_line(safe_str(error))
     assert result.replayed is not None
-    print_held_back(tools_at(recorded, result.replayed.held_back), "--live NAME")
+    print_held_back(recorded, result.replayed.held_back, "--live NAME")
     for number, one in enumerate(result.divergences):
         print_line(f"\n{number + 1}. {one.message}")
     if result.divergences:
@@ -83,12 +84,20 @@ def replay(
         sys.exit(1)
     loose = (strictness or ("structural" if plan == "tools_live" else "exact")) == "structural"
     how = "with strictness structural" if loose else "exactly"
-    if plan == "model_live":
-        # Where the model is asked, only those inside a tool that was answered are not.
-        line = tallied(result.replayed, "with the model asked again", "sub-agent ")
-    else:
-        line = tallied(result.replayed, how)
-    print_line(line, "green")
+    # Where the model is asked, only those inside a tool that was answered are not.
+    whose = "sub-agent " if plan == "model_live" else ""
+    how = "with the model asked again" if plan == "model_live" else how
+    answered = _both(result.replayed.answered, whose) or "nothing"
+    made = _both(result.replayed.ran) or "none"
+    print_line(f"Replayed {how}: {answered} answered from the recording, {made} made.", "green")
+
+
+def _both(addresses: Iterable[str], whose: str = "") -> str:
+    """Return how many model calls and tool calls these are."""
+    last = [at.rpartition("/")[2] for at in addresses]
+    models, tools = (sum(bool(re.fullmatch(rf"{one}\d+", part)) for part in last) for one in "mt")
+    counts = [(models, f"{whose}model call"), (tools, "tool call")]
+    return " and ".join(counted(number, what) for number, what in counts if number)
 
 
 def _ended_with(recorded: Trace, error: Exception) -> bool:

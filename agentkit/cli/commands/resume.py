@@ -82,12 +82,7 @@ def resume(
 def _decisions(
     waiting: Sequence[PendingCall], given: dict[str, list[str] | None]
 ) -> dict[str, Decision]:
-    """Return the decisions by the address of their calls.
-
-    Raises:
-        ConfigurationError: A decision names no call that waits, or more than one, or is not
-            well formed; or there are two about one call.
-    """
+    """Return the decisions by the address of their calls."""
     decisions: dict[str, Decision] = {}
     for option, texts in given.items():
         for text in texts or ():

@@ -26,7 +26,6 @@ _TITLES: dict[str, Any] = {
     **dict.fromkeys(("steps", "tokens", "cost", "seconds"), _NUMBER),
     "prompt": _TEXT,
 }
-_NARROW_TITLES: dict[str, Any] = {"run": _TEXT, "used": _TEXT, "prompt": _TEXT}
 
 
 def runs(folder: Path | None = None, /, *, as_json: AsJson = False) -> None:
@@ -37,15 +36,15 @@ def runs(folder: Path | None = None, /, *, as_json: AsJson = False) -> None:
         as_json: Print a JSON array.
     """
     places = [] if folder is None else [folder]
-    listed = sorted(map(_listed, traces_in(places)), key=_when, reverse=True)
+    listed = sorted(
+        map(_listed, traces_in(places)), key=lambda run: str(run.get("wall") or ""), reverse=True
+    )
     if not listed:
         print_note(f"There are no runs in {str(folder or traces_folder())!r}.")
     if as_json:
         print_json(listed)
-    elif OUT.width < _WIDE:
-        print_rows(_NARROW_TITLES, map(_lines, listed), narrow=_WIDE)
     elif listed:
-        print_rows(_TITLES, map(_cells, listed))
+        print_rows(_TITLES, map(_cells, listed), narrow=_WIDE)
 
 
 def _listed(path: Path) -> JsonObject:
@@ -58,36 +57,23 @@ def _listed(path: Path) -> JsonObject:
         return {"file": str(path), "status": "unreadable", "error": error.message}
 
 
-def _when(run: JsonObject) -> str:
-    return str(run.get("wall") or "")
-
-
-def _lines(run: JsonObject) -> list[Text]:
-    """Return the cells of a run where there is no room for a row of them."""
-    *head, steps, tokens, cost, seconds, prompt = _cells(run)
-    facts = f"{steps} step{'s' * (steps.plain != '1')}, {tokens} tokens, {cost}, {seconds} s"
-    return [
-        Text("  ").join(cell for cell in head if cell.plain),
-        Text(facts.replace(", ,", ",") if steps.plain else ""),
-        prompt,
-    ]
-
-
 def _cells(run: JsonObject) -> list[Text]:
-    name = Path(run["file"]).stem
-    mark, style = MARKS.get(run["status"], (run["status"], "yellow"))
-    word = mark if run["status"] in mark or mark == run["status"] else f"{mark} {run['status']}"
-    if run["status"] == "unreadable":
-        file = Text(shown(Path(run["file"]).name), "cyan")
-        return [Text(""), file, Text(""), Text(word, "red"), *[Text("")] * 4, _cut(run["error"])]
+    status, file = run["status"], Path(run["file"])
+    mark, style = MARKS.get(status, (status, "yellow"))
+    word = Text(mark if status in mark else f"{mark} {status}", style)
+    if status == "unreadable":
+        empty = Text("")
+        name = Text(shown(file.name), "cyan")
+        return [empty, name, empty, word, empty, empty, empty, empty, _cut(run["error"])]
+    name = file.stem[-8:] if re.fullmatch("[0-9a-f]{32}", file.stem) else file.stem
     usage = run["usage"]
     texts = [forked_from(run["fork"])] if run["fork"] else []
     texts += [] if run["prompt"] is None else [as_text(run["prompt"])]
     return [
         Text(_local(run["wall"])),
-        Text(shown(name[-8:] if re.fullmatch("[0-9a-f]{32}", name) else name, 24), "cyan"),
+        Text(shown(name, 24), "cyan"),
         Text(shown(as_text(run["agent"] or ""), 20)),
-        Text(word, style),
+        word,
         Text(str(run["steps"])),
         Text(f"{usage.get('input_tokens', 0)} → {usage.get('output_tokens', 0)}"),
         Text("" if run["cost"] is None else money(run["cost"])),
@@ -97,7 +83,7 @@ def _cells(run: JsonObject) -> list[Text]:
 
 
 def _cut(text: str) -> Text:
-    return Text(shown(text, 60 if OUT.width < _WIDE else 100))
+    return Text(shown(text, min(100, OUT.width * 2)))
 
 
 def _local(wall: Any) -> str:

@@ -32,8 +32,7 @@ from agentkit.cli.console import OUT, print_line, print_note, shown
 from agentkit.cli.find import find, state_of
 from agentkit.cli.load import Application, application
 from agentkit.cli.view.describe import address_in, damage_named, describe
-from agentkit.cli.view.run import print_error
-from agentkit.cli.view.tally import effects_of
+from agentkit.cli.view.run import effects_of, print_error
 from agentkit.cli.view.tree import MARKS, as_text, decided, pretty
 from agentkit.core.effects import Decision
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError

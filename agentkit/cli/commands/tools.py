@@ -23,6 +23,7 @@ from rich.text import Text
 from agentkit.agent import Agent
 from agentkit.cli.console import INDENTED, OUT, AsJson, print_json, print_note, shown
 from agentkit.cli.load import agent_of, agents_in, load_module, split_name
+from agentkit.cli.view.tree import counted
 from agentkit.errors import AgentKitError, ConfigurationError, InvalidTool
 from agentkit.messages import ToolDefinition
 from agentkit.tools.context import RunContext
@@ -56,18 +57,17 @@ def tools(source: str, /, *, as_json: AsJson = False) -> None:
             raise ConfigurationError(
                 f"{place} has no tools: a function needs @tool, or a place among an agent's tools."
             )
-        listing = loop.run(_listing(agents, rest))
-    for note in listing.notes:
+        notes: list[str] = []
+        offers = loop.run(_offers(agents, rest, notes))
+    for note in notes:
         print_note(note)
-    wrong = [one for one in listing.offers if one.problem is not None]
-    if as_json:
-        if not wrong:
-            found = [one.definition.to_json() for one in listing.offers if one.definition]
-            print_json(found)
-    else:
-        for offer in listing.offers:
+    wrong = [one for one in offers if one.problem is not None]
+    if not as_json:
+        for offer in offers:
             _print_offer(offer)
-        _print_totals(listing, list(agents))
+        _print_totals(offers, list(agents))
+    elif not wrong:
+        print_json([one.definition.to_json() for one in offers if one.definition])
     if wrong:
         raise InvalidTool(wrong[0].problem or "", tool=wrong[0].name)
 
@@ -94,17 +94,17 @@ def _print_offer(offer: _Offer) -> None:
     OUT.print()
 
 
-def _print_totals(listing: _Listing, agents: list[str]) -> None:
+def _print_totals(offers: list[_Offer], agents: list[str]) -> None:
     def line(offers: list[_Offer]) -> str:
         tokens = sum(one.definition.tokens for one in offers if one.definition)
-        return f"{len(offers)} tool{'s' * (len(offers) != 1)}, about {tokens} tokens"
+        return f"{counted(len(offers), 'tool')}, about {tokens} tokens"
 
     if len(agents) > 1:
         for name in agents:
-            total = line([one for one in listing.offers if name in one.agents])
+            total = line([one for one in offers if name in one.agents])
             OUT.print(Text(f"{shown(name)}: {total} in each request"))
     end = " in each request" if len(agents) == 1 else ""
-    OUT.print(Text(f"{line([*listing.offers])}{end}", style="bold"))
+    OUT.print(Text(f"{line(offers)}{end}", style="bold"))
 
 
 # What there is to list
@@ -131,41 +131,26 @@ class _Offer:
     agents: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Listing:
-    """All tools of a file.
+async def _offers(
+    agents: Mapping[str, Agent[Any]], tools: Sequence[AnyTool], notes: list[str]
+) -> list[_Offer]:
+    """Return what agents offer, in the order in which they send it, and other tools; each once.
 
-    Attributes:
-        offers: In the order in which they are sent, agent by agent; then the other tools.
-        notes: What could not be listed, and why.
-    """
-
-    offers: tuple[_Offer, ...]
-    notes: tuple[str, ...]
-
-
-async def _listing(agents: Mapping[str, Agent[Any]], tools: Sequence[AnyTool]) -> _Listing:
-    """Return what some agents offer, and some tools besides; each once.
-
-    Args:
-        agents: By their names in the file.
-        tools: Further tools.
+    What could not be listed, and why, is added to `notes`.
     """
     offers: list[_Offer] = []
-    notes: list[str] = []
     for name, agent in agents.items():
         offers += [replace(one, agents=(name,)) for one in await _of_agent(name, agent, notes)]
     offers += [_of_tool(tool) for tool in tools]
     merged: list[_Offer] = []
     for offer in offers:
-        for place, other in enumerate(merged):
-            if replace(offer, agents=()) == replace(other, agents=()):
-                names = dict.fromkeys((*other.agents, *offer.agents))
-                merged[place] = replace(other, agents=tuple(names))
-                break
-        else:
+        same = [n for n, one in enumerate(merged) if replace(one, agents=offer.agents) == offer]
+        if not same:
             merged.append(offer)
-    return _Listing(offers=tuple(merged), notes=tuple(notes))
+            continue
+        names = dict.fromkeys((*merged[same[0]].agents, *offer.agents))
+        merged[same[0]] = replace(offer, agents=tuple(names))
+    return merged
 
 
 async def _of_agent(name: str, agent: Agent[Any], notes: list[str]) -> list[_Offer]:

@@ -16,8 +16,7 @@ from cyclopts import Parameter
 from agentkit.agent import Agent
 from agentkit.cli.console import print_line, print_note
 from agentkit.cli.load import Application, agents_in, application, imported, load_agent, split_name
-from agentkit.cli.view.run import print_held_back
-from agentkit.cli.view.tally import effects_of, tools_at
+from agentkit.cli.view.run import effects_of, print_held_back
 from agentkit.core.effects import ancestors
 from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.messages import JsonObject
@@ -60,7 +59,7 @@ def trace_doctor(
         print_line("When the file is imported again:", "bold")
         _print_both(one.pointer, one.position, one.expected, one.actual)
     assert second.replayed is not None
-    print_held_back(tools_at(trace, second.replayed.held_back), "--all-tools")
+    print_held_back(trace, second.replayed.held_back, "--all-tools")
     answered = any(one.kind == "model" and one.status == "ok" for one in trace.effects.values())
     if not answered:
         print_line("No run reached an end: the model answered nothing.", "red")

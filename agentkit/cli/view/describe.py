@@ -189,9 +189,6 @@ def address_in(trace: Trace, given: str) -> str:
     """Return the address of an effect that a whole one or the end of one stands for.
 
     Of several that end so, it is the one right below the root agent.
-
-    Raises:
-        TraceError: There is none, or more than one.
     """
     known = [*trace.effects]
     ends = [at for at in known if at == given or at.endswith(f"/{given.strip('/')}")]

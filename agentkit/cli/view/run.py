@@ -11,12 +11,14 @@ from pydantic_core import to_jsonable_python
 from rich.live import Live
 from rich.text import Text
 
+from agentkit.agent import Agent
 from agentkit.cli.console import ERR, OUT, command_line, print_line, shown
 from agentkit.cli.view.describe import damage_named
 from agentkit.cli.view.tree import RunTree, pretty, used
 from agentkit.core.effects import PendingCall
 from agentkit.errors import AgentKitError, safe_str
 from agentkit.runtime.result import RunResult, result_of
+from agentkit.trace.reader import Trace
 
 
 def run_and_show(
@@ -100,7 +102,19 @@ def print_waiting(
     print_line("  or --deny ADDRESS=REASON, --edit ADDRESS=JSON, --answer ADDRESS=TEXT")
 
 
-def print_held_back(tools: Iterable[str], allow: str) -> None:
+def print_held_back(trace: Trace, addresses: Iterable[str], allow: str) -> None:
     """Print which tools were held back because they may write, and what would let each run."""
-    for name in sorted({*tools}):
+    for name in sorted(tools_at(trace, addresses)):
         print_line(f"{name} was not run: it may write ({allow.replace('NAME', name)})", "yellow")
+
+
+def tools_at(trace: Trace, addresses: Iterable[str]) -> set[str]:
+    """Return the tools that were called at these addresses."""
+    return {trace.effects[at].name for at in addresses if at in trace.effects}
+
+
+def effects_of(trace: Trace, agent: Agent[Any]) -> dict[str, str]:
+    """Return what tools do to the world, by name: as the agent has them, or as the run had."""
+    calls = (one for one in trace.effects.values() if one.kind == "tool" and one.begun)
+    now = {name: tool.effect for name, tool in agent.program().tools.items()}
+    return {call.name: call.effect or "write" for call in calls} | now

@@ -273,11 +273,16 @@ def pretty(output: Any) -> str:
     return output if isinstance(output, str) else json.dumps(output, indent=2, ensure_ascii=False)
 
 
+def counted(number: int, what: str) -> str:
+    """Return the number of things, with the plural where it is due."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def used(usage: Usage) -> str:
     """Return in words what a run has used."""
     cost = "" if usage.cost is None else f", {money(usage.cost)}"
     return (
-        f"{usage.requests} model call{'s' * (usage.requests != 1)}, {usage.input_tokens} input and "
+        f"{counted(usage.requests, 'model call')}, {usage.input_tokens} input and "
         f"{usage.output_tokens} output tokens{cost}"
     )
 
