@@ -118,11 +118,11 @@ def outcome_from(trace: Trace, at: str, text: str) -> Any:
 
 def check_asked(trace: Trace, at: str) -> None:
     """Check that the call at this address waited for a decision."""
-    asked = [one.at for one in trace.effects.values() if one.pending is not None]
-    if at not in asked:
+    waited = [one.at for one in trace.effects.values() if one.pending is not None]
+    if at not in waited:
         raise ConfigurationError(
             f"Nothing was asked at {at}, so there is nothing to approve or deny; "
-            f"asked were: {', '.join(asked) or 'none'}."
+            f"asked were: {', '.join(waited) or 'none'}."
         )
 
 

@@ -32,13 +32,10 @@ _OURS = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Application:
-    """An agent and its deps, and the event loop in which they were made and run.
+    """An agent and its deps, and the event loop in which they are made and run.
 
     Attributes:
-        agent: The agent.
-        deps: What its runs get as `deps=`.
         names: The values of `--app`, `--model` and `--deps`.
-        loop: The event loop.
     """
 
     agent: Agent[Any]

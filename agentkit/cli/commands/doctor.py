@@ -112,13 +112,9 @@ def _program(base_url: str, model: str, profile: Profile) -> str:
 
 
 class Check(NamedTuple):
-    """One feature of a server.
+    """One feature of a server, and what was seen of it.
 
-    Attributes:
-        name: The feature, for example `named tool_choice`.
-        ok: Whether it works; None where there was no answer to tell by (no connection, too
-            slow, too many requests).
-        detail: What was seen, or the server's words.
+    `ok` is None where there was no answer to tell by: no connection, too slow, too many requests.
     """
 
     name: str
@@ -127,14 +123,7 @@ class Check(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """What a server can do.
-
-    Attributes:
-        model: The model that answered.
-        checks: One for each feature, in order.
-        profile: What to pass as `ChatModel(profile=…)`: the known profile of the server,
-            changed to what was seen.
-    """
+    """What a server can do; the profile is the nearest known one, changed to what was seen."""
 
     model: str
     checks: tuple[Check, ...]
@@ -152,19 +141,8 @@ async def probe(
 ) -> Diagnosis:
     """Ask a server what it can do, in about a dozen requests.
 
-    Args:
-        base_url: The server, up to and without `/chat/completions`.
-        model: Default: the only one that the server lists.
-        api_key: Default: from the environment, for a server that is known.
-        profile: The known profile that is nearest, or its name. Default: known by `base_url`.
-        seconds: For each question, with one further attempt.
-        report: Called with each result as it comes.
-
-    Raises:
-        ModelUnreachable: There is no answer from there.
-        AuthenticationFailed: The key is wrong.
-        ModelError: Not even "Say hello" is answered.
-        ConfigurationError: `model` is None, and the server does not list just one.
+    Each may take so many seconds, with one further attempt. `report` gets each result as it comes.
+    A server that answers nothing, refuses the key or does not say hello raises.
     """
     if model is None:
         async with ChatModel("", base_url=base_url, api_key=api_key, profile=profile) as lister:
@@ -188,13 +166,11 @@ async def probe(
         model, base_url=base_url, api_key=api_key, profile=bare, timeout=seconds, retries=1
     ) as chat:
         for name, prompt, judge, options in _QUESTIONS:
-            limits = [one for one in _LIMITS if one in checks and checks[one].ok]
-            asked = dict(options)
-            asked["settings"] = dict.fromkeys(limits[:1], _ANSWER_TOKENS) | asked.get(
-                "settings", {}
-            )
+            known_limits = [one for one in _LIMITS if one in checks and checks[one].ok]
+            settings = dict.fromkeys(known_limits[:1], _ANSWER_TOKENS)
+            settings |= options.get("settings", {})
             try:
-                ok, detail = await _ask(chat, prompt, judge, asked)
+                ok, detail = await _ask(chat, prompt, judge, {**options, "settings": settings})
             except AgentKitError as error:
                 silent = isinstance(error, ModelUnreachable | AuthenticationFailed)
                 if name == "chat" or (silent and not checks):

@@ -114,8 +114,8 @@ def _outcome(
     trace: Trace, at: str | None, result: str | None, approve: bool, deny: str | None
 ) -> Any:
     """Return the outcome of the effect at the fork's address; None to do it again."""
-    given = {"--result": result, "--approve": approve or None, "--deny": deny}
-    chosen = [name for name, value in given.items() if value is not None]
+    options = {"--result": result, "--approve": approve or None, "--deny": deny}
+    chosen = [name for name, value in options.items() if value is not None]
     if len(chosen) > 1:
         raise ConfigurationError(f"{' and '.join(chosen)} contradict each other; give one of them.")
     if chosen and at is None:
@@ -139,19 +139,8 @@ def forked(
 ) -> Trace:
     """Fork a run; show its tree, its result, and what differs from the original.
 
-    Args:
-        original: The run.
-        loaded: The application that made it.
-        at: The address from which things are different.
-        patch: What is different, as arguments of `Agent.fork`.
-        live: The tools and calls that may run although they write.
-        to: Where the fork is recorded.
-        allow: How to let the tool NAME run, to be printed where one was held back.
-
-    Raises:
-        ConfigurationError: Nothing would be done.
-        Exception: It ended the fork, which was shown as far as it went; `result_of` has its
-            trace.
+    `patch` and `live` are arguments of `Agent.fork`; `allow` is how to let the tool NAME run,
+    printed where one was held back. What ends the fork is raised when it has been shown.
     """
     loaded.check_deps()
     if not patch:
@@ -208,21 +197,21 @@ def _print_interrupted(original: Trace, new: set[Path]) -> None:
             print_line(f"The trace of the fork, as far as it came, is in {path}")
 
 
-def _print_difference(original: Trace, made: Trace) -> None:
+def _print_difference(original: Trace, fork_trace: Trace) -> None:
     """Print what the change has changed, and where to see all of it."""
-    compared = diff(original, made)
+    compared = diff(original, fork_trace)
     print_line(f"\n{compared.short()}")
-    if made.path is None:
+    if fork_trace.path is None:
         print_line("The trace was not kept: its file cannot be written.")
     else:
-        print_line(f"The trace is in {made.path}")
-    if original.path is not None and made.path is not None and not compared.same:
-        command = command_line("diff", str(original.path), str(made.path))
+        print_line(f"The trace is in {fork_trace.path}")
+    if original.path is not None and fork_trace.path is not None and not compared.same:
+        command = command_line("diff", str(original.path), str(fork_trace.path))
         print_line(f"All that differs:\n  {command}")
 
 
-def _pair(given: str, form: str) -> tuple[str, str]:
-    name, sign, value = given.partition("=")
+def _pair(text: str, form: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
     if not sign:
-        raise ConfigurationError(f"{form.split()[0]} {given!r}: expected {form}.")
+        raise ConfigurationError(f"{form.split()[0]} {text!r}: expected {form}.")
     return name.strip(), value

@@ -88,8 +88,10 @@ def replay(
     whose = "sub-agent " if plan == "model_live" else ""
     how = "with the model asked again" if plan == "model_live" else how
     answered = _both(result.replayed.answered, whose) or "nothing"
-    made = _both(result.replayed.ran) or "none"
-    print_line(f"Replayed {how}: {answered} answered from the recording, {made} made.", "green")
+    performed = _both(result.replayed.ran) or "none"
+    print_line(
+        f"Replayed {how}: {answered} answered from the recording, {performed} made.", "green"
+    )
 
 
 def _both(addresses: Iterable[str], whose: str = "") -> str:

@@ -53,8 +53,8 @@ def resume(
             f"The run of {str(recorded.path)!r} has ended, and there is nothing to go on with. "
             f"`{command_line('fork', str(recorded.path))}` runs it again with something changed."
         )
-    given = {"--approve": approve, "--deny": deny, "--answer": answer, "--edit": edit}
-    decisions = _decisions(recorded.pending, given)
+    texts = {"--approve": approve, "--deny": deny, "--answer": answer, "--edit": edit}
+    decisions = _decisions(recorded.pending, texts)
     if recorded.pending and not decisions and state != "running":
         print_waiting(recorded.pending, recorded.path, options_of(app, model, deps))
         raise ConfigurationError("The run waits for a decision, and there is none.")
@@ -80,11 +80,11 @@ def resume(
 
 
 def _decisions(
-    waiting: Sequence[PendingCall], given: dict[str, list[str] | None]
+    waiting: Sequence[PendingCall], texts_by_option: dict[str, list[str] | None]
 ) -> dict[str, Decision]:
     """Return the decisions by the address of their calls."""
     decisions: dict[str, Decision] = {}
-    for option, texts in given.items():
+    for option, texts in texts_by_option.items():
         for text in texts or ():
             name, sign, value = (text, "", "") if option == "--approve" else text.partition("=")
             if not sign and option in _FORMS:

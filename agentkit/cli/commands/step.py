@@ -150,8 +150,8 @@ class _Walk(Cmd):
         """Refuse an unknown command."""
         word = line.split()[0]
         near = get_close_matches(word, _NAMES, n=1, cutoff=0.5)
-        meant = f" Did you mean `{near[0]}`?" if near else ""
-        raise ConfigurationError(f"There is no command {word!r}.{meant} `help` lists the commands.")
+        hint = f" Did you mean `{near[0]}`?" if near else ""
+        raise ConfigurationError(f"There is no command {word!r}.{hint} `help` lists the commands.")
 
     def do_help(self, arg: str) -> None:
         """List the commands; each may be shortened to its first letter, but `go`."""

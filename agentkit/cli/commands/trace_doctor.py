@@ -51,9 +51,9 @@ def trace_doctor(
         loaded.check_deps()
         agent = loaded.agent
         trace, second = loaded.run(lambda: _twice(agent, prompt, all_tools, loaded.deps))
-        found = second.divergences
+        divergences = second.divergences
         agents = [*agents_in(imported(app)).values(), agent]
-        _print_differences(trace, found, {one.name: _functions(one) for one in agents})
+        _print_differences(trace, divergences, {one.name: _functions(one) for one in agents})
         again = _imported_again(loaded, app)
     for one in again:
         print_line("When the file is imported again:", "bold")
@@ -63,7 +63,7 @@ def trace_doctor(
     answered = any(one.kind == "model" and one.status == "ok" for one in trace.effects.values())
     if not answered:
         print_line("No run reached an end: the model answered nothing.", "red")
-    if found or again or not answered:
+    if divergences or again or not answered:
         sys.exit(1)
     print_line("Nothing differed: given the same answers of the model, the run repeats.", "green")
 
@@ -105,19 +105,21 @@ async def _record(agent: Agent[Any], prompt: str, deps: Any) -> Trace:
 
 
 def _print_differences(
-    trace: Trace, found: Iterable[ReplayDivergence], functions: Mapping[str, Mapping[str, str]]
+    trace: Trace,
+    divergences: Iterable[ReplayDivergence],
+    functions: Mapping[str, Mapping[str, str]],
 ) -> None:
     """Print each function and tool once: the first place in full, the others by address.
 
     Args:
         trace: The first run.
-        found: Where the second one differed.
+        divergences: Where the second one differed.
         functions: Where functions are defined, by the names of agents and of effects.
     """
     agents = {at: one.name for at, one in trace.effects.items() if one.kind == "agent"}
     names = {at: one.name for at, one in trace.effects.items() if one.kind in ("tool", "compute")}
     places: dict[tuple[str, str | None], list[ReplayDivergence]] = {}
-    for one in found:
+    for one in divergences:
         name = names.get(one.at) or one.kind
         above = [agents[at] for at in ancestors(one.at) if at in agents]
         source = one.source or functions.get(above[-1] if above else "", {}).get(name)
@@ -152,10 +154,8 @@ def _functions(agent: Agent[Any]) -> dict[str, str]:
     for tool in agent.config.tools:
         if isinstance(tool, Tool):
             functions[f"approval:{tool.name}"] = [tool.approval]
-    found = {
-        name: [line for one in some if (line := _line(one))] for name, some in functions.items()
-    }
-    return {name: ", ".join(lines) for name, lines in found.items() if lines}
+    lines = {name: ", ".join(filter(None, map(_line, some))) for name, some in functions.items()}
+    return {name: line for name, line in lines.items() if line}
 
 
 def _line(function: Any) -> str | None:

@@ -70,7 +70,7 @@ def _prompt(trace: Trace) -> Any:
     try:
         messages, _ = trace.input()
     except AgentKitError:
-        return None  # no agent has started, or what it was given is not in the trace
+        return None  # no agent has started, or its input is not in the trace
     return messages[-1].to_json()["content"] if messages else None
 
 
@@ -93,13 +93,13 @@ def describe_run(trace: Trace) -> JsonObject:
 def describe(trace: Trace, at: str) -> JsonObject:
     """Return everything about an effect: how it began and ended, and what happened in between."""
     effect = trace.effects[at]
-    found = _filled(trace, _fields(effect), ("message", "input"))
+    described = _filled(trace, _fields(effect), ("message", "input"))
     if effect.kind == "model":
-        found["messages"] = [_blob(trace, name) for name in effect.messages]
-        found["tools"] = _blob(trace, effect.tools or "")
-        params = found.get("params", {})
+        described["messages"] = [_blob(trace, name) for name in effect.messages]
+        described["tools"] = _blob(trace, effect.tools or "")
+        params = described.get("params", {})
         if "output" in params:
-            found["params"] = params | {"output": _blob(trace, params["output"])}
+            described["params"] = params | {"output": _blob(trace, params["output"])}
     decision = effect.decision
     began = effect.began.t if effect.began is not None else 0
     more = {
@@ -111,40 +111,41 @@ def describe(trace: Trace, at: str) -> JsonObject:
         "warning": [{"code": one.code, "text": one.text, **one.data} for one in effect.warnings],
         "inside": [one for one in trace.effects if one.startswith(f"{at}/")],
     }
-    return found | {name: value for name, value in more.items() if value}
+    return described | {name: value for name, value in more.items() if value}
 
 
 def _fields(effect: RecordedEffect) -> JsonObject:
     """Return the fields of a start and an end, with times in seconds."""
     start, end = effect.start, effect.end
-    found: JsonObject = {"at": effect.at, "kind": effect.kind, "status": effect.status}
+    described: JsonObject = {"at": effect.at, "kind": effect.kind, "status": effect.status}
     if start is not None:
-        found |= _rest(start) | {"started": start["t"] / 1e6}
-        found.pop("messages", None)  # the history so far, at each step: `--at` has it
-        found.pop("tools", None)
+        described |= _rest(start) | {"started": start["t"] / 1e6}
+        described.pop("messages", None)  # the history so far, at each step: `--at` has it
+        described.pop("tools", None)
     elif effect.call is not None:
         status = effect.skipped or effect.status
-        found |= {"tool": effect.name, "arguments": effect.arguments, "status": status}
+        described |= {"tool": effect.name, "arguments": effect.arguments, "status": status}
         if effect.message is not None:
-            found["message"] = effect.message
+            described["message"] = effect.message
     if end is not None:
-        found |= _rest(end)
-    return found if effect.seconds is None else found | {"seconds": round(effect.seconds, 6)}
+        described |= _rest(end)
+    return (
+        described if effect.seconds is None else described | {"seconds": round(effect.seconds, 6)}
+    )
 
 
 def _attempt(attempt: HttpAttempt) -> JsonObject:
     """Return an HTTP attempt with times in seconds."""
-    ended = attempt.ended
-    seconds = None if ended is None else round((ended.t - attempt.began.t) / 1e6, 6)
-    found = {
+    ended, delay = attempt.ended, attempt.delay
+    described = {
         "host": attempt.host,
         "status": "in flight" if ended is None else attempt.status,
-        "seconds": seconds,
+        "seconds": ended and round((ended.t - attempt.began.t) / 1e6, 6),
         "error": attempt.error,
         "request_id": attempt.request_id,
-        "delay": None if attempt.delay is None else attempt.delay / 1e6,
+        "delay": delay if delay is None else delay / 1e6,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in described.items() if value is not None}
 
 
 def _delta(delta: Delta) -> Any:
@@ -185,24 +186,24 @@ def lines_at(trace: Trace, at: str) -> Generator[bytes]:
             yield line
 
 
-def address_in(trace: Trace, given: str) -> str:
+def address_in(trace: Trace, text: str) -> str:
     """Return the address of an effect that a whole one or the end of one stands for.
 
     Of several that end so, it is the one right below the root agent.
     """
     known = [*trace.effects]
-    ends = [at for at in known if at == given or at.endswith(f"/{given.strip('/')}")]
+    ends = [at for at in known if at == text or at.endswith(f"/{text.strip('/')}")]
     root = trace.agent_start.get("at", "")
-    for whole in (given, f"{root}/{given.strip('/')}"):
+    for whole in (text, f"{root}/{text.strip('/')}"):
         if whole in known:
             return whole
     if len(ends) == 1:
         return ends[0]
-    near = ends or get_close_matches(given, known, n=5, cutoff=0.3)
+    near = ends or get_close_matches(text, known, n=5, cutoff=0.3)
     has = "more than one address that ends with" if ends else "no address"
     listed = ", ".join((near or known)[:5]) + " …" * (len(near or known) > 5)
     raise TraceError(
-        f"The run has {has} {given!r}; {'nearest' if near and not ends else 'it has'}: {listed}. "
+        f"The run has {has} {text!r}; {'nearest' if near and not ends else 'it has'}: {listed}. "
         f"`{command_line('show', str(trace.path))}` shows all.",
         path=str(trace.path),
     )

@@ -56,7 +56,6 @@ class _Node:
     status: str | None = None
     result: str = ""
     usage: Usage = Usage()
-    repeats: bool = False
     notes: list[str] = field(default_factory=list[str])
 
 
@@ -133,7 +132,7 @@ class RunTree:
         for at, effect in trace.effects.items():
             step = self._nodes.get(Address(at).parent)
             if effect.skipped == "repeated" and step is not None:
-                step.repeats = True
+                step.result = step.result or "not run: these calls repeat earlier ones"
             elif effect.skipped is not None and step is not None:
                 status, result = _why_skipped(trace, effect)
                 self.start(at, effect.name, effect.arguments, step.started)
@@ -171,8 +170,6 @@ class RunTree:
                 branch.add(Text(shown(f"! {note}", width - 4), style="yellow"))
             if node.result and node.status is not None:
                 branch.add(Text(shown(node.result, width - 4), style="dim"))
-            if node.repeats:
-                branch.add(Text("not run: these calls repeat earlier ones", style="dim"))
         yield tree
 
     def _line(self, at: str, node: _Node, width: int, live: bool) -> Text:
