@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Protocol, cast
 
 from agentkit import _checks
-from agentkit._checks import Check
+from agentkit._checks import FLAG, TEXT, Check, integer, number, one_of
 from agentkit.errors import InvalidSetting
 from agentkit.messages import ForcedTool, ToolChoice, Usage
 
@@ -50,16 +49,8 @@ def _invalid(settings: Any, name: str, allowed: str, *, expected: str = "") -> I
     return InvalidSetting(text, field=name, value=value, allowed=allowed)
 
 
-def _whole(least: int, most: float = math.inf, default: int | None = None) -> Any:
-    return _field(_checks.integer(least, most), default)
-
-
-def _between(least: float, most: float) -> Any:
-    return _field(_checks.number(least, most))
-
-
-def _one_of(*words: str) -> Any:
-    return _field(_checks.one_of(*words))
+def _custom(expected: str, fits: Callable[[Any], bool]) -> Any:
+    return _field(Check(expected, fits))
 
 
 def _texts(value: Any) -> bool:
@@ -73,20 +64,11 @@ def _biases(value: Any) -> bool:
     )
 
 
-_MAPPING = _checks.instance("a mapping", Mapping)
-_TYPES = {bool: _checks.FLAG, str: _checks.TEXT, Mapping: _MAPPING}
-
-
-def _is(kind: type) -> Any:
-    return _field(_TYPES[kind])
-
-
-def _checked(expected: str, fits: Callable[[Any], bool]) -> Any:
-    return _field(Check(expected, fits))
-
-
 def _choice(value: Any) -> bool:
     return isinstance(value, str) or isinstance(getattr(value, "name", None), str)
+
+
+_MAPPING = _checks.instance("a mapping", Mapping)
 
 
 # Settings
@@ -116,16 +98,16 @@ class Limits:
             embedded model. A large number never notices repetition.
     """
 
-    steps: int | None = _whole(1, default=50)
-    tool_calls: int | None = _whole(0)
-    input_tokens: int | None = _whole(1)
-    output_tokens: int | None = _whole(1)
-    total_tokens: int | None = _whole(1)
-    cost: float | None = _field(_checks.number(0))
-    output_bytes: int | None = _whole(1)
-    seconds: float | None = _field(_checks.number(0))
-    parallel: int | None = _whole(1)
-    repeats: int | None = _whole(0)
+    steps: int | None = _field(integer(1), 50)
+    tool_calls: int | None = _field(integer(0))
+    input_tokens: int | None = _field(integer(1))
+    output_tokens: int | None = _field(integer(1))
+    total_tokens: int | None = _field(integer(1))
+    cost: float | None = _field(number(0))
+    output_bytes: int | None = _field(integer(1))
+    seconds: float | None = _field(number(0))
+    parallel: int | None = _field(integer(1))
+    repeats: int | None = _field(integer(0))
 
     def __post_init__(self) -> None:
         """Check the values, before any I/O."""
@@ -140,19 +122,20 @@ class Limits:
         if calls:
             total, most = used.tool_calls + calls, self.tool_calls
             return ("tool_calls", total, most) if most is not None and total > most else None
-        counts = {
-            "steps": used.requests,
-            "input_tokens": used.input_tokens,
-            "output_tokens": used.output_tokens,
-            "total_tokens": used.total_tokens,
-            "output_bytes": used.tool_bytes,
-            "cost": used.cost or 0.0,
-        }
-        for name, value in counts.items():
-            maximum = getattr(self, name)
+        for name, counted in _COUNTED.items():
+            value, maximum = getattr(used, counted) or 0, getattr(self, name)
             if maximum is not None and value >= maximum:
                 return name, value, maximum
         return None
+
+
+_COUNTED = {
+    "steps": "requests",
+    **{name: name for name in ("input_tokens", "output_tokens", "total_tokens")},
+    "output_bytes": "tool_bytes",
+    "cost": "cost",
+}
+"""The limits that forbid another model call, and what of the usage counts for them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,60 +222,60 @@ class ChatSettings:
         extra_query: Further query parameters.
     """
 
-    temperature: float | None = _between(0, 2)
-    top_p: float | None = _checked("0 < x <= 1", lambda v: _checks.is_number(v) and 0 < v <= 1)
-    top_k: int | None = _whole(-1)
-    min_p: float | None = _between(0, 1)
-    frequency_penalty: float | None = _between(-2, 2)
-    presence_penalty: float | None = _between(-2, 2)
-    repetition_penalty: float | None = _checked(
+    temperature: float | None = _field(number(0, 2))
+    top_p: float | None = _custom("0 < x <= 1", lambda v: _checks.is_number(v) and 0 < v <= 1)
+    top_k: int | None = _field(integer(-1))
+    min_p: float | None = _field(number(0, 1))
+    frequency_penalty: float | None = _field(number(-2, 2))
+    presence_penalty: float | None = _field(number(-2, 2))
+    repetition_penalty: float | None = _custom(
         "0 < x < 2", lambda v: _checks.is_number(v) and 0 < v < 2
     )
-    max_completion_tokens: int | None = _whole(1)
-    max_tokens: int | None = _whole(1)
-    n: int | None = _whole(1, 128)
-    stop: str | Sequence[str] | None = _checked(
+    max_completion_tokens: int | None = _field(integer(1))
+    max_tokens: int | None = _field(integer(1))
+    n: int | None = _field(integer(1, 128))
+    stop: str | Sequence[str] | None = _custom(
         "a text or up to 4 texts", lambda v: isinstance(v, str) or (_texts(v) and len(v) <= 4)
     )
-    seed: int | None = _field(_checks.integer())
-    logprobs: bool | None = _is(bool)
-    top_logprobs: int | None = _whole(0, 20)
-    logit_bias: Mapping[str, float] | None = _checked("token id: -100…100", _biases)
-    tool_choice: str | ForcedTool | _Named | None = _checked(  # noqa: RUF009 # makes a field
+    seed: int | None = _field(integer())
+    logprobs: bool | None = _field(FLAG)
+    top_logprobs: int | None = _field(integer(0, 20))
+    logit_bias: Mapping[str, float] | None = _custom("token id: -100…100", _biases)
+    tool_choice: str | ForcedTool | _Named | None = _custom(  # noqa: RUF009 # makes a field
         "'auto' | 'none' | 'required', a tool or its name", _choice
     )
-    keep_tool_choice: bool | None = _is(bool)
-    parallel_tool_calls: bool | None = _is(bool)
-    modalities: Sequence[Literal["text", "audio"]] | None = _checked(
+    keep_tool_choice: bool | None = _field(FLAG)
+    parallel_tool_calls: bool | None = _field(FLAG)
+    modalities: Sequence[Literal["text", "audio"]] | None = _custom(
         "'text' and 'audio'", lambda v: _texts(v) and set(v) <= {"text", "audio"}
     )
-    audio: Mapping[str, Any] | None = _is(Mapping)
-    prediction: Mapping[str, Any] | None = _is(Mapping)
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = _one_of(
-        "none", "minimal", "low", "medium", "high"
+    audio: Mapping[str, Any] | None = _field(_MAPPING)
+    prediction: Mapping[str, Any] | None = _field(_MAPPING)
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = _field(
+        one_of("none", "minimal", "low", "medium", "high")
     )
-    metadata: Mapping[str, str] | None = _is(Mapping)
-    store: bool | None = _is(bool)
-    user: str | None = _is(str)
-    safety_identifier: str | None = _is(str)
-    prompt_cache_key: str | None = _is(str)
-    service_tier: str | None = _is(str)
-    web_search_options: Mapping[str, Any] | None = _is(Mapping)
-    structured_outputs: bool | None = _is(bool)
-    models: Sequence[str] | None = _checked("names of models", _texts)
-    route: str | None = _is(str)
-    provider: Mapping[str, Any] | None = _is(Mapping)
-    transforms: Sequence[str] | None = _checked("names of transforms", _texts)
-    usage: Mapping[str, Any] | None = _is(Mapping)
-    context_length_exceeded_behavior: Literal["truncate", "error"] | None = _one_of(
-        "truncate", "error"
+    metadata: Mapping[str, str] | None = _field(_MAPPING)
+    store: bool | None = _field(FLAG)
+    user: str | None = _field(TEXT)
+    safety_identifier: str | None = _field(TEXT)
+    prompt_cache_key: str | None = _field(TEXT)
+    service_tier: str | None = _field(TEXT)
+    web_search_options: Mapping[str, Any] | None = _field(_MAPPING)
+    structured_outputs: bool | None = _field(FLAG)
+    models: Sequence[str] | None = _custom("names of models", _texts)
+    route: str | None = _field(TEXT)
+    provider: Mapping[str, Any] | None = _field(_MAPPING)
+    transforms: Sequence[str] | None = _custom("names of transforms", _texts)
+    usage: Mapping[str, Any] | None = _field(_MAPPING)
+    context_length_exceeded_behavior: Literal["truncate", "error"] | None = _field(
+        one_of("truncate", "error")
     )
-    extra_body: Mapping[str, Any] | None = _checked(
+    extra_body: Mapping[str, Any] | None = _custom(
         "a mapping without 'messages' and 'stream'",
         lambda v: isinstance(v, Mapping) and not {"messages", "stream"} & {*cast(Any, v)},
     )
-    extra_headers: Mapping[str, str] | None = _is(Mapping)
-    extra_query: Mapping[str, Any] | None = _is(Mapping)
+    extra_headers: Mapping[str, str] | None = _field(_MAPPING)
+    extra_query: Mapping[str, Any] | None = _field(_MAPPING)
 
     def __post_init__(self) -> None:
         """Check every value, and translate the deprecated name."""
@@ -330,7 +313,7 @@ class ChatSettings:
         }
 
     def forced_choice(self) -> ToolChoice | None:
-        """`tool_choice` as a request holds it."""
+        """Return `tool_choice` as a request holds it."""
         match self.tool_choice:
             case None | ForcedTool():
                 return self.tool_choice
@@ -349,14 +332,13 @@ def asked_of(settings: ChatSettings | None, limits: Limits | None) -> dict[str, 
     """
     asked: dict[str, Any] = {}
     if settings is not None:
-        asked["settings"] = dict(settings.to_params())
         choice = settings.forced_choice()
-        asked["settings"] |= {
+        asked["settings"] = settings.to_params() | {
             "tool_choice": choice.name if isinstance(choice, ForcedTool) else choice,
             "keep_tool_choice": settings.keep_tool_choice,
         }
     if limits is not None:
-        asked["limits"] = {one.name: getattr(limits, one.name) for one in fields(limits)}
+        asked["limits"] = asdict(limits)
     return asked
 
 
