@@ -226,8 +226,9 @@ class ToolCall:
 class AssistantMessage(_Message):
     """A message of the model: text, calls, a refusal, or several of them.
 
-    `reasoning` is the model's reasoning, whatever name the server uses for it;
-    `extra` holds the server's unknown fields.
+    `reasoning` is the model's reasoning, whatever name the server uses for it, and
+    `reasoning_field` that name, so that it can be sent back under it; None if it came
+    in no field of its own. `extra` holds the server's unknown fields.
     """
 
     _role = "assistant"
@@ -235,13 +236,14 @@ class AssistantMessage(_Message):
     tool_calls: tuple[ToolCall, ...] = ()
     refusal: str | None = None
     reasoning: str | None = None
+    reasoning_field: str | None = None
     extra: JsonObject = field(default_factory=dict[str, Any])
 
     def to_json(self) -> JsonObject:
         """Return the chat-completions form."""
         data = _Message.to_json(self)
         if self.reasoning is not None:
-            data["reasoning"] = self.reasoning
+            data |= {"reasoning": self.reasoning, "reasoning_field": self.reasoning_field}
         if self.refusal is not None:
             data["refusal"] = self.refusal
         if self.tool_calls:
@@ -278,12 +280,17 @@ def message_from_json(data: Mapping[str, Any], index: int | None = None) -> Mess
     role, name = data.get("role"), data.get("name")
     content = _content_from_json(data.get("content"), index)
     if role == "assistant":
-        known = ("role", "content", "tool_calls", "refusal", "reasoning", "name")
+        known = "role content tool_calls refusal reasoning reasoning_field name".split()
+        reasoning, field = data.get("reasoning"), data.get("reasoning_field", "reasoning")
+        if reasoning is None and isinstance(data.get("reasoning_content"), str):
+            known.append(field := "reasoning_content")
+            reasoning = data[field]
         return AssistantMessage(
             content=content,
             tool_calls=tuple(_call_from_json(call, index) for call in data.get("tool_calls") or ()),
             refusal=data.get("refusal"),
-            reasoning=data.get("reasoning"),
+            reasoning=reasoning,
+            reasoning_field=field if reasoning is not None and isinstance(field, str) else None,
             name=name,
             extra={key: value for key, value in data.items() if key not in known},
         )

@@ -62,8 +62,11 @@ class Profile:
         refusals: Whether `refusal` may be sent back; otherwise it is sent as text.
         call_ids: The required form of tool-call ids.
         raw_arguments: Whether arguments that are not a JSON object may be sent back.
-        reasoning_field: The field in which reasoning is sent back on tool turns.
-        echo: Unknown message fields that are sent back.
+        reasoning_field: The field in which reasoning is sent back on tool turns, whatever it
+            came in; "content" writes it in `<think>` tags before the text.
+        echo: Message fields that are sent back as they came, if they did. Whether a model
+            needs its reasoning back depends on the model, so that only servers known to
+            refuse such fields have fewer.
         echo_calls: Unknown fields of tool calls that are sent back.
         variants: (pattern, changes) for models that differ; the first match counts.
     """
@@ -108,8 +111,10 @@ class Profile:
     call_ids: Literal["any", "alnum9"] = "any"
     raw_arguments: bool = False
     reasoning_field: str | None = None
-    echo: frozenset[str] = frozenset()
-    echo_calls: frozenset[str] = frozenset()
+    echo: frozenset[str] = frozenset(
+        "reasoning reasoning_content reasoning_details thinking_blocks extra_content".split()
+    )
+    echo_calls: frozenset[str] = frozenset({"extra_content"})
     variants: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
     def for_model(self, model: str) -> Profile:
@@ -144,6 +149,7 @@ _OPENAI = Profile(
     refusals=True,
     raw_arguments=True,
     echo=frozenset({"audio"}),
+    echo_calls=frozenset(),
     variants=(
         (
             # o-series and gpt-5+, but not their chat variants.
@@ -196,8 +202,6 @@ _KNOWN = (
         renames=_MAX_TOKENS,
         drops=frozenset({"context_length_exceeded_behavior"}),
         text_parts=True,
-        echo=frozenset({"reasoning_details"}),
-        echo_calls=frozenset({"extra_content"}),
     ),
     _hosted(
         "fireworks",
@@ -216,6 +220,8 @@ _KNOWN = (
         drops=_FOREIGN - {"service_tier"} | _LOGPROBS | {"logit_bias"},
         stream_output=False,
         null_content="omit",
+        echo=frozenset({"reasoning"}),
+        echo_calls=frozenset(),
     ),
     _hosted(
         "together",
@@ -240,6 +246,8 @@ _KNOWN = (
         empty_assistant=False,
         user_after_tool=False,
         call_ids="alnum9",
+        echo=frozenset(),
+        echo_calls=frozenset(),
     ),
     _hosted(
         "deepseek",
@@ -249,6 +257,8 @@ _KNOWN = (
         renames=_MAX_TOKENS,
         drops=_FOREIGN | {"logit_bias", "n", "parallel_tool_calls", "seed", "metadata", "user"},
         reasoning_field="reasoning_content",
+        # On turns without tools it is refused or ignored.
+        echo=frozenset(),
         variants=(
             ("reasoner|thinking", {"forced_tool": "auto", "output_modes": ("json", "prompt")}),
         ),
@@ -262,7 +272,6 @@ _KNOWN = (
         strict_tools=False,
         names=frozenset({"tool"}),
         echo=frozenset({"extra_content"}),
-        echo_calls=frozenset({"extra_content"}),
     ),
     _hosted(
         "anthropic",

@@ -8,7 +8,7 @@ answer give the same response.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, cast
 
 from agentkit.errors import InvalidResponse
@@ -27,6 +27,8 @@ from agentkit.messages import (
 )
 from agentkit.models.call_ids import CallIds
 from agentkit.models.chat.errors import error_inside
+from agentkit.models.chat.parameters import Note
+from agentkit.models.chat.thinking import split_thinking
 from agentkit.models.lenient import as_list, as_object, clean, json_text, parse_json
 
 _WORDS: Mapping[FinishReason, str] = {
@@ -40,8 +42,9 @@ _FINISH: Mapping[str, FinishReason] = {
 }
 _BODY_KEYS = {"id", "object", "created", "model", "choices", "usage", "error", "obfuscation"}
 _CHOICE_KEYS = {"index", "message", "delta", "finish_reason", "logprobs", "text"}
+REASONING_FIELDS = ("reasoning_content", "reasoning")
 _MESSAGE_KEYS = frozenset(
-    "role content refusal name tool_calls function_call reasoning reasoning_content".split()
+    ("role", "content", "refusal", "name", "tool_calls", "function_call", *REASONING_FIELDS)
 )
 _USAGE_KEYS = frozenset(
     "prompt_tokens completion_tokens total_tokens prompt_tokens_details completion_tokens_details "
@@ -50,7 +53,13 @@ _USAGE_KEYS = frozenset(
 
 
 def decode_response(
-    data: bytes, *, model: str | None = None, seed: str = "", taken: Iterable[str] = ()
+    data: bytes,
+    *,
+    model: str | None = None,
+    seed: str = "",
+    taken: Iterable[str] = (),
+    joined: bool = False,
+    note: Callable[[Note], None] = lambda _: None,
 ) -> ModelResponse:
     """Decode the body of a response that did not come as a stream.
 
@@ -59,22 +68,32 @@ def decode_response(
         model: The model's name, for errors.
         seed: What missing ids of tool calls are derived from, such as the call's address.
         taken: Ids of the conversation so far, which no call gets again.
+        joined: Whether several choices are one answer: proxies that translate from
+            other forms put the text in one and the calls in the next.
+        note: Called with every change that was made to the answer.
 
     Raises:
         ModelError: The body is not an answer, or reports an error.
     """
     try:
-        return response_from_body(parse_json(data), model=model, seed=seed, taken=taken)
+        body = parse_json(data)
     except ValueError as error:
         raise InvalidResponse(
             f"{model or 'The model'} sent a body that is not JSON ({error}): "
             f"{data[:200].decode('utf-8', 'replace')!r}. Check the base URL.",
             model=model,
         ) from None
+    return response_from_body(body, model=model, seed=seed, taken=taken, joined=joined, note=note)
 
 
 def response_from_body(
-    body: Any, *, model: str | None = None, seed: str = "", taken: Iterable[str] = ()
+    body: Any,
+    *,
+    model: str | None = None,
+    seed: str = "",
+    taken: Iterable[str] = (),
+    joined: bool = False,
+    note: Callable[[Note], None] = lambda _: None,
 ) -> ModelResponse:
     """Read a parsed body; see `decode_response`."""
     if (error := error_inside(body, model=model)) is not None:
@@ -88,10 +107,16 @@ def response_from_body(
         )
     ids = CallIds(f"{seed}/{data.get('id')}", taken)
     messages = [
-        _message(as_object(choice.get("message") or choice.get("delta")), ids) for choice in choices
+        _message(as_object(choice.get("message") or choice.get("delta")), ids, note)
+        for choice in choices
     ]
     first = choices[0]
-    finish, raw = _finish(first.get("finish_reason"), messages[0], model)
+    if joined and len(choices) > 1:
+        messages = [_joined(messages)]
+        reasons = [_finish(one.get("finish_reason"), messages[0], model) for one in choices]
+        finish, raw = max(reasons, key=lambda reason: reason[0] in ("length", "content_filter"))
+    else:
+        finish, raw = _finish(first.get("finish_reason"), messages[0], model)
     extra = _unknown(data, _BODY_KEYS) | _unknown(first, _CHOICE_KEYS)
     if raw is not None:
         extra["finish_reason"] = raw
@@ -107,6 +132,24 @@ def response_from_body(
         choices=tuple(messages[1:]),
         logprobs=first.get("logprobs"),
         extra=extra,
+    )
+
+
+def _joined(messages: Sequence[AssistantMessage]) -> AssistantMessage:
+    """Return several messages as one."""
+    contents = [one.content for one in messages if one.content]
+    texts = [one for one in contents if isinstance(one, str)]
+    content: str | tuple[Part, ...] | None = "\n".join(texts) if texts else None
+    if len(texts) < len(contents):
+        parts = [(TextPart(text=one),) if isinstance(one, str) else one for one in contents]
+        content = tuple(part for one in parts for part in one)
+    return AssistantMessage(
+        content=content,
+        tool_calls=tuple(call for one in messages for call in one.tool_calls),
+        refusal=next((one.refusal for one in messages if one.refusal), None),
+        reasoning="\n".join(one.reasoning for one in messages if one.reasoning) or None,
+        reasoning_field=next((one.reasoning_field for one in messages if one.reasoning), None),
+        extra={key: value for one in reversed(messages) for key, value in one.extra.items()},
     )
 
 
@@ -132,30 +175,43 @@ def _finish(
     return finish, None if word == finish else word
 
 
-def _message(data: JsonObject, ids: CallIds) -> AssistantMessage:
+def _message(data: JsonObject, ids: CallIds, note: Callable[[Note], None]) -> AssistantMessage:
     content, thought = _content(data.get("content"))
-    reasoning = (
-        _text(data.get("reasoning_content")) or _text(data.get("reasoning")) or clean(thought)
-    )
+    field = next((name for name in REASONING_FIELDS if _text(data.get(name))), None)
+    if field is not None:
+        thought = "\n".join(filter(None, (data[field], thought)))
     extra = _unknown(data, _MESSAGE_KEYS)
     if data.get("reasoning") and not isinstance(data["reasoning"], str):
         extra["reasoning"] = data["reasoning"]
     calls = as_list(data.get("tool_calls")) or (
         [{"function": data["function_call"]}] if data.get("function_call") else []
     )
+    real = [call for call in map(as_object, calls) if _is_call(as_object(call.get("function")))]
+    if len(real) < len(calls):
+        note(
+            Note(
+                code="dropped_tool_calls",
+                text=f"{len(calls) - len(real)} of the answer's {len(calls)} tool calls had "
+                "neither a name nor arguments, and were dropped.",
+                data={"tool_calls": calls},
+            )
+        )
     return AssistantMessage(
         content=content,
-        tool_calls=tuple(_call(as_object(call), ids) for call in calls if call),
+        tool_calls=tuple(_call(call, ids) for call in real),
         refusal=_text(data.get("refusal")) or None,
-        reasoning=reasoning or None,
+        reasoning=clean(thought) or None,
+        reasoning_field=field,
         extra=extra,
     )
 
 
 def _content(content: Any) -> tuple[str | tuple[Part, ...] | None, str]:
     """Return text or parts, and the thinking among the parts."""
-    if content is None or isinstance(content, str):
-        return clean(content), ""
+    if content is None:
+        return None, ""
+    if isinstance(content, str):
+        return _without_thinking(content)
     if not is_array(content):
         return clean(json_text(content)), ""  # An object where its JSON text belongs.
     thoughts: list[str] = []
@@ -169,8 +225,14 @@ def _content(content: Any) -> tuple[str | tuple[Part, ...] | None, str]:
             parts.append(part_from_json(part))
     texts = [getattr(part, "text", None) for part in parts]
     if all(isinstance(text, str) for text in texts):
-        return clean("".join(cast(list[str], texts))), "".join(thoughts)
+        text, thought = _without_thinking("".join(cast(list[str], texts)))
+        return text, "".join((*thoughts, thought))
     return tuple(parts), "".join(thoughts)
+
+
+def _without_thinking(text: str) -> tuple[str | None, str]:
+    thinking, rest = split_thinking(text)
+    return (clean(rest) if rest or not thinking else None), thinking
 
 
 def thinking_of(part: Any) -> str | None:
@@ -183,6 +245,10 @@ def thinking_of(part: Any) -> str | None:
             return "".join(text for text in texts if isinstance(text, str))
         case _:
             return None
+
+
+def _is_call(function: JsonObject) -> bool:
+    return bool(function.get("name") or function.get("arguments"))
 
 
 def _call(data: JsonObject, ids: CallIds) -> ToolCall:

@@ -9,6 +9,7 @@ body of step n+1 begins with the body of step n, and prompt caches hit.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, assert_never
@@ -37,6 +38,7 @@ from agentkit.models.profiles import Profile
 
 _SAY_JSON = SystemMessage(content="Answer with one JSON object and nothing else.")
 _BRIDGE = AssistantMessage(content="OK.")
+_TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _RULES = (
     "tool_calling system_role names text_parts null_content refusals call_ids raw_arguments "
     "reasoning_field echo echo_calls".split()
@@ -240,10 +242,11 @@ def _message(message: Message, profile: Profile) -> JsonObject:
 def _tool_message(message: ToolMessage, profile: Profile) -> JsonObject:
     content = _content(message.content, profile)
     if profile.tool_calling == "functions":
-        return {"role": "function", "name": message.name or message.call_id, "content": content}
+        name = _tool_name(message.name or message.call_id)
+        return {"role": "function", "name": name, "content": content}
     data: JsonObject = {"role": "tool", "content": content}
     if message.name is not None and "tool" in profile.names:
-        data["name"] = message.name
+        data["name"] = _tool_name(message.name)
     return data | {"tool_call_id": _call_id(message.call_id, profile)}
 
 
@@ -259,8 +262,8 @@ def _assistant(message: AssistantMessage, profile: Profile) -> JsonObject:
         data["content"] = "" if empty and "audio" not in message.extra else None
     if message.name is not None and "assistant" in profile.names:
         data["name"] = message.name
-    if message.reasoning and message.tool_calls and profile.reasoning_field is not None:
-        data[profile.reasoning_field] = message.reasoning
+    if message.reasoning:
+        data |= _reasoning(message, message.reasoning, profile)
     if message.refusal is not None and profile.refusals:
         data["refusal"] = message.refusal
     data |= {key: value for key, value in message.extra.items() if key in profile.echo}
@@ -271,16 +274,36 @@ def _assistant(message: AssistantMessage, profile: Profile) -> JsonObject:
             data.pop("audio", None)
     if message.tool_calls and profile.tool_calling == "functions":
         call = message.tool_calls[0]
-        data["function_call"] = {"name": call.name, "arguments": _arguments(call, profile)}
+        arguments = _arguments(call, profile)
+        data["function_call"] = {"name": _tool_name(call.name), "arguments": arguments}
     elif message.tool_calls:
         data["tool_calls"] = [_call(call, profile) for call in message.tool_calls]
     return data
 
 
+def _reasoning(message: AssistantMessage, text: str, profile: Profile) -> JsonObject:
+    field = message.reasoning_field
+    if field not in profile.echo:
+        field = profile.reasoning_field if message.tool_calls else None
+    if field == "content":
+        return {"content": f"<think>{text}</think>{message.text}"}
+    return {} if field is None else {field: text}
+
+
 def _call(call: ToolCall, profile: Profile) -> JsonObject:
     extra = {key: value for key, value in call.extra.items() if key in profile.echo_calls}
-    function = {"name": call.name, "arguments": _arguments(call, profile)}
+    function = {"name": _tool_name(call.name), "arguments": _arguments(call, profile)}
     return {"id": _call_id(call.id, profile), "type": "function", "function": function, **extra}
+
+
+def _tool_name(name: str) -> str:
+    """Return a name that servers accept: the model may have made one up.
+
+    What is changed gets a suffix, so that it is neither a tool's name nor another such name.
+    """
+    if _TOOL_NAME.fullmatch(name):
+        return name
+    return f"{re.sub('[^a-zA-Z0-9_-]', '_', name)[:57]}_{short_id(name)[:6]}"
 
 
 def _arguments(call: ToolCall, profile: Profile) -> str:

@@ -67,6 +67,7 @@ class _Call:
     Attributes:
         show: Whether the caller wants deltas.
         streamed: Whether the server sends a stream.
+        joined: Whether several choices are one answer: more than one was not requested.
         delay: Seconds until the next attempt; None if there is none.
         shown: Whether deltas of the current attempt were emitted.
         failure: Why the last attempt failed.
@@ -77,12 +78,16 @@ class _Call:
     emit: Emit
     show: bool
     streamed: bool
+    joined: bool
     url: str
     headers: Mapping[str, str] = field(repr=False)  # The key is in them.
-    body: bytes
+    body: bytes = b""
     delay: float | None = None
     shown: bool = False
     failure: str = ""
+
+    def warn(self, note: Note) -> None:
+        self.emit(Warned(at=self.at, code=note.code, text=note.text, data=note.data))
 
 
 class ChatModel:
@@ -251,26 +256,27 @@ class ChatModel:
 
     def _prepare(self, request: ModelRequest, at: Address, emit: Emit, stream: bool) -> _Call:
         profile = self._profile
-        streamed = stream and (request.output is None or profile.stream_output)
-        url = self._endpoint.url(request.settings.get("extra_query") or {})
-        headers = self._endpoint.headers(request.settings.get("extra_headers") or {})
-
-        def warn(note: Note) -> None:
-            emit(Warned(at=at, code=note.code, text=note.text, data=note.data))
-
-        body = encode_request(
-            request, self._model, profile, stream=streamed, strict=self._strict, note=warn
-        )
-        return _Call(
+        settings = request.settings
+        body: Mapping[str, Any] = settings.get("extra_body") or {}
+        call = _Call(
             request=request,
             at=at,
             emit=emit,
             show=stream,
-            streamed=streamed,
-            url=url,
-            headers=headers,
-            body=body,
+            streamed=stream and (request.output is None or profile.stream_output),
+            joined=body.get("n", settings.get("n")) in (None, 1),
+            url=self._endpoint.url(settings.get("extra_query") or {}),
+            headers=self._endpoint.headers(settings.get("extra_headers") or {}),
         )
+        call.body = encode_request(
+            request,
+            self._model,
+            profile,
+            stream=call.streamed,
+            strict=self._strict,
+            note=call.warn,
+        )
+        return call
 
     # Attempts
 
@@ -328,7 +334,12 @@ class ChatModel:
                 return await self._fold(first, chunks, call)
             body = first + await _whole(chunks)
         response = decode_response(
-            body, model=self.name, seed=call.at, taken=ids_in(call.request.messages)
+            body,
+            model=self.name,
+            seed=call.at,
+            taken=ids_in(call.request.messages),
+            joined=call.joined,
+            note=call.warn,
         )
         if call.show:
             emit_deltas(response.message, call.at, call.emit)
@@ -342,7 +353,7 @@ class ChatModel:
         )
 
     async def _fold(self, first: bytes, chunks: AsyncIterator[bytes], call: _Call) -> ModelResponse:
-        decoder, fold = EventDecoder(), StreamFold(at=call.at, model=self.name)
+        decoder, fold = EventDecoder(), StreamFold(at=call.at, model=self.name, joined=call.joined)
 
         def add(events: Iterable[bytes]) -> None:
             for data in events:
@@ -364,7 +375,7 @@ class ChatModel:
             raise
         else:
             await _drain(chunks, DRAIN_SECONDS)
-        return fold.finish(taken=ids_in(call.request.messages))
+        return fold.finish(taken=ids_in(call.request.messages), note=call.warn)
 
     def _delay(
         self, error: AgentKitError, index: int, headers: Mapping[str, str], deadline: float

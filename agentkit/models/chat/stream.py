@@ -9,7 +9,7 @@ anywhere; `StreamFold` adds up the chunks. The folded body then goes through
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from agentkit.core.effects import Address
@@ -17,8 +17,10 @@ from agentkit.errors import InvalidResponse, OutputTruncated
 from agentkit.events import Event, ReasoningDelta, TextDelta, ToolCallDelta
 from agentkit.messages import JsonObject, ModelResponse, is_array, is_object
 from agentkit.models.base import DIRECT
-from agentkit.models.chat.decode import response_from_body, thinking_of
+from agentkit.models.chat.decode import REASONING_FIELDS, response_from_body, thinking_of
 from agentkit.models.chat.errors import error_inside
+from agentkit.models.chat.parameters import Note
+from agentkit.models.chat.thinking import ThinkingSplitter
 from agentkit.models.lenient import as_list, as_object, clean, json_or, json_text, parse_json
 
 BLANK_LIMIT = 4_000
@@ -87,11 +89,15 @@ class StreamFold:
     Args:
         at: The address of the model call, for the deltas.
         model: The model's name, for errors.
+        joined: Whether several choices are one answer; see `decode_response`.
     """
 
-    def __init__(self, *, at: Address = DIRECT, model: str | None = None) -> None:
+    def __init__(
+        self, *, at: Address = DIRECT, model: str | None = None, joined: bool = False
+    ) -> None:
         self._at = at
         self._model = model
+        self._joined = joined
         self._body: JsonObject = {}
         self._choices: dict[int, _ChoiceFold] = {}
         self.done = False
@@ -113,7 +119,7 @@ class StreamFold:
             return []
         if data.strip() == b"[DONE]":
             self.done = True
-            return []
+            return [delta for choice in self._choices.values() for delta in choice.flush()]
         try:
             chunk = parse_json(data)
         except ValueError:
@@ -130,8 +136,10 @@ class StreamFold:
             event for one in as_list(body.get("choices")) for event in self._add(as_object(one))
         ]
 
-    def finish(self, *, taken: Iterable[str] = ()) -> ModelResponse:
-        """Return the complete response; no call gets an id that is `taken`.
+    def finish(
+        self, *, taken: Iterable[str] = (), note: Callable[[Note], None] = lambda _: None
+    ) -> ModelResponse:
+        """Return the complete response; see `decode_response` for `taken` and `note`.
 
         Raises:
             InvalidResponse: The stream ended before the answer did.
@@ -144,16 +152,19 @@ class StreamFold:
             )
         choices = [self._choices[index].body() for index in sorted(self._choices)]
         body = {**self._body, "choices": choices}
-        return response_from_body(body, model=self._model, seed=self._at, taken=taken)
+        return response_from_body(
+            body, model=self._model, seed=self._at, taken=taken, joined=self._joined, note=note
+        )
 
     def _add(self, choice: JsonObject) -> list[Event]:
-        """Add one choice; only the deltas of the first choice are shown."""
+        """Add one choice; unless they are one answer, only the first one's deltas are shown."""
         index = choice.get("index")
         index = index if isinstance(index, int) else 0
         fold = self._choices.get(index)
         if fold is None:
             fold = self._choices[index] = _ChoiceFold(self._at)
-        deltas = fold.add(choice)
+        earlier = (one.calls for place, one in self._choices.items() if place < index)
+        deltas = fold.add(choice, sum(earlier) if self._joined else 0)
         if fold.blanks > BLANK_LIMIT:
             raise OutputTruncated(
                 f"{self._model or 'The model'} sent nothing but white space, so the stream was "
@@ -161,7 +172,7 @@ class StreamFold:
                 model=self._model,
                 text=fold.text.rstrip(),
             )
-        return deltas if index == min(self._choices) else []
+        return deltas if self._joined or index == min(self._choices) else []
 
 
 _CHOICE_KEYS = frozenset({"index", "delta", "message", "finish_reason"})
@@ -176,7 +187,9 @@ class _ChoiceFold:
         self.blanks = 0
         self._at = at
         self._content: list[Any] | None = None
+        self._thinking = ThinkingSplitter()
         self._reasoning: list[str] = []
+        self._reasoning_field = REASONING_FIELDS[0]
         self._calls = _CallFold()
         self._extra: JsonObject = {}
         self._message: JsonObject = {}
@@ -185,30 +198,41 @@ class _ChoiceFold:
     def text(self) -> str:
         return "".join(piece for piece in self._content or () if isinstance(piece, str))
 
-    def add(self, choice: JsonObject) -> list[Event]:
-        """Add one choice of a chunk and return its deltas."""
+    @property
+    def calls(self) -> int:
+        return len(self._calls)
+
+    def add(self, choice: JsonObject, earlier: int) -> list[Event]:
+        """Add one choice of a chunk and return its deltas, those of calls after `earlier` ones."""
         deltas: list[Event] = []
-        if choice.get("finish_reason"):
-            self.finish = str(choice["finish_reason"])
         # A last chunk may repeat the whole message that the deltas held.
         delta = as_object(choice.get("delta"))
         if not delta and self._content is None and not self._calls:
             delta = as_object(choice.get("message"))
         _merge_into(self._extra, choice, skipped=_CHOICE_KEYS)
         if delta:
-            self._add_delta(delta, deltas)
+            self._add_delta(delta, earlier, deltas)
+        if choice.get("finish_reason"):
+            self.finish = str(choice["finish_reason"])
+            deltas += self.flush()
         return deltas
 
-    def _add_delta(self, delta: JsonObject, deltas: list[Event]) -> None:
+    def flush(self) -> list[Event]:
+        """Return the deltas of text that was held back because a tag might have begun in it."""
+        return self._text_deltas(*self._thinking.finish())
+
+    def _add_delta(self, delta: JsonObject, earlier: int, deltas: list[Event]) -> None:
+        field = next((name for name in REASONING_FIELDS if delta.get(name)), "")
+        if isinstance(thought := delta.get(field), str):
+            self._reasoning.append(thought)
+            self._reasoning_field = field
+            deltas += self._text_deltas(thought, "")
+            delta = {**delta, **dict.fromkeys(REASONING_FIELDS)}
         self._add_content(delta.get("content"), deltas)
         if function := delta.get("function_call"):
-            self._add_calls([{"index": 0, "function": function}], deltas)
+            self._add_calls([{"index": 0, "function": function}], earlier, deltas)
         if calls := delta.get("tool_calls"):
-            self._add_calls([as_object(call) for call in as_list(calls)], deltas)
-        thought = delta.get("reasoning_content") or delta.get("reasoning")
-        if isinstance(thought, str):
-            self._add_reasoning(thought, deltas)
-            delta = {**delta, "reasoning_content": None, "reasoning": None}
+            self._add_calls([as_object(call) for call in as_list(calls)], earlier, deltas)
         _merge_into(self._message, delta, skipped=_DELTA_KEYS)
 
     def _add_content(self, content: Any, deltas: list[Event]) -> None:
@@ -221,20 +245,21 @@ class _ChoiceFold:
                 case str(text) | {"type": "text", "text": str(text)}:
                     self._content.append(text)
                     self._count_blanks(text)
-                    if text:
-                        deltas.append(TextDelta(at=self._at, text=clean(text)))
-                case _ if (thought := thinking_of(piece)) is not None:
-                    self._add_reasoning(thought, deltas)
+                    deltas += self._text_deltas(*self._thinking.feed(text))
                 case _:
                     self._content.append(piece)
+                    deltas += self._text_deltas(thinking_of(piece) or "", "")
 
-    def _add_reasoning(self, text: str, deltas: list[Event]) -> None:
+    def _text_deltas(self, thinking: str, text: str) -> list[Event]:
+        deltas: list[Event] = []
+        if thinking:
+            deltas.append(ReasoningDelta(at=self._at, text=clean(thinking)))
         if text:
-            self._reasoning.append(text)
-            deltas.append(ReasoningDelta(at=self._at, text=clean(text)))
+            deltas.append(TextDelta(at=self._at, text=clean(text)))
+        return deltas
 
-    def _add_calls(self, fragments: list[JsonObject], deltas: list[Event]) -> None:
-        for delta in self._calls.add(fragments, self._at):
+    def _add_calls(self, fragments: list[JsonObject], earlier: int, deltas: list[Event]) -> None:
+        for delta in self._calls.add(fragments, self._at, earlier):
             self._count_blanks(delta.arguments)
             deltas.append(delta)
 
@@ -249,7 +274,7 @@ class _ChoiceFold:
             only_text = all(isinstance(piece, str) for piece in self._content)
             message["content"] = self.text if only_text else self._content
         if self._reasoning:
-            message["reasoning_content"] = "".join(self._reasoning)
+            message[self._reasoning_field] = "".join(self._reasoning)
         if self._calls:
             message["tool_calls"] = self._calls.bodies()
         return {**self._extra, "message": message, "finish_reason": self.finish}
@@ -269,16 +294,21 @@ class _CallFold:
     def __init__(self) -> None:
         self._calls: list[_PartialCall] = []
 
-    def __bool__(self) -> bool:
-        return bool(self._calls)
+    def __len__(self) -> int:
+        return len(self._calls)
 
-    def add(self, fragments: list[JsonObject], at: Address) -> list[ToolCallDelta]:
-        """Add the fragments of one chunk of the answer at `at`; return a delta for each."""
+    def add(self, fragments: list[JsonObject], at: Address, earlier: int) -> list[ToolCallDelta]:
+        """Add the fragments of one chunk of the answer at `at`; return a delta for each.
+
+        The answer has `earlier` calls before these.
+        """
         deltas: list[ToolCallDelta] = []
         touched: set[int] = set()
         for position, data in enumerate(fragments):
             fragment = _Fragment(data)
             call = self._find(fragment, position if len(fragments) > 1 else -1)
+            if call is None and not (fragment.id or fragment.name or fragment.arguments):
+                continue  # Not a call.
             again = call is not None and call.place in touched and bool(fragment.name)
             if call is None or again or not call.accepts(fragment):
                 call = _PartialCall(len(self._calls), fragment.index)
@@ -287,7 +317,7 @@ class _CallFold:
             call.add(fragment, data)
             arguments = clean(fragment.arguments)
             deltas.append(
-                ToolCallDelta(at=at.call(call.place), name=call.name, arguments=arguments)
+                ToolCallDelta(at=at.call(earlier + call.place), name=call.name, arguments=arguments)
             )
         return deltas
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,9 @@ from agentkit.messages import (
     ToolDefinition,
     ToolMessage,
     UserMessage,
+    dump_messages,
+    load_messages,
+    message_from_json,
 )
 from agentkit.models import PROFILES, Profile
 from agentkit.models.chat.encode import encode_request
@@ -150,6 +154,69 @@ def test_unknown_fields_are_echoed() -> None:
     assert message(thinking, PROFILES["gemini"])["tool_calls"][0]["extra_content"]
     plain = AssistantMessage(content="Hi", reasoning="Hm")
     assert "reasoning_content" not in message(plain, PROFILES["deepseek"])
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_reasoning_goes_back_in_its_field(field: str) -> None:
+    """Reasoning goes back in the field it came in, unless the server is known to refuse it."""
+    body = {"role": "assistant", "content": "Hi", field: "Hm"}
+    thinking = message_from_json(body)
+    assert isinstance(thinking, AssistantMessage)
+    assert load_messages(dump_messages([thinking])) == (thinking,)
+    for name in ("openrouter", "vllm", "together", "ollama", "fireworks"):
+        assert message(thinking, PROFILES[name]) == body
+    assert message(thinking, COMPATIBLE) == body
+    for name in ("openai", "azure", "mistral", "gemini", "deepseek"):
+        assert field not in message(thinking, PROFILES[name])
+
+
+def test_reasoning_in_tags_is_echoed_where_the_profile_says_so() -> None:
+    """Reasoning that came in no field is sent on tool turns, as the profile says."""
+    call = ToolCall(id="c", name="add", arguments="{}")
+    thinking = AssistantMessage(content="Hi", reasoning="Hm", tool_calls=(call,))
+    assert message(thinking, COMPATIBLE).keys() == {"role", "content", "tool_calls"}
+    tags = replace(COMPATIBLE, reasoning_field="content")
+    assert message(thinking, tags)["content"] == "<think>Hm</think>Hi"
+    assert message(AssistantMessage(content="Hi", reasoning="Hm"), tags)["content"] == "Hi"
+
+
+def test_other_reasoning_fields_go_back() -> None:
+    """What belongs to reasoning goes back to servers that are not known to refuse it."""
+    extra = {"reasoning_details": [{"text": "x"}], "thinking_blocks": [{"thinking": "x"}]}
+    thinking = AssistantMessage(content="Hi", extra={**extra, "annotations": []})
+    assert message(thinking, COMPATIBLE) == {"role": "assistant", "content": "Hi", **extra}
+    assert message(thinking, OPENAI) == {"role": "assistant", "content": "Hi"}
+
+
+ODD_NAMES = [
+    "functions.look",
+    "functions:look",
+    "a.b",
+    "a b",
+    "",
+    "ä",
+    "\ud800",
+    "x" * 65,
+    "x" * 66,
+]
+
+
+@pytest.mark.parametrize("mode", ["native", "functions"])
+def test_names_of_tools_that_servers_refuse(mode: Any) -> None:
+    """A name that a model made up is sent in a form that is accepted, and stays distinct."""
+    profile = replace(COMPATIBLE, tool_calling=mode, names=frozenset({"tool"}))
+    names: list[str] = []
+    for odd in (*ODD_NAMES, "a_b", "look"):
+        called = message(
+            AssistantMessage(tool_calls=(ToolCall(id="c", name=odd, arguments="{}"),)), profile
+        )
+        function = called.get("function_call") or called["tool_calls"][0]["function"]
+        answer = message(ToolMessage(call_id="c", name=odd or "?", content="3"), profile)
+        assert re.fullmatch("[a-zA-Z0-9_-]{1,64}", function["name"])
+        assert not odd or answer["name"] == function["name"]
+        names.append(function["name"])
+    assert len(set(names)) == len(names)
+    assert names[-2:] == ["a_b", "look"]
 
 
 @pytest.mark.parametrize(

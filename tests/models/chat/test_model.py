@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import anyio
 import pytest
 
+from agentkit import Agent, tool
 from agentkit.errors import (
     AuthenticationFailed,
     InvalidResponse,
@@ -14,7 +17,7 @@ from agentkit.errors import (
     RateLimited,
 )
 from agentkit.events import Event, HttpFinished, HttpStarted, TextDelta, Warned
-from agentkit.messages import ModelRequest, OutputFormat
+from agentkit.messages import AssistantMessage, ModelRequest, OutputFormat
 from agentkit.models import ChatModel
 from agentkit.settings import Timeouts
 from agentkit.testing import HOLD, ChatServer, drop, raw, reply, sse
@@ -145,6 +148,47 @@ async def test_dropped_parameters_are_warned_about() -> None:
     _, events, server = await send([reply("Hi")], request, profile="openai", api_key="x")
     assert [one.code for one in events if isinstance(one, Warned)] == ["dropped_parameter"]
     assert "top_k" not in server.requests[0].json
+
+
+async def test_a_tool_name_that_the_model_made_up() -> None:
+    """It is sent back in a form that servers accept; history and trace have the true one."""
+
+    @tool
+    def look() -> str:
+        """Look."""
+        return "seen"
+
+    calls = [("functions.look", "{}"), ("", "{}"), ("look", "{}")]
+    with ChatServer([reply(calls=calls), reply("Done")]) as server:
+        agent = Agent(ChatModel("any", base_url=server.base_url), tools=[look])
+        result = await agent.run("Look!")
+    history = result.messages
+    called, *answers = history[1:5]
+    assert isinstance(called, AssistantMessage)
+    assert [one.name for one in called.tool_calls] == ["functions.look", "", "look"]
+    assert answers[0].text == "There is no tool 'functions.look'. The tools are: look."
+    assert answers[2].text == "seen"
+    assert result.trace is not None
+    end = next(one for one in result.trace.events if one["event"] == "model.end")
+    recorded = result.trace.blob(end["message"])
+    assert recorded["tool_calls"][0]["function"]["name"] == "functions.look"
+    sent = server.requests[1].json["messages"][1]["tool_calls"]
+    assert all(re.fullmatch("[a-zA-Z0-9_-]{1,64}", one["function"]["name"]) for one in sent)
+
+
+async def test_reasoning_goes_back_to_a_server_that_is_not_known() -> None:
+    """A model that needs its reasoning back gets it behind any host."""
+
+    @tool
+    def look() -> str:
+        """Look."""
+        return "seen"
+
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    body = {"choices": [{"message": {"reasoning_content": "Hm", "tool_calls": [call]}}]}
+    with ChatServer([raw(200, body), reply("Done")]) as server:
+        await Agent(ChatModel("any", base_url=server.base_url), tools=[look]).run("Look!")
+    assert server.requests[1].json["messages"][1]["reasoning_content"] == "Hm"
 
 
 async def test_strict_settings() -> None:

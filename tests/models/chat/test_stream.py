@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from agentkit import Agent, JsonSchema
 from agentkit.errors import (
     InvalidResponse,
     ModelHTTPError,
@@ -14,11 +16,12 @@ from agentkit.errors import (
     ModelUnreachable,
     OutputTruncated,
 )
-from agentkit.events import Event, ReasoningDelta, Restarted, TextDelta, ToolCallDelta
+from agentkit.events import Event, ReasoningDelta, Restarted, TextDelta, ToolCallDelta, Warned
 from agentkit.messages import ModelResponse
 from agentkit.models import ChatModel
 from agentkit.testing import ChatServer, raw, reply, sse
 from tests.models.support import AT, REQUEST
+from tests.models.support import send as send_any
 
 pytestmark = pytest.mark.anyio
 
@@ -438,7 +441,139 @@ async def test_reasoning(field: str) -> None:
     )
     assert response.message.reasoning == "Hmm."
     assert response.message.content == "Hi"
+    assert response.message.reasoning_field == field
     assert ReasoningDelta(at=AT, text="m.") in events
+
+
+THINKING = [
+    ("<think>Hm.</think>Hi", "Hm.", "Hi"),
+    (" \n<thinking>Hm.\n</thinking>\n\nHi there ", "Hm.\n", "Hi there "),
+    ("[THINK]Hm.[/THINK]Hi", "Hm.", "Hi"),
+    ("<think>a < b, </thin</think><think> c</think>\nHi", "a < b, </thin c", "Hi"),
+    ("<think>Never closed </th", "Never closed </th", None),
+    ("<think></think>Hi", None, "Hi"),
+    ("<think>Hm.</think>  ", "Hm.", None),
+    ("<thin", None, "<thin"),
+    ("  Hi", None, "  Hi"),
+    ("<thinker>Hi</thinker>", None, "<thinker>Hi</thinker>"),
+    ("Write <think>Hm</think>.", None, "Write <think>Hm</think>."),
+]
+
+
+@pytest.mark.parametrize(("text", "reasoning", "content"), THINKING)
+async def test_thinking_at_the_beginning_of_the_text(
+    text: str, reasoning: str | None, content: str | None
+) -> None:
+    """Thinking in tags is reasoning: the same whole, streamed, and cut after any letter."""
+    whole, _ = await send(raw(200, {"choices": [{"message": {"content": text}}]}))
+    for size in (1, 3, len(text)):
+        pieces = [delta(content=text[i : i + size]) for i in range(0, len(text), size)]
+        response, events = await send(sse([*pieces, delta("stop"), "[DONE]"]))
+        assert response.message == whole.message
+        shown = {ReasoningDelta: "", TextDelta: ""}
+        for event in events:
+            if isinstance(event, (ReasoningDelta, TextDelta)):
+                shown[type(event)] += event.text
+        assert shown == {ReasoningDelta: reasoning or "", TextDelta: content or ""}
+    assert (whole.message.reasoning, whole.message.content) == (reasoning, content)
+    assert whole.message.reasoning_field is None
+
+
+async def test_text_that_is_held_back_is_shown_at_the_end() -> None:
+    """Text that might have become a tag is shown although no finish_reason comes."""
+    _, events = await send(sse([delta(content="<thi"), "[DONE]"]))
+    assert TextDelta(at=AT, text="<thi") in events
+
+
+async def test_a_draft_in_the_thinking_is_not_the_output() -> None:
+    """Typed and text outputs are read behind the thinking only."""
+    text = '<think>Perhaps {"n": 1}?</think>\n{"n": 2}'
+    with ChatServer([reply(text), reply(text)]) as server:
+        model = ChatModel("any", base_url=server.base_url)
+        typed = Agent(model, output=JsonSchema({"type": "object", "required": ["n"]}))
+        assert (await typed.run("?")).output == {"n": 2}
+        assert (await Agent(model).run("?")).output == '{"n": 2}'
+
+
+def choice(index: int, finish: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {"choices": [{"index": index, "delta": fields, "finish_reason": finish}]}
+
+
+LOOK = {"index": 0, "id": "i0", "function": {"name": "look", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_choices_that_are_one_answer(stream: bool) -> None:
+    """Where one choice was requested, text in the first and calls in the next are one answer."""
+    whole = {
+        "choices": [
+            {"index": 0, "message": {"content": "Looking."}, "finish_reason": "stop"},
+            {"index": 1, "message": {"tool_calls": [LOOK]}, "finish_reason": "tool_calls"},
+        ]
+    }
+    parts = [
+        choice(0, content="Looking."),
+        choice(1, tool_calls=[LOOK]),
+        choice(0, "stop"),
+        choice(1, "tool_calls"),
+        "[DONE]",
+    ]
+    response, events, _ = await send_any([sse(parts) if stream else raw(200, whole)], stream=stream)
+    assert response.message.content == "Looking."
+    assert [one.name for one in response.message.tool_calls] == ["look"]
+    assert (response.finish, response.choices) == ("tool_calls", ())
+    if stream:
+        assert TextDelta(at=AT, text="Looking.") in events
+        assert ToolCallDelta(at=AT.call(0), name="look", arguments="{}") in events
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_calls_of_several_choices_run_beside_each_other(stream: bool) -> None:
+    """Calls of several choices have ids and addresses of their own."""
+    choices = [
+        {"index": i, "message": {"tool_calls": [LOOK]}, "finish_reason": "stop"} for i in (0, 1)
+    ]
+    parts = [choice(0, "stop", tool_calls=[LOOK]), choice(1, "stop", tool_calls=[LOOK]), "[DONE]"]
+    answer = sse(parts) if stream else raw(200, {"choices": choices})
+    response, events, _ = await send_any([answer], stream=stream)
+    first, second = response.message.tool_calls
+    assert first.id != second.id
+    shown = [one.at for one in events if isinstance(one, ToolCallDelta)]
+    assert shown == ([AT.call(0), AT.call(1)] if stream else [])
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+async def test_an_unfinished_choice_makes_the_answer_unfinished(reason: str) -> None:
+    """Of an answer in several choices no call runs if one of them was cut or filtered."""
+    parts = [choice(0, "stop", content="Hi"), choice(1, reason, tool_calls=[LOOK]), "[DONE]"]
+    response, _ = await send(sse(parts))
+    assert response.finish == reason
+
+
+@pytest.mark.parametrize("settings", [{"n": 2}, {"extra_body": {"n": 2}}])
+async def test_choices_that_were_requested(settings: Any) -> None:
+    """With `n`, choices are alternatives and stay apart."""
+    body = {"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]}
+    request = replace(REQUEST, settings=settings)
+    response, _, _ = await send_any([raw(200, body)], request)
+    assert [response.message.content, *(one.content for one in response.choices)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "empty", [{"index": 0}, {"function": {}}, {"id": "x", "function": {"name": None}}, None, "x"]
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_objects_that_are_not_calls(empty: Any, stream: bool) -> None:
+    """What has neither name nor arguments is dropped with a warning; real calls run."""
+    call_ = {"id": "i1", "index": 1, "function": {"name": "look", "arguments": "{}"}}
+    message = {"tool_calls": [empty, call_]}
+    choices = [{"index": 0, "delta" if stream else "message": message, "finish_reason": "stop"}]
+    answer = sse([{"choices": choices}, "[DONE]"]) if stream else raw(200, {"choices": choices})
+    response, events, _ = await send_any([answer], stream=stream)
+    assert [one.name for one in response.message.tool_calls] == ["look"]
+    if not stream:
+        (warning,) = (one for one in events if isinstance(one, Warned))
+        assert warning.code == "dropped_tool_calls"
 
 
 async def test_reasoning_details_and_thought_signatures() -> None:
