@@ -37,7 +37,7 @@ from agentkit.runtime.batch import Batch
 from agentkit.runtime.result import RunResult, conclude, keep_result, reached
 from agentkit.runtime.scope import Scope
 from agentkit.runtime.slots import CallFrame, shared_slots, slots_of
-from agentkit.tools.invoke import called
+from agentkit.tools.invoke import meant_by
 
 OutputT = TypeVar("OutputT")
 
@@ -213,7 +213,7 @@ class Driver(Generic[OutputT]):
                 if not isinstance(effect, ToolBatch):
                     assert isinstance(work, CallFrame)
                     with frames.open(effect.at, work):
-                        return await called(self._handler.perform, effect)
+                        return await self._handler.perform(effect)
                 assert isinstance(work, Batch)
                 await work.run()
                 outcomes = work.outcomes()
@@ -221,8 +221,10 @@ class Driver(Generic[OutputT]):
                     return replace(work.interrupt, outcomes=outcomes, usage=Usage())
                 return outcomes
         except BaseException as error:
-            self.send(self._interrupt(work, error))
-            raise
+            self.send(self._interrupt(work, meant := meant_by(error)))
+            if meant is error:
+                raise
+            raise meant from error
         finally:
             self._cancel_scope = None
         if isinstance(work, Batch) and len(work.finished) == len(work.calls):
@@ -273,7 +275,12 @@ class Driver(Generic[OutputT]):
         return Interrupt(status="limit", error=reached)
 
     async def _perform_call(self, invocation: ToolInvocation) -> ToolOutcome | Interrupt:
-        outcome = await called(self._handler.perform, invocation)
+        try:
+            outcome = await self._handler.perform(invocation)
+        except anyio.get_cancelled_exc_class() as error:
+            if (meant := meant_by(error)) is error:
+                raise
+            raise meant from error  # a task group would take it for its own cancellation
         assert isinstance(outcome, (ToolOutcome, Interrupt))
         return outcome
 

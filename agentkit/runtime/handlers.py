@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import anyio
@@ -191,11 +190,8 @@ class LiveHandler:
             return reached
         meter.under_way += 1
         try:
-            response = await called(
-                partial(
-                    self._program.model.request, at=call.at, emit=scope.emit, stream=scope.stream
-                ),
-                call.request,
+            response = await self._program.model.request(
+                call.request, at=call.at, emit=scope.emit, stream=scope.stream
             )
         except Exception as error:
             return Failure.of(error)

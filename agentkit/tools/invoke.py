@@ -26,17 +26,22 @@ async def called(function: Callable[..., Any], *args: Any) -> Any:
     try:
         value = function(*args)
         return await value if inspect.isawaitable(value) else value
-    except anyio.get_cancelled_exc_class() as error:
-        if _cancelled():
+    except BaseException as error:
+        if (meant := meant_by(error)) is error:
             raise
-        raise RuntimeError("Something that the function awaited was cancelled.") from error
-    except BaseExceptionGroup as group:
+        raise meant from error
+
+
+def meant_by(error: BaseException) -> BaseException:
+    """Return what an exception of the application's code stands for: most often itself."""
+    if isinstance(error, anyio.get_cancelled_exc_class()) and not _cancelled():
+        return RuntimeError("Something that the function awaited was cancelled.")
+    if isinstance(error, BaseExceptionGroup):
         # A trio nursery that is cancelled raises that beside what its other tasks raise. The
         # scope that cancels would take its part out of the group, and the rest would pass it.
-        _, cancelled = group.split(Exception)
-        if cancelled is None:
-            raise
-        raise cancelled from None
+        _, cancelled = error.split(Exception)
+        return error if cancelled is None else cancelled
+    return error
 
 
 def _cancelled() -> bool:
