@@ -74,9 +74,10 @@ def _timed(
         if self.notes is None:
             write(self, *args, **kwargs)
         else:
-            kept = [_frozen(one, self.redact) for one in args]
-            later = functools.partial(write, self, *cast("Any", kept), **kwargs)
-            self.notes.append((time.monotonic_ns(), later))
+            kept = [_frozen(one, self.redact) if type(one) in _NOT_FROZEN else one for one in args]
+            self.notes.append(
+                (time.monotonic_ns(), functools.partial(write, self, *kept, **kwargs))
+            )
 
     return record
 
@@ -135,9 +136,8 @@ class Recorder:
         self._written: set[str] = set()
         self._skipped: dict[str, str | None] = {}
         self._format: tuple[JsonObject, str] | None = None
-        wall = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if resumes is None:
-            self._open(wall, fork)
+            self._open(time.time(), fork)
             return
         self._writer = TraceWriter(
             sink, lines=resumes.lines, t=resumes.t, capture=capture, taps=taps
@@ -146,10 +146,10 @@ class Recorder:
         effects = resumes.effects.values()
         self._skipped = {one.at: one.message for one in effects if one.skipped is not None}
         self._depth = 1  # the outermost agent has started already
-        self._writer.write("trace.resume", wall=wall, program=program())
+        self._writer.write("trace.resume", wall=_wall(time.time()), program=program())
 
     @_timed
-    def _open(self, wall: str, fork: Mapping[str, Any] | None) -> None:
+    def _open(self, wall: float, fork: Mapping[str, Any] | None) -> None:
         self._writer = TraceWriter(
             self._sink, capture=self._capture, taps=self._taps, clock=self._clock
         )
@@ -157,7 +157,7 @@ class Recorder:
             "trace.open",
             schema=SCHEMA,
             run=self.run,
-            wall=wall,
+            wall=_wall(wall),
             agentkit=installed_version("agentkit-replay"),
             versions={
                 "python": platform.python_version(),
@@ -544,6 +544,10 @@ def _fingerprint(tool: str, arguments: Any) -> str:
         return digest(canonical([tool, arguments]))
 
 
+_NOT_FROZEN = {Compute, Value, ToolProgress, Failure, ToolOutcome}
+"""What holds values of the application's, or exceptions with their stacks."""
+
+
 def _frozen(value: Any, redact: Redactor) -> Any:
     """Return an argument as it may be kept: values as they are now, failures without a stack."""
     match value:
@@ -563,6 +567,12 @@ def _frozen(value: Any, redact: Redactor) -> Any:
 def _packed(value: Any, redact: Redactor) -> Any:
     kept = value is None or type(value) in (str, int, float, bool)
     return value if kept else Packed(packed(value, redact))
+
+
+def _wall(seconds: float) -> str:
+    """Write a time of the system's clock in ISO 8601, to the millisecond."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _given(fields: Mapping[str, Any]) -> JsonObject:
