@@ -40,7 +40,7 @@ def meant_by(error: BaseException) -> BaseException:
         # A trio nursery that is cancelled raises that beside what its other tasks raise. The
         # scope that cancels would take its part out of the group, and the rest would pass it.
         _, cancelled = cast("BaseExceptionGroup[BaseException]", error).split(Exception)
-        return error if cancelled is None else cancelled
+        return cancelled or cast("BaseException", error)
     return error
 
 
