@@ -7,8 +7,9 @@ same effect, and is a divergence if not.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -28,12 +29,14 @@ from agentkit.core.effects import (
     Suspended,
     ToolInvocation,
     ToolOutcome,
+    Value,
     ancestors,
     decided,
 )
 from agentkit.errors import ReplayDivergence, RunCancelled
 from agentkit.messages import JsonObject, ToolCall, ToolMessage
 from agentkit.redaction import PLACEHOLDER, Redactor
+from agentkit.trace.check import fits
 from agentkit.trace.compare import (
     Strictness,
     divergence,
@@ -43,7 +46,7 @@ from agentkit.trace.compare import (
     without_digests,
 )
 from agentkit.trace.effects import RecordedEffect, failure_from_json
-from agentkit.trace.naming import Namer, canonical, packed, unpacked
+from agentkit.trace.naming import Namer, canonical, hidden_settings, packed, unpacked
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import call_fingerprint, compute_fingerprint
 
@@ -63,13 +66,16 @@ class Recording:
         effects: Its calls and functions by address, in the order in which they began.
     """
 
-    def __init__(self, trace: Trace, redact: Redactor) -> None:
+    def __init__(
+        self, trace: Trace, redact: Redactor, options: Mapping[str, Any] | None = None
+    ) -> None:
         self.trace = trace
         self.redact = redact
         self.other_key = trace.key_id != redact.key_id
         self.effects = {at: one for at, one in trace.effects.items() if one.kind != "agent"}
         self._namer = Namer(redact)
         self._origins: dict[str, str] = {}
+        self._settings = _settings_in_force(trace, redact, options or {})
         self._dets: dict[str, dict[tuple[str, int], Any]] = {}
 
     def check_agent(self, at: str) -> None:
@@ -116,7 +122,9 @@ class Recording:
             case ModelCall() if recorded.kind == "model":
                 if strictness is None or recorded.fp == self._namer.request(effect).fingerprint:
                     return None
-                return request_difference(self.trace, recorded, effect, self._namer, strictness)
+                found = request_difference(self.trace, recorded, effect, self._namer, strictness)
+                params = found is not None and (found.pointer or "").startswith("/params/")
+                return None if params and self._had_other_settings(recorded) else found
             case ToolInvocation() if recorded.kind == "tool":
                 if strictness is None or recorded.fp == call_fingerprint(effect, self.redact):
                     return None
@@ -127,6 +135,13 @@ class Recording:
                 return None if same or strictness != "exact" else self._other_input(effect)
             case _:
                 return self.unexpected(effect)
+
+    def _had_other_settings(self, call: RecordedEffect) -> bool:
+        """Return whether the run was resumed with other settings since this request."""
+        seq = call.began.seq if call.began is not None else 0
+        in_force = [settings for since, settings in self._settings if since <= seq]
+        ours = call.at.parent == self.trace.agent_start.get("at")
+        return ours and in_force[-1] != self._settings[-1][1]
 
     def difference(self, at: str, then: Any, now: Any, kind: str) -> ReplayDivergence | None:
         """Compare a recorded result with that of now."""
@@ -206,7 +221,10 @@ class Recording:
             )
         if recorded.end is None:
             return stopped(_ended(effect.at))
-        return recorded.outcome or replace(self._interrupted(), usage=recorded.usage)
+        outcome = recorded.outcome or replace(self._interrupted(), usage=recorded.usage)
+        if isinstance(outcome, Value) and not fits(recorded.name, outcome.value):
+            raise self.trace.damaged(recorded.end, f"has a damaged 'value': {outcome.value!r:.80}")
+        return outcome
 
     def skip_outcome(self, call: ToolInvocation) -> ToolOutcome | None:
         """Return what the model read about a call that no tool ran, as the outcome of the call."""
@@ -407,6 +425,21 @@ class SameCalls:
         with suppress(TypeError, ValueError, RecursionError):
             known = {"json": json.loads(known)}
         return canonical(packed([tool, known], self._recorded.redact))
+
+
+def _settings_in_force(
+    trace: Trace, redact: Redactor, options: Mapping[str, Any]
+) -> list[tuple[float, Any]]:
+    """Return the settings that the run was given, each with the line from which they hold."""
+    given = [(0.0, trace.agent_start.get("options", {}).get("settings"))]
+    given += [
+        (event["seq"], event["options"]["settings"])
+        for event in trace.events
+        if event["event"] == "trace.resume" and "settings" in event.get("options", {})
+    ]
+    if "settings" in options:
+        given.append((math.inf, hidden_settings(options["settings"], redact)))
+    return given
 
 
 def stopped(diverged: ReplayDivergence) -> Interrupt:

@@ -24,10 +24,10 @@ from agentkit.replay.engine import Engine
 from agentkit.replay.replay import ReplayOptions, prepared
 from agentkit.runtime.driver import Driver
 from agentkit.runtime.request import RunRequest
+from agentkit.trace.check import check_replayable
 from agentkit.trace.compare import Strictness
 from agentkit.trace.logs import in_effect
 from agentkit.trace.naming import Namer, canonical, without_ids
-from agentkit.trace.open import check_replayable
 from agentkit.trace.reader import Trace
 
 Record: TypeAlias = Literal["none", "missing", "all"]

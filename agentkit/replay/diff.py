@@ -31,10 +31,10 @@ from agentkit.replay.report import (
     RunSummary,
     TraceDiff,
 )
+from agentkit.trace.check import check_events
 from agentkit.trace.compare import ABSENT, Found, differences, without_digests
 from agentkit.trace.effects import EffectKind, RecordedEffect
 from agentkit.trace.naming import without_ids
-from agentkit.trace.open import check_events
 from agentkit.trace.reader import Trace
 
 _Phase: TypeAlias = Literal["decision", "start", "det", "end"]
@@ -94,7 +94,10 @@ class _Side:
         if self.trace.capture != "full" and name not in self.trace.blobs:
             return name
         value = self.trace.blob(name)
-        return _normal(value) if is_object(value) else value
+        if not (is_object(value) and "role" in value):
+            return value
+        self.trace.messages((name,))  # it is a message, whatever the trace calls it
+        return _normal(value)
 
     def params(self, start: JsonObject) -> JsonObject:
         """Return what a request asks for besides its messages and tools."""
@@ -435,7 +438,7 @@ def _bare(error: Any) -> Any:
 def _normal(message: JsonObject) -> JsonObject:
     """Return a message without the ids of its calls, and with their arguments as JSON."""
     data = without_ids(message)
-    for call in data.get("tool_calls", ()):
+    for call in data.get("tool_calls") or ():
         if is_object(call) and is_object(function := call.get("function")):
             call["function"] = function | {"arguments": _parsed(function.get("arguments"))}
     return data

@@ -60,6 +60,10 @@ _PATIENCE = 5.0
 """Seconds after which code that gave something up is expected to have given it up again."""
 
 
+_LONGEST = 60.0
+"""Seconds after which it is not waited for any more, however long it took then."""
+
+
 class Do(Enum):
     """What becomes of an effect."""
 
@@ -341,7 +345,7 @@ class _Answering:
         self._engine.answered.add(effect.at)
         await self._ended(effect)
         took = self._recorded.effects[effect.at].seconds or 0
-        with anyio.move_on_after(max(_PATIENCE, 3 * took)):
+        with anyio.move_on_after(min(max(_PATIENCE, 3 * took), _LONGEST)):
             await anyio.sleep_forever()
         return stopped(
             divergence(

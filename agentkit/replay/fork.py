@@ -45,15 +45,16 @@ from agentkit.replay.replay import check_live, check_names
 from agentkit.runtime.assemble import assemble, program_hash
 from agentkit.runtime.config import AgentConfig
 from agentkit.runtime.driver import Driver
-from agentkit.runtime.request import Prompt, prompt_messages, without_placeholders
+from agentkit.runtime.request import Prompt, check_credentials, prompt_messages
 from agentkit.runtime.result import RunResult
 from agentkit.runtime.scope import Approver, Scope, guarded, new_run_id
 from agentkit.runtime.tool_call import outcome_of
-from agentkit.settings import ChatSettings, asked_of, limits_of, settings_of
+from agentkit.settings import ChatSettings, asked_of
 from agentkit.tools.tool import Tool
+from agentkit.trace.check import check_replayable, recorded_options
 from agentkit.trace.compare import Strictness
 from agentkit.trace.naming import packed
-from agentkit.trace.open import TraceTo, check_replayable, open_recorder
+from agentkit.trace.open import TraceTo, open_recorder
 from agentkit.trace.reader import Trace
 
 Instructions: TypeAlias = str | Callable[..., Any]
@@ -122,8 +123,8 @@ async def fork(
     recorded = Recording(recording, redact)
     recorded.check_agent(f"/{config.name}")
     plan = _Fork(recorded, config, at, patch, live)
-    then = without_placeholders(recording.options(), patch.settings)
-    settings, limits = settings_of(then), limits_of(then)
+    check_credentials(recording.options(), patch.settings)
+    settings, limits = recorded_options(recording)
     if patch.settings is not None:
         settings = settings.merge(patch.settings) if settings is not None else patch.settings
     program = assemble(plan.changed(config), settings, limits)

@@ -22,10 +22,10 @@ from agentkit.runtime.config import AgentConfig
 from agentkit.runtime.driver import Driver
 from agentkit.runtime.result import RunResult
 from agentkit.runtime.scope import Approver, Scope, guarded, new_run_id
-from agentkit.settings import limits_of, settings_of
+from agentkit.trace.check import check_replayable, recorded_options
 from agentkit.trace.compare import Strictness
 from agentkit.trace.effects import RecordedEffect
-from agentkit.trace.open import Recorded, TraceTo, check_replayable, open_recorder
+from agentkit.trace.open import Recorded, TraceTo, open_recorder
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Recorder
 
@@ -189,8 +189,7 @@ async def replay(
     recording = trace if isinstance(trace, Trace) else Trace.load(trace)
     check_replayable(recording)
     messages, earlier = recording.input()
-    then = recording.options()
-    program = assemble(config, settings_of(then), limits_of(then))
+    program = assemble(config, *recorded_options(recording))
     if options.plan == "model_live":
         program.model.check()
         config.check_deps(deps)

@@ -15,14 +15,15 @@ from agentkit.replay.engine import Choice, Do, Engine, Plan
 from agentkit.runtime.assemble import assemble, program_hash
 from agentkit.runtime.config import AgentConfig
 from agentkit.runtime.driver import Driver
-from agentkit.runtime.request import without_placeholders
+from agentkit.runtime.request import check_credentials
 from agentkit.runtime.result import RunResult
 from agentkit.runtime.scope import Approver, Scope, guarded
-from agentkit.settings import ChatSettings, Limits, limits_of, settings_of
+from agentkit.settings import ChatSettings, Limits, asked_of
+from agentkit.trace.check import check_replayable, recorded_options
 from agentkit.trace.compare import divergence
 from agentkit.trace.file import MemorySink
 from agentkit.trace.logs import teeing
-from agentkit.trace.open import check_replayable, reopened
+from agentkit.trace.open import reopened
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability, Recorder
 
@@ -69,11 +70,12 @@ async def resume(
         recording = Trace(sink.lines) if memory else Trace.load(sink.path)
         check_replayable(recording)
         messages, earlier = recording.input()
-        then = without_placeholders(recording.options(), settings)
-        program = assemble(config, settings or settings_of(then), limits or limits_of(then))
+        check_credentials(recording.options(), settings)
+        then = recorded_options(recording)
+        program = assemble(config, settings or then[0], limits or then[1])
         program.model.check()
         config.check_deps(deps)
-        recorded = Recording(recording, redact)
+        recorded = Recording(recording, redact, asked_of(settings, limits))
         recorded.check_agent(program.spec.at)
         known = _checked(decisions or {}, recording.pending)
 
@@ -91,6 +93,7 @@ async def resume(
             durability=durable,
             taps=teeing(recording.run),
             resumes=recording,
+            options=asked_of(settings, limits),
         )
         engine = Engine(recorded, _Resume(recorded))
         scope = Scope(

@@ -193,21 +193,18 @@ def _environment_folder() -> str | None:
     return f"{folder}{os.sep}" if folder else None
 
 
-def without_placeholders(
-    asked: Mapping[str, Any], settings: ChatSettings | None
-) -> Mapping[str, Any]:
-    """Return what a run was given, if it can be sent again.
+def check_credentials(options: Mapping[str, Any], settings: ChatSettings | None) -> None:
+    """Check that what a run was given can be sent again, unless there are other settings.
 
     Raises:
         ConfigurationError: Credentials are among its settings.
     """
-    text = canonical(asked.get("settings", {})).decode(errors="replace")
+    text = canonical(options.get("settings", {})).decode(errors="replace")
     if settings is None and PLACEHOLDER.search(text):
         raise ConfigurationError(
             "The run was given settings that hold credentials, which its trace does not have. "
             "Give settings= as the run was given them."
         )
-    return asked
 
 
 def prompt_messages(prompt: Prompt) -> tuple[UserMessage, ...]:

@@ -117,7 +117,7 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
             parts.append(event["messages"])
             if one in self._since and self._since[one] is None:
                 since = event["since"]
-                raise self.damaged(event, f"continues {since!r}, which is no earlier request")
+                raise self.damaged(event, f"has {since!r} as 'since', which is no earlier request")
             one = self._since.get(one)
         if one is not None:
             parts.append(self._requests[one])

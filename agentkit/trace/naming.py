@@ -385,7 +385,7 @@ def _is_simple(message: AssistantMessage) -> bool:
 def without_ids(message: JsonObject) -> JsonObject:
     """Return a message's JSON without the ids of its calls."""
     data = {key: value for key, value in message.items() if key != "tool_call_id"}
-    if "tool_calls" in data:
+    if data.get("tool_calls"):
         data["tool_calls"] = [
             {key: value for key, value in call.items() if key != "id"}
             for call in data["tool_calls"]

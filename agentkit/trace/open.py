@@ -1,4 +1,4 @@
-"""Opens the trace of a run where `trace=` puts it, and checks one that is to be replayed."""
+"""Opens the trace of a run where `trace=` puts it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from agentkit.errors import ConfigurationError, TraceError
-from agentkit.messages import is_array, is_object
 from agentkit.redaction import Redactor
 from agentkit.trace.file import FileSink, MemorySink, NoSink, Sink
 from agentkit.trace.logs import teeing
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability, Recorder
-from agentkit.trace.schema import Capture, problems
+from agentkit.trace.schema import Capture
 
 TraceTo: TypeAlias = bool | str | os.PathLike[str]
 Recorded: TypeAlias = Trace | Path | list[bytes] | Callable[[], list[bytes]] | None
@@ -112,41 +111,3 @@ def reopened(trace: Trace | str | os.PathLike[str]) -> FileSink | MemorySink:
     if path is None or not path.is_file():
         raise TraceError(f"There is no trace {str(path)!r}.", path=str(path))
     return FileSink(path, resume=True)
-
-
-def check_replayable(trace: Trace) -> None:
-    """Refuse a trace that does not hold what a replay or a resumption needs.
-
-    Raises:
-        TraceError: It was recorded without contents.
-        TraceCorrupt: An event lacks a field, or has one of another type.
-    """
-    if trace.capture != "full":
-        raise TraceError(
-            f"The trace of {trace.run} was recorded with capture={trace.capture!r}, without "
-            "the contents that replaying or resuming it needs. Record with capture='full'.",
-            path=str(trace.path) if trace.path else None,
-        )
-    check_events(trace)
-    for event in trace.events:
-        if event["event"] != "agent.start":
-            continue
-        data = trace.blob(event["input"])
-        given = data if is_object(data) else {}
-        names = given.get("messages")
-        if not is_array(names) or not all(isinstance(one, str) for one in names):
-            raise trace.damaged(event, "has no 'input.messages'")
-        if not isinstance(given.get("earlier"), int):
-            raise trace.damaged(event, "has no 'input.earlier'")
-
-
-def check_events(trace: Trace) -> None:
-    """Check every event of a trace against its schema, and that requests continue others.
-
-    Raises:
-        TraceCorrupt: An event lacks a field, or has one of another type.
-    """
-    for event in trace.events:
-        for problem in problems(event, trace.capture):
-            raise trace.damaged(event, problem)
-    trace.effects.check()

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, TypeAlias, cast, overload
 from pydantic_core import from_json
 
 from agentkit.core.effects import PendingCall
-from agentkit.errors import TraceCorrupt, TraceError, TraceUnsupported
+from agentkit.errors import InvalidHistory, TraceCorrupt, TraceError, TraceUnsupported
 from agentkit.messages import JsonObject, Message, is_object, message_from_json
 from agentkit.trace.index import RecordedEffects
 from agentkit.trace.naming import unpacked
@@ -170,8 +170,20 @@ class Trace:
         )
 
     def messages(self, names: Sequence[str]) -> tuple[Message, ...]:
-        """Return the messages of these names."""
-        return tuple(message_from_json(unpacked(self.blob(name))) for name in names)
+        """Return the messages of these names.
+
+        Raises:
+            TraceCorrupt: One is not there, or is no message.
+        """
+        return tuple(map(self._message, names))
+
+    def _message(self, name: str) -> Message:
+        try:
+            return message_from_json(unpacked(self.blob(name)))
+        except (InvalidHistory, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise self._source.corrupt(
+                f"The blob {name!r} of the trace{self._source.where} is no message: {error}"
+            ) from error
 
     def input(self) -> tuple[tuple[Message, ...], int]:
         """Return the messages that the run began with, and how many of them were history."""
@@ -184,8 +196,12 @@ class Trace:
         return self.messages(data["messages"]), data["earlier"]
 
     def options(self) -> JsonObject:
-        """Return the settings and limits that were given for this run alone."""
-        return unpacked(self.agent_start.get("options", {}))
+        """Return the settings and limits that were given for this run alone, the last ones."""
+        resumed = (event for event in self.events if event["event"] == "trace.resume")
+        options: JsonObject = dict(self.agent_start.get("options", {}))
+        for event in resumed:
+            options |= event.get("options", {})
+        return unpacked(options)
 
     @property
     def pending(self) -> tuple[PendingCall, ...]:

@@ -96,6 +96,7 @@ class Recorder:
             also around every effect, which is then not performed if that fails.
         taps: Get each line too.
         resumes: The trace so far; `sink` appends to it.
+        options: The settings and limits that it is resumed with.
         fork: The run, the address and the patch that it was forked with, if it was.
 
     Attributes:
@@ -114,6 +115,7 @@ class Recorder:
         durability: Durability = "none",
         taps: Sequence[Tap] = (),
         resumes: Trace | None = None,
+        options: Mapping[str, Any] | None = None,
         fork: Mapping[str, Any] | None = None,
     ) -> None:
         self.run = run
@@ -146,7 +148,12 @@ class Recorder:
         effects = resumes.effects.values()
         self._skipped = {one.at: one.message for one in effects if one.skipped is not None}
         self._depth = 1  # the outermost agent has started already
-        self._writer.write("trace.resume", wall=_wall(time.time()), program=program())
+        self._writer.write(
+            "trace.resume",
+            wall=_wall(time.time()),
+            program=program(),
+            **_options(options, redact),
+        )
 
     @_timed
     def _open(self, wall: float, fork: Mapping[str, Any] | None) -> None:
@@ -215,11 +222,8 @@ class Recorder:
     ) -> None:
         """Record that an agent begins with these messages; the first `earlier` are history."""
         self._depth += 1
-        given = dict(options or {})
-        if "settings" in given:
-            given["settings"] = Packed(hidden_settings(given["settings"], self.redact))
-        own = packed(given, self.redact, own=True)
-        self._agent_start(at, agent, tuple(messages), earlier, {"options": own} if own else {})
+        own = _options(options, self.redact)
+        self._agent_start(at, agent, tuple(messages), earlier, own)
 
     @_timed
     def _agent_start(
@@ -525,6 +529,14 @@ def _acts(effect: Effect) -> bool:
             return name == "output"  # the function that the output is handed to
         case _:
             return False
+
+
+def _options(options: Mapping[str, Any] | None, redact: Redactor) -> JsonObject:
+    """Return the field with the settings and limits of one run, if it was given any."""
+    given = dict(options or {})
+    if "settings" in given:
+        given["settings"] = Packed(hidden_settings(given["settings"], redact))
+    return {"options": packed(given, redact, own=True)} if given else {}
 
 
 def call_fingerprint(invocation: ToolInvocation, redact: Redactor) -> str:

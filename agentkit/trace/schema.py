@@ -172,7 +172,11 @@ EVENTS: Mapping[str, EventSchema] = {
     ),
     "trace.resume": EventSchema(
         "An interrupted or paused run goes on in the same file.",
-        {"wall": _WALL, "program": _PROGRAM},
+        {
+            "wall": _WALL,
+            "program": _PROGRAM,
+            "options": Field("object", "Settings and limits from here on.", "never", "full"),
+        },
         addressed=False,
     ),
     "trace.close": EventSchema(

@@ -598,3 +598,41 @@ async def test_what_a_function_used_before_it_failed_counts() -> None:
     result = result_of(reached.value)
     assert result is not None
     assert result.usage.requests == 3
+
+
+async def test_limits_of_a_resumption_hold_in_its_replay(tmp_path: Path) -> None:
+    """The trace has them, and what comes after it is run with them."""
+    path = tmp_path / "run.jsonl"
+    with pytest.raises(AgentKitError, match=r"Limits\.steps = 1"):
+        await agent([("write", {"path": "a"})]).run("go", trace=path, limits=Limits(steps=1))
+    result = await agent("fine").resume(path, limits=Limits(steps=2))
+    assert Trace.load(path).options()["limits"]["steps"] == 2
+    assert await agent().replay(path) == result
+    forked = await agent("other").fork(path, at="/agent/m1")
+    assert forked.output == "other"
+
+
+async def test_settings_of_a_resumption_hold_from_there_on(tmp_path: Path) -> None:
+    """Requests of before had others; the replay takes both for what they are."""
+    path = tmp_path / "run.jsonl"
+    old, new = ChatSettings(temperature=0.1), ChatSettings(temperature=0.9, seed=3)
+    await agent([("delete", {"path": "a"})]).run("go", trace=path, settings=old)
+    resumed = agent("fine")
+    result = await resumed.resume(path, decisions={"/agent/m0/t0": True}, settings=new)
+    model: Any = resumed.model
+    assert model.requests[0].settings == {"temperature": 0.9, "seed": 3}
+    trace = Trace.load(path)
+    assert trace.options()["settings"]["seed"] == 3
+    assert await agent().replay(path) == result
+    with pytest.raises(ReplayDivergence, match="/messages/0"):
+        await agent(instructions="Other.").replay(path)
+    with pytest.raises(ReplayDivergence, match=r"at /agent/m1, /params/temperature"):
+        await agent().replay(_with_temperature(trace, 0.5))
+
+
+def _with_temperature(trace: Trace, temperature: float) -> Trace:
+    """The trace with another temperature in its last request."""
+    lines = [json.loads(line) for line in trace.raw()]
+    last = next(line for line in reversed(lines) if line["event"] == "model.start")
+    last["params"]["temperature"], last["fp"] = temperature, "b2:other"
+    return Trace([json.dumps(line).encode() + b"\n" for line in lines])

@@ -14,7 +14,7 @@ from agentkit.cli.view.tree import RunTree
 from agentkit.core.effects import Decision, PendingCall
 from agentkit.errors import ConfigurationError
 from agentkit.runtime.result import RunResult
-from agentkit.trace.open import check_replayable
+from agentkit.trace.check import check_replayable
 from agentkit.trace.reader import Trace
 
 

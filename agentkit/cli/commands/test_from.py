@@ -34,7 +34,7 @@ from agentkit.cli.view.source import Case, source_of
 from agentkit.core.effects import ancestors
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
 from agentkit.runtime.result import RunResult
-from agentkit.trace.open import check_replayable
+from agentkit.trace.check import check_replayable
 from agentkit.trace.reader import Trace
 
 _WORDS, _LONGEST = 6, 40
