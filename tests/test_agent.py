@@ -8,7 +8,7 @@ import inspect
 import pickle
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -28,10 +28,13 @@ from agentkit import (
     ToolCall,
     ToolError,
     ToolMessage,
+    Toolset,
     UserMessage,
+    result_of,
     tool,
 )
 from agentkit.agent import AgentChanges
+from agentkit.core.effects import Compute, Effect, Handler, ModelCall, ToolInvocation, Value
 from agentkit.errors import (
     ConfigurationError,
     InvalidSetting,
@@ -40,10 +43,12 @@ from agentkit.errors import (
     ModelUnreachable,
     NoOutput,
     OutputInvalid,
+    RecordedError,
 )
 from agentkit.events import Event, Finished, StepStarted, ToolCallFinished, Warned
 from agentkit.history import check_history
 from agentkit.messages import ImagePart, TextPart, Usage
+from agentkit.middleware import around
 from agentkit.runtime.config import AgentConfig
 from agentkit.testing import FunctionModel, ScriptedModel
 from tests.support import double, events_of, tool_texts
@@ -579,3 +584,81 @@ def test_an_agent_can_be_pickled_before_and_after_it_has_run() -> None:
         copy = pickle.loads(pickle.dumps(one))
         assert repr(copy) == repr(one)
         assert copy.config.tools == (double,)
+
+
+class Own(BaseException):
+    """As test frameworks raise to fail or to skip a test."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [
+        (ModelCall, None),
+        (ModelCall, Value(value=1)),
+        (ToolInvocation, "text"),
+        (Compute, True),
+    ],
+)
+def test_what_a_handler_returns_is_checked(kind: type[Effect], answer: Any) -> None:
+    """An answer of the wrong kind is named with its place, and the run has a result."""
+
+    @around
+    async def wrong(effect: Effect, inner: Handler) -> Any:
+        outcome = await inner.perform(effect)
+        return answer if isinstance(effect, kind) else outcome
+
+    agent = Agent(
+        ScriptedModel([[("double", {"number": 1})], "done"]),
+        tools=[double],
+        instructions=lambda: "Be brief.",
+        middleware=[wrong],
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        agent.run_sync("go")
+    assert f"The {kind.__name__} at /agent/" in str(caught.value)
+    assert f"was answered with {answer!r}; expected " in str(caught.value)
+    result = result_of(caught.value)
+    assert result is not None
+    assert result.status == "error"
+    check_history(result.messages)
+
+
+@pytest.mark.parametrize("raised", [Own("mine"), KeyError("mine"), SystemExit(3)])
+@pytest.mark.parametrize("place", ["model", "middleware", "output_validators", "instructions"])
+def test_whatever_ends_a_run_has_its_result(place: str, raised: BaseException) -> None:
+    """Exceptions that are none of ours come out as they are, and the trace knows the status."""
+
+    def fail(*_: object) -> Any:
+        raise raised
+
+    @around
+    async def broken(effect: Effect, inner: Handler) -> Any:
+        fail()
+
+    options: dict[str, Any] = {
+        "model": {},
+        "middleware": {"middleware": [broken]},
+        "output_validators": {"output_validators": [fail]},
+        "instructions": {"instructions": fail},
+    }[place]
+    model = FunctionModel(fail) if place == "model" else ScriptedModel(["hi"])
+    with pytest.raises((type(raised), RecordedError)) as caught:
+        Agent(model, **options).run_sync("go")
+    result = result_of(caught.value)
+    assert result is not None
+    assert result.status == "error"
+    assert result.trace is not None
+    assert result.trace.status == "error"
+
+
+def test_handoffs_and_toolsets_are_checked() -> None:
+    """What is no agent, and what is no list of tools, is named."""
+
+    class Broken(Toolset):
+        def tools(self, context: RunContext[Any]) -> Any:
+            return None
+
+    with pytest.raises(InvalidTool, match=r"Handoff\(5\): expected an agent"):
+        Agent(ScriptedModel(["x"]), tools=[Handoff(lambda: cast("Any", 5))]).run_sync("go")
+    with pytest.raises(InvalidTool, match=r"Broken .* returned None; expected a list of tools"):
+        Agent(ScriptedModel(["x"]), tools=[Broken()]).run_sync("go")

@@ -71,8 +71,13 @@ class Handoff:
     @property
     def target(self) -> AgentConfig:
         """The options of the agent that goes on."""
-        agent = self.agent() if inspect.isfunction(self.agent) else self.agent
-        return cast("Configured", agent).config
+        agent: Any = self.agent() if inspect.isfunction(self.agent) else self.agent
+        config = getattr(agent, "config", None)
+        if not isinstance(config, AgentConfig):
+            raise InvalidTool(
+                f"Handoff({agent!r}): expected an agent, or a function that returns one."
+            )
+        return config
 
 
 Source: TypeAlias = "AnyTool | Toolset | Handoff | Callable[..., Any]"

@@ -17,21 +17,26 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from agentkit.core.effects import (
     Address,
+    Compute,
     Effect,
     Failure,
     Interrupt,
     LoopEffect,
+    ModelCall,
     Outcome,
+    Pause,
     SkippedCall,
+    Suspended,
     ToolBatch,
     ToolInvocation,
     ToolOutcome,
+    Value,
 )
 from agentkit.core.loop import conversation, limit_exceeded, limit_reached
 from agentkit.core.spec import Finish
-from agentkit.errors import RunCancelled
+from agentkit.errors import ConfigurationError, RunCancelled
 from agentkit.events import Finished, Warned
-from agentkit.messages import Message, Usage
+from agentkit.messages import Message, ModelResponse, Usage
 from agentkit.runtime.assemble import Program
 from agentkit.runtime.batch import Batch
 from agentkit.runtime.result import RunResult, conclude, keep_result, reached
@@ -121,8 +126,8 @@ class Driver(Generic[OutputT]):
             effect = self.begin()
             while effect is not None:
                 effect = self.send(await self.perform(effect))
-        except (Exception, SystemExit) as error:
-            if self.finish is not None:
+        except BaseException as error:
+            if self.finish is not None and not isinstance(error, anyio.get_cancelled_exc_class()):
                 keep_result(error, self.reached)
             raise
         finally:
@@ -213,7 +218,7 @@ class Driver(Generic[OutputT]):
                 if not isinstance(effect, ToolBatch):
                     assert isinstance(work, CallFrame)
                     with frames.open(effect.at, work):
-                        return await self._handler.perform(effect)
+                        return checked(effect, await self._handler.perform(effect))
                 assert isinstance(work, Batch)
                 await work.run()
                 outcomes = work.outcomes()
@@ -281,8 +286,7 @@ class Driver(Generic[OutputT]):
             if (meant := meant_by(error)) is error:
                 raise
             raise meant from error  # a task group would take it for its own cancellation
-        assert isinstance(outcome, (ToolOutcome, Interrupt))
-        return outcome
+        return checked(invocation, outcome)
 
     def _interrupt(
         self, work: Batch | CallFrame | None = None, cause: BaseException | None = None
@@ -290,7 +294,9 @@ class Driver(Generic[OutputT]):
         """Return what ended the run: a bug, `cancel()`, the task around it, or the deadline."""
         outcomes = work.outcomes() if isinstance(work, Batch) else ()
         used = work.used if isinstance(work, CallFrame) else Usage()
-        if isinstance(cause, (Exception, SystemExit)):
+        stops = (anyio.get_cancelled_exc_class(), KeyboardInterrupt, GeneratorExit)
+        stopped = isinstance(cause, (*stops, BaseExceptionGroup))
+        if isinstance(cause, Exception) or (cause is not None and not stopped):
             status, error = "error", Failure.of(cause)
         elif cause is not None or self._cancelled is not None:
             around = "the task around the run was cancelled"
@@ -303,6 +309,31 @@ class Driver(Generic[OutputT]):
             seconds = self._limits.seconds or 0
             status, error = "limit", limit_exceeded("seconds", seconds, seconds)
         return Interrupt(status=status, error=error, outcomes=outcomes, usage=used)
+
+
+_OUTCOMES: Mapping[type[LoopEffect], tuple[type[Any], ...]] = {
+    ModelCall: (ModelResponse, Failure, Interrupt),
+    ToolInvocation: (ToolOutcome, Interrupt),
+    ToolBatch: (tuple, Interrupt),
+    Compute: (Value, Failure, Interrupt),
+    Pause: (tuple, Suspended, Failure, Interrupt),
+}
+
+
+def checked(effect: LoopEffect, outcome: Any) -> Any:
+    """Return what middleware, or a caller who steps, has answered an effect with.
+
+    Raises:
+        ConfigurationError: It is no outcome of such an effect.
+    """
+    kinds = _OUTCOMES[type(effect)]
+    if isinstance(outcome, kinds):
+        return outcome
+    raise ConfigurationError(
+        f"The {type(effect).__name__} at {effect.at} was answered with {outcome!r}; expected "
+        f"{' | '.join(kind.__name__ for kind in kinds)}. A handler has to return what the inner "
+        "one returns, or an outcome of its own."
+    )
 
 
 def _repeated(skipped: SkippedCall) -> Warned:

@@ -197,6 +197,9 @@ class LiveHandler:
             return Failure.of(error)
         finally:
             meter.under_way -= 1
+        if not isinstance(response, ModelResponse):  # pyright: ignore[reportUnnecessaryIsInstance]  # a model may be anybody's
+            text = f"The model {call.model} returned {response!r}; expected a ModelResponse."
+            return Failure.of(ConfigurationError(text))
         response = replace(response, usage=usage_with_cost(call.model, response))
         meter.used += response.usage
         return response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -136,7 +137,8 @@ def conclude(finish: Finish[Any], result: RunResult[OutputT]) -> RunResult[Outpu
     if not isinstance(error, AgentKitError):
         note = f"It ended the run {result.run} at {finish.at}; see agentkit.result_of."
         if note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
+            with suppress(Exception):  # a `__setattr__` of the application's own
+                error.add_note(note)
     raise error
 
 

@@ -26,7 +26,7 @@ from agentkit.events import (
     ToolCallDelta,
 )
 from agentkit.runtime.batch import bare
-from agentkit.runtime.driver import Driver
+from agentkit.runtime.driver import Driver, checked
 from agentkit.runtime.request import RunRequest
 from agentkit.runtime.result import RunResult
 
@@ -248,6 +248,7 @@ class Steps(Generic[OutputT]):
         else:
             if self._step.outcome is None:
                 await self._step.perform()
+            checked(self._step.effect, self._step.outcome)
             self._driver.record(self._step.effect, self._step.outcome, self._step.performed)
             effect = self._driver.send(self._step.outcome)
         if effect is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
@@ -85,10 +85,13 @@ async def tools_of(
     """Return the tools of a toolset, or of a function of the context, at this step.
 
     Raises:
-        InvalidTool: Two of them have the same name.
+        InvalidTool: Two of them have the same name, or it returned something else.
     """
     list_tools = source.tools if isinstance(source, Toolset) else source
-    tools = tuple(await called(list_tools, context))
+    listed: Any = await called(list_tools, context)
+    tools = tuple(cast("Iterable[AnyTool]", listed)) if isinstance(listed, Iterable) else (listed,)
+    if wrong := [one for one in tools if not isinstance(one, Tool)]:
+        raise InvalidTool(f"{source!r} returned {wrong[0]!r}; expected a list of tools.")
     check_names(tools)
     return tools
 
