@@ -11,8 +11,6 @@ agent = Agent("openai:gpt-4o", tools=[get_weather], instructions="Be brief.")
 result = await agent.run("Do I need an umbrella in Paris?")
 """
 
-import logging
-
 from agentkit.agent import Agent
 from agentkit.core.effects import Decision
 from agentkit.errors import AgentKitError, ToolError
@@ -76,6 +74,3 @@ __all__ = [
     "tool",
     "use_structlog",
 ]
-
-# A library stays silent unless the application listens.
-logging.getLogger("agentkit").addHandler(logging.NullHandler())

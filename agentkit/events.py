@@ -81,7 +81,11 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputDelta:
-    """The typed output so far: the fields that are there, validated. Its end may be missing."""
+    """The typed output so far, as JSON data: validated, and without what has not come yet.
+
+    An object is a dictionary of the fields that have begun, whatever the output's type and
+    mode. `at` is the address of the model call.
+    """
 
     at: Address
     value: Any

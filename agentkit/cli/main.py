@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import logging
 import os
 import re
 import shlex
@@ -76,6 +77,8 @@ def run() -> None:
     0: done; 1: the run failed, the replay diverged, or nothing was found; 2: the call was
     wrong; 130: Ctrl-C; 141: the reader of a pipe has gone, as `head` does.
     """
+    # The tree shows what failed in a run, and its traceback is in the trace.
+    logging.getLogger("agentkit").addHandler(logging.NullHandler())
     codecs.register_error("agentkit", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         # Names of files may not be Unicode, and a terminal may know few characters.

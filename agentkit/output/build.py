@@ -78,7 +78,9 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
     if output is str:
         return OutputSpec(check=str)
     if isinstance(output, JsonSchema):
-        return spec_of_schema(output.name, output.schema, output.check, profile, mode)
+        spec = spec_of_schema(output.name, output.schema, output.check, profile, mode)
+        partial = output.schema.get("type", "object") == "object"
+        return replace(spec, partial=lambda: PartialOutput(Any, wrapped=False)) if partial else spec
     try:
         output = accepted(output)
         adapter: TypeAdapter[Any] = TypeAdapter(

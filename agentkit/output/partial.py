@@ -39,19 +39,21 @@ class PartialOutput:
         """Take a piece of text.
 
         Returns:
-            The validated output so far: the fields by name, without those that have not
-            begun, or for other types the value itself. None if there is nothing new.
+            The output so far as JSON data, each field validated: of an object the fields by
+            name, without those that have not begun. None if there is nothing new.
         """
         self._text += piece
         if len(self._text) < max(self._read * 1.1, self._read + _LEAST):
             return None
         self._read = len(self._text)
+        _, brace, rest = self._text.partition("{")  # a model may write a fence before it
         try:
-            value = self._adapter.validate_json(
-                self._text, experimental_allow_partial="trailing-strings"
+            validated = self._adapter.validate_json(
+                brace + rest, experimental_allow_partial="trailing-strings"
             )
         except ValidationError:
             return None
+        value = self._adapter.dump_python(validated, mode="json", by_alias=True, warnings=False)
         value = value.get("value") if self._wrapped else value
         if value is None or value == self._last:
             return None

@@ -52,7 +52,7 @@ from agentkit.runtime.result import Replayed, RunResult, conclude
 from agentkit.runtime.scope import Scope
 from agentkit.runtime.tool_call import outcome_of
 from agentkit.trace.compare import Strictness, divergence
-from agentkit.trace.effects import RecordedEffect
+from agentkit.trace.effects import RecordedEffect, warning_from_json
 from agentkit.trace.naming import packed, without_ids
 
 OutputT = TypeVar("OutputT")
@@ -324,8 +324,11 @@ class _Answering:
         if self._plan.checks and recorded.given_up(effect):
             return await self._give_up(effect)
         await self._ended(effect)
+        inside = recorded.events_inside(effect.at)
         if self._scope.recorder is not None and not self._scope.resumed:
-            self._scope.recorder.copy(recorded.trace, recorded.events_inside(effect.at))
+            self._scope.recorder.copy(recorded.trace, inside)
+        warnings = (one for one in inside if one["event"] == "warning")
+        self._scope.warnings.extend(map(warning_from_json, warnings))
         self._engine.answered.add(effect.at)
         outcome = recorded.outcome(effect)
         self._count(outcome)

@@ -119,6 +119,7 @@ async def fork(
     check_live(live)
     recording = trace if isinstance(trace, Trace) else Trace.load(trace)
     check_replayable(recording)
+    listener = guarded(on_event)
     redact = redact or config.redact
     recorded = Recording(recording, redact)
     recorded.check_agent(f"/{config.name}")
@@ -147,7 +148,7 @@ async def fork(
         handler=engine.handler,
         limits=program.spec.limits,
         deps=deps,
-        listener=guarded(on_event),
+        listener=listener,
         recorder=recorder,
         trace=to,
         redact=redact,

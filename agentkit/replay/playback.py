@@ -24,10 +24,10 @@ from agentkit.events import (
     ToolCallFinished,
     ToolCallStarted,
     ToolProgress,
-    Warned,
 )
 from agentkit.messages import JsonObject, ToolCall, Usage
 from agentkit.trace.deltas import delta_from_json
+from agentkit.trace.effects import warning_from_json
 from agentkit.trace.naming import unpacked
 from agentkit.trace.reader import Trace
 
@@ -174,8 +174,7 @@ def _details(at: Address, line: JsonObject) -> Iterator[Event]:
         case "http.end":
             yield _http_end(at, line)
         case "warning":
-            data = unpacked(line.get("data", {}))
-            yield Warned(at=at, code=line["code"], text=unpacked(line["text"]), data=data)
+            yield warning_from_json(line)
         case _:
             pass
 

@@ -186,6 +186,7 @@ async def replay(
     redact: Redactor | None = None,
 ) -> RunResult[Any]:
     """Replay a run; see `Agent.replay`."""
+    on_event = guarded(on_event)
     recording = trace if isinstance(trace, Trace) else Trace.load(trace)
     check_replayable(recording)
     messages, earlier = recording.input()

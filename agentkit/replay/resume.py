@@ -63,6 +63,7 @@ async def resume(
     redact: Redactor | None = None,
 ) -> RunResult[Any]:
     """Go on with a run; see `Agent.resume`."""
+    listener = guarded(on_event)
     durable, redact = durability or config.durability, redact or config.redact
     sink = reopened(trace)
     try:
@@ -101,7 +102,7 @@ async def resume(
             handler=engine.handler,
             limits=program.spec.limits,
             deps=deps,
-            listener=guarded(on_event),
+            listener=listener,
             recorder=recorder,
             trace=recorder.trace,
             redact=redact,

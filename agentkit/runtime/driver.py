@@ -112,7 +112,14 @@ class Driver(Generic[OutputT]):
         assert self.finish is not None
         trace = None if self._nested else self.scope.trace
         prompt = self._messages[self._earlier :]
-        return reached(self.finish, run=self.scope.run, prompt=prompt, trace=trace)
+        warnings = [
+            one
+            for one in self.scope.warnings
+            if not self._nested or f"{one.at}/".startswith(f"{self.agents[0]}/")
+        ]
+        return reached(
+            self.finish, run=self.scope.run, prompt=prompt, trace=trace, warnings=warnings
+        )
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the run from outside. What has finished is kept, the history stays valid."""
@@ -262,6 +269,10 @@ class Driver(Generic[OutputT]):
         """Close the trace and emit the last event. Nothing is awaited."""
         self._loop.close()
         finish = self.finish or Finish(status="cancelled", messages=(), new=(), usage=Usage())
+        if self._nested and finish.status == "limit" and finish.error is not None:
+            # What runs it may catch the error, and go on without the answer.
+            text = f"{self.program.config.name} reached a limit: {finish.error.message}"
+            self.scope.emit(Warned(at=self.agents[0], code="limit_reached", text=text))
         if (recorder := self.scope.recorder) is not None:
             for at in reversed(self.agents):
                 recorder.agent_end(at, finish.status, finish.output, finish.usage, finish.error)

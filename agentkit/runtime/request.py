@@ -26,7 +26,7 @@ from agentkit.runtime.assemble import Program, assemble, program_hash
 from agentkit.runtime.config import CHECKS, AgentConfig, check
 from agentkit.runtime.driver import Driver
 from agentkit.runtime.handlers import live
-from agentkit.runtime.scope import Approver, Scope, guarded, new_run_id
+from agentkit.runtime.scope import LISTENER, Approver, Scope, guarded, new_run_id
 from agentkit.settings import ChatSettings, Limits, asked_of
 from agentkit.trace.naming import canonical
 from agentkit.trace.open import TraceTo, open_recorder
@@ -41,7 +41,7 @@ RUN_CHECKS: Mapping[str, Check] = {
     **{name: CHECKS[name].or_none() for name in _SHARED},
     "history": _checks.items("a list of messages, such as result.messages"),
     "repair": _checks.FLAG,
-    "on_event": _checks.function("a function of an event"),
+    "on_event": LISTENER,
     "approver": _checks.function("a function of a pending call").or_none(),
 }
 

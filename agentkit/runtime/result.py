@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from agentkit.core.effects import Address, PendingCall
 from agentkit.core.spec import Finish, RunStatus
 from agentkit.errors import RESULT, AgentKitError, NoOutput, ReplayDivergence
+from agentkit.events import Warned
 from agentkit.messages import Message, Usage
 from agentkit.trace.open import Recorded
 from agentkit.trace.reader import Trace
@@ -49,6 +50,8 @@ class RunResult(Generic[OutputT]):
         status: ok, paused, error, limit or cancelled.
         pending: The calls that a paused run waits for; see `Agent.resume`.
         run: The run's id.
+        warnings: What was adjusted or failed on the way, sub-agents included: dropped settings,
+            repaired arguments, tools that crashed, limits that a sub-agent reached.
         divergences: Of a replay that goes on all the same: where it differed.
         replayed: What was performed and what was answered from a recording; None for an
             ordinary run.
@@ -60,6 +63,7 @@ class RunResult(Generic[OutputT]):
     status: RunStatus
     run: str
     pending: tuple[PendingCall, ...] = ()
+    warnings: tuple[Warned, ...] = field(default=(), compare=False)
     divergences: tuple[ReplayDivergence, ...] = field(default=(), compare=False)
     replayed: Replayed | None = field(default=None, compare=False)
     _output: Any = None
@@ -143,7 +147,12 @@ def conclude(finish: Finish[Any], result: RunResult[OutputT]) -> RunResult[Outpu
 
 
 def reached(
-    finish: Finish[OutputT], *, run: str, prompt: Sequence[Message], trace: Recorded
+    finish: Finish[OutputT],
+    *,
+    run: str,
+    prompt: Sequence[Message],
+    trace: Recorded,
+    warnings: Sequence[Warned],
 ) -> RunResult[OutputT]:
     """Return the result of a run, however it ended."""
     return RunResult(
@@ -153,6 +162,7 @@ def reached(
         status=finish.status,
         pending=finish.pending,
         run=run,
+        warnings=tuple(warnings),
         _output=finish.output,
         _recorded=trace,
     )

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
-from agentkit.core.effects import LoopEffect, Outcome
+from agentkit.core.effects import Address, LoopEffect, Outcome
 from agentkit.core.spec import PartialReader
 from agentkit.errors import ConfigurationError
 from agentkit.events import (
@@ -29,6 +29,9 @@ from agentkit.runtime.batch import bare
 from agentkit.runtime.driver import Driver, checked
 from agentkit.runtime.request import RunRequest
 from agentkit.runtime.result import RunResult
+from agentkit.runtime.scope import guarded
+from agentkit.tools.invoke import is_async
+from agentkit.trace.deltas import Delta, model_of
 
 OutputT = TypeVar("OutputT")
 
@@ -42,9 +45,10 @@ class Run(Generic[OutputT]):
     def __init__(self, request: RunRequest[OutputT]) -> None:
         self._events: deque[Event] = deque()
         self._changed = anyio.Event()
-        self._on_event = request.on_event
+        self._on_event = guarded(request.on_event)
         self._ended = False
         self._partial: PartialReader | None = None
+        self._call: Address | None = None
         self._driver = request.open(self._take)
 
     @property
@@ -71,8 +75,13 @@ class Run(Generic[OutputT]):
 
         Args:
             restarted: Called before they do, with the text that no longer counts: what this
-                call has shown so far.
+                call has shown so far. Not async.
+
+        Raises:
+            ConfigurationError: `restarted` is async.
         """
+        if is_async(restarted):
+            raise ConfigurationError(f"restarted={restarted!r}: expected a function, not async.")
         return _Text(self, restarted)
 
     def concerns(self, event: Event) -> bool:
@@ -95,30 +104,41 @@ class Run(Generic[OutputT]):
 
     def _take(self, event: Event) -> None:
         self._tell(event)
-        if (value := self._output_so_far(event)) is not None:
-            self._tell(OutputDelta(at=event.at, value=value))
+        try:
+            output = self._output_so_far(event)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # of a validator, which never expected an unfinished value
+            return
+        if output is not None:
+            self._tell(output)
 
     def _tell(self, event: Event) -> None:
         self._on_event(event)
         self._events.append(event)
         self._changed.set()
 
-    def _output_so_far(self, event: Event) -> Any:
+    def _output_so_far(self, event: Event) -> OutputDelta | None:
         """Return the typed output as far as it is written, if a piece of it has come."""
         spec = self._driver.program.spec
-        if spec.output.partial is None or event.at.parent != spec.at:
+        at = model_of(event) if isinstance(event, Delta) else event.at
+        if spec.output.partial is None or at.parent != spec.at:
             return None
         match event:
             case StepStarted() | Restarted():
+                self._partial, self._call = None, None
                 self._partial = spec.output.partial()
-            case TextDelta(text=piece) if spec.output.tool is None and self._partial is not None:
-                return self._partial.feed(piece)
-            case ToolCallDelta(name=name, arguments=piece) if self._partial is not None:
-                if spec.output.tool is not None and name == spec.output.tool.name:
-                    return self._partial.feed(piece)
-            case _:
+                return None
+            case TextDelta(text=piece) if spec.output.tool is None:
                 pass
-        return None
+            case ToolCallDelta(name=name, arguments=piece) if spec.output.tool is not None:
+                self._call = self._call or (event.at if name == spec.output.tool.name else None)
+                if event.at != self._call:
+                    return None
+            case _:
+                return None
+        value = self._partial.feed(piece) if self._partial is not None else None
+        return None if value is None else OutputDelta(at=at, value=value)
 
     async def drive(self) -> None:
         """Run to the end, in a task beside the reader."""

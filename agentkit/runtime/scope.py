@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import time
@@ -9,13 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from agentkit._checks import Check
 from agentkit.core.effects import Address, Handler, PendingCall, PendingKind, ToolInvocation
-from agentkit.events import Emit, Event, ignore
+from agentkit.errors import ConfigurationError
+from agentkit.events import Emit, Event, Warned, ignore
 from agentkit.messages import Usage
 from agentkit.redaction import Redactor
 from agentkit.runtime.assemble import Program
 from agentkit.runtime.slots import Frames, Slots, slots_of
 from agentkit.settings import Limits
+from agentkit.tools.invoke import is_async
 from agentkit.trace.open import Recorded
 from agentkit.trace.recorder import Recorder
 
@@ -24,6 +28,12 @@ Approver: TypeAlias = Callable[[PendingCall], Any]
 """Decides about a call: a `Decision`, or True or False; sync or async. None: not now."""
 MakeHandler: TypeAlias = Callable[["Scope", Program[Any]], Handler]
 """Puts together what performs the effects of an agent of a run."""
+
+
+LISTENER = Check(
+    "a function of an event, not async: events are not awaited",
+    lambda value: callable(value) and not is_async(value),
+)
 
 
 class Answers(Protocol):
@@ -71,6 +81,7 @@ class Scope:
         resumed: The recorder's trace holds the beginning of the run already.
         bounded: Its tool calls wait for slots; not so where a recording gives their order.
         meter: What all its agents together have used so far.
+        warnings: What was changed or failed on the way, for the result.
         frames: Those of its effects that are running.
         slots: Of its tool calls, as `Limits.parallel` bounds them.
     """
@@ -90,6 +101,7 @@ class Scope:
     resumed: bool = False
     bounded: bool = True
     meter: Meter = field(default_factory=Meter)
+    warnings: list[Warned] = field(default_factory=list[Warned])
     frames: Frames = field(default_factory=Frames)
     slots: Slots | None = field(init=False)
 
@@ -99,15 +111,23 @@ class Scope:
 
     def emit(self, event: Event) -> None:
         """Record an event that happens inside an effect, and give it to the listener."""
+        if isinstance(event, Warned):
+            self.warnings.append(event)
         if self.recorder is not None:
             self.recorder.event(event)
         self.listener(event)
 
 
 def guarded(listener: Emit) -> Emit:
-    """Wrap a listener: its first exception is logged, then it is no longer called."""
+    """Wrap a listener: its first exception is logged, then it is no longer called.
+
+    Raises:
+        ConfigurationError: It is async: nobody awaits an event.
+    """
     if listener is ignore:
         return ignore
+    if not LISTENER.fits(listener):
+        raise ConfigurationError(f"on_event={listener!r}: expected {LISTENER.expected}.")
     broken = False
 
     def emit(event: Event) -> None:
@@ -115,7 +135,10 @@ def guarded(listener: Emit) -> Emit:
         if broken:
             return
         try:
-            listener(event)
+            returned: Any = listener(event)
+            if inspect.iscoroutine(returned):
+                returned.close()  # or Python would warn that nobody awaits it
+                raise TypeError("on_event returned a coroutine, and events are not awaited.")
         except KeyboardInterrupt:
             raise
         except BaseException:  # it awaits nothing, so no cancellation is meant for it

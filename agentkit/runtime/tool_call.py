@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 
 from agentkit.core.effects import Failure, Interrupt, ToolInvocation, ToolOutcome, ToolStatus
-from agentkit.errors import ToolError, safe_str
+from agentkit.errors import AgentKitError, ToolError, safe_str
 from agentkit.events import Warned
 from agentkit.messages import ToolMessage
 from agentkit.redaction import Redactor
@@ -43,7 +43,7 @@ async def run_call(
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # of a validator in a parameter's type
-        _report(invocation, error, context, redact)
+        _report(invocation, tool, error, context, redact)
         return _failed(invocation, tool, error, redact)
     if arguments.repairs:
         text = "; ".join(arguments.repairs)
@@ -74,7 +74,10 @@ async def _attempts(
             return outcome
         if context.attempt >= tool.retries:
             if failed is not None:
-                _report(invocation, failed, context, redact)
+                _report(invocation, tool, failed, context, redact)
+            else:
+                text = outcome.message.text
+                context.emit(Warned(at=invocation.at, code="tool_timeout", text=text))
             return outcome
         text = f"{tool.name} is tried again: {outcome.message.text}"
         context.emit(Warned(at=invocation.at, code="tool_retried", text=text))
@@ -116,17 +119,31 @@ def _takes_context(arguments: Arguments) -> bool:
 
 
 def _report(
-    invocation: ToolInvocation, error: BaseException, context: RunContext[Any], redact: Redactor
+    invocation: ToolInvocation,
+    tool: AnyTool,
+    error: BaseException,
+    context: RunContext[Any],
+    redact: Redactor,
 ) -> None:
-    """Report to developers an exception that its tool did not mean for the model.
-
-    The line holds no traceback, which may hold secrets: that is in the trace.
-    """
+    """Report to developers an exception that its tool did not mean for the model."""
     text = redact(f"{invocation.call.name} raised {type(error).__name__}: {safe_str(error)}")
     notes = getattr(error, "__notes__", [])
     text = " ".join([text, *(redact(str(note)) for note in notes)])
     context.emit(Warned(at=invocation.at, code="tool_failed", text=text))
-    _diagnostics.warning("%s: %s", invocation.at, text)
+    if tool.on_error == "raise" or not _diagnostics.isEnabledFor(logging.WARNING):
+        return  # the caller gets the exception
+    file, line, _, _ = _diagnostics.findCaller()
+    raised = (type(error), error, error.__traceback__)
+    record = _diagnostics.makeRecord(
+        *(_diagnostics.name, logging.WARNING, file, line, "%s: %s", (invocation.at, text)),
+        # How a sub-agent ended is no bug of the tool that ran it.
+        exc_info=None if isinstance(error, AgentKitError) else raised,
+    )
+    if record.exc_info is not None:
+        record.exc_text = redact(
+            (Failure.of(error).traceback or "").rstrip()
+        )  # instead of one with secrets
+    _diagnostics.handle(record)
 
 
 def outcome_of(

@@ -416,15 +416,7 @@ class RecordedEffect:
     @property
     def warnings(self) -> tuple[Warned, ...]:
         """What was changed on the way."""
-        return tuple(
-            Warned(
-                at=self.at,
-                code=one["code"],
-                text=unpacked(one.get("text", "")),
-                data=unpacked(one.get("data", {})),
-            )
-            for one in self._inner("warning", ever=True)
-        )
+        return tuple(map(warning_from_json, self._inner("warning", ever=True)))
 
     def _inner(self, name: str, *, ever: bool = False) -> Iterator[JsonObject]:
         """Yield the events of this name; those before the last start only if `ever`."""
@@ -471,6 +463,12 @@ _NAMES: Mapping[EffectKind, str] = {
     "tool": "tool",
     "compute": "name",
 }
+
+
+def warning_from_json(line: JsonObject) -> Warned:
+    """Return the warning that a line of a trace holds."""
+    text, data = unpacked(line.get("text", "")), unpacked(line.get("data", {}))
+    return Warned(at=Address(line["at"]), code=line["code"], text=text, data=data)
 
 
 def failure_from_json(data: JsonObject) -> Failure:

@@ -161,7 +161,7 @@ async def test_timeout_of_a_sync_tool_abandons_its_thread() -> None:
         "done",
     ]
     warned = [(e.at, e.code) for e in seen if isinstance(e, Warned)]
-    assert warned == [("/agent/m0/t0", "thread_abandoned")]
+    assert warned == [("/agent/m0/t0", "thread_abandoned"), ("/agent/m0/t0", "tool_timeout")]
     assert not any(isinstance(event, ToolProgress) for event in seen)
     assert result.trace is not None
     codes = [event["code"] for event in events_of(result.trace, "warning")]
