@@ -165,7 +165,7 @@ async def test_timeout_of_a_sync_tool_abandons_its_thread() -> None:
     assert not any(isinstance(event, ToolProgress) for event in seen)
     assert result.trace is not None
     codes = [event["code"] for event in events_of(result.trace, "warning")]
-    assert codes == ["thread_abandoned"]
+    assert codes == ["thread_abandoned", "tool_timeout"]
 
 
 async def test_unknown_tool_names_those_that_exist() -> None:
