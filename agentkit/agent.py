@@ -17,6 +17,7 @@ from anyio.from_thread import start_blocking_portal
 from anyio.lowlevel import current_token
 from typing_extensions import TypeVar
 
+from agentkit.core.effects import OnCrash
 from agentkit.events import Emit, ignore
 from agentkit.messages import JsonObject, Message
 from agentkit.models import Model
@@ -107,7 +108,8 @@ class Agent(Generic[DepsT, OutputT]):
     Args:
         model: A model string such as `openai:gpt-4o` or `local`, or a model object.
         output: The type of the result: `str`, a pydantic model, a dataclass, … or a
-            function, which gets the output as its arguments and whose value is the result.
+            function, which gets the output as its arguments and whose value is the result;
+            or such a function with `@tool`, whose `effect` and `on_crash` hold for it.
         deps_type: The type of what runs get as `deps=` and tools read as `context.deps`.
             A run with other deps is refused.
         name: What addresses and traces call it: letters, digits, `_`, `-` and `.`.
@@ -553,6 +555,7 @@ class Agent(Generic[DepsT, OutputT]):
         effect: Literal["read", "write"] = "read",
         max_output: int | None = 65_536,
         on_error: Literal["tell", "raise"] = "tell",
+        on_crash: OnCrash | None = None,
         retries: int = 0,
         approval: Approval = False,
     ) -> Tool[..., Any]:
@@ -569,6 +572,7 @@ class Agent(Generic[DepsT, OutputT]):
                 agent's own tools do is looked after by itself.
             max_output: Bytes of an output that the model is shown.
             on_error: Whether the model reads an error, or the run ends with it.
+            on_crash: What becomes of a call that is interrupted.
             retries: How often a failed call is tried again.
             approval: Whether a call needs approval before it runs.
         """
@@ -591,6 +595,7 @@ class Agent(Generic[DepsT, OutputT]):
             effect=effect,
             max_output=max_output,
             on_error=on_error,
+            on_crash=on_crash,
             retries=retries,
             approval=approval,
         )

@@ -51,6 +51,7 @@ __all__ = [
     "Interrupt",
     "LoopEffect",
     "ModelCall",
+    "OnCrash",
     "Outcome",
     "Pause",
     "PendingCall",
@@ -124,18 +125,23 @@ class ModelCall:
     request: ModelRequest
 
 
+OnCrash: TypeAlias = Literal["retry", "ask", "fail"]
+"""What becomes of a call that was in flight when its run was interrupted."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolInvocation:
     """Run one tool call. Answered by a `ToolOutcome`, whatever happens.
 
-    `effect` is what the tool's author says it does to the world; a `sequential` call
-    runs alone.
+    `effect` is what the tool's author says it does to the world, `on_crash` what becomes of
+    it when it is interrupted; a `sequential` call runs alone.
     """
 
     at: Address
     call: ToolCall
     effect: Literal["read", "write"] = "write"
     sequential: bool = False
+    on_crash: OnCrash | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,11 +157,16 @@ class ToolBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compute:
-    """Run a user's function that is not pure. Answered by a `Value` or a `Failure`."""
+    """Run a user's function that is not pure. Answered by a `Value` or a `Failure`.
+
+    `effect` and `on_crash` are as of a `ToolInvocation`.
+    """
 
     at: Address
     name: str
     input: Any = None
+    effect: Literal["read", "write"] = "read"
+    on_crash: OnCrash | None = None
 
 
 PendingKind: TypeAlias = Literal["approval", "deferred", "in_flight"]

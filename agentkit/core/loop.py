@@ -264,7 +264,11 @@ class _Conversation(Generic[OutputT]):
         if self.spec.output.finishing:
             names.append("output")
         for name in names:
-            outcome = yield Compute(at=at.child(name), name=name, input=verdict.text)
+            effect = Compute(at=at.child(name), name=name, input=verdict.text)
+            if name == "output":
+                output = self.spec.output
+                effect = replace(effect, effect=output.effect, on_crash=output.on_crash)
+            outcome = yield effect
             if isinstance(outcome, Failure) and outcome.type == "ToolError":
                 self.usage += outcome.usage
                 return Rejected(text=verdict.text, problem=outcome.message, call=verdict.call)
@@ -392,7 +396,13 @@ class _Conversation(Generic[OutputT]):
         tool = self.tool(call.name)
         if tool is None:
             return ToolInvocation(at=at, call=call)
-        return ToolInvocation(at=at, call=call, effect=tool.effect, sequential=tool.sequential)
+        return ToolInvocation(
+            at=at,
+            call=call,
+            effect=tool.effect,
+            sequential=tool.sequential,
+            on_crash=tool.on_crash,
+        )
 
     def tool(self, name: str) -> OfferedTool | None:
         return next((tool for tool in self.offered if tool.definition.name == name), None)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
-from agentkit.core.effects import Address, Failure, PendingCall
+from agentkit.core.effects import Address, Failure, OnCrash, PendingCall
 from agentkit.errors import InvalidArguments
 from agentkit.messages import (
     AssistantMessage,
@@ -42,6 +42,7 @@ class OfferedTool:
     Attributes:
         definition: What the model sees.
         effect: What it does to the world.
+        on_crash: What becomes of a call that is interrupted; None goes by `effect`.
         approval: Whether a person has to agree to a call: never, always, or as the
             tool's own function says.
         deferred: Its calls are answered from outside.
@@ -55,16 +56,17 @@ class OfferedTool:
     deferred: bool = False
     sequential: bool = False
     handoff: str | None = None
+    on_crash: OnCrash | None = None
 
     def to_json(self) -> JsonObject:
         """Return the JSON form in which the tools of a toolset are recorded."""
         rest = (self.effect, self.approval, self.deferred, self.sequential, self.handoff)
-        return {"definition": self.definition.to_json(), "facts": list(rest)}
+        return {"definition": self.definition.to_json(), "facts": [*rest, self.on_crash]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> OfferedTool:
         """Rebuild a tool from `to_json`."""
-        effect, approval, deferred, sequential, handoff = data["facts"]
+        effect, approval, deferred, sequential, handoff, on_crash = data["facts"]
         return cls(
             definition=ToolDefinition.from_json(data["definition"]),
             effect=effect,
@@ -72,6 +74,7 @@ class OfferedTool:
             deferred=deferred,
             sequential=sequential,
             handoff=handoff,
+            on_crash=on_crash,
         )
 
 
@@ -113,6 +116,8 @@ class OutputSpec(Generic[OutputT]):
         schema: The JSON Schema of the output; None for plain text.
         finishing: A function of the user's gets the output as its arguments, and its value
             is the result.
+        effect: What that function does to the world.
+        on_crash: What becomes of a call of it that is interrupted; None goes by `effect`.
         revive: The value of that function from what was recorded of it.
         partial: Makes a reader of the output while it is written; None if there is nothing
             to be seen before its end.
@@ -124,6 +129,8 @@ class OutputSpec(Generic[OutputT]):
     instructions: str | None = None
     schema: JsonObject | None = None
     finishing: bool = False
+    effect: Literal["read", "write"] = "write"
+    on_crash: OnCrash | None = None
     revive: Callable[[Any], Any] = lambda value: value
     partial: Callable[[], PartialReader] | None = None
 

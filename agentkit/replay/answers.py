@@ -287,8 +287,9 @@ class Recording:
     def _failed_last(self) -> str | None:
         """The address of the model call or the function whose failure ended the run."""
         last = self.trace.effects.last_to_end()
-        failed = last is not None and last.kind != "tool" and last.status == "error"
-        return last.at if last is not None and failed else None
+        if last is None or last.kind == "tool" or last.error is None:
+            return None
+        return last.at if last.error.type != "RunCancelled" else None  # a person has denied it
 
     def _interrupted(self) -> Interrupt:
         """Return the end of a run that was ended here from outside, as the recorded one was."""

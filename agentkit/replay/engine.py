@@ -7,6 +7,7 @@ live run has its handlers, once for each agent; what these share is the `Engine`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -36,7 +37,7 @@ from agentkit.core.effects import (
     decided,
 )
 from agentkit.core.spec import Finish
-from agentkit.errors import ConfigurationError, ReplayDivergence, RunCancelled
+from agentkit.errors import ConfigurationError, ReplayDivergence, RunCancelled, ToolError
 from agentkit.events import Emit, Warned, ignore
 from agentkit.messages import ModelResponse, Usage
 from agentkit.redaction import PLACEHOLDER
@@ -52,7 +53,7 @@ from agentkit.runtime.result import Replayed, RunResult, conclude
 from agentkit.runtime.scope import Scope
 from agentkit.runtime.tool_call import outcome_of
 from agentkit.trace.compare import Strictness, divergence
-from agentkit.trace.effects import RecordedEffect, warning_from_json
+from agentkit.trace.effects import RecordedEffect, pending_call, warning_from_json
 from agentkit.trace.naming import packed, without_ids
 
 OutputT = TypeVar("OutputT")
@@ -75,8 +76,8 @@ class Do(Enum):
     """A tool call is answered with what was recorded of the same call, or refused."""
     HOLD_BACK = auto()
     """A tool call may write, and is answered or refused instead of being performed."""
-    ASK = auto()
-    """A person decides about a tool call: it may have run already."""
+    GO_ON = auto()
+    """A call was in flight at a crash: it is performed again, asked about or given up."""
 
 
 Choice: TypeAlias = Do | Outcome
@@ -301,8 +302,8 @@ class _Answering:
                 return await self._answer(effect)
             case Do.PERFORM:
                 return await self._perform(effect)
-            case Do.ASK:
-                return await self._ask(effect)
+            case Do.GO_ON:
+                return await self._go_on(effect)
             case Do.SAME_CALL:
                 return await self._instead(effect, held=False)
             case Do.HOLD_BACK:
@@ -483,30 +484,54 @@ class _Answering:
             return None
         return self._note(found, call) or recorded.skip_outcome(call) or stopped(found)
 
-    async def _ask(self, call: Effect) -> Outcome:
-        """Have a person decide about a call that may have run when the run was interrupted."""
-        assert isinstance(call, ToolInvocation)
-        pending = PendingCall(at=call.at, call=call.call, kind="in_flight")
-        outcome = await self._performing.perform(Pause(at=call.at, pending=(pending,)))
+    async def _go_on(self, effect: Effect) -> Outcome:
+        """Do what `on_crash` says of a call that may have run when the run was interrupted."""
+        assert isinstance(effect, (ToolInvocation, Compute))
+        start = self._recorded.effects[effect.at].start or {}
+        writes = "write" in (effect.effect, start.get("effect"))
+        policy = effect.on_crash or start.get("on_crash") or ("ask" if writes else "retry")
+        if policy == "retry":
+            return await self._perform(effect)
+        if policy == "fail":
+            return self._given_up(effect, "It was interrupted, and may have had its effect.")
+        pending = pending_call(self._recorded.effects[effect.at], None)
+        outcome = await self._performing.perform(Pause(at=effect.at, pending=(pending,)))
         if isinstance(outcome, Suspended):
             why = "was in flight when the run ended"
-            error = Failure.of(RunCancelled(f"{call.call.name} at {call.at} {why}.", reason=why))
+            text = f"{pending.call.name} at {effect.at} {why}."
+            error = Failure.of(RunCancelled(text, reason=why))
             return Interrupt(status="paused", error=error, pending=(pending,))
         if isinstance(outcome, Failure):
             return Interrupt(status="error", error=outcome)
         if not isinstance(outcome, tuple):
             return outcome
         decision = cast("tuple[Decision, ...]", outcome)[0]
-        if decision.kind == "approve":
-            return await self._perform(call)
-        if decision.kind == "edit":
-            text = f"{call.call.name} at {call.at} had begun with the arguments it has."
-            return Interrupt(status="error", error=Failure.of(ConfigurationError(text)))
-        status = "ok" if decision.kind == "answer" else "denied"
-        answer = outcome_of(call, status, decision.said())
+        match decision.kind:
+            case "approve":
+                return await self._perform(effect)
+            case "deny":
+                return self._given_up(effect, decision.said(), denied=True)
+            case "edit":
+                text = f"{pending.call.name} at {effect.at} had begun with the arguments it has."
+                return Interrupt(status="error", error=Failure.of(ConfigurationError(text)))
+            case "answer":
+                return self._decided(effect, _answer_of(effect, decision.text))
+
+    def _given_up(
+        self, effect: ToolInvocation | Compute, text: str, *, denied: bool = False
+    ) -> Outcome:
+        """Let the model read why a call is not made again; another output would be one."""
+        if isinstance(effect, ToolInvocation):
+            status, error = ("denied", None) if denied else ("error", ToolError(text))
+            return self._decided(effect, outcome_of(effect, status, text, error))
+        error = RunCancelled(f"The output function at {effect.at}: {text}", reason=text)
+        return self._decided(effect, Failure.of(error))
+
+    def _decided(self, effect: Effect, outcome: Outcome) -> Outcome:
+        """Record the end of a call that is not performed again."""
         if self._scope.recorder is not None:
-            self._scope.recorder.ended(call, answer)
-        return answer
+            self._scope.recorder.ended(effect, outcome)
+        return outcome
 
 
 def _lines(effects: Iterable[RecordedEffect]) -> list[int]:
@@ -523,6 +548,16 @@ def _needs_secret(effect: Effect) -> Interrupt | None:
         "trace does not have. Start the run anew."
     )
     return Interrupt(status="error", error=Failure.of(ConfigurationError(text)))
+
+
+def _answer_of(effect: ToolInvocation | Compute, text: str) -> Outcome:
+    """Return the outcome of a call that a person has answered: JSON, or text, as its value."""
+    if isinstance(effect, ToolInvocation):
+        return outcome_of(effect, "ok", text)
+    try:
+        return Value(value=json.loads(text), recorded=True)
+    except ValueError:
+        return Value(value=text, recorded=True)
 
 
 def _result(outcome: Outcome) -> Any:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from agentkit.core.effects import Address, Decision, Effect, PendingCall, ToolInvocation
+from agentkit.core.effects import Address, Compute, Decision, Effect, PendingCall, ToolInvocation
 from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.events import Emit, ignore
 from agentkit.redaction import Redactor
@@ -42,11 +42,11 @@ class _Resume(Plan):
         # other call that no tool ran is a divergence.
         if recorded.finished(effect) or recorded.skipped(effect.at) not in (None, "limit"):
             return Do.ANSWER
-        if known is None or not isinstance(effect, ToolInvocation) or known.status == "paused":
+        if known is None or (known.status != "in_flight" and known.status != "cancelled"):
             # In a call that is paused a sub-agent waited: it begins anew, and is given what
             # that had done.
             return Do.PERFORM
-        return Do.ASK if "write" in (effect.effect, known.effect) else Do.PERFORM
+        return Do.GO_ON if isinstance(effect, (ToolInvocation, Compute)) else Do.PERFORM
 
 
 async def resume(

@@ -166,6 +166,7 @@ def offered_tool(tool: AnyTool) -> OfferedTool:
     return OfferedTool(
         definition=tool.definition,
         effect=tool.effect,
+        on_crash=tool.on_crash,
         approval=approval,
         deferred=tool.deferred,
         sequential=tool.sequential,

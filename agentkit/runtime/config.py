@@ -221,6 +221,8 @@ class AgentConfig:
     def output_function(self) -> AnyTool | None:
         """The function that gets the output, as a tool; None if `output` is a type."""
         output: object = self.output
+        if isinstance(output, Tool):
+            return cast("AnyTool", output)
         if inspect.isroutine(output) or isinstance(output, functools.partial):
             return Tool(cast("Callable[..., Any]", output))
         return None
@@ -239,7 +241,9 @@ class AgentConfig:
             return output_spec(self.output, profile, mode)
         spec = spec_of_schema(tool.name, tool.parameters, tool.parse, profile, mode)
         revive = functools.partial(_revived, tool.returned, self.redact)
-        return replace(spec, finishing=True, revive=revive)
+        return replace(
+            spec, finishing=True, effect=tool.effect, on_crash=tool.on_crash, revive=revive
+        )
 
     def check_deps(self, deps: object) -> None:
         """Refuse a run whose deps are not those that the agent needs.

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from agentkit import _checks
 from agentkit._checks import Check, is_number
+from agentkit.core.effects import OnCrash
 from agentkit.errors import InvalidTool
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -26,6 +27,7 @@ class BehaviourOptions(TypedDict, total=False):
     effect: Literal["read", "write"]
     max_output: int | None
     on_error: Literal["tell", "raise"]
+    on_crash: OnCrash | None
     retries: int
     approval: Approval
 
@@ -48,6 +50,7 @@ _ALLOWED = {
     "effect": _checks.one_of("read", "write"),
     "max_output": _checks.integer(0).or_none(),
     "on_error": _checks.one_of("tell", "raise"),
+    "on_crash": _checks.one_of("retry", "ask", "fail").or_none(),
     "retries": _checks.integer(0),
     "approval": Check(
         "True, False, or a function of the context and the arguments",

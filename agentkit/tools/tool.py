@@ -28,6 +28,7 @@ from typing import (
 
 from typing_extensions import Unpack
 
+from agentkit.core.effects import OnCrash
 from agentkit.errors import InvalidArguments, InvalidTool, ToolError
 from agentkit.messages import Content, JsonObject, ToolDefinition
 from agentkit.schema.repair import load
@@ -97,6 +98,9 @@ class Tool(Generic[P, R]):
         effect: "read" if running it twice does no harm, else "write".
         max_output: Bytes of a result that the model reads; the rest is cut.
         on_error: "tell" sends an error to the model, "raise" ends the run with it.
+        on_crash: What becomes of a call that was in flight when its process died: "retry"
+            runs it again, "ask" has a person decide, with "fail" the model reads that it was
+            interrupted. By default, reading tools retry and others ask.
         retries: How often a failed call is repeated before its error counts.
         approval: Whether a person has to approve a call before it runs: True, False, or
             a function of the `RunContext` and the arguments (a dict) that decides.
@@ -113,6 +117,7 @@ class Tool(Generic[P, R]):
     effect: Literal["read", "write"]
     max_output: int | None
     on_error: Literal["tell", "raise"]
+    on_crash: OnCrash | None
     retries: int
     approval: Approval
     deferred: bool
@@ -134,6 +139,7 @@ class Tool(Generic[P, R]):
         effect: Literal["read", "write"] = "write",
         max_output: int | None = 65_536,
         on_error: Literal["tell", "raise"] = "tell",
+        on_crash: OnCrash | None = None,
         retries: int = 0,
         approval: Approval = False,
     ) -> None:
@@ -150,6 +156,7 @@ class Tool(Generic[P, R]):
             effect=effect,
             max_output=max_output,
             on_error=on_error,
+            on_crash=on_crash,
             retries=retries,
             approval=approval,
         )

@@ -257,7 +257,7 @@ class RecordedEffect:
 
     @property
     def effect(self) -> Literal["read", "write"] | None:
-        """What a tool that was begun does to the world."""
+        """What a tool or an output function that was begun does to the world."""
         return (self.start or {}).get("effect")
 
     @property
@@ -493,8 +493,9 @@ def _call(**texts: Any) -> ToolCall:
 def pending_call(effect: RecordedEffect, asked: JsonObject | None) -> PendingCall:
     """Return the call as it was asked about, or as it began and may have had its effect."""
     if asked is None:
-        assert effect.call is not None
-        return PendingCall(at=effect.at, call=effect.call, kind="in_flight")
+        arguments = (effect.start or {}).get("arguments", "")
+        call = effect.call or _call(id=effect.name, name=effect.name, arguments=arguments)
+        return PendingCall(at=effect.at, call=call, kind="in_flight")
     call = _call(id=asked["call"], name=asked["tool"], arguments=asked.get("arguments", ""))
     return PendingCall(at=effect.at, call=call, kind=asked["kind"])
 

@@ -227,8 +227,9 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
         return False
 
     def _may_have_acted(self, one: RecordedEffect) -> bool:
-        """Whether a tool that writes was in flight when its run ended."""
-        begun = self._lines[one.at].start
-        if one.kind != "tool" or begun is None or one.status not in ("in_flight", "cancelled"):
+        """Whether a tool or function that writes was in flight when its run ended."""
+        begun, start = self._lines[one.at].start, one.start
+        if begun is None or start is None or one.status not in ("in_flight", "cancelled"):
             return False
-        return one.effect == "write" and not self._over(one.at, begun)
+        policy = start.get("on_crash") or ("ask" if one.effect == "write" else "retry")
+        return policy == "ask" and not self._over(one.at, begun)

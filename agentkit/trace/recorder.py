@@ -275,10 +275,19 @@ class Recorder:
             case ToolInvocation(at=at, call=call):
                 texts = self._call(call)
                 fp = _fingerprint(call.name, texts["arguments"])
-                self._writer.write("tool.start", at=at, **texts, effect=effect.effect, fp=fp)
+                does: JsonObject = {
+                    "effect": effect.effect,
+                    **_given({"on_crash": effect.on_crash}),
+                }
+                self._writer.write("tool.start", at=at, **texts, **does, fp=fp)
             case Compute(at=at, name=name):
+                fields: JsonObject = {}
+                if effect.effect == "write":
+                    arguments = packed(effect.input, self.redact)
+                    fields = {"arguments": arguments, "effect": "write"}
+                fields |= _given({"on_crash": effect.on_crash})
                 fp = compute_fingerprint(effect, self.redact)
-                self._writer.write("compute.start", at=at, name=name, fp=fp)
+                self._writer.write("compute.start", at=at, name=name, **fields, fp=fp)
             case Pause(pending=pending):
                 for one in pending:
                     texts = self._call(one.call)
@@ -523,10 +532,8 @@ class RecordingHandler:
 def _acts(effect: Effect) -> bool:
     """Whether performing it twice may do harm."""
     match effect:
-        case ToolInvocation(effect=does):
+        case ToolInvocation(effect=does) | Compute(effect=does):
             return does != "read"
-        case Compute(name=name):
-            return name == "output"  # the function that the output is handed to
         case _:
             return False
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, TypeAlias, cast, get_args
 
-from agentkit.core.effects import SkipReason
+from agentkit.core.effects import OnCrash, SkipReason
 from agentkit.messages import JsonObject
 
 SCHEMA = "agentkit.trace/1"
@@ -131,6 +131,12 @@ _WALL = Field("string", "The wall-clock time, UTC; the only one in a trace.", ke
 _PROGRAM = Field("hash", "The hash of instructions, tools and schemas.", kept="none")
 _RUN_STATUS = _status("ok", "error", "limit", "cancelled", "paused", kept="none")
 _USAGE = "Tokens and counts that are not zero."
+_ON_CRASH = Field(
+    "string",
+    "What becomes of it if it is interrupted, where that does not follow from `effect`.",
+    "never",
+    choices=get_args(OnCrash),
+)
 _INNER_USAGE = Field("object", "What its sub-agents have used.", "never")
 _ERROR_ABOUT = "`type`, `message`, `data`, `traceback`, `parts`; its type alone below full capture."
 _ERROR = Field("object", _ERROR_ABOUT, "if error")
@@ -299,6 +305,7 @@ EVENTS: Mapping[str, EventSchema] = {
         {
             **_CALL,
             "effect": Field("string", "What it does to the world.", choices=("read", "write")),
+            "on_crash": _ON_CRASH,
             "fp": _FP,
         },
     ),
@@ -330,7 +337,15 @@ EVENTS: Mapping[str, EventSchema] = {
     ),
     "compute.start": EventSchema(
         "A function of the application is called: instructions, a toolset, a validator, ….",
-        {"name": Field("string", "Which."), "fp": _FP},
+        {
+            "name": Field("string", "Which."),
+            "arguments": Field("text", "What an output function is called with.", "never", "full"),
+            "effect": Field(
+                "string", "`write` of an output function that may.", "never", choices=("write",)
+            ),
+            "on_crash": _ON_CRASH,
+            "fp": _FP,
+        },
     ),
     "compute.end": EventSchema(
         "A function of the application has returned or failed.",

@@ -636,3 +636,93 @@ def _with_temperature(trace: Trace, temperature: float) -> Trace:
     last = next(line for line in reversed(lines) if line["event"] == "model.start")
     last["params"]["temperature"], last["fp"] = temperature, "b2:other"
     return Trace([json.dumps(line).encode() + b"\n" for line in lines])
+
+
+def finishing(*script: Any, **options: Any) -> Agent[Any]:
+    """An agent whose output goes to a function that writes."""
+
+    def send(text: str) -> dict[str, str]:
+        """Send the answer."""
+        done.append(f"send {text}")
+        return {"sent": text}
+
+    output: Any = tool(**options)(send) if options else send
+    return Agent(ScriptedModel(list(script)), output=output, output_mode="json")
+
+
+async def sending(path: Path, **options: Any) -> None:
+    """Leave the trace of a run whose process died while its output was sent."""
+    await finishing('{"text": "hi"}', **options).run("go", trace=path)
+    cut_after(path, b'"compute.start"')
+    done.clear()
+
+
+async def test_an_output_function_in_flight_is_asked_about(tmp_path: Path) -> None:
+    """It may have had its effect, as a tool that writes: the run pauses."""
+    path = tmp_path / "run.jsonl"
+    await sending(path)
+    [waiting] = Trace.load(path).pending
+    assert (waiting.at, waiting.kind) == ("/agent/m0/output", "in_flight")
+    assert waiting.call.arguments == '{"text": "hi"}'
+    paused = await finishing().resume(path)
+    assert (paused.status, paused.pending, done) == ("paused", (waiting,), [])
+    assert await finishing().replay(path) == paused
+    decisions = {waiting.at: Decision.answer('{"sent": "by hand"}')}
+    result = await finishing().resume(path, decisions=decisions)
+    assert (result.output, done) == ({"sent": "by hand"}, [])
+    assert await finishing().replay(path) == result
+
+
+async def test_an_output_function_in_flight_may_be_called_again(tmp_path: Path) -> None:
+    """A person approves it, or its author has said that twice does no harm."""
+    path = tmp_path / "run.jsonl"
+    await sending(path)
+    result = await finishing().resume(path, approver=lambda _: True)
+    assert (result.output, done) == ({"sent": "hi"}, ["send hi"])
+    assert await finishing().replay(path) == result
+    for number, options in enumerate(({"effect": "read"}, {"on_crash": "retry"})):
+        path = tmp_path / f"{number}.jsonl"
+        await sending(path, **options)
+        assert Trace.load(path).pending == ()
+        result = await finishing(**options).resume(path)
+        assert (result.output, done) == ({"sent": "hi"}, ["send hi"])
+
+
+async def test_an_output_function_in_flight_may_be_denied(tmp_path: Path) -> None:
+    """The run ends, and stays so."""
+    path = tmp_path / "run.jsonl"
+    await sending(path)
+    for _ in range(2):
+        with pytest.raises(AgentKitError, match="Denied: No"):
+            await finishing().resume(path, approver=lambda _: Decision.deny("No."))
+    assert done == []
+
+
+@pytest.mark.parametrize(
+    ("options", "ran", "text"),
+    [
+        ({"on_crash": "retry"}, True, "wrote a"),
+        ({"on_crash": "fail"}, False, "It was interrupted, and may have had its effect."),
+        ({"effect": "read", "on_crash": "ask"}, False, None),
+    ],
+)
+async def test_on_crash_decides_about_a_call_in_flight(
+    options: Any, ran: bool, text: str | None, tmp_path: Path
+) -> None:
+    """Whatever the tool does to the world; the trace says what waits."""
+
+    def made(*script: Any) -> Agent[str]:
+        return Agent(ScriptedModel(list(script)), tools=[write.with_(**options)])
+
+    path = tmp_path / "run.jsonl"
+    await made([("write", {"path": "a"})], "fine").run("go", trace=path)
+    cut_after(path, b'"tool.start"')
+    done.clear()
+    waits = [one.kind for one in Trace.load(path).pending]
+    assert waits == (["in_flight"] if text is None else [])
+    result = await made("fine").resume(path)
+    assert done == (["write a"] if ran else [])
+    assert result.status == ("paused" if text is None else "ok")
+    if text is not None:
+        assert tool_texts(result) == [text]
+        assert await made().replay(path) == result
