@@ -206,8 +206,13 @@ def cache(
     """Answer a model request, or a call of a named tool, as an equal one was answered.
 
     Requests are equal when a replay would take them for the same: model, messages, tools
-    and settings. A cached answer comes whole, without deltas, and uses nothing: its usage
-    is one request. Only usable answers are kept: no failure, refusal or truncation.
+    and settings; and when they would go to the same server, with the same key and headers.
+    Of these, keys hold a hash. A caller's own HTTP client may add more, so its answers are
+    for that client alone, as are those of a model of your own without a method
+    `identity()` that returns a text for what its answers depend on.
+
+    A cached answer comes whole, without deltas, and uses nothing: its usage is one
+    request. Only usable answers are kept: no failure, refusal or truncation.
 
     Args:
         store: Holds the answers by key: `ModelResponse` and `ToolOutcome` objects, which
@@ -261,7 +266,7 @@ class _Recent(OrderedDict[str, Any]):
 def _key(effect: Effect, namer: Namer, tools: Collection[str]) -> str | None:
     match effect:
         case ModelCall():
-            return f"model {namer.request(effect).fingerprint}"
+            return f"model {effect.server} {namer.request(effect).fingerprint}"
         case ToolInvocation(call=call, effect="read") if call.name in tools:
             try:
                 arguments = json.loads(call.arguments)

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 
 from agentkit import Agent, Limits, ToolMessage, tool
@@ -33,7 +34,8 @@ from agentkit.messages import (
     UserMessage,
 )
 from agentkit.middleware import around, budget, cache, guard, log, redact
-from agentkit.testing import FunctionModel, ScriptedModel
+from agentkit.models import ChatModel, ConcurrencyLimit, FallbackModel, Model, Profile
+from agentkit.testing import ChatServer, FunctionModel, ScriptedModel, reply
 from tests.support import tool_texts
 
 pytestmark = pytest.mark.anyio
@@ -163,6 +165,61 @@ async def test_equal_requests_are_answered_once() -> None:
     assert again.usage == Usage(requests=1)
     assert (await agent("Ho", middleware=[shared]).run("other")).output == "Ho"
     await replays(again)
+
+
+def models_of_one_name(url: str, other: str) -> dict[str, Model]:
+    """Models that would give the same answers to everybody if only their names counted."""
+    organization = ChatModel("m", base_url=url, organization="a")
+
+    class Mine(FunctionModel):
+        identity = None  # type: ignore[assignment]
+
+    return {
+        "plain": ChatModel("m", base_url=url),
+        "another server": ChatModel("m", base_url=other),
+        "another key": ChatModel("m", base_url=url, api_key="sk-secret-1234567890"),
+        "another password": ChatModel("m", base_url=url.replace("//", "//me:secret@")),
+        "another header": ChatModel("m", base_url=url, headers={"x-tenant": "a"}),
+        "another organization": organization,
+        "another profile": ChatModel("m", base_url=url, profile=Profile(name="compatible")),
+        "a client": ChatModel("m", base_url=url, http_client=httpx2.AsyncClient()),
+        "another client": ChatModel("m", base_url=url, http_client=httpx2.AsyncClient()),
+        "limited": ConcurrencyLimit(ChatModel("m", base_url=url, api_key="limited"), 1),
+        "fallback": FallbackModel(ChatModel("m", base_url=url)),
+        "fallback of another": FallbackModel(organization),
+        "own": Mine(lambda _: "Hi", name="compatible:m"),
+        "another own": Mine(lambda _: "Hi", name="compatible:m"),
+    }
+
+
+async def test_answers_of_different_servers_are_kept_apart() -> None:
+    """Models of one name share no answer across URLs, keys, headers, profiles and clients."""
+    store: dict[str, Any] = {}
+    shared = cache(store)
+    with ChatServer(lambda _: reply("Hi")) as server, ChatServer(lambda _: reply("Hi")) as other:
+        models = models_of_one_name(server.base_url, other.base_url)
+        for _ in range(2):
+            for model in models.values():
+                await Agent(model, middleware=[shared]).run("go")
+        assert len(store) == len(models)
+        assert len(server.requests) + len(other.requests) == len(models) - 2
+        # Equal ones share.
+        await Agent(ChatModel("m", base_url=server.base_url), middleware=[shared]).run("go")
+        assert len(store) == len(models)
+    assert "secret" not in str(store.keys())
+
+
+async def test_a_key_that_changes_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key that counts is the one that a request would be sent with."""
+    shared = cache()
+    with ChatServer(lambda _: reply("Hi")) as server:
+        chatty = Agent(
+            ChatModel("m", base_url=server.base_url, profile="openai"), middleware=[shared]
+        )
+        for key in ("one-tenants-key", "another-tenants-key", "one-tenants-key"):
+            monkeypatch.setenv("OPENAI_API_KEY", key)
+            await chatty.run("go")
+        assert len(server.requests) == 2
 
 
 async def test_named_reading_tools_are_answered_from_the_cache() -> None:

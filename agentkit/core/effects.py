@@ -118,11 +118,16 @@ def ancestors(at: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelCall:
-    """Ask the model. Answered by a `ModelResponse` or a `Failure`."""
+    """Ask the model. Answered by a `ModelResponse` or a `Failure`.
+
+    `server` is a hash that tells models of one name apart: by URL, key and headers.
+    It is for middleware, and not recorded.
+    """
 
     at: Address
     model: str
     request: ModelRequest
+    server: str = ""
 
 
 OnCrash: TypeAlias = Literal["retry", "ask", "fail"]

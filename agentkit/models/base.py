@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from secrets import token_hex
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from agentkit.core.effects import Address
 from agentkit.errors import InvalidSetting
@@ -57,6 +61,32 @@ class Model(Protocol):
     async def aclose(self) -> None:
         """Release connections and processes. The model may be used again afterwards."""
         ...
+
+
+def identity_of(model: Model) -> str:
+    """Return what tells models of one name apart, as a hash: server, key, headers.
+
+    A model may have a method `identity() -> str` for it. One that has none is told
+    apart from every other object, because nothing is known of where it sends requests.
+    """
+    identity: Callable[[], str] | None = getattr(model, "identity", None)
+    return identity() if callable(identity) else token_of(model)
+
+
+def hash_of(*parts: str) -> str:
+    """Return a hash of texts, which may be secrets."""
+    return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+_TOKENS: WeakKeyDictionary[object, str] = WeakKeyDictionary()
+
+
+def token_of(thing: object) -> str:
+    """Return a text that no other object has, in any process."""
+    try:
+        return _TOKENS.setdefault(thing, token_hex(16))
+    except TypeError:  # It cannot be a key.
+        return token_hex(16)
 
 
 def emit_deltas(

@@ -28,7 +28,7 @@ from agentkit.events import (
     ignore,
 )
 from agentkit.messages import ModelRequest, ModelResponse
-from agentkit.models.base import DIRECT, Model
+from agentkit.models.base import DIRECT, Model, hash_of, identity_of
 from agentkit.models.names import resolve_model
 from agentkit.models.profiles import Profile
 
@@ -79,6 +79,10 @@ class FallbackModel:
             native_with_tools=all(one.native_with_tools for one in (first, *others)),
             repeats=min(one.repeats for one in (first, *others)),
         )
+
+    def identity(self) -> str:
+        """Return a hash of the identities of all models."""
+        return hash_of(*map(identity_of, self._models))
 
     def check(self) -> None:
         """Check every model, so that a broken fallback is found before it is needed.

@@ -18,7 +18,7 @@ from agentkit.core.effects import Address
 from agentkit.errors import InvalidSetting
 from agentkit.events import Emit, Warned, ignore
 from agentkit.messages import ModelRequest, ModelResponse
-from agentkit.models.base import DIRECT, Model, check_argument
+from agentkit.models.base import DIRECT, Model, check_argument, identity_of
 from agentkit.models.profiles import Profile
 
 
@@ -37,6 +37,10 @@ class _Wrapper:
     def profile(self) -> Profile:
         """The wrapped model's."""
         return self._model.profile
+
+    def identity(self) -> str:
+        """Return the wrapped model's."""
+        return identity_of(self._model)
 
     def check(self) -> None:
         """Check the wrapped model."""

@@ -45,6 +45,7 @@ from agentkit.events import (
     ignore,
 )
 from agentkit.messages import Message, ModelResponse, Usage, UserMessage
+from agentkit.models.base import Model, identity_of
 from agentkit.models.prices import usage_with_cost
 from agentkit.runtime.assemble import (
     ComputeFunction,
@@ -75,7 +76,7 @@ def performing(scope: Scope, program: Program[Any]) -> Handler:
     handler: Handler = LiveHandler(program, scope)
     for wrap in reversed(program.middleware):
         handler = wrap(handler)
-    return handler
+    return _NamingHandler(handler, program.model) if program.middleware else handler
 
 
 def recorded(scope: Scope, handler: Handler) -> Handler:
@@ -91,6 +92,20 @@ def observed(scope: Scope, handler: Handler) -> Handler:
 def live(scope: Scope, program: Program[Any]) -> Handler:
     """Make the handlers of an agent whose effects are all performed for real."""
     return observed(scope, recorded(scope, performing(scope, program)))
+
+
+class _NamingHandler:
+    """Tells middleware which server a model call goes to."""
+
+    def __init__(self, inner: Handler, model: Model) -> None:
+        self._inner = inner
+        self._model = model
+
+    async def perform(self, effect: Effect) -> Outcome:
+        """Perform through the inner handler."""
+        if isinstance(effect, ModelCall):
+            effect = replace(effect, server=identity_of(self._model))
+        return await self._inner.perform(effect)
 
 
 class ObservedHandler:

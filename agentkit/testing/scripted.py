@@ -53,6 +53,10 @@ class FunctionModel:
         self.name = name
         self.profile = profile or Profile(name=name)
 
+    def identity(self) -> str:
+        """Return nothing: models of one name stand for the same server."""
+        return ""
+
     @property
     def requests(self) -> tuple[ModelRequest, ...]:
         """The requests so far, in order of arrival."""

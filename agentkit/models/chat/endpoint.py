@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -100,6 +101,15 @@ class Endpoint:
                     "break or a character outside ASCII."
                 )
         return headers
+
+    def identity(self) -> list[str]:
+        """Return URL, key and headers, as far as there are any. They are secrets."""
+        parts = [self.model]
+        with suppress(AgentKitError):  # An agent can be made and replayed without them.
+            parts.append(self.url({}))
+        with suppress(AgentKitError):
+            parts += [text for item in sorted(self.headers({}).items()) for text in item]
+        return parts
 
     def _find_key(self) -> str | None:
         variable = self.profile.key_variable

@@ -36,7 +36,7 @@ from agentkit.events import (
     ignore,
 )
 from agentkit.messages import ModelRequest, ModelResponse
-from agentkit.models.base import DIRECT, check_argument, emit_deltas
+from agentkit.models.base import DIRECT, check_argument, emit_deltas, hash_of, token_of
 from agentkit.models.call_ids import ids_in
 from agentkit.models.chat.decode import decode_response
 from agentkit.models.chat.encode import encode_request
@@ -46,7 +46,7 @@ from agentkit.models.chat.parameters import Note
 from agentkit.models.chat.stream import EventDecoder, StreamFold
 from agentkit.models.constrained.rewrite import constrain, release
 from agentkit.models.lenient import parse_json
-from agentkit.models.profiles import Profile
+from agentkit.models.profiles import Profile, profile_source
 from agentkit.settings import Timeouts
 
 if TYPE_CHECKING:
@@ -169,6 +169,15 @@ class ChatModel:
 
     def __repr__(self) -> str:
         return f"ChatModel({self._model!r}, profile={self._profile.name!r})"
+
+    def identity(self) -> str:
+        """Return a hash of what an answer depends on besides the request.
+
+        These are the URL, the key, headers and the profile, as they are now. What a
+        caller's own client adds is not known, so each client is one of its own.
+        """
+        own = "" if self._client in (None, "aiohttp") else token_of(self._client)
+        return hash_of(*self._endpoint.identity(), profile_source(self._profile), own)
 
     def check(self) -> None:
         """Raise now, without I/O, if every request would fail.

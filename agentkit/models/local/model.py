@@ -19,11 +19,11 @@ from agentkit.core.effects import Address
 from agentkit.errors import LocalModelError, ModelUnreachable
 from agentkit.events import Emit, ignore
 from agentkit.messages import ModelRequest, ModelResponse
-from agentkit.models.base import DIRECT, check_argument
+from agentkit.models.base import DIRECT, check_argument, hash_of
 from agentkit.models.chat.model import ChatModel
 from agentkit.models.local.server import EmbeddedServer, Startup, require_extra
 from agentkit.models.local.weights import fetch
-from agentkit.models.profiles import LOCAL, Profile
+from agentkit.models.profiles import LOCAL, Profile, profile_source
 
 _FREE_TEXT = {"frequency_penalty": 0.2}
 """Ends most loops of the default model. Not with tools: there it has to copy values."""
@@ -76,6 +76,11 @@ class LocalModel:
 
     def __repr__(self) -> str:
         return f"LocalModel({'' if self._path is None else repr(str(self._path))})"
+
+    def identity(self) -> str:
+        """Return a hash of the model file's path, the context and the profile."""
+        path = "" if self._path is None else str(self._path.absolute())
+        return hash_of(path, str(self._context), profile_source(self._profile))
 
     def check(self) -> None:
         """Raise now if every request would fail. Reads four bytes of the file.
