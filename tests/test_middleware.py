@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -167,7 +168,7 @@ async def test_equal_requests_are_answered_once() -> None:
     await replays(again)
 
 
-def models_of_one_name(url: str, other: str) -> dict[str, Model]:
+def models_of_one_name(url: str, other: str, clients: Sequence[Any]) -> dict[str, Model]:
     """Models that would give the same answers to everybody if only their names counted."""
     organization = ChatModel("m", base_url=url, organization="a")
 
@@ -182,8 +183,8 @@ def models_of_one_name(url: str, other: str) -> dict[str, Model]:
         "another header": ChatModel("m", base_url=url, headers={"x-tenant": "a"}),
         "another organization": organization,
         "another profile": ChatModel("m", base_url=url, profile=Profile(name="compatible")),
-        "a client": ChatModel("m", base_url=url, http_client=httpx2.AsyncClient()),
-        "another client": ChatModel("m", base_url=url, http_client=httpx2.AsyncClient()),
+        "a client": ChatModel("m", base_url=url, http_client=clients[0]),
+        "another client": ChatModel("m", base_url=url, http_client=clients[1]),
         "limited": ConcurrencyLimit(ChatModel("m", base_url=url, api_key="limited"), 1),
         "fallback": FallbackModel(ChatModel("m", base_url=url)),
         "fallback of another": FallbackModel(organization),
@@ -196,16 +197,17 @@ async def test_answers_of_different_servers_are_kept_apart() -> None:
     """Models of one name share no answer across URLs, keys, headers, profiles and clients."""
     store: dict[str, Any] = {}
     shared = cache(store)
-    with ChatServer(lambda _: reply("Hi")) as server, ChatServer(lambda _: reply("Hi")) as other:
-        models = models_of_one_name(server.base_url, other.base_url)
-        for _ in range(2):
-            for model in models.values():
-                await Agent(model, middleware=[shared]).run("go")
-        assert len(store) == len(models)
-        assert len(server.requests) + len(other.requests) == len(models) - 2
-        # Equal ones share.
-        await Agent(ChatModel("m", base_url=server.base_url), middleware=[shared]).run("go")
-        assert len(store) == len(models)
+    async with httpx2.AsyncClient() as one, httpx2.AsyncClient() as two:
+        with ChatServer(lambda _: reply("Hi")) as server, ChatServer(lambda _: reply("Hi")) as far:
+            models = models_of_one_name(server.base_url, far.base_url, (one, two))
+            for _ in range(2):
+                for model in models.values():
+                    await Agent(model, middleware=[shared]).run("go")
+            assert len(store) == len(models)
+            assert len(server.requests) + len(far.requests) == len(models) - 2
+            # Equal ones share.
+            await Agent(ChatModel("m", base_url=server.base_url), middleware=[shared]).run("go")
+            assert len(store) == len(models)
     assert "secret" not in str(store.keys())
 
 
