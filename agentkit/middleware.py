@@ -310,7 +310,8 @@ def guard(
 
     Args:
         request: Gets each request before the model is asked.
-        call: Gets each tool call before the tool runs.
+        call: Gets each tool call before the tool runs, with the arguments as JSON that the
+            tool will get. One that it changes is refused if that needs approval.
         result: Gets each tool's answer before the model reads it.
     """
 

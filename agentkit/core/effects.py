@@ -27,6 +27,7 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 from agentkit.errors import (
     AgentKitError,
     ConfigurationError,
+    InvalidArguments,
     RecordedError,
     ToolsFailed,
     error_from_data,
@@ -40,6 +41,7 @@ from agentkit.messages import (
     ToolMessage,
     Usage,
 )
+from agentkit.schema.repair import load
 
 __all__ = [
     "Address",
@@ -139,7 +141,10 @@ class ToolInvocation:
     """Run one tool call. Answered by a `ToolOutcome`, whatever happens.
 
     `effect` is what the tool's author says it does to the world, `on_crash` what becomes of
-    it when it is interrupted; a `sequential` call runs alone.
+    it when it is interrupted; a `sequential` call runs alone. `repairs` are those that the
+    model's text needed. Where a decision, or that none is needed, depends on the arguments,
+    they stand in the call as they were read for it, and `sent` is the text that they were
+    read from.
     """
 
     at: Address
@@ -147,6 +152,8 @@ class ToolInvocation:
     effect: Literal["read", "write"] = "write"
     sequential: bool = False
     on_crash: OnCrash | None = None
+    repairs: tuple[str, ...] = ()
+    sent: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,7 +190,8 @@ class PendingCall:
 
     Attributes:
         at: Its address.
-        call: What the model asks for.
+        call: What the model asks for. Its arguments are those that would run: repaired,
+            converted, and complete with the tool's defaults.
         kind: `approval`: may it run? `deferred`: what is its result? `in_flight`: it had
             begun when the run was interrupted, and may have had its effect; run it again?
     """
@@ -191,6 +199,15 @@ class PendingCall:
     at: Address
     call: ToolCall
     kind: PendingKind
+
+    @property
+    def args(self) -> JsonObject:
+        """The arguments, by the names that the model knows.
+
+        Raises:
+            InvalidArguments: They are no JSON object; only of a call that is `in_flight`.
+        """
+        return load(self.call.arguments)[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -358,11 +375,15 @@ class Decision:
             )
         if self.kind == "edit":
             try:
-                json.loads(self.text)
-            except ValueError as error:
+                _, repairs = load(self.text, blank=False)
+            except InvalidArguments as error:
                 raise ConfigurationError(
-                    f"Decision.edit: the arguments are not JSON: {error}."
+                    f"Decision.edit: the arguments are not JSON of an object. {error.message}"
                 ) from error
+            if repairs:
+                raise ConfigurationError(
+                    f"Decision.edit: the arguments are not JSON: {'; '.join(repairs)}."
+                )
 
     @classmethod
     def approve(cls, *, by: str | None = None) -> Self:

@@ -16,7 +16,9 @@ A step is one model call and what follows from it:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from typing import Any, Generic, TypeAlias, TypeVar, cast
@@ -44,6 +46,7 @@ from agentkit.core.effects import (
 from agentkit.core.spec import Accepted, AgentSpec, Finish, OfferedTool, Rejected, RunStatus
 from agentkit.errors import (
     AgentKitError,
+    InvalidArguments,
     InvalidResponse,
     LimitExceeded,
     ModelRefusal,
@@ -66,14 +69,15 @@ from agentkit.messages import (
     is_object,
     messages_from_json,
 )
+from agentkit.schema.repair import load
 from agentkit.settings import Limits
 
 OutputT = TypeVar("OutputT")
 T = TypeVar("T")
 LIMIT = "Not executed: the run has reached its limit."
 ENDED = "Not executed: the run has ended."
-Waits: TypeAlias = Callable[[ToolInvocation], PendingKind | None]
-"""Returns why a recorded call waited for a decision; None if it did not."""
+Waits: TypeAlias = Callable[[ToolInvocation], PendingCall | None]
+"""Returns a recorded call as it waited for a decision; None if it did not."""
 Steps: TypeAlias = Generator[LoopEffect | SkippedCall, Outcome | None, T]
 
 
@@ -325,9 +329,14 @@ class _Conversation(Generic[OutputT]):
             self.ask_without_tools()
             return None
         yield from self.check_calls(answer, verdict, at)
+        # Read once, here: what decides, runs, records and remembers a call sees the same text.
+        read = [(call, ()) if call is verdict.call else _read(call) for call in calls]
+        message = answer.message
+        if any(repairs for _, repairs in read):
+            message = replace(message, tool_calls=tuple(call for call, _ in read))
         invocations = [
-            self.invocation(at.call(index), call)
-            for index, call in enumerate(calls)
+            self.invocation(at.call(index), call, repairs)
+            for index, (call, repairs) in enumerate(read)
             if call is not verdict.call
         ]
         skipped, running, notes = yield from self.decide(invocations, at)
@@ -350,11 +359,11 @@ class _Conversation(Generic[OutputT]):
         unanswered = LIMIT if isinstance(stop, Interrupt) and stop.status == "limit" else ENDED
         results: list[ToolMessage] = []
         for index, call in enumerate(calls):
-            message = answers.get(at.call(index)) or _tool_message(call, unanswered)
-            results.append(_noted(message, notes.get(at.call(index))))
-        for message in (answer.message, *results):
-            self.append(message)
-        self.note_results(calls, tuple(message.content for message in results))
+            result = answers.get(at.call(index)) or _tool_message(call, unanswered)
+            results.append(_noted(result, notes.get(at.call(index))))
+        for one in (message, *results):
+            self.append(one)
+        self.note_results(calls, tuple(one.content for one in results))
         if stop is not None:
             raise _Stop(stop)
         return self.handed_over(calls, at)
@@ -392,17 +401,11 @@ class _Conversation(Generic[OutputT]):
             yield from self.skip(answer, at, "limit", ENDED)
             raise _Stop(stop)
 
-    def invocation(self, at: Address, call: ToolCall) -> ToolInvocation:
-        tool = self.tool(call.name)
+    def invocation(self, at: Address, call: ToolCall, repairs: tuple[str, ...]) -> ToolInvocation:
+        one, tool = ToolInvocation(at=at, call=call, repairs=repairs), self.tool(call.name)
         if tool is None:
-            return ToolInvocation(at=at, call=call)
-        return ToolInvocation(
-            at=at,
-            call=call,
-            effect=tool.effect,
-            sequential=tool.sequential,
-            on_crash=tool.on_crash,
-        )
+            return one
+        return replace(one, effect=tool.effect, sequential=tool.sequential, on_crash=tool.on_crash)
 
     def tool(self, name: str) -> OfferedTool | None:
         return next((tool for tool in self.offered if tool.definition.name == name), None)
@@ -416,8 +419,8 @@ class _Conversation(Generic[OutputT]):
             The calls that are answered without running, those that run, and what the
             model reads besides their results.
         """
-        decisions = yield from self.decisions(invocations, at)
         skipped: dict[Address, SkippedCall] = {}
+        invocations, decisions = yield from self.decisions(invocations, at, skipped)
         running: list[ToolInvocation] = []
         notes: dict[Address, str] = {}
         handoff: str | None = None
@@ -434,32 +437,43 @@ class _Conversation(Generic[OutputT]):
                 running.append(one)
             elif decision.kind == "edit":
                 notes[one.at] = f"(Run with other arguments: {decision.text})"
-                running.append(replace(one, call=replace(one.call, arguments=decision.text)))
+                edited = replace(one.call, arguments=decision.text)
+                running.append(replace(one, call=edited, repairs=(), sent=None))
             else:
                 reason = "denied" if decision.kind == "deny" else "answered"
                 skipped[one.at] = _skipped(one.at, one.call, reason, decision.said())
         return skipped, running, notes
 
     def decisions(
-        self, invocations: list[ToolInvocation], at: Address
-    ) -> Steps[dict[Address, Decision]]:
-        """Return the decisions about the calls that need one."""
+        self,
+        invocations: list[ToolInvocation],
+        at: Address,
+        skipped: dict[Address, SkippedCall],
+    ) -> Steps[tuple[list[ToolInvocation], dict[Address, Decision]]]:
+        """Return the calls as they were read, and the decisions about those that need one.
+
+        A call whose arguments do not fit is added to `skipped`: nobody is asked about it.
+        """
+        checked: list[ToolInvocation] = []
         pending: list[PendingCall] = []
         forced: list[Address] = []
         for one in invocations:
-            tool = self.tool(one.call.name)
-            kind: PendingKind | None = None
-            if tool is not None and tool.deferred:
-                kind = "deferred"
-            elif tool is not None and (yield from self.needs_approval(tool, one)):
-                kind = "approval"
-            recorded = self.waits(one) if self.waits is not None else None
-            if recorded is not None and kind is None:
-                forced.append(one.at)
-            if (kind := recorded or kind) is not None:
-                pending.append(PendingCall(at=one.at, call=one.call, kind=kind))
+            waiting = self.waits(one) if self.waits is not None else None
+            read, kind, problem = yield from self.judge(one)
+            if waiting is not None:  # what was shown is decided about, however it is read by now
+                read = replace(one, call=replace(waiting.call, id=one.call.id))
+                read = replace(read, sent=one.call.arguments)
+                if kind is None:
+                    forced.append(one.at)
+                kind = waiting.kind
+            elif problem is not None:
+                skipped[one.at] = _skipped(one.at, one.call, "refused", problem)
+                continue
+            checked.append(read)
+            if kind is not None:
+                pending.append(PendingCall(at=one.at, call=read.call, kind=kind))
         if not pending:
-            return {}
+            return checked, {}
         outcome = yield Pause(at=at, pending=tuple(pending), forced=tuple(forced))
         if isinstance(outcome, Suspended):
             made = outcome.made or (None,) * len(pending)
@@ -468,19 +482,36 @@ class _Conversation(Generic[OutputT]):
         if isinstance(outcome, (Failure, Interrupt)):
             raise _Stop(outcome)
         decided = cast("tuple[Decision, ...]", outcome)
-        return {one.at: decision for one, decision in zip(pending, decided, strict=True)}
+        return checked, {one.at: decision for one, decision in zip(pending, decided, strict=True)}
 
-    def needs_approval(self, tool: OfferedTool, one: ToolInvocation) -> Steps[bool]:
-        if tool.approval != "ask":
-            return tool.approval == "always"
-        name = f"approval:{one.call.name}"
-        outcome = yield Compute(at=one.at.child("approval"), name=name, input=one.call.arguments)
+    def judge(
+        self, one: ToolInvocation
+    ) -> Steps[tuple[ToolInvocation, PendingKind | None, str | None]]:
+        """Have the arguments of a call that may have to wait read, and whether it has to.
+
+        Returns:
+            The call with the arguments that would run; why it has to wait; why its arguments
+            do not fit.
+        """
+        tool, sent = self.tool(one.call.name), one.call.arguments
+        if tool is None or not (tool.deferred or tool.approval != "never"):
+            return one, None, None
+        kind = "deferred" if tool.deferred else "approval"
+        what = "approval" if tool.approval == "ask" else "arguments"
+        name = f"{what}:{one.call.name}"
+        outcome = yield Compute(at=one.at.child(what), name=name, input=sent)
         if isinstance(outcome, Interrupt):
             raise _Stop(outcome)
-        if isinstance(outcome, (Value, Failure)):
-            self.usage += outcome.usage
-        # A function that fails to say whether a call is harmless has not said that it is.
-        return not (isinstance(outcome, Value) and outcome.value is False)
+        assert isinstance(outcome, (Value, Failure))
+        self.usage += outcome.usage
+        verdict = outcome.value if isinstance(outcome, Value) else None
+        if not is_object(verdict):
+            # What fails to say whether a call is harmless has not said that it is.
+            return replace(one, sent=sent), None if verdict is False else kind, None
+        if (problem := verdict.get("problem")) is not None:
+            return one, None, problem
+        call = replace(one.call, arguments=verdict["arguments"])
+        return replace(one, call=call, sent=sent), kind if verdict["needed"] else None, None
 
     def handed_over(self, calls: tuple[ToolCall, ...], at: Address) -> Finish[OutputT] | None:
         for index, call in enumerate(calls):
@@ -571,6 +602,20 @@ def _failure(error: AgentKitError) -> Failure:
 
 def _asked(calls: tuple[ToolCall, ...]) -> tuple[tuple[str, str], ...]:
     return tuple((call.name, call.arguments) for call in calls)
+
+
+def _read(call: ToolCall) -> tuple[ToolCall, tuple[str, ...]]:
+    """Return a call with its arguments as JSON, and the repairs for that.
+
+    Text that stands for no object stays as it is: the tool refuses it and says why.
+    """
+    with suppress(ValueError, RecursionError):
+        if is_object(json.loads(call.arguments)):
+            return call, ()
+    with suppress(InvalidArguments):
+        arguments, repairs = load(call.arguments)
+        return replace(call, arguments=json.dumps(arguments, ensure_ascii=False)), repairs
+    return call, ()
 
 
 def _unusable(answer: ModelResponse, model: str) -> Failure | None:

@@ -150,18 +150,26 @@ class Recording:
     def waited(self, pending: PendingCall) -> bool:
         """Return whether the same decision about the same call was asked for then."""
         then = self.pending(pending.at)
-        if then is None or then.kind != pending.kind:
-            return False
-        return self.same_call(then.call, pending.call)
+        return then is not None and then.kind == pending.kind and self.same_call(then, pending)
 
-    def same_call(self, then: ToolCall, now: ToolCall) -> bool:
-        """Return whether a call of now is one of then."""
-        if then.name != now.name:
+    def same_call(self, then: PendingCall, call: PendingCall | ToolInvocation) -> bool:
+        """Return whether a call of now is one that waited then, as it was sent or read."""
+        now = call.call
+        if then.call.name != now.name:
             return False
+        for what in ("approval", "arguments"):
+            at = call.at.child(what)
+            sent = Compute(at=at, name=f"{what}:{now.name}", input=now.arguments)
+            if self.begun(at) is not None and self.compare(sent) is None:
+                return True
+        return self.same_text(then, now)
+
+    def same_text(self, then: PendingCall, now: ToolCall) -> bool:
+        """Return whether the arguments of a call are those that were shown then."""
         arguments = unpacked(packed(now.arguments, self.redact))
         if self.other_key:
-            return without_digests(then.arguments) == without_digests(arguments)
-        return then.arguments == arguments
+            return without_digests(then.call.arguments) == without_digests(arguments)
+        return then.call.arguments == arguments
 
     def forced(self, at: str) -> bool:
         """Return whether a call waited only because it had done so in an earlier recording."""
@@ -330,7 +338,9 @@ class Recording:
         """
         for at, one in self.effects.items():
             unasked = one.pending is not None and at not in waited
-            missing = one.begun and at not in requested
+            # That the arguments of a call were read says no more than that it waited.
+            read = one.name.startswith("arguments:") and one.at.parent in waited
+            missing = one.begun and at not in requested and not read and not self._forgone(at)
             if not (unasked or missing) or self.inside(at, answered):
                 continue
             if unasked and at in requested:
@@ -355,7 +365,12 @@ class Recording:
 
     def _is_approval(self, at: str) -> bool:
         one = self.effects.get(at)
-        return one is not None and one.kind == "compute" and at.endswith("/approval")
+        judges = at.endswith(("/approval", "/arguments"))
+        return one is not None and one.kind == "compute" and judges
+
+    def _forgone(self, at: str) -> bool:
+        """Return whether this judged a call that, by the end, waited only because it had before."""
+        return self._is_approval(at) and self.forced(Address(at).parent)
 
     def driven(self, enters: Callable[[RecordedEffect], bool]) -> list[RecordedEffect]:
         """Return the effects that a run requests which goes only into those that it `enters`."""
@@ -364,6 +379,7 @@ class Recording:
             one
             for at, one in self.effects.items()
             if one.begun and all(goes.get(up, True) for up in self._around(at))
+            if not self._forgone(at)
         ]
 
     def events_inside(self, at: str) -> Sequence[JsonObject]:

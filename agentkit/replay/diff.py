@@ -51,7 +51,7 @@ _OUTCOMES: Mapping[EffectKind, DifferenceKind] = {
 }
 _ENDS = ("error", "message", "status", "reason", "finish", "fatal", "value", "output")
 """What decides behaviour in how an effect ended, the most telling first."""
-_BEFORE = ("approval", "compact", "toolsets", "settings")
+_BEFORE = ("approval", "arguments", "compact", "toolsets", "settings")
 """Functions whose values the effect above them needs; the others come after it has begun."""
 
 

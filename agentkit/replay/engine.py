@@ -29,7 +29,6 @@ from agentkit.core.effects import (
     Outcome,
     Pause,
     PendingCall,
-    PendingKind,
     Suspended,
     ToolInvocation,
     ToolOutcome,
@@ -215,17 +214,21 @@ class Engine:
         """Return the recorded value that was not deterministic, or None."""
         return self.recorded.det(at, kind, use)
 
-    def waits(self, call: ToolInvocation) -> PendingKind | None:
-        """Return why a call waited when it was recorded, if it has to wait here, too.
+    def waits(self, call: ToolInvocation) -> PendingCall | None:
+        """Return a call as it waited when it was recorded, if it has to wait here, too.
 
         What waits in a journal is decided there, however the agent has changed since. A
         replay that checks compares instead what the agent asks for.
         """
         then = self.recorded.pending(call.at)
-        if then is None or not self.recorded.same_call(then.call, call.call):
+        if then is None or not self.recorded.same_call(then, call):
             return None
         compared = self.plan.checks and not self.recorded.forced(call.at)
-        return None if compared else then.kind
+        if compared:
+            return None
+        # A secret in it is known here, and its journal has a placeholder.
+        same = self.recorded.same_text(then, call.call)
+        return replace(then, call=call.call) if same else then
 
     def _reordered(self) -> ReplayDivergence | None:
         at = self.order.out_of_order

@@ -7,7 +7,6 @@ put into the table of functions that `Compute` effects name.
 from __future__ import annotations
 
 import inspect
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -253,20 +252,6 @@ def _of_step(function: Callable[..., Any], merged: ChatSettings) -> ComputeFunct
         return {"settings": merged.merge(step).to_params(), "tool_choice": forced}
 
     return settings
-
-
-def approval_function(tool: AnyTool) -> ComputeFunction:
-    """Adapt the function of a tool that decides whether a call of it needs approval."""
-    function = cast("Callable[..., Any]", tool.approval)
-
-    async def needed(context: RunContext[Any], arguments: str) -> bool:
-        try:
-            data = json.loads(arguments)
-        except ValueError:
-            data = {}  # a person sees the text itself
-        return bool(await called(function, context, data))
-
-    return needed
 
 
 def _compacting(compact: Compaction) -> ComputeFunction:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -34,7 +35,7 @@ from agentkit.core.effects import (
 )
 from agentkit.core.loop import limit_reached
 from agentkit.core.spec import Finish
-from agentkit.errors import ConfigurationError, RunCancelled
+from agentkit.errors import ConfigurationError, RunCancelled, safe_str
 from agentkit.events import (
     Emit,
     Paused,
@@ -42,25 +43,25 @@ from agentkit.events import (
     StepStarted,
     ToolCallFinished,
     ToolCallStarted,
+    Warned,
     ignore,
 )
-from agentkit.messages import Message, ModelResponse, Usage, UserMessage
+from agentkit.messages import Message, ModelResponse, ToolCall, Usage, UserMessage
 from agentkit.models.base import Model, identity_of
 from agentkit.models.prices import usage_with_cost
 from agentkit.runtime.assemble import (
     ComputeFunction,
     Program,
-    approval_function,
     assemble,
     offered_tool,
 )
 from agentkit.runtime.config import Configured
 from agentkit.runtime.driver import Driver
 from agentkit.runtime.scope import Scope
-from agentkit.runtime.tool_call import run_call, unknown_tool
+from agentkit.runtime.tool_call import ReadCall, outcome_of, run_call, unknown_tool, unread
 from agentkit.tools.context import RunContext, explain
 from agentkit.tools.invoke import called
-from agentkit.tools.tool import AnyTool
+from agentkit.tools.tool import AnyTool, Arguments, Tool
 from agentkit.tools.toolset import check_names, tools_of
 from agentkit.trace.recorder import RecordingHandler
 
@@ -73,10 +74,13 @@ Bounded calls are fewer; a limiter as small as `parallel` would count abandoned 
 
 def performing(scope: Scope, program: Program[Any]) -> Handler:
     """Make what performs an agent's effects for real, with its middleware around it."""
-    handler: Handler = LiveHandler(program, scope)
+    live = LiveHandler(program, scope)
+    handler: Handler = live
     for wrap in reversed(program.middleware):
         handler = wrap(handler)
-    return _NamingHandler(handler, program.model) if program.middleware else handler
+    if program.middleware:
+        handler = _NamingHandler(handler, program.model)
+    return _Reading(live, handler)
 
 
 def recorded(scope: Scope, handler: Handler) -> Handler:
@@ -143,6 +147,20 @@ class ObservedHandler:
         return outcome
 
 
+class _Reading:
+    """Has the arguments of a call read before the middleware sees it."""
+
+    def __init__(self, live: LiveHandler, inner: Handler) -> None:
+        self._live = live
+        self._inner = inner
+
+    async def perform(self, effect: Effect) -> Outcome:
+        """Perform through the middleware."""
+        if isinstance(effect, ToolInvocation):
+            effect = await self._live.read(effect)
+        return await self._inner.perform(effect)
+
+
 class LiveHandler:
     """Performs effects for real: asks the model, runs the tools, calls the user's functions."""
 
@@ -154,6 +172,7 @@ class LiveHandler:
         self._dynamic: Mapping[str, AnyTool] = {}
         self._listed_at: Address | None = None
         self._listing = anyio.Lock()
+        self._read: dict[Address, ReadCall] = {}  # the calls of this step
 
     async def perform(self, effect: Effect) -> Outcome:
         """Perform one effect; a failure is its outcome."""
@@ -230,12 +249,80 @@ class LiveHandler:
             if isinstance(tool, Interrupt):
                 return tool
             context = self._context(invocation.at)
-            outcome = await run_call(invocation, tool, context, frame, scope.redact)
+            read = self._read.get(invocation.at)
+            if read is None or not read.is_of(invocation.call):
+                read = await self._changed(invocation, tool, context)
+                if isinstance(read, ToolOutcome):
+                    return read
+            outcome = await run_call(invocation, tool, read, context, frame, scope.redact)
         if isinstance(outcome, Interrupt):
             return outcome
         size = len(outcome.message.text.encode("utf-8", "replace"))
         scope.meter.used += Usage(tool_bytes=size)
         return replace(outcome, usage=frame.used)
+
+    async def read(self, invocation: ToolInvocation) -> ToolInvocation:
+        """Return a call as middleware and the tool see it; what was read is kept for the tool."""
+        call = invocation.call
+        known = self._read.get(invocation.at)
+        if known is None or not known.is_of(call):
+            tool = await self._tool(call.name, invocation.at.parent)
+            if not isinstance(tool, Tool):
+                return invocation
+            known = self._keep(invocation.at, ReadCall.again(tool, invocation))
+        return replace(invocation, call=replace(call, arguments=known.text))
+
+    async def _changed(
+        self, invocation: ToolInvocation, tool: AnyTool, context: RunContext[Any]
+    ) -> ReadCall | ToolOutcome:
+        """Read a call that middleware has changed; refuse one that would need a decision.
+
+        The decision, or that none was needed, was about another call.
+        """
+        name, text = invocation.call.name, self._scope.redact(invocation.call.arguments)
+        change = f"Middleware changed the call to {name} {text}"
+        context.emit(Warned(at=invocation.at, code="call_changed", text=f"{change}."))
+        read = ReadCall.of(tool, invocation.call.arguments)
+        if read.arguments is None or not await self._waits(tool, read.arguments, context):
+            return read
+        text = f"{change}, which needs a decision of its own. It was not run."
+        return outcome_of(invocation, "denied", text)
+
+    def _keep(self, at: Address, read: ReadCall) -> ReadCall:
+        """Keep what was read of a call while its step lasts."""
+        self._read = {one: known for one, known in self._read.items() if one.parent == at.parent}
+        self._read[at] = read
+        return read
+
+    async def _judge(self, tool: AnyTool | None, context: RunContext[Any], text: str) -> Any:
+        """Read a call's arguments, and tell whether it has to wait for a decision about them."""
+        at = context.address.parent
+        if tool is None:  # its toolset has changed since
+            return {"arguments": text, "needed": True}
+        read = self._keep(at, ReadCall.of(tool, text))
+        if read.arguments is None:
+            call = ToolInvocation(at=at, call=ToolCall(id="", name=tool.name, arguments=text))
+            answer = unread(call, tool, read, context, self._scope.redact)
+            return {"problem": answer.message.text}
+        needed = await self._waits(tool, read.arguments, context)
+        return {"arguments": read.text, "needed": needed}
+
+    async def _waits(self, tool: AnyTool, arguments: Arguments, context: RunContext[Any]) -> bool:
+        """Tell whether a call has to wait for a decision; one that nobody vouches for has to."""
+        if not callable(tool.approval):
+            return tool.deferred or tool.approval
+        try:
+            answer = await called(tool.approval, context, tool.named(arguments))
+        except (Exception, SystemExit) as error:
+            explain(error, context)
+            what = f"raised {type(error).__name__}: {safe_str(error)}"
+        else:
+            if isinstance(answer, bool):
+                return answer or tool.deferred
+            what = f"returned a {type(answer).__name__} instead of True or False"
+        text = self._scope.redact(f"The approval function of {tool.name} {what}; the call waits.")
+        context.emit(Warned(at=context.address, code="approval_failed", text=text))
+        return True
 
     async def _tool(self, name: str, step: Address) -> AnyTool | Failure | Interrupt | None:
         """Look a tool up: those of toolsets are the ones that they have at this step.
@@ -267,14 +354,12 @@ class LiveHandler:
         if effect.name == "toolsets":
             return self._list_tools
         kind, _, name = effect.name.partition(":")
-        if kind != "approval":
+        if kind not in ("approval", "arguments"):
             return self._program.compute[effect.name]
         tool = await self._tool(name, effect.at.parent.parent)
         if isinstance(tool, (Failure, Interrupt)):
             return tool
-        if tool is None or not callable(tool.approval):  # its toolset has changed since
-            return lambda context, arguments: tool is None or tool.approval
-        return approval_function(tool)
+        return partial(self._judge, tool)
 
     async def _compute(self, effect: Compute) -> Value | Failure | Interrupt:
         function, context = await self._function(effect), self._context(effect.at)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from agentkit._checks import Check
-from agentkit.core.effects import Address, Handler, PendingCall, PendingKind, ToolInvocation
+from agentkit.core.effects import Address, Handler, PendingCall, ToolInvocation
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, Event, Warned, ignore
 from agentkit.messages import Usage
@@ -43,8 +43,8 @@ class Answers(Protocol):
         """Return the value that was recorded there, or None."""
         ...
 
-    def waits(self, call: ToolInvocation) -> PendingKind | None:
-        """Return why this call has to wait for a decision, as it did when it was recorded."""
+    def waits(self, call: ToolInvocation) -> PendingCall | None:
+        """Return this call as it waited for a decision when it was recorded, and has to here."""
         ...
 
 

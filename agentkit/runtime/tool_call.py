@@ -6,18 +6,19 @@ No failure of a tool leaves this file: whatever happens, the call has its one an
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 from collections.abc import Awaitable, Collection
 from contextlib import nullcontext
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import anyio
 
 from agentkit.core.effects import Failure, Interrupt, ToolInvocation, ToolOutcome, ToolStatus
 from agentkit.errors import AgentKitError, ToolError, safe_str
 from agentkit.events import Warned
-from agentkit.messages import ToolMessage
+from agentkit.messages import ToolCall, ToolMessage
 from agentkit.redaction import Redactor
 from agentkit.runtime.slots import CallFrame, shared_slots
 from agentkit.tools.context import RunContext, explain
@@ -28,25 +29,69 @@ from agentkit.tools.tool import AnyTool, Arguments
 _diagnostics = logging.getLogger("agentkit")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadCall:
+    """A call's arguments, read and checked once for all that decide about it or run it.
+
+    Attributes:
+        name: The tool.
+        text: The arguments as JSON text; the model's own text where that has the same value.
+        arguments: As the function gets them; None if they do not fit.
+        error: Why they do not fit, or what a validator of the application's raised.
+    """
+
+    name: str
+    text: str
+    arguments: Arguments | None = None
+    error: BaseException | None = None
+
+    @classmethod
+    def of(cls, tool: AnyTool, text: str) -> Self:
+        """Read the text. Raises nothing of what the types of the parameters do."""
+        try:
+            arguments = tool.parse(text)
+            values = arguments.to_json()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            return cls(name=tool.name, text=text, error=error)
+        same = values == arguments.sent
+        text = text if same else json.dumps(values, ensure_ascii=False)
+        return cls(name=tool.name, text=text, arguments=arguments)
+
+    @classmethod
+    def again(cls, tool: AnyTool, invocation: ToolInvocation) -> Self:
+        """Read the arguments of a call about which was decided, maybe in another process."""
+        text, sent = invocation.call.arguments, invocation.sent
+        # A default that is made anew stands in the text; what a validator changes does not.
+        first, *others = (cls.of(tool, one) for one in dict.fromkeys((text, sent or text)))
+        for one in (first, *others):
+            if sent is None or (one.arguments is not None and one.text == text):
+                return one
+        if first.error is not None and not others:
+            return first
+        problem = "The tool was not run: it reads the arguments in another way than those that "
+        return cls(name=tool.name, text=text, error=ToolError(problem + "were decided about."))
+
+    def is_of(self, call: ToolCall) -> bool:
+        """Tell whether it is this call that was read."""
+        return (self.name, self.text) == (call.name, call.arguments)
+
+
 async def run_call(
     invocation: ToolInvocation,
     tool: AnyTool,
+    read: ReadCall,
     context: RunContext[Any],
     frame: CallFrame,
     redact: Redactor,
 ) -> ToolOutcome | Interrupt:
     """Run one tool call to its outcome. Raises nothing but cancellation."""
-    try:
-        arguments = tool.parse(invocation.call.arguments)
-    except ToolError as error:
-        return outcome_of(invocation, "error", error.message, error)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # of a validator in a parameter's type
-        _report(invocation, tool, error, context, redact)
-        return _failed(invocation, tool, error, redact)
-    if arguments.repairs:
-        text = "; ".join(arguments.repairs)
+    arguments = read.arguments
+    if arguments is None:
+        return unread(invocation, tool, read, context, redact)
+    if repairs := (*invocation.repairs, *arguments.repairs):
+        text = "; ".join(repairs)
         context.emit(Warned(at=invocation.at, code="repaired_arguments", text=text))
 
     def attempts() -> Awaitable[ToolOutcome]:
@@ -105,6 +150,22 @@ async def _attempt(
     if not is_async(tool.function):
         text += " It may still be at work, but its result will not be seen."
     return outcome_of(invocation, "timeout", text)
+
+
+def unread(
+    invocation: ToolInvocation,
+    tool: AnyTool,
+    read: ReadCall,
+    context: RunContext[Any],
+    redact: Redactor,
+) -> ToolOutcome:
+    """Build the answer to a call whose arguments do not fit."""
+    error = read.error
+    assert error is not None
+    if isinstance(error, ToolError):
+        return outcome_of(invocation, "error", error.message, error)
+    _report(invocation, tool, error, context, redact)
+    return _failed(invocation, tool, error, redact)
 
 
 def _failed(

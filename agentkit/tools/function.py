@@ -207,6 +207,7 @@ def _with_field(parameter: inspect.Parameter, hint: Any, default: Any) -> _Prope
     }
     metadata = (*field.metadata, *([pydantic.Field(**kept)] if kept else ()))
     required = field.is_required()
+    of_field = default is EMPTY or isinstance(default, FieldInfo)
     make = functools.partial(field.get_default, call_default_factory=True, validated_data={})
     return _Property(
         parameter=parameter,
@@ -214,7 +215,7 @@ def _with_field(parameter: inspect.Parameter, hint: Any, default: Any) -> _Prope
         type=typing.Annotated[(field.annotation, *metadata)] if metadata else field.annotation,
         required=required,
         default=EMPTY if required or field.default_factory is not None else field.default,
-        make=None if required else make,
+        make=None if required else make if of_field else lambda: default,
         text=field.description,
     )
 

@@ -14,7 +14,7 @@ from agentkit.errors import InvalidTool
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 Approval: TypeAlias = bool | Callable[..., Any]
 """Whether calls need approval: always, never, or as a function decides, sync or async, of the
-`RunContext` and the arguments (a dict, as the model sent them)."""
+`RunContext` and the arguments (a dict of JSON, as the tool will get them)."""
 
 
 class BehaviourOptions(TypedDict, total=False):

@@ -47,6 +47,8 @@ def json_of(value: Any) -> Any:
 
     Read from the value itself: a serializer of its class may leave out or mask what it holds.
     """
+    if value is None or type(value) in (str, int, float, bool):
+        return value
     if isinstance(value, RootModel):
         return json_of(cast("RootModel[Any]", value).root)
     if isinstance(value, BaseModel):

@@ -103,7 +103,8 @@ class Tool(Generic[P, R]):
             interrupted. By default, reading tools retry and others ask.
         retries: How often a failed call is repeated before its error counts.
         approval: Whether a person has to approve a call before it runs: True, False, or
-            a function of the `RunContext` and the arguments (a dict) that decides.
+            a function of the `RunContext` and the arguments (a dict of JSON, as the tool
+            will get them) that decides; anything but False requires it.
 
     Raises:
         InvalidTool: The function cannot be a tool, or an option is out of its range.
@@ -366,6 +367,12 @@ class Tool(Generic[P, R]):
         args, kwargs = schema.signature.bind(values, schema.keys)
         repairs = (*repairs, *converted)
         return Arguments(args=args, kwargs=kwargs, values=values, sent=data, repairs=repairs)
+
+    def named(self, arguments: Arguments) -> JsonObject:
+        """Return arguments as JSON, by the model's names and by those of the parameters."""
+        values = arguments.to_json()
+        keys = self._schema.keys.items()
+        return {**values, **{name: values[key] for name, key in keys if key in values}}
 
     async def invoke(self, arguments: Arguments, context: RunContext[Any]) -> Any:
         """Run the function and return its value; see `invoke.run`."""

@@ -145,7 +145,7 @@ _FP = Field("hash", "The fingerprint: equal ones ask for the same. It decides di
 _CALL: Mapping[str, Field] = {
     "tool": Field("text", "The tool's name."),
     "call": Field("text", "The model's id of the call."),
-    "arguments": Field("text", "The arguments as they came: JSON text.", kept="full"),
+    "arguments": Field("text", "The arguments: JSON text, repaired where it was not.", kept="full"),
 }
 _ANSWER = "What the model reads"
 

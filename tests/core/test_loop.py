@@ -364,6 +364,8 @@ def test_forced_tool_choice_is_free_again_after_a_denial() -> None:
     asking = replace(ECHO, approval="always")
     run = Driven(spec(tool_choice="required", tools=(asking,)))
     run.send(calls("{}"))
+    assert isinstance(run.effects[-1], Compute)
+    run.send(Value(value={"arguments": "{}", "needed": True}))
     assert isinstance(run.effects[-1], Pause)
     run.send((Decision.deny("no"),))
     assert run.asked.request.tool_choice == "auto"

@@ -221,7 +221,7 @@ async def test_an_exact_replay_notices_that_an_approval_function_is_gone() -> No
     assert (caught.value.kind, caught.value.at) == ("missing_call", f"{AT}/approval")
     with pytest.raises(ReplayDivergence) as caught:
         await careful().replay(trace)
-    assert (caught.value.kind, caught.value.at) == ("unexpected_call", "/agent/m0")
+    assert (caught.value.kind, caught.value.at) == ("unexpected_call", f"{AT}/arguments")
 
 
 async def test_a_replay_notices_that_a_call_that_waits_would_just_run() -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from agentkit import Agent, ChatSettings, Trace, tool
 from agentkit.errors import AgentKitError, TraceCorrupt, TraceError, TraceUnsupported
+from agentkit.messages import AssistantMessage, ModelResponse, ToolCall
 from agentkit.testing import ScriptedModel
 from agentkit.trace.naming import canonical, digest
 from tests.support import run_python
@@ -440,11 +441,15 @@ async def test_pending_of_a_paused_run() -> None:
 
 
 async def test_pending_of_text_that_is_not_whole() -> None:
-    """Arguments with lone surrogates are the text that the model sent."""
-    result = await agent([("delete", '{"number":"\ud800"}')]).run("Go")
+    """An id with lone surrogates is as it was sent; arguments with some never wait."""
+    call = ToolCall(id="\ud800", name="delete", arguments='{"number":1}')
+    message = AssistantMessage(tool_calls=(call,))
+    result = await agent(ModelResponse(message=message, finish="tool_calls")).run("Go")
     assert result.trace is not None
-    assert [one.call.arguments for one in result.trace.pending] == ['{"number":"\ud800"}']
+    assert [one.call.id for one in result.trace.pending] == ["\ud800"]
     assert result.trace.pending == result.pending
+    told = await agent([("delete", '{"number":"\ud800"}')], "done").run("Go")
+    assert "not valid Unicode" in told.messages[2].text
 
 
 async def test_pending_of_an_interrupted_run(recorded: bytes) -> None:
