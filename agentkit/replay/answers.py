@@ -220,7 +220,7 @@ class Recording:
         """Return what was recorded of an effect that was compared."""
         recorded = self.begun(effect.at)
         if recorded is None or isinstance(effect, Pause):
-            return self._interrupted()  # the run had ended before this began
+            return self.interrupted()  # the run had ended before this began
         if recorded.in_doubt or recorded.status == "paused":
             error = Failure.of(RunCancelled(f"{effect.at} waits for a decision.", reason="paused"))
             inside = (one for one in self.trace.pending if _within(one.at, effect.at))
@@ -229,7 +229,7 @@ class Recording:
             )
         if recorded.end is None:
             return stopped(_ended(effect.at))
-        outcome = recorded.outcome or replace(self._interrupted(), usage=recorded.usage)
+        outcome = recorded.outcome or replace(self.interrupted(), usage=recorded.usage)
         if isinstance(outcome, Value) and not fits(recorded.name, outcome.value):
             raise self.trace.damaged(recorded.end, f"has a damaged 'value': {outcome.value!r:.80}")
         return outcome
@@ -247,14 +247,14 @@ class Recording:
         """Return the recorded decisions; a run that paused there pauses here."""
         for pending in pause.pending:
             if self.pending(pending.at) is None and self.ended_from_outside:
-                return self._interrupted()
+                return self.interrupted()
             if not self.waited(pending):
                 return stopped(self.unexpected(pause))
         outcome = decided([self.effects[pending.at].decision for pending in pause.pending])
         if not isinstance(outcome, Suspended) or self.ended.get("status") == "paused":
             return outcome
         # An approver that fails ends the run, and leaves no other trace.
-        return self._interrupted() if "error" in self.ended else stopped(_ended(pause.at))
+        return self.interrupted() if "error" in self.ended else stopped(_ended(pause.at))
 
     def det(self, at: Address, kind: str, use: int) -> Any:
         """Return the recorded value that was not deterministic, or None."""
@@ -299,7 +299,7 @@ class Recording:
             return None
         return last.at if last.error.type != "RunCancelled" else None  # a person has denied it
 
-    def _interrupted(self) -> Interrupt:
+    def interrupted(self) -> Interrupt:
         """Return the end of a run that was ended here from outside, as the recorded one was."""
         status = self.ended.get("status", "cancelled")
         return Interrupt(

@@ -202,7 +202,12 @@ class Engine:
         diverged = finish.error is not None and finish.error.type == "ReplayDivergence"
         if diverged or not self.plan.checks:
             return finish
-        found = self.left_over() or self._reordered() or self._other_end(finish)
+        found = self.left_over()
+        if found is None and finish.status == "limit" and self.recorded.ended_from_outside:
+            # It was ended in the moment in which it reached a limit: nothing else tells.
+            end = self.recorded.interrupted()
+            finish = replace(finish, status=end.status, error=end.error)
+        found = found or self._reordered() or self._other_end(finish)
         stop = self.note(found) if found is not None else None
         return finish if stop is None else replace(finish, status="error", error=stop.error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 from pathlib import Path
@@ -22,7 +23,7 @@ from agentkit.errors import (
     ToolsFailed,
 )
 from agentkit.events import Event, Paused
-from agentkit.testing import ScriptedModel
+from agentkit.testing import FunctionModel, ScriptedModel
 
 pytestmark = pytest.mark.anyio
 
@@ -360,3 +361,34 @@ def test_replay_and_fork_without_an_event_loop(tmp_path: Path) -> None:
     assert silent_agent().replay_sync(path) == recorded
     forked = silent_agent().fork_sync(path, at="/agent/m2", result='{"total": 1}')
     assert forked.output == Sum(total=1)
+
+
+@pytest.mark.parametrize("number", range(12, 20))
+async def test_a_run_that_was_cancelled_at_a_limit_replays(number: int, tmp_path: Path) -> None:
+    """Cancelled when its last calls had ended, it came to no effect that would tell."""
+
+    @tool
+    async def work(number: int) -> str:
+        """Work."""
+        return f"worked {number}"
+
+    def answer(request: Any) -> Any:
+        return [("work", {"number": len(request.messages)}), ("work", {"number": 0})]
+
+    made = Agent(FunctionModel(answer), tools=[work], limits=Limits(steps=3))
+    path, seen = tmp_path / "run.jsonl", 0
+    with anyio.CancelScope() as scope:
+
+        def listen(event: Any) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == number:
+                scope.cancel()
+
+        with contextlib.suppress(AgentKitError):
+            await made.run("go", trace=path, on_event=listen)
+    trace = Trace.load(path)
+    with pytest.raises(AgentKitError) as caught:
+        await made.replay(trace)
+    assert caught.value.result is not None
+    assert caught.value.result.status == trace.status
