@@ -45,7 +45,12 @@ from agentkit.replay.replay import check_live, check_names
 from agentkit.runtime.assemble import assemble, program_hash
 from agentkit.runtime.config import AgentConfig
 from agentkit.runtime.driver import Driver
-from agentkit.runtime.request import Prompt, check_credentials, prompt_messages
+from agentkit.runtime.request import (
+    Prompt,
+    check_credentials,
+    check_not_intercepted,
+    prompt_messages,
+)
 from agentkit.runtime.result import RunResult
 from agentkit.runtime.scope import Approver, Scope, guarded, new_run_id
 from agentkit.runtime.tool_call import outcome_of
@@ -113,6 +118,7 @@ async def fork(
     redact: Redactor | None = None,
 ) -> RunResult[Any]:
     """Fork a run; see `Agent.fork`."""
+    check_not_intercepted("Agent.fork")
     where: Any = at
     fits = isinstance(where, str | None)
     _check(("at", at, fits, "an address such as '/agent/m0/t1'"))

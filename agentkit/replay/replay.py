@@ -20,6 +20,7 @@ from agentkit.replay.engine import Choice, Do, Engine, Plan
 from agentkit.runtime.assemble import Program, assemble, program_hash
 from agentkit.runtime.config import AgentConfig
 from agentkit.runtime.driver import Driver
+from agentkit.runtime.request import check_not_intercepted
 from agentkit.runtime.result import RunResult
 from agentkit.runtime.scope import Approver, Scope, guarded, new_run_id
 from agentkit.trace.check import check_replayable, recorded_options
@@ -192,6 +193,7 @@ async def replay(
     messages, earlier = recording.input()
     program = assemble(config, *recorded_options(recording))
     if options.plan == "model_live":
+        check_not_intercepted("Agent.replay with plan='model_live'")
         program.model.check()
         config.check_deps(deps)
     redact, run = redact or config.redact, new_run_id()

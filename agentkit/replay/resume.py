@@ -15,7 +15,7 @@ from agentkit.replay.engine import Choice, Do, Engine, Plan
 from agentkit.runtime.assemble import assemble, program_hash
 from agentkit.runtime.config import AgentConfig
 from agentkit.runtime.driver import Driver
-from agentkit.runtime.request import check_credentials
+from agentkit.runtime.request import check_credentials, check_not_intercepted
 from agentkit.runtime.result import RunResult
 from agentkit.runtime.scope import Approver, Scope, guarded
 from agentkit.settings import ChatSettings, Limits, asked_of
@@ -63,6 +63,7 @@ async def resume(
     redact: Redactor | None = None,
 ) -> RunResult[Any]:
     """Go on with a run; see `Agent.resume`."""
+    check_not_intercepted("Agent.resume")
     listener = guarded(on_event)
     durable, redact = durability or config.durability, redact or config.redact
     sink = reopened(trace)

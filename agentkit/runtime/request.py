@@ -183,6 +183,20 @@ def intercepted_by(intercept: Interceptor) -> Generator[None, None, None]:
         _interceptors.remove(intercept)
 
 
+def check_not_intercepted(what: str) -> None:
+    """Refuse what no recording of a test answers, and what would so run for real.
+
+    Raises:
+        ConfigurationError: The runs of this process are answered from recordings.
+    """
+    if _interceptors:
+        raise ConfigurationError(
+            f"{what} asks models and runs tools, and this test is answered from recordings "
+            "(agentkit_replay), which have no answer to it. Use it in a test without the marker, "
+            "with a ScriptedModel."
+        )
+
+
 def _first(*choices: TraceTo | None) -> TraceTo:
     return next((choice for choice in choices if choice is not None), True)
 

@@ -614,3 +614,21 @@ def test_an_unknown_live_tool_is_told_first(project: Project) -> None:
     )
     done.stdout.no_fnmatch_line("*run_blocking*")
     done.stdout.no_fnmatch_line("*To record it*")
+
+
+def test_what_no_recording_answers_is_refused(project: Project) -> None:
+    """To resume or to fork a run would ask models and run tools for real."""
+    project.record()
+    project.test("""
+        from agentkit.errors import ConfigurationError
+
+        @pytest.mark.agentkit_replay("umbrella.jsonl")
+        @pytest.mark.parametrize("way", ["resume", "fork", "replay"])
+        def test_it(way):
+            trace = agent.run_sync(PROMPT).trace
+            options = {"fork": {"at": "/agent/m1"}, "replay": {"plan": "model_live"}}
+            with pytest.raises(ConfigurationError, match="this test is answered from recordings"):
+                getattr(agent, way + "_sync")(trace, **options.get(way, {}))
+            agent.replay_sync(trace)
+    """)
+    project.run().assert_outcomes(passed=3)
