@@ -12,9 +12,13 @@ grows with what is new in it, not with the conversation.
 from __future__ import annotations
 
 import json
+import mimetypes
 import operator
+import os
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeGuard
 
 from agentkit.errors import InvalidHistory
@@ -80,10 +84,57 @@ class TextPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagePart:
-    """An image: `url` is an http(s) address or a `data:` URL with base64 content."""
+    """An image: `url` is an http(s) address or a `data:` URL with base64 content.
+
+    Tools return it, and prompts hold it beside text.
+    """
 
     url: str
     detail: Literal["auto", "low", "high"] | None = None
+
+    @classmethod
+    def from_bytes(
+        cls,
+        data: bytes,
+        media_type: str | None = None,
+        *,
+        detail: Literal["auto", "low", "high"] | None = None,
+    ) -> ImagePart:
+        """Make a part of an image file's bytes.
+
+        Args:
+            data: The bytes.
+            media_type: Such as "image/png". Default: recognised for PNG, JPEG, GIF, WebP.
+            detail: The resolution at which a model looks at it.
+
+        Raises:
+            ValueError: The bytes are of another kind, and `media_type` is missing.
+        """
+        media_type = media_type or _image_type(data)
+        if media_type is None:
+            raise ValueError(
+                f"The image begins with {bytes(data[:8])!r}, which is not PNG, JPEG, GIF or WebP. "
+                "Pass media_type='image/…'."
+            )
+        return cls(url=_data_url(data, media_type), detail=detail)
+
+    @classmethod
+    def from_path(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        detail: Literal["auto", "low", "high"] | None = None,
+    ) -> ImagePart:
+        """Make a part of an image file, read now.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It is not an image, by its content and its name.
+        """
+        data = Path(path).read_bytes()
+        guessed = mimetypes.guess_type(path)[0] or ""
+        by_name = guessed if guessed.startswith("image/") else None
+        return cls.from_bytes(data, _image_type(data) or by_name, detail=detail)
 
     def to_json(self) -> JsonObject:
         """Return the chat-completions form."""
@@ -111,6 +162,17 @@ class FilePart:
     filename: str | None = None
     file_id: str | None = None
 
+    @classmethod
+    def from_path(cls, path: str | os.PathLike[str]) -> FilePart:
+        """Make a part of a file, read now.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        media_type = mimetypes.guess_type(path)[0] or "application/octet-stream"
+        data = _data_url(Path(path).read_bytes(), media_type)
+        return cls(data=data, filename=Path(path).name)
+
     def to_json(self) -> JsonObject:
         """Return the chat-completions form."""
         named = {"file_data": self.data, "filename": self.filename, "file_id": self.file_id}
@@ -130,6 +192,17 @@ class OtherPart:
 
 Part: TypeAlias = TextPart | ImagePart | AudioPart | FilePart | OtherPart
 Content: TypeAlias = str | tuple[Part, ...]
+
+
+def _data_url(data: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{b64encode(data).decode()}"
+
+
+def _image_type(data: bytes) -> str | None:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    kinds = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+    return next((kind for magic, kind in kinds.items() if data[: len(magic)] == magic), None)
 
 
 def part_from_json(data: Mapping[str, Any]) -> Part:

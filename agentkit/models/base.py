@@ -6,15 +6,22 @@ import json
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from secrets import token_hex
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from agentkit.core.effects import Address
 from agentkit.errors import InvalidSetting
 from agentkit.events import Emit, ReasoningDelta, TextDelta, ToolCallDelta, ignore
-from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse, ToolDefinition
+from agentkit.messages import (
+    AssistantMessage,
+    Message,
+    ModelRequest,
+    ModelResponse,
+    ToolDefinition,
+)
 from agentkit.models.profiles import Profile
 
+ValueT = TypeVar("ValueT")
 DIRECT = Address("/direct/m0")
 """The address of a model call outside any run."""
 
@@ -87,6 +94,17 @@ def token_of(thing: object) -> str:
         return _TOKENS.setdefault(thing, token_hex(16))
     except TypeError:  # It cannot be a key.
         return token_hex(16)
+
+
+def once(
+    holder: Message | ToolDefinition, what: str, key: tuple[Any, ...], make: Callable[[], ValueT]
+) -> ValueT:
+    """Return `make()`, kept in the holder's memo until the key changes."""
+    memo: dict[Any, Any] = holder._memo  # pyright: ignore[reportPrivateUsage] # made for codecs
+    kept: tuple[tuple[Any, ...], ValueT] | None = memo.get(what)
+    if kept is None or kept[0] != key:
+        kept = memo[what] = (key, make())
+    return kept[1]
 
 
 def emit_deltas(

@@ -58,6 +58,8 @@ class Profile:
         text_parts: Whether plain text may be a list of parts.
         null_content: How the absent text of a message with tool calls is written.
         empty_assistant: Whether an assistant message without text and calls is sent.
+        tool_parts: Whether a tool message may hold images and files. If not, they go into
+            a user message behind the results.
         user_after_tool: Whether a user message may follow a tool message.
         refusals: Whether `refusal` may be sent back; otherwise it is sent as text.
         call_ids: The required form of tool-call ids.
@@ -106,6 +108,7 @@ class Profile:
     text_parts: bool = False
     null_content: Literal["null", "omit", "empty"] = "null"
     empty_assistant: bool = True
+    tool_parts: bool = False
     user_after_tool: bool = True
     refusals: bool = False
     call_ids: Literal["any", "alnum9"] = "any"

@@ -12,6 +12,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import groupby
 from typing import Any, assert_never
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -23,6 +25,7 @@ from agentkit.messages import (
     JsonObject,
     Message,
     ModelRequest,
+    Part,
     SystemMessage,
     TextPart,
     ToolCall,
@@ -30,7 +33,7 @@ from agentkit.messages import (
     ToolMessage,
     UserMessage,
 )
-from agentkit.models.base import forced_tool
+from agentkit.models.base import forced_tool, once
 from agentkit.models.call_ids import short_id
 from agentkit.models.chat.parameters import Note, adapt_settings
 from agentkit.models.lenient import clean, json_text
@@ -165,6 +168,8 @@ def _tool(tool: ToolDefinition, profile: Profile) -> bytes:
 def _arranged(request: ModelRequest, profile: Profile) -> Iterable[Message]:
     """Return the messages in the order and number that the server accepts."""
     messages: Sequence[Message] = request.messages
+    if not profile.tool_parts:
+        messages = _with_attachments_behind(messages)
     json_mode = request.output is not None and request.output.kind == "json_object"
     if json_mode and not any(b"json" in one.lower() for one in _encoded(messages, profile)):
         # Without the word, servers refuse the mode or answer with endless white space.
@@ -194,6 +199,46 @@ def _is_empty(message: Message) -> bool:
         and not message.tool_calls
         and not message.refusal
     )
+
+
+def _with_attachments_behind(messages: Sequence[Message]) -> Sequence[Message]:
+    """Move images and files out of tool messages, into a user message behind each batch."""
+    if not any(isinstance(one, ToolMessage) and _attached(one) for one in messages):
+        return messages
+    arranged: list[Message] = []
+    for is_batch, group in groupby(messages, lambda one: isinstance(one, ToolMessage)):
+        batch = (*group,)
+        make = partial(_moved, batch)
+        arranged += once(batch[0], "moved", batch, make) if is_batch else batch
+    return arranged
+
+
+def _attached(message: ToolMessage) -> bool:
+    return not isinstance(message.content, str) and not all(map(_is_text, message.content))
+
+
+def _is_text(part: Part) -> bool:
+    return isinstance(part, TextPart) or part.to_json().get("type") == "text"
+
+
+def _moved(batch: Sequence[Message]) -> Sequence[Message]:
+    """Return the results of one batch, and the message with what is attached to them."""
+    results: list[Message] = []
+    attached: list[Part] = []
+    for message in batch:
+        if isinstance(message, ToolMessage) and _attached(message):
+            kept: list[Part] = []
+            for part in message.content if not isinstance(message.content, str) else ():
+                if _is_text(part):
+                    kept.append(part)
+                else:
+                    label = f"attachment {len(attached) // 2 + 1}"
+                    line = "\n" if kept else ""
+                    kept.append(TextPart(text=f"{line}[{label}: in the next user message]"))
+                    attached += (TextPart(text=f"[{label}, from {message.name}]"), part)
+            message = replace(message, content=(*kept,))
+        results.append(message)
+    return (*results, UserMessage(content=(*attached,))) if attached else results
 
 
 def _bridged(messages: Sequence[Message]) -> list[Message]:

@@ -17,9 +17,9 @@ first message, so that a step costs what is new in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from pydantic_core import from_json
 
@@ -42,7 +42,7 @@ from agentkit.messages import (
     UserMessage,
     is_object,
 )
-from agentkit.models.base import forced_tool
+from agentkit.models.base import forced_tool, once
 from agentkit.models.call_ids import CallIds, calls_in, ids_in
 from agentkit.models.constrained.call_schema import call_schema
 from agentkit.models.lenient import json_or, json_text
@@ -50,7 +50,6 @@ from agentkit.schema.shorthand import fields_of, shape_of
 
 MOST_CALLS = 8
 """Calls in one response. A weak model continues for as long as the schema allows."""
-ValueT = TypeVar("ValueT")
 
 
 def constrain(request: ModelRequest) -> ModelRequest:
@@ -141,17 +140,6 @@ def _tool_call(call: Any, ids: CallIds) -> ToolCall:
             raise ValueError("a call without a tool name")
 
 
-def _once(
-    holder: Message | ToolDefinition, what: str, key: tuple[Any, ...], make: Callable[[], ValueT]
-) -> ValueT:
-    """Return `make()`, kept in the holder's memo until the key changes."""
-    memo: dict[Any, Any] = holder._memo  # pyright: ignore[reportPrivateUsage] # made for codecs
-    kept: tuple[tuple[Any, ...], ValueT] | None = memo.get(what)
-    if kept is None or kept[0] != key:
-        kept = memo[what] = (key, make())
-    return kept[1]
-
-
 # How the tools are explained
 
 
@@ -170,7 +158,7 @@ def _form(request: ModelRequest) -> tuple[SystemMessage, OutputFormat]:
         schema = call_schema(tools, answer, most)
         return guide, OutputFormat(kind="json_schema", schema=schema)
 
-    return _once(request.tools[0], "constrained", (request.tools, choice, output, most), make)
+    return once(request.tools[0], "constrained", (request.tools, choice, output, most), make)
 
 
 def _guide(tools: Sequence[ToolDefinition], answer: JsonObject | None, most: int) -> str:
@@ -205,7 +193,7 @@ def _guided(messages: tuple[Message, ...], guide: SystemMessage) -> tuple[Messag
         )
         return replace(first, content=joined)
 
-    return (_once(first, "constrained", (guide,), make), *messages[1:])
+    return (once(first, "constrained", (guide,), make), *messages[1:])
 
 
 # The history
@@ -278,7 +266,7 @@ def _known(first: Message, rest: tuple[Message, ...]) -> UserMessage:
                 parts += (TextPart(text="\n"), *_parts(message))
         return _user_message(parts)
 
-    return _once(first, "constrained known", rest, make)
+    return once(first, "constrained known", rest, make)
 
 
 def _label(message: ToolMessage, call: ToolCall | None) -> str:
@@ -315,7 +303,7 @@ def _exchange(first: Message, rest: tuple[Message, ...]) -> tuple[Message, ...]:
             parts += _parts(message)
         return (*messages, _user_message(parts)) if parts else tuple(messages)
 
-    return _once(first, "constrained", rest, make)
+    return once(first, "constrained", rest, make)
 
 
 def _calls_as_text(message: AssistantMessage) -> AssistantMessage:

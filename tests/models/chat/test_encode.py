@@ -18,6 +18,7 @@ from agentkit.messages import (
     ImagePart,
     Message,
     ModelRequest,
+    OtherPart,
     OutputFormat,
     SystemMessage,
     TextPart,
@@ -408,3 +409,74 @@ def test_defaults_of_a_server() -> None:
 def test_lone_surrogates() -> None:
     """A lone surrogate, as in some file names, is replaced instead of failing the run."""
     assert message(UserMessage(content="a\ud800b"))["content"] == "a\ufffdb"
+
+
+# Images and files of tools
+
+IMAGE = ImagePart(url="data:image/png;base64,AAAA")
+FILE = FilePart(data="data:text/plain;base64,QQ==", filename="a.txt")
+BOTH = AssistantMessage(
+    tool_calls=tuple(ToolCall(id=f"call_{i}", name="add", arguments="{}") for i in (1, 2, 3))
+)
+RESULTS = (
+    ToolMessage(call_id="call_1", name="add", content=(TextPart(text="Two:"), IMAGE, FILE)),
+    ToolMessage(call_id="call_2", name="add", content="plain"),
+    ToolMessage(call_id="call_3", name="add", content=(IMAGE,)),
+)
+
+
+@pytest.mark.parametrize("name", [*PROFILES, "compatible"])
+def test_attachments_of_results_go_behind_the_batch(name: str) -> None:
+    """Images and files stand in one user message behind all results of a step, labelled."""
+    profile = PROFILES.get(name, COMPATIBLE)
+    after = AssistantMessage(content="Nice.")
+    messages = sent(USER, BOTH, *RESULTS, after, USER, profile=profile)["messages"]
+    roles = [one["role"] for one in messages]
+    bridge = ["user"] if profile.user_after_tool else ["assistant", "user"]
+    assert roles == [
+        "user", "assistant", "tool", "tool", "tool", *bridge, "assistant", "user"
+    ]  # fmt: skip
+    first, second, third = ("".join(texts(one)) for one in messages[2:5])
+    assert first == (
+        "Two:\n[attachment 1: in the next user message]\n[attachment 2: in the next user message]"
+    )
+    assert (second, third) == ("plain", "[attachment 3: in the next user message]")
+    attached = messages[roles.index("user", 1)]["content"]
+    assert attached == [
+        {"type": "text", "text": "[attachment 1, from add]"},
+        IMAGE.to_json(),
+        {"type": "text", "text": "[attachment 2, from add]"},
+        FILE.to_json(),
+        {"type": "text", "text": "[attachment 3, from add]"},
+        IMAGE.to_json(),
+    ]
+
+
+def texts(message: dict[str, Any]) -> list[str]:
+    content = message["content"]
+    return [content] if isinstance(content, str) else [part["text"] for part in content]
+
+
+def test_attachments_stay_where_the_profile_says_so() -> None:
+    """With tool_parts, results keep their images; parts of text never move."""
+    profile = replace(COMPATIBLE, tool_parts=True)
+    messages = sent(USER, BOTH, *RESULTS, profile=profile)["messages"]
+    assert [one["role"] for one in messages] == ["user", "assistant", "tool", "tool", "tool"]
+    assert messages[-1]["content"] == [IMAGE.to_json()]
+    marked = OtherPart(data={"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}})
+    result = ToolMessage(call_id="call_1", name="add", content=(marked,))
+    messages = sent(USER, CALLS, result, profile=COMPATIBLE)["messages"]
+    assert messages[2:] == [
+        {"role": "tool", "content": [marked.to_json()], "tool_call_id": "call_1"}
+    ]
+
+
+def test_a_longer_request_begins_with_the_shorter_one() -> None:
+    """Attachments do not move when the conversation goes on, and are encoded once."""
+    short = ModelRequest(messages=(USER, BOTH, *RESULTS))
+    longer = ModelRequest(messages=(*short.messages, BOTH, *RESULTS, USER))
+    before = encode_request(short, "m", COMPATIBLE).removesuffix(b"]}")
+    assert encode_request(longer, "m", COMPATIBLE).startswith(before)
+    moved = RESULTS[0]._memo["moved"]
+    encode_request(longer, "m", COMPATIBLE)
+    assert RESULTS[0]._memo["moved"] is moved
