@@ -8,7 +8,7 @@ when a property is asked for, so that the effects of a large trace fit into memo
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -21,12 +21,11 @@ from agentkit.core.effects import (
     ToolOutcome,
     Value,
 )
-from agentkit.errors import ConfigurationError, TraceCorrupt
+from agentkit.errors import ConfigurationError
 from agentkit.events import Warned
 from agentkit.messages import (
     AssistantMessage,
     JsonObject,
-    Message,
     ModelResponse,
     ToolCall,
     ToolMessage,
@@ -35,7 +34,7 @@ from agentkit.messages import (
 )
 from agentkit.trace.deltas import Delta, delta_from_json
 from agentkit.trace.naming import unpacked
-from agentkit.trace.schema import Capture
+from agentkit.trace.source import Source
 
 EffectKind: TypeAlias = Literal["agent", "model", "tool", "compute"]
 MessageT = TypeVar("MessageT", AssistantMessage, ToolMessage)
@@ -43,11 +42,11 @@ _UNFINISHED = ("cancelled", "paused")
 
 
 class Recording(Protocol):
-    """What an effect needs of the recording that it is part of."""
+    """The effects that one is part of."""
 
     @property
-    def capture(self) -> Capture:
-        """How much of the run was recorded."""
+    def source(self) -> Source:
+        """The lines that hold them."""
         ...
 
     def event(self, number: int | None) -> JsonObject | None:
@@ -60,14 +59,6 @@ class Recording(Protocol):
 
     def below(self, at: str) -> tuple[RecordedEffect, ...]:
         """Return the effects right below an address."""
-        ...
-
-    def messages(self, names: Sequence[str]) -> tuple[Message, ...]:
-        """Return the messages of these names."""
-        ...
-
-    def damaged(self, event: JsonObject, problem: str) -> TraceCorrupt:
-        """Return the error that names an event and what is wrong with it."""
         ...
 
 
@@ -306,7 +297,7 @@ class RecordedEffect:
     def outcome(self) -> ModelResponse | ToolOutcome | Value | Failure | None:
         """What the loop was sent of a call or a function; None if it did not finish."""
         end = self.end
-        if end is None or not self.finished or self._recording.capture != "full":
+        if end is None or not self.finished or self._recording.source.capture != "full":
             return None
         match self.kind:
             case "agent":
@@ -368,12 +359,14 @@ class RecordedEffect:
         answer = self._recording.event(self._lines.answer)
         if answer is None:
             return None
-        if self._recording.capture != "full" and answer["decision"] == "edit":
+        if self._recording.source.capture != "full" and answer["decision"] == "edit":
             return Decision("edit", "{}", answer["by"])
         try:
             return Decision(answer["decision"], unpacked(answer.get("reason", "")), answer["by"])
         except ConfigurationError as error:
-            raise self._recording.damaged(answer, "holds arguments that are not JSON") from error
+            raise self._recording.source.damaged(
+                answer, "holds arguments that are not JSON"
+            ) from error
 
     # What happened in it
 
@@ -451,9 +444,11 @@ class RecordedEffect:
         )
 
     def _answer(self, end: JsonObject, kind: type[MessageT]) -> MessageT:
-        message = self._recording.messages((end["message"],))[0]
+        message = self._recording.source.messages((end["message"],))[0]
         if not isinstance(message, kind):
-            raise self._recording.damaged(end, f"names a {type(message).__name__} as its 'message'")
+            raise self._recording.source.damaged(
+                end, f"names a {type(message).__name__} as its 'message'"
+            )
         return message
 
 

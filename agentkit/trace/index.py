@@ -4,38 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Protocol
 
 from agentkit.core.effects import Address, PendingCall, ancestors
-from agentkit.errors import TraceCorrupt
-from agentkit.messages import JsonObject, Message
+from agentkit.messages import JsonObject
 from agentkit.trace.effects import EffectKind, Lines, RecordedEffect, pending_call
-from agentkit.trace.schema import Capture, problems
+from agentkit.trace.source import Source
 
 _REQUESTS = 64
 """Requests whose lists of names are kept: agents that work side by side continue their own."""
-
-
-class IndexedTrace(Protocol):
-    """What the index needs of the trace, which has the index as its `effects`."""
-
-    @property
-    def events(self) -> Sequence[JsonObject]:
-        """All events but blobs."""
-        ...
-
-    @property
-    def capture(self) -> Capture:
-        """How much of the run was recorded."""
-        ...
-
-    def messages(self, names: Sequence[str]) -> tuple[Message, ...]:
-        """Return the messages of these names."""
-        ...
-
-    def damaged(self, event: JsonObject, problem: str) -> TraceCorrupt:
-        """Return the error that names an event and what is wrong with it."""
-        ...
 
 
 class RecordedEffects(Mapping[str, RecordedEffect]):
@@ -44,14 +20,15 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
     A call that never began is where somebody was first asked about it.
     """
 
-    def __init__(self, trace: IndexedTrace) -> None:
-        self._trace = trace
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._checked = bytearray(len(source.events))
         self._effects: dict[str, RecordedEffect] = {}
         self._lines: dict[str, Lines] = {}
         self._since: dict[int, int | None] = {}
         self._requests: dict[int, tuple[str, ...]] = {}  # the last ones: the next continue them
         self._below: dict[str, list[str]] | None = None
-        for number, event in enumerate(trace.events):
+        for number, event in enumerate(source.events):
             self._take(number, event)
 
     def __len__(self) -> int:
@@ -69,19 +46,6 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
     def __repr__(self) -> str:
         return f"<{len(self)} effects>"
 
-    @property
-    def capture(self) -> Capture:
-        """How much of the run was recorded."""
-        return self._trace.capture
-
-    def messages(self, names: Sequence[str]) -> tuple[Message, ...]:
-        """Return the messages of these names."""
-        return self._trace.messages(names)
-
-    def damaged(self, event: JsonObject, problem: str) -> TraceCorrupt:
-        """Return the error that names an event and what is wrong with it."""
-        return self._trace.damaged(event, problem)
-
     def below(self, at: str) -> tuple[RecordedEffect, ...]:
         """Return the effects right below an address."""
         if self._below is None:
@@ -94,13 +58,14 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
         """Return an event by its number, checked.
 
         Raises:
-            TraceCorrupt: It lacks a field that it has to have.
+            TraceCorrupt: It lacks a field, or has one of another form.
         """
         if number is None:
             return None
-        event = self._trace.events[number]
-        for problem in problems(event, self.capture):
-            raise self.damaged(event, problem)
+        event = self.source.events[number]
+        if not self._checked[number]:
+            self.source.check(event)
+            self._checked[number] = True
         return event
 
     def request(self, number: int) -> tuple[str, ...]:
@@ -117,7 +82,9 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
             parts.append(event["messages"])
             if one in self._since and self._since[one] is None:
                 since = event["since"]
-                raise self.damaged(event, f"has {since!r} as 'since', which is no earlier request")
+                raise self.source.damaged(
+                    event, f"has {since!r} as 'since', which is no earlier request"
+                )
             one = self._since.get(one)
         if one is not None:
             parts.append(self._requests[one])
@@ -146,14 +113,14 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
             case ["agent" | "model" | "tool" | "compute" as kind, "start"]:
                 if kind == "model" and event.get("since") is not None:
                     self._since[number] = self._request_at(event["since"])
-                self._begin(number, event["at"], kind)
+                self._begin(number, event, kind)
             case ["agent" | "model" | "tool" | "compute" as kind, "end"]:
-                lines = self._of(event["at"], kind)
+                lines = self._of(event, kind)
                 lines.end, lines.status = number, event["status"]
                 if lines.first_end is None:
                     lines.first_end = number
             case ["tool", "skip"]:
-                self._of(event["at"], "tool").skip = number
+                self._of(event, "tool").skip = number
             case ["tool", "pending" | "decision" as part]:
                 self._decided(number, event, part)
             case ["http", _]:
@@ -163,8 +130,8 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
             case _:
                 pass
 
-    def _begin(self, number: int, at: str, kind: EffectKind) -> None:
-        lines = self._of(at, kind)
+    def _begin(self, number: int, event: JsonObject, kind: EffectKind) -> None:
+        at, lines = event["at"], self._of(event, kind)
         if lines.start is None:  # one that was only asked about stands where it begins
             self._effects[at] = self._effects.pop(at)
         lines.start = number
@@ -172,7 +139,8 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
 
     def _decided(self, number: int, event: JsonObject, part: str) -> None:
         """Two things may be decided about a call: whether it may run, and whether again."""
-        lines = self._of(event["at"], "tool")
+        known = self._effects.get(event["at"])
+        lines = self._of(event, "tool" if known is None else known.kind)
         if part == "decision":
             if lines.in_flight is None:
                 lines.answer = number
@@ -187,11 +155,14 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
         if (lines := self._lines.get(at)) is not None:
             lines.inner.append(number)
 
-    def _of(self, at: str, kind: EffectKind) -> Lines:
+    def _of(self, event: JsonObject, kind: EffectKind) -> Lines:
+        at = event["at"]
         lines = self._lines.get(at)
         if lines is None:
             lines = self._lines[at] = Lines()
             self._effects[at] = RecordedEffect(Address(at), kind, self, lines)
+        elif (other := self._effects[at].kind) != kind:
+            raise self.source.damaged(event, f"has {at!r:.80} as 'at', where a {other} is")
         return lines
 
     def last_to_end(self) -> RecordedEffect | None:

@@ -211,6 +211,11 @@ def digest(data: bytes) -> str:
     return "b2:" + hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
+def tools_name(names: Iterable[str]) -> str:
+    """Return the name of a tool list, made of those of its tools."""
+    return digest(",".join(names).encode())
+
+
 @dataclass(kw_only=True, slots=True)
 class NamedRequest:
     """The names of what a request holds.
@@ -275,10 +280,11 @@ class Namer:
         return self._known(value)[:2]
 
     def tools_blob(self, tools: tuple[ToolDefinition, ...]) -> tuple[str, bytes]:
-        """Return the name of a tool list, made of those of its tools, and its canonical JSON."""
+        """Return the name and the canonical JSON of a tool list."""
         blobs = [self.blob(tool) for tool in tools]
-        name = digest(",".join(name for name, _ in blobs).encode())
-        return name, b"[" + b",".join(content for _, content in blobs) + b"]"
+        return tools_name(name for name, _ in blobs), b"[" + b",".join(
+            content for _, content in blobs
+        ) + b"]"
 
     def request(self, call: ModelCall) -> NamedRequest:
         """Name a request. What it shares with the last one of the same agent is not looked at."""

@@ -1,40 +1,24 @@
 """Reads a trace, from a file or from the lines that a run kept in memory.
 
-All lines are parsed once when it is opened. A trace may be larger than memory: of a large
-one the positions of its lines are kept, of a small one the lines as they came.
-
 The last line may be torn: that is what a crash leaves. A bad line before it is
 corruption, and the error says where. Events of an unknown kind are kept.
 """
 
 from __future__ import annotations
 
-import json
-import operator
 import os
-import threading
-import weakref
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast, overload
-
-from pydantic_core import from_json
+from typing import Any
 
 from agentkit.core.effects import PendingCall
-from agentkit.errors import InvalidHistory, TraceCorrupt, TraceError, TraceUnsupported
-from agentkit.messages import JsonObject, Message, is_object, message_from_json
+from agentkit.errors import TraceCorrupt, TraceError
+from agentkit.messages import JsonObject, Message, is_array, is_object
 from agentkit.trace.index import RecordedEffects
-from agentkit.trace.naming import unpacked
-from agentkit.trace.schema import ADDRESSED, BLOBS, ENDS, SCHEMA, Capture
+from agentkit.trace.schema import Capture
+from agentkit.trace.source import Lines, Source, lines_of
 
-_KEPT = 1 << 22
-"""Bytes of a file whose lines are kept in memory. Larger ones stay open."""
-_HEADER = 1 << 16
-"""More bytes than any first line has, so that no other file is read to its end."""
-_RECENT, _SMALL = 1024, 4096
-"""Blobs of at most so many bytes that are kept once they were read."""
+_INPUT = ("messages", "earlier")
 
 
 class Trace:
@@ -53,27 +37,11 @@ class Trace:
     """
 
     def __init__(self, lines: Lines, path: Path | None = None) -> None:
+        source = self._source = Source(lines, path)
         self.path = path
-        _check_schema(lines[0] if lines else b"", path)
-        self._source = Source(lines, path)
-        total = len(lines)
-        self.torn = not lines[total - 1].endswith(b"\n")
-        self.lines = 0
+        self.events, self.blobs = source.events, source.blobs
+        self.lines, self.torn = source.count, source.torn
         self._effects: RecordedEffects | None = None
-        self.events = Events(self._source, array("Q"))
-        self.blobs = Blobs(self._source, {})
-        for number in range(total):
-            try:
-                event = self._source.event(number)
-            except TraceCorrupt:
-                if self.torn and number == total - 1:
-                    break
-                raise
-            self.lines += 1
-            if event["event"] == "blob":
-                self.blobs.numbers[event["h"]] = number
-            else:
-                self.events.numbers.append(number)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
@@ -86,7 +54,7 @@ class Trace:
         """
         path = Path(path)
         try:
-            return cls(_lines_of(path), path)
+            return cls(lines_of(path), path)
         except OSError as error:
             raise TraceError(
                 f"The trace {str(path)!r} cannot be read: {error.strerror}.", path=str(path)
@@ -99,13 +67,13 @@ class Trace:
         They are found in one pass over the events, when they are first asked for.
         """
         if self._effects is None:
-            self._effects = RecordedEffects(self)
+            self._effects = RecordedEffects(self._source)
         return self._effects
 
     @property
     def capture(self) -> Capture:
         """How much of the run was recorded."""
-        return self.header.get("capture", "full")
+        return self._source.capture
 
     @property
     def header(self) -> JsonObject:
@@ -121,87 +89,91 @@ class Trace:
     @property
     def key_id(self) -> str | None:
         """The name of the key under which placeholders stand for secrets."""
-        return self.header.get("redaction", {}).get("key_id")
+        redaction: JsonObject = self._source.read(self.header, "redaction") or {}
+        return redaction.get("key_id")
 
     @property
     def patch(self) -> JsonObject:
         """What was changed in the run that this one is a fork of; empty if nothing was."""
-        fork = self.header.get("fork")
-        patch = fork.get("patch") if is_object(fork) else None
-        return patch if is_object(patch) else {}
+        fork: JsonObject = self._source.read(self.header, "fork") or {}
+        return fork.get("patch") or {}
 
     @property
     def t(self) -> int:
         """When the last line was written, in microseconds since the trace was opened."""
-        return self._source.event(self.lines - 1)["t"]
+        return self._source.event(self.lines - 1).get("t", 0)
 
     @property
     def run(self) -> str:
         """The run's id, 32 hex digits."""
-        return self.header["run"]
+        header = self.header
+        if "run" not in header:
+            raise self.damaged(header, "has no 'run'")
+        return self._source.read(header, "run")
 
     @property
     def status(self) -> str:
         """How the run ended; `interrupted` when the trace has no end."""
         last = self.events[-1]
-        return last["status"] if last["event"] == "trace.close" else "interrupted"
+        ended = last["event"] == "trace.close"
+        return self._source.read(last, "status") if ended else "interrupted"
 
     def blob(self, name: str) -> Any:
         """Return the content of a blob.
 
         Raises:
-            TraceCorrupt: The trace refers to a blob that it does not hold.
+            TraceCorrupt: The trace does not hold it, or it is not what its name says.
         """
-        try:
-            return self.blobs[name]
-        except KeyError:
-            capture = self.header.get("capture", "full")
-            why = "." if capture == "full" else f": it was recorded with capture={capture!r}."
-            raise self._source.corrupt(
-                f"The trace{self._source.where} refers to the blob {name!r}, which it does not "
-                f"hold{why}"
-            ) from None
+        return self._source.blob(name)
+
+    def check(self, event: JsonObject) -> None:
+        """Check all that an event holds, and the blob with the input of an agent.
+
+        Raises:
+            TraceCorrupt: It lacks a field, or has one of another form.
+        """
+        self._source.check(event)
+        if event["event"] == "agent.start" and event.get("input") in self.blobs:
+            self._input(event)  # one that is missing is refused where it is needed
 
     def damaged(self, event: JsonObject, problem: str) -> TraceCorrupt:
         """Return the error that names an event and what is wrong with it."""
-        return self._source.corrupt(
-            f"Event {event.get('seq')} of the trace of {self.header.get('run')} "
-            f"({event['event']}) {problem}."
-        )
+        return self._source.damaged(event, problem)
 
     def messages(self, names: Sequence[str]) -> tuple[Message, ...]:
-        """Return the messages of these names.
-
-        Raises:
-            TraceCorrupt: One is not there, or is no message.
-        """
-        return tuple(map(self._message, names))
-
-    def _message(self, name: str) -> Message:
-        try:
-            return message_from_json(unpacked(self.blob(name)))
-        except (InvalidHistory, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise self._source.corrupt(
-                f"The blob {name!r} of the trace{self._source.where} is no message: {error}"
-            ) from error
+        """Return the messages of these names."""
+        return self._source.messages(names)
 
     def input(self) -> tuple[tuple[Message, ...], int]:
         """Return the messages that the run began with, and how many of them were history."""
-        if not self.agent_start:
+        start = self.agent_start
+        if not start:
+            where = f" {str(self.path)!r}" if self.path is not None else ""
             raise TraceError(
-                f"The trace{self._source.where} ends before its agent has started.",
+                f"The trace{where} ends before its agent has started.",
                 path=self.path and str(self.path),
             )
-        data = self.blob(self.agent_start.get("input", ""))
-        return self.messages(data["messages"]), data["earlier"]
+        self._source.check(start)
+        names, earlier = self._input(start)
+        return self.messages(names), earlier
+
+    def _input(self, start: JsonObject) -> tuple[Sequence[str], int]:
+        data = self.blob(start["input"])
+        names, earlier = (data.get(one) if is_object(data) else None for one in _INPUT)
+        if not is_array(names) or not all(isinstance(one, str) for one in names):
+            raise self.damaged(start, "has no 'input.messages'")
+        if type(earlier) is not int or not 0 <= earlier <= len(names):
+            raise self.damaged(start, "has no 'input.earlier'")
+        return names, earlier
 
     def options(self) -> JsonObject:
         """Return the settings and limits that were given for this run alone, the last ones."""
-        resumed = (event for event in self.events if event["event"] == "trace.resume")
-        options: JsonObject = dict(self.agent_start.get("options", {}))
-        for event in resumed:
-            options |= event.get("options", {})
-        return unpacked(options)
+        start = self.agent_start
+        options: JsonObject = (self._source.read(start, "options") or {}) if start else {}
+        for event in self.events:
+            if event["event"] == "trace.resume":
+                options |= self._source.read(event, "options") or {}
+        return options
 
     @property
     def pending(self) -> tuple[PendingCall, ...]:
@@ -232,7 +204,8 @@ class Trace:
 
     def __repr__(self) -> str:
         """Name the run, its status and its file."""
-        return f"<Trace {self.run[:12]} {self.status}{self._source.where}>"
+        where = f" {str(self.path)!r}" if self.path is not None else ""
+        return f"<Trace {self.run[:12]} {self.status}{where}>"
 
     @property
     def kept(self) -> list[bytes] | None:
@@ -242,203 +215,3 @@ class Trace:
     def raw(self) -> Iterator[bytes]:
         """Yield the lines as they were written, without a torn last one."""
         return (self._source.lines[number] for number in range(self.lines))
-
-
-def _lines_of(path: Path) -> Lines:
-    with path.open("rb") as file:
-        first = file.readline(_HEADER)
-        _check_schema(first, path)  # before the rest is read, which may be of any size
-        if os.fstat(file.fileno()).st_size <= _KEPT:
-            return [first, *file.readlines()]
-    return FileLines(path.open("rb"))
-
-
-def _check_schema(first: bytes, path: Path | None) -> None:
-    """Check that the first line of a file opens a trace of this schema.
-
-    Raises:
-        TraceUnsupported: It does not.
-    """
-    where = f" {str(path)!r}" if path is not None else ""
-    text = path and str(path)
-    try:
-        header = parsed(first)
-    except ValueError:
-        header = {"event": ""}
-    schema = header.get("schema")
-    if header["event"] != "trace.open" or not isinstance(schema, str):
-        raise TraceUnsupported(
-            f"There is no trace{where or ' here'}: it does not begin with a trace.open event.",
-            path=text,
-        )
-    if schema != SCHEMA:
-        raise TraceUnsupported(
-            f"The trace{where} has the schema {schema!r}, and this version of agentkit reads "
-            f"{SCHEMA!r} only. Upgrade agentkit, or use the version that wrote the trace.",
-            path=text,
-            schema=schema,
-        )
-
-
-class FileLines:
-    """The lines that a file has now. What is appended later is not seen.
-
-    The file stays open, so that it may be replaced meanwhile; it is closed with this object.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._lock = threading.Lock()  # to seek and to read are two steps
-        weakref.finalize(self, file.close)
-        file.seek(0)
-        self._starts, end = array("Q", [0]), 0
-        for line in file:
-            end += len(line)
-            self._starts.append(end)
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def __getitem__(self, number: int) -> bytes:
-        start, end = self._starts[number], self._starts[number + 1]
-        with self._lock:
-            self._file.seek(start)
-            return self._file.read(end - start)
-
-
-Lines: TypeAlias = Sequence[bytes] | FileLines
-
-
-def parsed(line: bytes) -> JsonObject:
-    """Return the event of a line.
-
-    Raises:
-        ValueError: It is not an event, and why.
-    """
-    event = _json(line)
-    if not is_object(event) or not isinstance(name := event.get("event"), str):
-        raise ValueError("it is not an event")
-    if not isinstance(event.get("t", 0), int):
-        raise ValueError("its t is not a number of microseconds")
-    if name == "blob" and not (isinstance(event.get("h"), str) and "data" in event):
-        raise ValueError("it is a blob without h or data")
-    if name in ADDRESSED and not isinstance(event.get("at"), str):
-        raise ValueError(f"it is a {name} without an address")
-    if name in ENDS and not isinstance(event.get("status"), str):
-        raise ValueError(f"it is a {name} without a status")
-    return event
-
-
-def _json(data: bytes) -> Any:
-    try:
-        return from_json(data, cache_strings="keys")
-    except ValueError as error:
-        if "recursion" not in str(error):
-            raise
-    try:
-        return json.loads(data)  # the quick parser stops at 200 levels, and the writer later
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Lines, and the file that they are in."""
-
-    lines: Lines
-    path: Path | None
-
-    def event(self, number: int) -> JsonObject:
-        """Return the event of a line, by its number from 0.
-
-        Raises:
-            TraceCorrupt: The line is not an event.
-        """
-        line = self.lines[number]
-        try:
-            return parsed(line)
-        except ValueError as error:
-            message = f"Line {number + 1} of the trace{self.where} is damaged: {error}."
-            raise self.corrupt(message, number + 1) from error
-
-    def corrupt(self, message: str, line: int | None = None) -> TraceCorrupt:
-        """Return the error that names this file."""
-        return TraceCorrupt(message, path=self.path and str(self.path), line=line)
-
-    @property
-    def where(self) -> str:
-        """The path, as it follows a noun in a message."""
-        return f" {str(self.path)!r}" if self.path is not None else ""
-
-
-class Events(Sequence[JsonObject]):
-    """The events of a trace but its blobs, each read when it is asked for."""
-
-    def __init__(self, source: Source, numbers: array[int]) -> None:
-        self._source = source
-        self.numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    @overload
-    def __getitem__(self, index: int) -> JsonObject: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[JsonObject]: ...
-    def __getitem__(self, index: int | slice) -> JsonObject | list[JsonObject]:
-        if isinstance(index, slice):
-            return [self._source.event(number) for number in self.numbers[index]]
-        return self._source.event(self.numbers[index])
-
-    def __iter__(self) -> Iterator[JsonObject]:
-        return map(self._source.event, self.numbers)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        others = cast("Sequence[Any]", other)
-        return len(self) == len(others) and all(map(operator.eq, self, others))
-
-    __hash__ = None  # pyright: ignore[reportAssignmentType]  # as of a list
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} events>"
-
-
-_SHAPES: Mapping[str, type] = {"object": dict, "array": list}
-
-
-class Blobs(Mapping[str, Any]):
-    """The blobs of a trace by hash, each read when it is asked for."""
-
-    def __init__(self, source: Source, numbers: dict[str, int]) -> None:
-        self._source = source
-        self.numbers = numbers
-        self._recent: dict[str, Any] = {}  # small ones: most messages are asked for again
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.numbers)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.numbers
-
-    def __getitem__(self, name: str) -> Any:
-        if name in self._recent:
-            return self._recent[name]
-        number = self.numbers[name]
-        event = self._source.event(number)
-        if not isinstance(
-            event["data"], _SHAPES.get(BLOBS.get(str(event.get("kind")), ""), object)
-        ):
-            raise self._lost(name, f"{event['data']!r:.80} is no {event['kind']}")
-        if len(self._source.lines[number]) <= _SMALL:
-            if len(self._recent) >= _RECENT:
-                self._recent.clear()
-            self._recent[name] = event["data"]
-        return event["data"]
-
-    def _lost(self, name: str, why: str) -> TraceCorrupt:
-        return self._source.corrupt(f"The blob {name!r} of the trace{self._source.where}: {why}.")

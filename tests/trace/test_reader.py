@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import json
 import os
+import random
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from agentkit import Agent, ChatSettings, Trace, tool
 from agentkit.errors import AgentKitError, TraceCorrupt, TraceError, TraceUnsupported
 from agentkit.messages import AssistantMessage, ModelResponse, ToolCall
 from agentkit.testing import ScriptedModel
+from agentkit.trace import RecordedEffect
 from agentkit.trace.naming import canonical, digest
 from tests.support import run_python
 
@@ -341,9 +343,12 @@ async def test_an_end_in_an_error_needs_the_error(name: str, instructions: Any) 
 )
 async def test_the_input_that_is_needed(recorded: bytes, field: str, value: Any) -> None:
     """What an agent began with has its shape, or is named."""
-    trace = edited(
-        recorded, "blob", lambda event: event["data"].update({field: value}), kind="input"
+    plain = next(
+        one for one in map(json.loads, recorded.splitlines()) if one.get("kind") == "input"
     )
+    data = plain["data"] | {field: value}
+    renamed = recorded.replace(plain["h"].encode(), digest(canonical(data)).encode())
+    trace = edited(renamed, "blob", lambda event: event.update(data=data), kind="input")
     for work in (agent().replay(trace), agent().resume(trace)):
         with pytest.raises(TraceCorrupt, match=rf"\(agent.start\) has no 'input\.{field}'"):
             await work
@@ -477,3 +482,85 @@ def test_a_folder_is_no_trace(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="cannot be read") as caught:
         Trace.load(tmp_path)
     assert caught.value.path == str(tmp_path)
+
+
+# untrusted input
+
+HOSTILE: Any = [None, -1, 2**70, 1e300, "", "x", [], [7], {}, {"$nonjson": "int", "value": "x"}]
+
+
+def read_all(trace: Trace) -> None:
+    """Read all that a trace and its effects offer."""
+    for name in ("capture", "key_id", "patch", "t", "run", "status", "pending"):
+        getattr(trace, name)
+    trace.options()
+    trace.input()
+    dict(trace.blobs)
+    properties = [name for name in dir(RecordedEffect) if not name.startswith("_")]
+    for effect in trace.effects.values():
+        for name in properties:
+            getattr(effect, name)
+        repr(trace)
+
+
+def test_any_field_of_another_type_is_a_corruption_or_no_matter(recorded: bytes) -> None:
+    """Each field of each event, also in its objects, with each hostile value."""
+    lines = lines_of(recorded)
+    named: set[str] = set()
+    for number, one in enumerate(lines):
+        for path in paths_of(json.loads(one)):
+            for value in HOSTILE:
+                event = json.loads(one)
+                put(event, path, value)
+                try:
+                    read_all(Trace([*lines[:number], line(**event), *lines[number + 1 :]]))
+                except (TraceCorrupt, TraceUnsupported, TraceError) as error:
+                    named |= {path[0]} if f"'{path[0]}'" in str(error) else set()
+    assert {"at", "seq", "t", "usage", "message", "capture", "run", "status"} <= named
+
+
+def paths_of(value: Any) -> Iterator[tuple[Any, ...]]:
+    """The places in a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        yield (key,)
+        if isinstance(item, (dict, list)):
+            yield from ((key, *rest) for rest in paths_of(item))
+
+
+def put(value: Any, path: tuple[Any, ...], new: Any) -> None:
+    """Put another value in a place."""
+    for key in path[:-1]:
+        value = value[key]
+    value[path[-1]] = new
+
+
+def test_damaged_text_is_a_corruption_or_no_matter(recorded: bytes) -> None:
+    """Bytes are changed, left out or doubled, at 1,500 places."""
+    rng = random.Random(7)
+    for _ in range(1_500):
+        at, kind = rng.randrange(len(recorded)), rng.choice(["change", "drop", "double"])
+        new = {"change": bytes([rng.randrange(256)]), "drop": b"", "double": recorded[at : at + 9]}
+        data = recorded[:at] + new[kind] + recorded[at + 1 :]
+        with suppress(TraceCorrupt, TraceUnsupported, TraceError):
+            read_all(Trace(data.splitlines(keepends=True)))
+
+
+@pytest.mark.parametrize("kind", ["message", "input", "tools"])
+def test_a_blob_is_what_its_hash_says(recorded: bytes, kind: str) -> None:
+    """A letter that has changed in a content is noticed when it is read."""
+    lines = lines_of(recorded)
+    number = next(n for n, one in enumerate(lines) if json.loads(one).get("kind") == kind)
+    name = json.loads(lines[number])["h"]
+    changed = lines[number].replace(b"user", b"usar").replace(b"earlier", b"Earlier")
+    changed = changed.replace(b"function", b"Function")
+    assert changed != lines[number]
+    trace = Trace([*lines[:number], changed, *lines[number + 1 :]])
+    with pytest.raises(TraceCorrupt, match=rf"'{name}' .*its content is another"):
+        trace.blob(name)
+
+
+def test_a_blob_may_be_formatted_anew(recorded: bytes) -> None:
+    """White space and the order of keys are not part of what is hashed."""
+    lines = [json.dumps(json.loads(one), indent=None).encode() for one in lines_of(recorded)]
+    assert dict(Trace(lines).blobs) == dict(Trace(lines_of(recorded)).blobs)
