@@ -465,7 +465,7 @@ class _Conversation(Generic[OutputT]):
                 read = replace(read, sent=one.call.arguments)
                 if kind is None:
                     forced.append(one.at)
-                kind = waiting.kind
+                kind = "deferred" if kind == "deferred" else waiting.kind
             elif problem is not None:
                 skipped[one.at] = _skipped(one.at, one.call, "refused", problem)
                 continue

@@ -34,7 +34,7 @@ from agentkit.core.effects import (
     decided,
 )
 from agentkit.errors import ReplayDivergence, RunCancelled
-from agentkit.messages import JsonObject, ToolCall, ToolMessage
+from agentkit.messages import JsonObject, ToolCall, ToolMessage, is_object
 from agentkit.redaction import PLACEHOLDER, Redactor
 from agentkit.trace.check import fits
 from agentkit.trace.compare import (
@@ -170,6 +170,25 @@ class Recording:
         if self.other_key:
             return without_digests(then.call.arguments) == without_digests(arguments)
         return then.call.arguments == arguments
+
+    def was_to_wait(self, call: ToolInvocation) -> PendingCall | None:
+        """Return a call that was judged before the run was interrupted, unless it was harmless."""
+        if self.begun(call.at) is not None:
+            return None
+        for what in ("approval", "arguments"):
+            at = call.at.child(what)
+            judge = self.begun(at)
+            if judge is None or judge.kind != "compute":
+                continue
+            verdict: Any = judge.output if judge.status == "ok" else None
+            if verdict is False:
+                continue
+            read: JsonObject = verdict if is_object(verdict) else {}
+            if read.get("needed", True) and "problem" not in read:
+                text = str(read.get("arguments", call.call.arguments))
+                shown = replace(call.call, arguments=text)
+                return PendingCall(at=call.at, call=shown, kind="approval")
+        return None
 
     def forced(self, at: str) -> bool:
         """Return whether a call waited only because it had done so in an earlier recording."""

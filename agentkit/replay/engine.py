@@ -225,11 +225,10 @@ class Engine:
         What waits in a journal is decided there, however the agent has changed since. A
         replay that checks compares instead what the agent asks for.
         """
-        then = self.recorded.pending(call.at)
-        if then is None or not self.recorded.same_call(then, call):
+        if self.plan.checks and not self.recorded.forced(call.at):
             return None
-        compared = self.plan.checks and not self.recorded.forced(call.at)
-        if compared:
+        then = self.recorded.pending(call.at) or self.recorded.was_to_wait(call)
+        if then is None or not self.recorded.same_call(then, call):
             return None
         # A secret in it is known here, and its journal has a placeholder.
         same = self.recorded.same_text(then, call.call)

@@ -88,6 +88,8 @@ def fits(name: str, value: Any) -> bool:
                 return is_object(value["settings"]) and _is_choice(value["tool_choice"])
             case "compact":
                 return value is None or len(messages_from_json(value)) > 0
+            case _ if name.startswith(("approval:", "arguments:")) and is_object(value):
+                return isinstance(value.get("problem") or value["arguments"], str)
             case _:
                 return True
     except DAMAGE:

@@ -289,9 +289,10 @@ class Recorder:
                 fp = compute_fingerprint(effect, self.redact)
                 self._writer.write("compute.start", at=at, name=name, **fields, fp=fp)
             case Pause(pending=pending):
-                for one in pending:
-                    texts = self._call(one.call)
-                    self._writer.write("tool.pending", at=one.at, kind=one.kind, **texts)
+                for one in pending:  # in one write: what waits together is recorded together
+                    held = one is not pending[-1]
+                    fields: JsonObject = {"kind": one.kind, **self._call(one.call)}
+                    self._writer.write("tool.pending", held=held, at=one.at, **fields)
 
     def _model_start(self, call: ModelCall) -> None:
         request = call.request

@@ -304,3 +304,38 @@ async def test_approvals_in_an_approval_function_replay(tmp_path: Path) -> None:
     starts = [one["at"] for one in events_of(forked.trace, "compute.start")]
     assert starts == [f"{AT}/approval"]
     assert [one.at for one in diff(result.trace, forked.trace).causes] == ["/agent/m1"]
+
+
+async def test_a_call_that_was_to_wait_does_so_though_the_run_did_not_get_there() -> None:
+    """Its approval function had been asked when the process died, and is gone now."""
+    made = agent([("delete", {"path": "a"})], approval=lambda context, arguments: True)
+    trace = (await made.run("go")).trace
+    assert trace is not None
+    lines = list(trace.raw())
+    for event in (b'"compute.end"', b'"compute.start"'):
+        cut = next(number for number, line in enumerate(lines) if event in line)
+        result = await agent("fine").resume(Trace(lines[: cut + 1]))
+        assert (result.status, [one.at for one in result.pending], done) == ("paused", [AT], [])
+    harmless = agent([("delete", {"path": "a"})], "x", approval=lambda context, arguments: False)
+    trace = (await harmless.run("go")).trace
+    assert trace is not None
+    done.clear()
+    lines = list(trace.raw())
+    cut = next(number for number, line in enumerate(lines) if b'"compute.end"' in line)
+    result = await agent("fine").resume(Trace(lines[: cut + 1]))
+    assert (result.status, done) == ("ok", ["delete a"])
+
+
+async def test_what_waits_together_is_recorded_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies in between would leave calls of which nobody knows that they wait."""
+    import os
+
+    written: list[bytes] = []
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: written.append(data) or write(fd, data))
+    calls = [("delete", {"path": path}) for path in "ab"]
+    await careful(calls).run("go", trace=tmp_path / "run.jsonl")
+    (waits,) = [data for data in written if b'"tool.pending"' in data]
+    assert waits.count(b'"tool.pending"') == 2
