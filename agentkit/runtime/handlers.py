@@ -63,7 +63,7 @@ from agentkit.tools.context import RunContext, explain
 from agentkit.tools.invoke import called
 from agentkit.tools.tool import AnyTool, Arguments, Tool
 from agentkit.tools.toolset import check_names, tools_of
-from agentkit.trace.recorder import RecordingHandler
+from agentkit.trace.recorder import DurableHandler, RecordingHandler
 
 THREADS = 128
 """Worker threads that sync tools of an agent may use at the same time, unless `parallel` is more.
@@ -89,8 +89,11 @@ def recorded(scope: Scope, handler: Handler) -> Handler:
 
 
 def observed(scope: Scope, handler: Handler) -> Handler:
-    """Put the listener around a handler, if there is one."""
-    return handler if scope.listener is ignore else ObservedHandler(handler, scope.listener)
+    """Put the listener around a handler, if there is one, and the wait for the disk."""
+    if scope.listener is not ignore:
+        handler = ObservedHandler(handler, scope.listener)
+    recorder = scope.recorder
+    return DurableHandler(handler, recorder) if recorder and recorder.durable else handler
 
 
 def live(scope: Scope, program: Program[Any]) -> Handler:

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,23 +85,24 @@ class FileSink:
     """
 
     _closed = False
-    _named = False
     _held = b""
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
         self.path = path
+        self._folders = [path.parent]
         new = os.O_CREAT | os.O_EXCL
         flags = os.O_RDWR | os.O_APPEND | _CLOSE_ON_EXEC | (0 if resume else new)
         try:
             if not resume:
+                # A new folder has its name in the one above.
+                new_ones = takewhile(lambda folder: not folder.exists(), path.parents)
+                self._folders += [folder.parent for folder in new_ones]
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(path, flags, 0o600)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # no path has a NUL or a lone surrogate in it
             # The parent may be the file that exists: then this one can never be written.
             if not (isinstance(error, FileExistsError) and path.parent.is_dir()):
-                raise TraceError(
-                    f"The trace {str(path)!r} cannot be written: {error.strerror}.", path=str(path)
-                ) from error
+                raise cannot_write(path, error) from error
             raise ConfigurationError(
                 f"The trace {str(path)!r} exists already, and a trace holds one run. Give "
                 "another name, or a folder, in which each run gets a file of its own."
@@ -138,19 +140,25 @@ class FileSink:
     def sync(self) -> None:
         """Write the lines, and the first time the name of the file, to the disk."""
         os.fsync(self._descriptor)
-        if not self._named and sys.platform != "win32":
-            self._named = True
-            folder = os.open(self.path.parent, os.O_RDONLY)
+        while self._folders and sys.platform != "win32":
+            folder = os.open(self._folders[0], os.O_RDONLY)
             try:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+            del self._folders[0]
 
     def close(self) -> None:
         """Close the file and unlock it."""
         if not self._closed:
             self._closed = True
             os.close(self._descriptor)
+
+
+def cannot_write(path: object, error: Exception) -> TraceError:
+    """Return the error about a file that cannot be made or opened."""
+    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return TraceError(f"The trace {str(path)!r} cannot be written: {why}.", path=str(path))
 
 
 def _write(descriptor: int, data: bytes) -> None:

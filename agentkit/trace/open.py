@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from agentkit.errors import ConfigurationError, TraceError
 from agentkit.redaction import Redactor
-from agentkit.trace.file import FileSink, MemorySink, NoSink, Sink
+from agentkit.trace.file import FileSink, MemorySink, NoSink, Sink, cannot_write
 from agentkit.trace.logs import teeing
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability, Recorder
@@ -46,8 +46,8 @@ def open_recorder(
         ConfigurationError: The file exists already, or durability "effects" has no file.
         TraceError: The file cannot be written, with durability "effects".
     """
-    path = _file(to, run)
-    if durability == "effects" and path is None:
+    in_file = isinstance(to, (str, os.PathLike))
+    if durability == "effects" and not in_file:
         raise ConfigurationError(
             f"durability='effects' needs trace= to be a file or a folder, not {to!r}."
         )
@@ -63,17 +63,18 @@ def open_recorder(
         taps=taps,
         fork=fork,
     )
-    recorder = None if path is None else _in_file(path, record, durability)
+    recorder = _in_file(to, run, record, durability) if in_file else None
     if recorder is None and (to is not False or taps):
         recorder = record(NoSink() if to is False else MemorySink())
     return recorder, recorder and recorder.trace
 
 
 def _in_file(
-    path: Path, record: Callable[[Sink], Recorder], durability: Durability
+    to: str | os.PathLike[str], run: str, record: Callable[[Sink], Recorder], durability: Durability
 ) -> Recorder | None:
     """Return a recorder that writes a new file; None, and a warning, if it cannot."""
     try:
+        path = _file(to, run)
         sink = FileSink(path)
     except TraceError as error:
         if durability == "effects":
@@ -91,11 +92,17 @@ def _in_file(
     return None
 
 
-def _file(to: TraceTo, run: str) -> Path | None:
-    if not isinstance(to, (str, os.PathLike)):
-        return None
-    path = Path(to).expanduser()
-    folder = path.is_dir() or str(to).endswith(("/", os.sep)) or not path.suffix
+def _file(to: str | os.PathLike[str], run: str) -> Path:
+    """Return the path of a new trace. It is absolute: a run may change its folder.
+
+    Raises:
+        TraceError: The path cannot be looked up.
+    """
+    try:
+        path = Path(to).expanduser().absolute()
+        folder = path.is_dir() or str(to).endswith(("/", os.sep)) or not path.suffix
+    except (OSError, RuntimeError) as error:  # no home, no current folder, no permission
+        raise cannot_write(to, error) from error
     return path / f"{run}.jsonl" if folder else path
 
 
@@ -107,7 +114,11 @@ def reopened(trace: Trace | str | os.PathLike[str]) -> FileSink | MemorySink:
     """
     if isinstance(trace, Trace) and trace.kept is not None:
         return MemorySink([*trace.kept])
-    path = trace.path if isinstance(trace, Trace) else Path(trace).expanduser()
-    if path is None or not path.is_file():
-        raise TraceError(f"There is no trace {str(path)!r}.", path=str(path))
-    return FileSink(path, resume=True)
+    path = trace.path if isinstance(trace, Trace) else Path(trace)
+    try:
+        path = path and path.expanduser().absolute()
+        if path is not None and path.is_file():
+            return FileSink(path, resume=True)
+    except (OSError, RuntimeError) as error:
+        raise cannot_write(path, error) from error
+    raise TraceError(f"There is no trace {str(path)!r}.", path=str(path))

@@ -55,9 +55,10 @@ class Trace:
         path = Path(path)
         try:
             return cls(lines_of(path), path)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # no path has a NUL in it
+            why = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise TraceError(
-                f"The trace {str(path)!r} cannot be read: {error.strerror}.", path=str(path)
+                f"The trace {str(path)!r} cannot be read: {why}.", path=str(path)
             ) from error
 
     @property

@@ -513,21 +513,39 @@ class RecordingHandler:
             recorder.ended(effect, None)
             raise
         recorder.ended(effect, outcome)
-        if recorder.durable:
-            await recorder.on_disk()
-            if not isinstance(effect, ToolInvocation):
-                return self._lost() or outcome  # a call is answered, and the next effect is the end
         return outcome
 
     async def _unsafe(self, effect: Effect) -> Interrupt | None:
         """Return the end of the run, unless the beginning of this effect is safely on the disk."""
         if _acts(effect):
             await self._recorder.on_disk()
-        return self._lost()
+        return _lost(self._recorder)
 
-    def _lost(self) -> Interrupt | None:
-        error = self._recorder.failure
-        return None if error is None else Interrupt(status="error", error=Failure.of(error))
+
+class DurableHandler:
+    """Waits at the end of each effect until its record is on the disk.
+
+    It stands around the handler with the listener, so that events come in the order of the
+    trace, however long the disk takes.
+    """
+
+    def __init__(self, inner: Handler, recorder: Recorder) -> None:
+        self._inner = inner
+        self._recorder = recorder
+
+    async def perform(self, effect: Effect) -> Outcome:
+        """Perform through the inner handler."""
+        outcome = await self._inner.perform(effect)
+        await self._recorder.on_disk()
+        if isinstance(effect, ToolInvocation):
+            return outcome  # a call is answered, and the next effect is the end
+        return _lost(self._recorder) or outcome
+
+
+def _lost(recorder: Recorder) -> Interrupt | None:
+    """Return the end of a run whose trace cannot be written any more."""
+    error = recorder.failure
+    return None if error is None else Interrupt(status="error", error=Failure.of(error))
 
 
 def _acts(effect: Effect) -> bool:

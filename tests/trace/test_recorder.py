@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ from agentkit import (
     tool,
 )
 from agentkit.errors import ConfigurationError, TraceError
+from agentkit.events import Event
 from agentkit.testing import ChatServer, FunctionModel, ScriptedModel, reply
 from agentkit.trace import file as sinks
 from tests.support import trace_lines
@@ -327,3 +330,120 @@ async def test_durable_runs_resume(tmp_path: Path) -> None:
     assert paused.status == "paused"
     result = await asking.resume(path, decisions={paused.pending[0].at: True})
     assert result.output == "done"
+
+
+# where the file is
+
+
+async def test_a_tool_that_changes_the_folder_leaves_the_trace_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path is resolved when the run starts."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    @tool
+    def move() -> str:
+        """Change the folder."""
+        os.chdir(tmp_path / "elsewhere")
+        return "moved"
+
+    mover = Agent(ScriptedModel([[("move", {})], "Done."]), tools=[move])
+    result = await mover.run("go", trace="runs/one.jsonl", durability="effects")
+    assert result.trace is not None
+    assert (result.trace.status, result.trace.path) == ("ok", tmp_path / "runs/one.jsonl")
+    assert not [*(tmp_path / "elsewhere").iterdir()]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "~nobody-has-this-name/x", "\udc80\ud800"])
+async def test_a_path_that_cannot_be_written_is_said_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run goes on in memory; a journal that is needed is refused with one error."""
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.WARNING, logger="agentkit"):
+        result = await Agent(ScriptedModel(["hi"])).run("go", trace=f"{name}/y.jsonl")
+    assert (result.output, len(caplog.records)) == ("hi", 1)
+    assert "cannot be written" in caplog.text
+    assert result.trace is not None
+    assert result.trace.status == "ok"
+    with pytest.raises(TraceError, match="cannot be written"):
+        await Agent(ScriptedModel(["hi"])).run("go", trace=f"{name}/y.jsonl", durability="effects")
+
+
+async def test_a_folder_without_permission_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where looking at the path is what is refused."""
+
+    def refused(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    with caplog.at_level(logging.WARNING, logger="agentkit"):
+        result = await Agent(ScriptedModel(["hi"])).run("go", trace=tmp_path / "x.jsonl")
+    monkeypatch.undo()
+    assert (result.output, len(caplog.records)) == ("hi", 1)
+    assert "Permission denied" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be synced there")
+async def test_new_folders_are_synced_with_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file, its folder, and those above that were made for it, before a tool writes."""
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    @tool
+    def write() -> str:
+        """Write something."""
+        assert {*synced} == {str(path) for path in (file, file.parent, tmp_path / "a", tmp_path)}
+        return "written"
+
+    file = tmp_path / "a" / "b" / "run.jsonl"
+    monkeypatch.setattr(os, "fsync", fsync)
+    writer = Agent(ScriptedModel([[("write", {})], "Done."]), tools=[write])
+    result = await writer.run("go", trace=file, durability="effects")
+    assert result.output == "Done."
+
+
+@pytest.mark.parametrize("durability", ["none", "effects"])
+async def test_listeners_hear_events_in_the_order_of_the_trace(
+    durability: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where calls end while others wait for a slow disk."""
+    slow = iter([0.02, 0.0, 0.03, 0.0, 0.01] * 100)
+    fsync = os.fsync
+
+    def wait(descriptor: int) -> None:
+        time.sleep(next(slow))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", wait)
+
+    @tool
+    async def work(number: int) -> str:
+        """Work for a while."""
+        await anyio.sleep(number % 3 / 100)
+        return "done"
+
+    calls: list[Any] = [("work", {"number": number}) for number in range(8)]
+    heard: list[tuple[str, str]] = []
+
+    def listen(event: Event) -> None:
+        name = {"ToolCallStarted": "tool.start", "ToolCallFinished": "tool.end"}
+        if (kind := name.get(type(event).__name__)) is not None:
+            heard.append((kind, event.at))
+
+    agent = Agent(ScriptedModel([calls, "Done."]), tools=[work])
+    path = tmp_path / "x.jsonl"
+    result = await agent.run("go", trace=path, durability=durability, on_event=listen)
+    assert result.trace is not None
+    assert heard == [
+        (one["event"], one["at"])
+        for one in result.trace.events
+        if one["event"] in ("tool.start", "tool.end")
+    ]
