@@ -21,7 +21,7 @@ from agentkit.runtime.scope import Approver, Scope, guarded
 from agentkit.settings import ChatSettings, Limits, asked_of
 from agentkit.trace.check import check_replayable, recorded_options
 from agentkit.trace.compare import divergence
-from agentkit.trace.file import MemorySink
+from agentkit.trace.file import FileSink, MemorySink
 from agentkit.trace.logs import teeing
 from agentkit.trace.open import reopened
 from agentkit.trace.reader import Trace
@@ -87,6 +87,8 @@ async def resume(
                 return known.pop(pending.at)
             return approver(pending) if approver is not None else None
 
+        if isinstance(sink, FileSink):
+            sink.go_on(recording.excess)  # nothing is written before all of it was read
         recorder = Recorder(
             sink,
             run=recording.run,

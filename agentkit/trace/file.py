@@ -77,7 +77,7 @@ class FileSink:
 
     Args:
         path: A new file; or, with `resume`, the file of a run that was interrupted.
-        resume: Continue a file. A torn last line is cut off first, if it is a trace.
+        resume: Continue a file. It is locked, and stays as it is until `go_on`.
 
     Raises:
         ConfigurationError: The file exists already: a trace holds one run.
@@ -114,20 +114,14 @@ class FileSink:
                 "still going on. Wait for it, or end that process.",
                 path=str(path),
             )
-        if resume:
-            self._end_last_line(path.read_bytes())
 
-    def _end_last_line(self, data: bytes) -> None:
-        """Cut off a torn last line, and end one that is whole. No other file is changed."""
-        first, _, _ = data.partition(b"\n")
-        if b"trace.open" not in first or data.endswith(b"\n"):
-            return
-        start = data.rfind(b"\n") + 1
-        try:
-            json.loads(data[start:])
-        except ValueError:
-            os.ftruncate(self._descriptor, start)
-        else:
+    def go_on(self, torn: int) -> None:
+        """Cut off the bytes of a torn last line, and end the one before if it has no end."""
+        size = os.fstat(self._descriptor).st_size - torn
+        if torn:
+            os.ftruncate(self._descriptor, size)
+        os.lseek(self._descriptor, size - 1, os.SEEK_SET)
+        if os.read(self._descriptor, 1) != b"\n":
             _write(self._descriptor, b"\n")
 
     def emit(self, line: bytes, held: bool) -> None:

@@ -214,5 +214,13 @@ class Trace:
         return None if self.path is not None else [*self.raw()]
 
     def raw(self) -> Iterator[bytes]:
-        """Yield the lines as they were written, without a torn last one."""
-        return (self._source.lines[number] for number in range(self.lines))
+        """Yield the lines as they were written, each with its end, without a torn last one."""
+        for number in range(self.lines):
+            line = self._source.lines[number]
+            yield line if line.endswith(b"\n") else line + b"\n"
+
+    @property
+    def excess(self) -> int:
+        """How many bytes of a torn line follow the last whole one."""
+        lines = self._source.lines
+        return len(lines[self.lines]) if len(lines) > self.lines else 0

@@ -79,6 +79,8 @@ class Field:
         fits = isinstance(value, _TYPES[self.type])
         if isinstance(value, bool) and self.type in ("integer", "number"):
             fits = False
+        if self.type == "object" and isinstance(value, dict):
+            fits = cast("Any", value).get("$nonjson", "object") == "object"  # the mark of a value
         if self.type == "text" and isinstance(value, dict):
             mark = cast("Mapping[str, Any]", value)
             fits = mark.get("$nonjson") == "surrogates" and isinstance(mark.get("value"), str)

@@ -37,6 +37,7 @@ from agentkit.errors import (
     TraceError,
 )
 from agentkit.testing import ScriptedModel
+from agentkit.trace.file import FileSink
 from tests.support import child_environment, run_python, tool_texts, trace_lines
 
 pytestmark = pytest.mark.anyio
@@ -726,3 +727,64 @@ async def test_on_crash_decides_about_a_call_in_flight(
     if text is not None:
         assert tool_texts(result) == [text]
         assert await made().replay(path) == result
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [b"123", b'"text"', b"{}", b'{"event": 3}', b'{"event":"blob"}', b"\xff", b'{"event":"to'],
+)
+async def test_what_is_torn_for_a_reader_is_torn_for_a_resumption(
+    tail: bytes, tmp_path: Path
+) -> None:
+    """One rule: a last line without its end counts if it is an event."""
+    path = tmp_path / "run.jsonl"
+    await agent([("delete", {"path": "a"})]).run("go", trace=path)
+    path.write_bytes(path.read_bytes() + tail)
+    trace = Trace.load(path)
+    assert trace.torn
+    result = await agent("fine").resume(path, decisions={"/agent/m0/t0": True})
+    assert result.output == "fine"
+    whole = Trace.load(path)
+    assert (whole.torn, whole.lines) == (False, len(path.read_bytes().splitlines()))
+    copied = trace.save(tmp_path / "copy.jsonl")
+    assert await agent().replay(copied) == await agent().replay(trace)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"trace.open",
+        b'a note about "trace.open"\nand a last line',
+        b'{"event":"trace.open"}\n{"event":"to',
+        b'{"event":"trace.open","schema":"agentkit.trace/2"}\n{"event":"to',
+        b'{"event":"log"}\n{"event":"trace.open"}\n{"event":"to',
+    ],
+)
+async def test_a_file_that_is_no_trace_stays_as_it_is(content: bytes, tmp_path: Path) -> None:
+    """Byte for byte, whatever its lines speak of."""
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(TraceError):
+        await agent().resume(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("wrong", ["capture", "agent", "decisions", "damage", "lock"])
+async def test_a_refused_resumption_changes_no_byte(wrong: str, tmp_path: Path) -> None:
+    """The torn last line included."""
+    path = tmp_path / "run.jsonl"
+    capture: Any = "metadata" if wrong == "capture" else "full"
+    await agent([("delete", {"path": "a"})]).run("go", trace=path, capture=capture)
+    torn = path.read_bytes() + b'{"event":"to'
+    if wrong == "damage":
+        torn = torn.replace(b'"kind":"approval"', b'"kind":"nothing"')
+    path.write_bytes(torn)
+    other = agent(name="other") if wrong == "agent" else agent()
+    decisions = {"/agent/m9/t0": True} if wrong == "decisions" else None
+    lock = FileSink(path, resume=True) if wrong == "lock" else None
+    with pytest.raises(AgentKitError):
+        await other.resume(path, decisions=decisions)
+    if lock is not None:
+        lock.close()
+    assert path.read_bytes() == torn
