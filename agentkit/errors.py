@@ -79,6 +79,7 @@ __all__ = [
     "TraceUnsupported",
     "UnknownModel",
     "error_from_data",
+    "safe_repr",
     "safe_str",
 ]
 
@@ -341,6 +342,14 @@ def error_from_data(type_name: str, message: str, data: Mapping[str, Any]) -> Ag
     if cls is None or cls is ToolsFailed:  # a group is rebuilt from its parts
         return RecordedError(f"{type_name}: {message}", type=type_name)
     return cls(message, **{name: data[name] for name in cls.fields if name in data})
+
+
+def safe_repr(value: object) -> str:
+    """Return `repr(value)`, or its type if that fails: what is refused may be anything."""
+    try:
+        return repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def safe_str(error: BaseException) -> str:

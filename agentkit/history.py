@@ -29,6 +29,7 @@ from agentkit.messages import (
     ToolCall,
     ToolMessage,
     UserMessage,
+    messages_from_json,
 )
 from agentkit.models import Model, resolve_model
 
@@ -50,8 +51,10 @@ def check_history(messages: Sequence[Message]) -> None:
     Raises:
         InvalidHistory: A call has no answer, an answer no call, something stands between
             them, the answers are in another order than their calls, two calls of one
-            message have one id, or an assistant message is empty. It names the index.
+            message have one id, an assistant message is empty, or something is no message
+            or holds what a message cannot. It names the index.
     """
+    messages = messages_from_json(messages)
     waiting: list[ToolCall] = []  # calls of the last assistant message, next one last
     asked_at = 0
     for index, message in enumerate(messages):
@@ -83,6 +86,7 @@ def repair_history(messages: Sequence[Message]) -> tuple[Message, ...]:
     dropped, calls without an answer get one that says so, and where calls of one
     message share an id, the later ones get ids of their own.
     """
+    messages = messages_from_json(messages)
     answers: dict[tuple[int, int], ToolMessage] = {}
     open_calls: dict[str, list[tuple[int, int]]] = {}
     for index, message in enumerate(messages):

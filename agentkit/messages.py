@@ -15,11 +15,13 @@ import json
 import mimetypes
 import operator
 import os
+import reprlib
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias, TypeGuard
+from typing import Any, ClassVar, Literal, TypeAlias, TypeGuard, cast
 
 from agentkit.errors import InvalidHistory
 
@@ -348,8 +350,11 @@ def message_from_json(data: Mapping[str, Any], index: int | None = None) -> Mess
         index: Its index in the history, for the error.
 
     Raises:
-        InvalidHistory: The role is unknown, or the content is neither text nor parts.
+        InvalidHistory: The role is unknown, or something in it is of another type than a
+            server accepts.
     """
+    if not isinstance(data, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # not everybody checks types
+        raise _invalid("The message", index, f"is {_short(data)}; expected a dict.")
     role, name = data.get("role"), data.get("name")
     content = _content_from_json(data.get("content"), index)
     if role == "assistant":
@@ -358,30 +363,106 @@ def message_from_json(data: Mapping[str, Any], index: int | None = None) -> Mess
         if reasoning is None and isinstance(data.get("reasoning_content"), str):
             known.append(field := "reasoning_content")
             reasoning = data[field]
-        return AssistantMessage(
+        calls: Any = data.get("tool_calls") or []
+        if not is_array(calls):
+            raise _invalid("The message", index, "has tool_calls that are no list.")
+        message: Message = AssistantMessage(
             content=content,
-            tool_calls=tuple(_call_from_json(call, index) for call in data.get("tool_calls") or ()),
+            tool_calls=tuple(_call_from_json(call, index) for call in calls),
             refusal=data.get("refusal"),
             reasoning=reasoning,
             reasoning_field=field if reasoning is not None and isinstance(field, str) else None,
             name=name,
             extra={key: value for key, value in data.items() if key not in known},
         )
-    if role not in ("system", "developer", "user", "tool"):
+    elif role == "tool":
+        call_id: Any = data.get("tool_call_id")
+        message = ToolMessage(call_id=call_id, content=_given(content, role, index), name=name)
+    elif role == "user":
+        message = UserMessage(content=_given(content, role, index), name=name)
+    elif role in ("system", "developer"):
+        message = SystemMessage(content=_given(content, role, index), name=name)
+    else:
         expected = "expected system, developer, user, assistant or tool"
-        raise _invalid("The message", index, f"has role {role!r}; {expected}.")
+        raise _invalid("The message", index, f"has role {_short(role)}; {expected}.")
+    return check_message(message, index)
+
+
+def check_message(message: Any, index: int | None = None) -> Message:
+    """Check that every part of a message is of the type that it is declared with.
+
+    Raises:
+        InvalidHistory: One is not; the text names it.
+    """
+    if not isinstance(message, Message):
+        form = "expected a message, or a dict in the chat-completions form."
+        raise _invalid("The message", index, f"is {_short(message)}; {form}")
+    if _CHECKED in message._memo:  # pyright: ignore[reportPrivateUsage]  # of this module's class
+        return message
+    content: Any = message.content
+    assistant = isinstance(message, AssistantMessage)
+    groups: list[tuple[Any, Any]] = [(Message, (message,))]
+    if not (isinstance(content, str) or (assistant and content is None)):
+        groups.append((Part, content))
+    if assistant:
+        groups.append((ToolCall, message.tool_calls))
+    for kind, values in groups:
+        if not isinstance(values, (list, tuple)):
+            name = "content" if kind is Part else "tool_calls"
+            raise _invalid("The message", index, f"has {_short(values)} as its {name}.")
+        for value in cast("Sequence[Any]", values):
+            wrong = _wrong(value) if isinstance(value, kind) else f"holds {_short(value)}"
+            if wrong is None and isinstance(value, OtherPart) and not assistant:
+                wrong = _malformed(value.data)
+            if wrong is not None:
+                raise _invalid("The message", index, f"{wrong}.")
+    message._memo[_CHECKED] = True  # pyright: ignore[reportPrivateUsage]  # as above
+    return message
+
+
+_CHECKED = object()
+"""The entry in the memo of a message that was checked."""
+
+
+def _wrong(value: Any) -> str | None:
+    """Return which field of a message, a part or a call is of another type than declared."""
+    for one in fields(value):
+        item = getattr(value, one.name)
+        if one.name in ("_memo", "tool_calls") or isinstance(item, str):
+            continue
+        if one.name == "content" and (item is None or isinstance(item, (list, tuple))):
+            continue
+        expected = "text"
+        if one.name == "extra" or isinstance(value, OtherPart):
+            expected = "a JSON object"
+            with suppress(TypeError, ValueError, RecursionError):
+                if is_object(item) and json.dumps(item):
+                    continue
+        elif item is None and one.default is None:
+            continue
+        return f"has {_short(item)} as {type(value).__name__}.{one.name}; expected {expected}"
+    return None
+
+
+def _malformed(part: JsonObject) -> str | None:
+    """Return what is wrong with a part that is of no known form, or holds more than is known."""
+    kind = part.get("type")
+    if not isinstance(kind, str):
+        return f"has a part of type {_short(kind)}; expected text, such as 'text'"
+    known = {"text": str, "image_url": dict, "input_audio": dict, "file": dict}.get(kind, object)
+    return None if isinstance(part.get(kind), known) else f"has a part {kind!r} without its {kind}"
+
+
+def _short(value: Any) -> str:
+    """Return a value for a message: what holds more may be of any size and depth."""
+    plain = value is None or isinstance(value, (str, int, float))
+    return reprlib.repr(value) if plain else f"a value of type {type(value).__name__}"
+
+
+def _given(content: Content | None, role: str, index: int | None) -> Content:
     if content is None:
         raise _invalid(f"The {role} message", index, "has no content.")
-    if role == "tool":
-        call_id = data.get("tool_call_id")
-        if not isinstance(call_id, str):
-            problem = (
-                f"has tool_call_id {call_id!r}; it must be the id of the call that it answers."
-            )
-            raise _invalid("The tool message", index, problem)
-        return ToolMessage(call_id=call_id, content=content, name=name)
-    kind = UserMessage if role == "user" else SystemMessage
-    return kind(content=content, name=name)
+    return content
 
 
 def _content_from_json(content: Any, index: int | None) -> Content | None:
@@ -401,7 +482,7 @@ def _call_from_json(data: Any, index: int | None) -> ToolCall:
             return ToolCall(id=id_, name=name, arguments=arguments, extra=extra)
         case _:
             form = '{"id": …, "function": {"name": …, "arguments": "…"}}'
-            problem = f"is {data!r}; expected {form}."
+            problem = f"is {reprlib.repr(data)}; expected {form}."
             raise _invalid("A tool call of the message", index, problem)
 
 
@@ -571,9 +652,15 @@ class ModelResponse:
 
 
 def messages_from_json(items: Sequence[Mapping[str, Any] | Message]) -> tuple[Message, ...]:
-    """Decode a history of messages and plain chat-completions dicts, in any mixture."""
+    """Decode a history of messages and plain chat-completions dicts, in any mixture.
+
+    Raises:
+        InvalidHistory: It is no such list. The error names the index and the reason.
+    """
+    if isinstance(items, (str, bytes, Mapping)) or not isinstance(items, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]  # not everybody checks types
+        raise InvalidHistory(f"The history is {_short(items)}; expected a list of messages.")
     return tuple(
-        message_from_json(item, index) if isinstance(item, Mapping) else item
+        message_from_json(item, index) if isinstance(item, Mapping) else check_message(item, index)
         for index, item in enumerate(items)
     )
 
@@ -581,7 +668,7 @@ def messages_from_json(items: Sequence[Mapping[str, Any] | Message]) -> tuple[Me
 def dump_messages(messages: Sequence[Message]) -> str:
     """Dump a history as JSON text; `load_messages` returns equal messages."""
     # ASCII, so that no encoding of a file or a database can damage a model's text.
-    return json.dumps([message.to_json() for message in messages])
+    return json.dumps([message.to_json() for message in messages_from_json(messages)])
 
 
 def load_messages(text: str | bytes) -> tuple[Message, ...]:
@@ -592,8 +679,8 @@ def load_messages(text: str | bytes) -> tuple[Message, ...]:
     """
     try:
         data: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidHistory(f"The stored history is not JSON: {error}.") from error
-    if not (is_array(data) and all(is_object(item) for item in data)):
+    if not is_array(data):
         raise InvalidHistory("The stored history is not a list of messages.")
     return messages_from_json(data)

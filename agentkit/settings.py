@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, cast
 
 from agentkit import _checks
 from agentkit._checks import FLAG, TEXT, Check, integer, number, one_of
-from agentkit.errors import InvalidSetting
+from agentkit.errors import InvalidSetting, safe_repr
 from agentkit.messages import ForcedTool, ToolChoice, Usage
 
 __all__ = ["ChatSettings", "Limits", "Timeouts", "asked_of", "limits_of", "settings_of"]
@@ -44,7 +44,7 @@ def _copied(value: Any) -> Any:
 
 
 def _invalid(settings: Any, name: str, allowed: str, *, expected: str = "") -> InvalidSetting:
-    value = repr(getattr(settings, name))
+    value = safe_repr(getattr(settings, name))
     text = f"{type(settings).__name__}.{name} is {value}; expected {expected or allowed}."
     return InvalidSetting(text, field=name, value=value, allowed=allowed)
 

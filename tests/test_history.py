@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentkit import Agent, tool
+from agentkit import Agent, Session, tool
 from agentkit.errors import ConfigurationError, InvalidHistory, InvalidResponse, UnknownModel
 from agentkit.history import (
     check_history,
@@ -408,3 +409,82 @@ def test_stored_histories_that_are_none(text: str) -> None:
     """Text that holds no history is an InvalidHistory too."""
     with pytest.raises(InvalidHistory):
         load_messages(text)
+
+
+NESTED: Any = []
+for _ in range(3000):
+    NESTED = [NESTED]
+
+NO_HISTORIES: dict[str, tuple[Any, str]] = {
+    "a number": ([5], "is 5"),
+    "a text": (["hello"], "is 'hello'"),
+    "nothing": ([None], "is None"),
+    "a list": ([["x"]], "type list"),
+    "a part": ([ImagePart(url="x")], "type ImagePart"),
+    "no role": ([{"content": "x"}], "has role None"),
+    "an unknown role": ([{"role": "bad", "content": "x"}], "has role 'bad'"),
+    "a role of another type": ([{"role": ["user"], "content": "x"}], "has role"),
+    "a number for text": ([{"role": "user", "content": 5}], "int"),
+    "a number for a part": ([{"role": "user", "content": [5]}], "list of parts"),
+    "a number in a part": ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "'text'"),
+    "a part without a type": ([{"role": "user", "content": [{"a": 1}]}], "part of type None"),
+    "no image": ([{"role": "user", "content": [{"type": "image_url"}]}], "'image_url'"),
+    "a detail": (
+        [
+            {
+                "role": "user",
+                "content": [{"type": "image_url", "image_url": {"url": "", "detail": 5}}],
+            }
+        ],
+        "ImagePart.detail",
+    ),
+    "a name": ([{"role": "user", "content": "x", "name": 5}], "UserMessage.name"),
+    "calls": ([{"role": "assistant", "tool_calls": 5}], "tool_calls"),
+    "a call": ([{"role": "assistant", "tool_calls": ["x"]}], "is 'x'"),
+    "refusal": ([{"role": "assistant", "refusal": 5}], "refusal"),
+    "reasoning": ([{"role": "assistant", "content": "x", "reasoning": {}}], "reasoning"),
+    "an id": ([{"role": "tool", "content": "x", "tool_call_id": 5}], "call_id"),
+    "deep": ([{"role": "assistant", "content": "x", "more": NESTED}], "extra"),
+    "a deep part": ([{"role": "user", "content": [{"type": "x", "x": NESTED}]}], "OtherPart"),
+    "an object": ([{"role": "assistant", "content": "x", "more": object()}], "extra"),
+    "content of a message": ([UserMessage(content=5)], "content"),  # type: ignore[arg-type]
+    "no content of a message": ([UserMessage(content=None)], "content"),  # type: ignore[arg-type]
+    "a part of a message": ([UserMessage(content=("x",))], "holds 'x'"),  # type: ignore[arg-type]
+    "a text of a part": ([UserMessage(content=(TextPart(text=5),))], "TextPart.text"),  # type: ignore[arg-type]
+    "calls of a message": ([AssistantMessage(tool_calls=5)], "tool_calls"),  # type: ignore[arg-type]
+    "a call of a message": ([AssistantMessage(tool_calls=(5,))], "holds 5"),  # type: ignore[arg-type]
+    "arguments": (
+        [AssistantMessage(tool_calls=(ToolCall(id="a", name="a", arguments={}),))],  # type: ignore[arg-type]
+        "ToolCall.arguments",
+    ),
+    "extra": ([AssistantMessage(content="x", extra=5)], "extra"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", NO_HISTORIES)
+def test_a_history_of_anything_is_refused_with_index_and_reason(name: str) -> None:
+    """By a run, a session, and every function that takes a history."""
+    items, reason = NO_HISTORIES[name]
+    history = [UserMessage(content="first"), AssistantMessage(content="answer"), *items]
+    agent = Agent(ScriptedModel([]))
+    for use in (
+        lambda: agent.run_sync("go", history=history),
+        lambda: Session(agent, history=history),
+        lambda: check_history(history),
+        lambda: repair_history(history),
+        lambda: dump_messages(history),
+    ):
+        with pytest.raises(InvalidHistory, match=re.escape(reason)) as caught:
+            use()
+        assert caught.value.index == 2
+
+
+@pytest.mark.parametrize("value", [5, "text", b"text", {"role": "user"}, None])
+def test_what_is_no_list_is_no_history(value: Any) -> None:
+    """The error says so."""
+    for use in (check_history, repair_history, dump_messages):
+        with pytest.raises(InvalidHistory, match="expected a list of messages"):
+            use(value)
+    for text in ("[" * 9999, "{}", b"\xff", "[5]"):
+        with pytest.raises(InvalidHistory):
+            load_messages(text)

@@ -31,6 +31,7 @@ from agentkit.errors import (
     RecordedError,
     ToolsFailed,
     error_from_data,
+    safe_repr,
     safe_str,
 )
 from agentkit.messages import (
@@ -370,9 +371,15 @@ class Decision:
         """Check what a person wrote before anything depends on it."""
         if self.kind not in ("approve", "deny", "edit", "answer"):
             raise ConfigurationError(
-                f"Decision({self.kind!r}): expected Decision.approve(), .deny(reason), "
+                f"Decision({safe_repr(self.kind)}): expected Decision.approve(), .deny(reason), "
                 ".edit(arguments) or .answer(text)."
             )
+        given: dict[str, object] = {"text": self.text, "by": self.by or ""}
+        for name, value in given.items():
+            if not isinstance(value, str):
+                raise ConfigurationError(
+                    f"Decision.{self.kind}: {name}={safe_repr(value)}: expected text."
+                )
         if self.kind == "edit":
             try:
                 _, repairs = load(self.text, blank=False)

@@ -609,10 +609,10 @@ def _read(call: ToolCall) -> tuple[ToolCall, tuple[str, ...]]:
 
     Text that stands for no object stays as it is: the tool refuses it and says why.
     """
-    with suppress(ValueError, RecursionError):
+    with suppress(TypeError, ValueError, RecursionError):
         if is_object(json.loads(call.arguments)):
             return call, ()
-    with suppress(InvalidArguments):
+    with suppress(TypeError, InvalidArguments):
         arguments, repairs = load(call.arguments)
         return replace(call, arguments=json.dumps(arguments, ensure_ascii=False)), repairs
     return call, ()

@@ -15,14 +15,13 @@ from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, create_model
 from pydantic_core import CoreSchema
 
 from agentkit.core.spec import OutputSpec
-from agentkit.errors import ConfigurationError
+from agentkit.errors import ConfigurationError, safe_repr
 from agentkit.messages import JsonObject, OutputFormat, ToolDefinition
 from agentkit.models.profiles import OutputMode, Profile
 from agentkit.output.partial import PartialOutput
 from agentkit.schema.repair import load, load_value
 from agentkit.schema.strict import NotStrict, strict_form
 from agentkit.tools.annotations import accepted
-from agentkit.tools.function import UNFIT
 from agentkit.tools.raw import RawChecker, compiled
 from agentkit.tools.validation import TypeChecker, fit
 
@@ -48,6 +47,8 @@ class JsonSchema:
     """
 
     def __init__(self, schema: JsonObject, name: str = "output") -> None:
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # not everybody checks types
+            raise TypeError(f"JsonSchema: name={safe_repr(name)}: expected text.")
         self.schema = schema
         self.name = name
         self._checker = RawChecker(compiled(name, schema), schema)
@@ -93,10 +94,10 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
             config = ConfigDict(extra="forbid")
             adapter = TypeAdapter(create_model("Output", __config__=config, value=(output, ...)))
             schema = adapter.json_schema()
-    except UNFIT as error:
+    except Exception as error:  # a type is arbitrary code
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ConfigurationError(
-            f"output={output!r} has no JSON Schema: {reason}. Use a pydantic model, a "
+            f"output={safe_repr(output)} has no JSON Schema: {reason}. Use a pydantic model, a "
             "dataclass, a TypedDict or another type that pydantic can describe."
         ) from error
 

@@ -26,7 +26,7 @@ from agentkit.core.effects import (
     ToolInvocation,
     Value,
 )
-from agentkit.errors import ConfigurationError
+from agentkit.errors import ConfigurationError, safe_repr
 from agentkit.events import Emit, ignore
 from agentkit.messages import (
     AssistantMessage,
@@ -170,7 +170,7 @@ def _check(*arguments: tuple[str, Any, bool, str]) -> None:
     """Refuse the first that does not fit: name, value, whether it fits, what is expected."""
     for name, value, fits, expected in arguments:
         if not fits:
-            raise ConfigurationError(f"{name}={value!r}: expected {expected}.")
+            raise ConfigurationError(f"{name}={safe_repr(value)}: expected {expected}.")
 
 
 class _Fork(Plan):
@@ -451,5 +451,5 @@ def _message(given: Any) -> Message:
     if is_object(given):
         return message_from_json(given)
     if not hasattr(given, "to_json"):
-        raise ConfigurationError(f"Expected a message or its JSON, not {given!r}.")
+        raise ConfigurationError(f"Expected a message or its JSON, not {safe_repr(given)}.")
     return cast("Message", given)

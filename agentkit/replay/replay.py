@@ -11,7 +11,7 @@ import anyio
 
 from agentkit.core.effects import Compute, Effect, ToolInvocation
 from agentkit.core.spec import Finish
-from agentkit.errors import ConfigurationError
+from agentkit.errors import ConfigurationError, safe_repr
 from agentkit.events import Emit, ignore
 from agentkit.messages import Message
 from agentkit.redaction import Redactor
@@ -92,7 +92,7 @@ def check_live(live: Collection[str]) -> None:
     """Refuse a `live=` that is not a list of names and addresses."""
     if isinstance(live, str) or not all(isinstance(one, str) for one in live):  # pyright: ignore[reportUnnecessaryIsInstance]  # not everybody checks types
         raise ConfigurationError(
-            f"live={live!r}: expected a list of tool names, or of addresses of calls."
+            f"live={safe_repr(live)}: expected a list of tool names, or of addresses of calls."
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from agentkit.core.effects import Address, Compute, Decision, Effect, PendingCall, ToolInvocation
-from agentkit.errors import ConfigurationError, ReplayDivergence
+from agentkit.errors import ConfigurationError, ReplayDivergence, safe_repr
 from agentkit.events import Emit, ignore
 from agentkit.redaction import Redactor
 from agentkit.replay.answers import Recording
@@ -130,10 +130,15 @@ def _checked(
         ConfigurationError: A decision is about a call that does not wait.
     """
     known: dict[Address, Decision | bool] = {}
+    if not isinstance(decisions, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # not everybody checks types
+        raise ConfigurationError(
+            f"decisions={safe_repr(decisions)}: expected a dict of decisions by address or id."
+        )
     for key, decision in decisions.items():
         if not isinstance(decision, (bool, Decision)):  # pyright: ignore[reportUnnecessaryIsInstance]  # not everybody checks types
             raise ConfigurationError(
-                f"decisions[{str(key)!r}]={decision!r}: expected a Decision, True or False."
+                f"decisions[{str(key)!r}]={safe_repr(decision)}: expected a Decision, True or "
+                "False."
             )
         chosen = [one.at for one in waiting if key in (one.at, one.call.id)]
         if len(chosen) > 1:

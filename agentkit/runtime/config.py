@@ -23,7 +23,7 @@ from agentkit import _checks
 from agentkit._checks import Check
 from agentkit.core.effects import Handler
 from agentkit.core.spec import OutputSpec
-from agentkit.errors import ConfigurationError, InvalidTool
+from agentkit.errors import ConfigurationError, InvalidTool, safe_repr
 from agentkit.messages import Message
 from agentkit.models import Model, resolve_model
 from agentkit.models.profiles import OutputMode
@@ -128,7 +128,7 @@ def check(values: Mapping[str, Any], checks: Mapping[str, Check]) -> None:
     """
     if (found := _checks.misfit(values, checks)) is not None:
         name, expected = found
-        raise ConfigurationError(f"{name}={values[name]!r}: expected {expected.expected}.")
+        raise ConfigurationError(f"{name}={safe_repr(values[name])}: expected {expected.expected}.")
 
 
 _DEFAULTS: Mapping[str, Callable[[], Any]] = {
@@ -312,7 +312,7 @@ def _tool_source(source: Any) -> ToolSource:
         return cast("ToolSource", source)
     if callable(source):
         return Tool(source)
-    raise InvalidTool(f"tools holds {source!r}, which is neither a tool nor a function.")
+    raise InvalidTool(f"tools holds {safe_repr(source)}, which is neither a tool nor a function.")
 
 
 def _needed_by(function: Callable[..., Any]) -> Any:

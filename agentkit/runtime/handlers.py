@@ -35,7 +35,7 @@ from agentkit.core.effects import (
 )
 from agentkit.core.loop import limit_reached
 from agentkit.core.spec import Finish
-from agentkit.errors import ConfigurationError, RunCancelled, safe_str
+from agentkit.errors import ConfigurationError, RunCancelled, safe_repr, safe_str
 from agentkit.events import (
     Emit,
     Paused,
@@ -78,6 +78,9 @@ def performing(scope: Scope, program: Program[Any]) -> Handler:
     handler: Handler = live
     for wrap in reversed(program.middleware):
         handler = wrap(handler)
+        if not hasattr(handler, "perform"):
+            returned = f"{safe_repr(wrap)} returned {safe_repr(handler)}"
+            raise ConfigurationError(f"The middleware {returned}; expected a handler.")
     if program.middleware:
         handler = _NamingHandler(handler, program.model)
     return _Reading(live, handler)
@@ -392,8 +395,8 @@ class LiveHandler:
             if isinstance(decision, bool):
                 decision = Decision.approve() if decision else Decision.deny()
             if decision is not None and not isinstance(decision, Decision):
-                text = f"The approver returned {decision!r}; expected a Decision, True or False."
-                return _broken(ConfigurationError(text))
+                text = f"The approver returned {safe_repr(decision)}; expected a Decision, True "
+                return _broken(ConfigurationError(text + "or False."))
             decisions.append(decision)
         return decided(decisions)
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, get_args
 
 from agentkit import _checks
 from agentkit._checks import Check
-from agentkit.errors import ConfigurationError
+from agentkit.errors import ConfigurationError, safe_repr
 from agentkit.events import Emit, ignore
 from agentkit.history import check_history, repair_history
 from agentkit.messages import Message, Part, UserMessage, messages_from_json
@@ -232,7 +232,7 @@ def prompt_messages(prompt: Prompt) -> tuple[UserMessage, ...]:
     parts = isinstance(prompt, (list, tuple)) and all(isinstance(p, get_args(Part)) for p in prompt)
     if not (isinstance(prompt, str) or parts):
         raise ConfigurationError(
-            f"The prompt is {prompt!r}: expected text, or a list of content parts."
+            f"The prompt is {safe_repr(prompt)}: expected text, or a list of content parts."
         )
     content = prompt if isinstance(prompt, str) else tuple(prompt)
     if not content:

@@ -38,6 +38,8 @@ def load(text: str, *, blank: bool = True) -> tuple[JsonObject, tuple[str, ...]]
     Raises:
         InvalidArguments: The text is not one JSON object, not even after an unambiguous repair.
     """
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # not everybody checks types
+        raise TypeError(f"Expected JSON text, not a value of type {type(text).__name__}.")
     value, repairs = _load(text)
     if isinstance(value, str):
         value, more = _load(value)

@@ -32,7 +32,6 @@ from agentkit.tools.validation import TypeChecker
 
 _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 _CLASSES_READ = 16  # Python before 3.13 parses a whole module for each class's docstrings
-UNFIT = (pydantic.PydanticUserError, TypeError, ValueError, NameError, RecursionError)
 
 
 class FunctionSchema:
@@ -81,7 +80,7 @@ class FunctionSchema:
         try:
             properties = [_property(p) for p in visible]
             adapter, schema = _compiled(properties)
-        except UNFIT:
+        except Exception:  # a type is arbitrary code
             properties, warnings = self._possible(visible)
             adapter, schema = _compiled(properties)
         schema = tidied(schema)
@@ -105,7 +104,7 @@ class FunctionSchema:
         for one in parameters:
             try:
                 _compiled([_property(one)])
-            except UNFIT as error:
+            except Exception as error:
                 reason = re.split(r"\n|\. Set `arbitrary", str(error))[0].rstrip(".")
                 needed = one.default is EMPTY or isinstance(one.default, FieldInfo)
                 if needed and one.kind not in STARS:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 from agentkit import _checks
 from agentkit._checks import Check, is_number
 from agentkit.core.effects import OnCrash
-from agentkit.errors import InvalidTool
+from agentkit.errors import InvalidTool, safe_repr
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 Approval: TypeAlias = bool | Callable[..., Any]
@@ -69,12 +69,14 @@ def check_tool(name: object, options: Mapping[str, Any]) -> None:
     if not (isinstance(name, str) and _NAME.fullmatch(name)):
         advice = "A lambda needs one" if name == "<lambda>" else "Choose another"
         raise InvalidTool(
-            f"{name!r} is not a valid tool name: a name is 1 to 64 letters, digits, '_' and '-'. "
-            f"{advice}, with name=….",
-            tool=str(name),
+            f"{safe_repr(name)} is not a valid tool name: a name is 1 to 64 letters, digits, '_' "
+            f"and '-'. {advice}, with name=….",
+            tool=name if isinstance(name, str) else safe_repr(name),
         )
     if unknown := options.keys() - _ALLOWED.keys() - {"name"}:
         raise TypeError(f"A tool has no option {', '.join(sorted(unknown))}.")
     if wrong := _checks.misfit(options, _ALLOWED):
         option, check = wrong
-        raise InvalidTool(f"{option}={options[option]!r}: expected {check.expected}.", tool=name)
+        raise InvalidTool(
+            f"{option}={safe_repr(options[option])}: expected {check.expected}.", tool=name
+        )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agentkit.errors import InvalidTool
-from agentkit.messages import JsonObject
+from agentkit.messages import JsonObject, is_object
 from agentkit.schema.walk import at
 from agentkit.tools.signature import EMPTY, STARS, Signature, describe
 from agentkit.tools.validation import RAW_TYPE, Checker, Problem, unknown_name
@@ -38,6 +38,8 @@ class RawSchema:
     keys: Mapping[str, str] = {}
 
     def __init__(self, name: str, schema: JsonObject, signature: Signature) -> None:
+        if not is_object(schema):
+            raise _invalid(name, f"is a {type(schema).__name__}, not an object")
         schema = {"type": "object", "properties": {}, **schema}
         if schema["type"] != "object":
             raise _invalid(name, f"has type {schema['type']!r}, not 'object'")
@@ -83,6 +85,8 @@ def compiled(name: str, schema: JsonObject) -> jsonschema_rs.Validator:
     """
     import jsonschema_rs  # a native library that most programs never need
 
+    if not is_object(schema):
+        raise _invalid(name, f"is a {type(schema).__name__}, not an object")
     draft = schema.get("$schema")
     if draft is not None and not _DRAFTS.fullmatch(str(draft)):
         supported = "2020-12, 2019-09, 7, 6 and 4"

@@ -258,7 +258,7 @@ def _innermost(function: Any) -> Any:
 def _raw_parameters(function: Any) -> list[inspect.Parameter]:
     try:
         parameters = _own_parameters(function)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # what the application's own attributes and repr do
         raise refused(
             function,
             f"The signature of {describe(function)} cannot be read: {error}. Wrap it in a "

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
-from agentkit.errors import InvalidTool
+from agentkit.errors import InvalidTool, safe_repr
 from agentkit.tools.context import RunContext
 from agentkit.tools.invoke import called
 from agentkit.tools.options import Approval
@@ -33,6 +33,7 @@ class Toolset:
 
     def rename(self, names: Mapping[str, str]) -> Toolset:
         """Rename tools, by their present names."""
+        names = dict(names)
         return _Changed(self, lambda tool: tool.with_(name=names.get(tool.name, tool.name)))
 
     def approve(self, approval: Approval = True) -> Toolset:
@@ -91,7 +92,8 @@ async def tools_of(
     listed: Any = await called(list_tools, context)
     tools = tuple(cast("Iterable[AnyTool]", listed)) if isinstance(listed, Iterable) else (listed,)
     if wrong := [one for one in tools if not isinstance(one, Tool)]:
-        raise InvalidTool(f"{source!r} returned {wrong[0]!r}; expected a list of tools.")
+        returned = safe_repr(wrong[0])
+        raise InvalidTool(f"{source!r} returned {returned}; expected a list of tools.")
     check_names(tools)
     return tools
 
