@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from base64 import b64decode
 from pathlib import Path
 
@@ -76,19 +75,3 @@ async def test_an_image_as_a_tool_result() -> None:
     assert [one["type"] for one in shown] == ["text", "image_url"] * 2
     answers = [one for one in result.messages if isinstance(one, ToolMessage)]
     assert [one.content for one in answers] == [(image,), (image,)]
-
-
-def test_the_example_that_looks_at_pictures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`examples/look.py` shows a picture of its folder to the model."""
-    (tmp_path / "dog.png").write_bytes(IMAGES["png"][0])
-    example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "look.py"))
-    calls = [("list_pictures", {}), ("look_at", {"name": "dog.png"})]
-    with ChatServer([reply(calls=calls), reply("In dog.png.")]) as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
-        monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-        result = example["looking"](tmp_path, "openai:gpt-4o-mini").run_sync("Where is a dog?")
-    assert result.output == "In dog.png."
-    shown = server.requests[1].json["messages"][-1]["content"]
-    assert shown[1]["image_url"]["url"] == ImagePart.from_path(tmp_path / "dog.png").url

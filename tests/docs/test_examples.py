@@ -31,7 +31,7 @@ from agentkit import (
 )
 from agentkit.errors import LimitExceeded, ModelUnreachable
 from agentkit.testing import HOLD, ChatServer, FunctionModel, ScriptedModel, reply, sse
-from examples import approval, chat, research, web
+from examples import approval, chat, look, research, web
 from tests.support import ROOT, events_of, tool_texts
 
 
@@ -339,3 +339,20 @@ def test_the_readme_shows_the_quickstart() -> None:
     example = (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"```python\n{example}```\n" in readme
+
+
+# examples/look.py
+
+
+def test_looking_at_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture of the folder is shown to the model, and nothing from elsewhere."""
+    (tmp_path / "dog.png").write_bytes(b"\x89PNG...")
+    calls = [("list_pictures", {}), ("look_at", {"name": "dog.png"}), ("look_at", {"name": "../x"})]
+    with ChatServer([reply(calls=calls), reply("In dog.png.")]) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "k")
+        result = look.looking(tmp_path, "openai:gpt-4o-mini").run_sync("Where is a dog?")
+    assert result.output == "In dog.png."
+    assert tool_texts(result)[2] == "There is no picture '../x'."
+    shown = server.requests[1].json["messages"][-1]["content"]
+    assert shown[1]["image_url"]["url"].startswith("data:image/png;base64,")

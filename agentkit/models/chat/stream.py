@@ -315,10 +315,9 @@ class _CallFold:
                 self._calls.append(call)
             touched.add(call.place)
             call.add(fragment, data)
-            arguments = clean(fragment.arguments)
-            deltas.append(
-                ToolCallDelta(at=at.call(earlier + call.place), name=call.name, arguments=arguments)
-            )
+            if call.name or fragment.arguments:
+                place, arguments = at.call(earlier + call.place), clean(fragment.arguments)
+                deltas.append(ToolCallDelta(at=place, name=call.name, arguments=arguments))
         return deltas
 
     def bodies(self) -> list[JsonObject]:
