@@ -53,7 +53,7 @@ _USAGE_KEYS = frozenset(
 
 
 def decode_response(
-    data: bytes,
+    body: bytes | JsonObject,
     *,
     model: str | None = None,
     seed: str = "",
@@ -61,10 +61,10 @@ def decode_response(
     joined: bool = False,
     note: Callable[[Note], None] = lambda _: None,
 ) -> ModelResponse:
-    """Decode the body of a response that did not come as a stream.
+    """Decode a body, as it came or as a stream was folded.
 
     Args:
-        data: The body.
+        body: The body.
         model: The model's name, for errors.
         seed: What missing ids of tool calls are derived from, such as the call's address.
         taken: Ids of the conversation so far, which no call gets again.
@@ -75,27 +75,8 @@ def decode_response(
     Raises:
         ModelError: The body is not an answer, or reports an error.
     """
-    try:
-        body = parse_json(data)
-    except ValueError as error:
-        raise InvalidResponse(
-            f"{model or 'The model'} sent a body that is not JSON ({error}): "
-            f"{data[:200].decode('utf-8', 'replace')!r}. Check the base URL.",
-            model=model,
-        ) from None
-    return response_from_body(body, model=model, seed=seed, taken=taken, joined=joined, note=note)
-
-
-def response_from_body(
-    body: Any,
-    *,
-    model: str | None = None,
-    seed: str = "",
-    taken: Iterable[str] = (),
-    joined: bool = False,
-    note: Callable[[Note], None] = lambda _: None,
-) -> ModelResponse:
-    """Read a parsed body; see `decode_response`."""
+    if isinstance(body, bytes):
+        body = _parsed(body, model)
     if (error := error_inside(body, model=model)) is not None:
         raise error
     data = as_object(body)
@@ -133,6 +114,17 @@ def response_from_body(
         logprobs=first.get("logprobs"),
         extra=extra,
     )
+
+
+def _parsed(data: bytes, model: str | None) -> Any:
+    try:
+        return parse_json(data)
+    except ValueError as error:
+        raise InvalidResponse(
+            f"{model or 'The model'} sent a body that is not JSON ({error}): "
+            f"{data[:200].decode('utf-8', 'replace')!r}. Check the base URL.",
+            model=model,
+        ) from None
 
 
 def _joined(messages: Sequence[AssistantMessage]) -> AssistantMessage:

@@ -44,7 +44,7 @@ _BRIDGE = AssistantMessage(content="OK.")
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _RULES = (
     "tool_calling system_role names text_parts null_content refusals call_ids raw_arguments "
-    "reasoning_field echo echo_calls".split()
+    "reasoning_field echo echo_calls tool_parts".split()
 )
 """The fields of a profile that the encoding of a message depends on."""
 
@@ -82,7 +82,11 @@ def encode_request(
         if profile.stream_usage:
             fields.setdefault("stream_options", {"include_usage": True})
     tools = _choose_tools(request, profile, fields, notes)
-    messages = _encoded(_arranged(request, profile), profile)
+    try:
+        messages = _encoded(_arranged(request, profile), profile)
+    except _Attached:
+        request = replace(request, messages=(*_with_attachments_behind(request.messages),))
+        messages = _encoded(_arranged(request, profile), profile)
     head = _dump({"model": model, **fields})[:-1]
     if tools:
         key = b"functions" if profile.tool_calling == "functions" else b"tools"
@@ -168,8 +172,6 @@ def _tool(tool: ToolDefinition, profile: Profile) -> bytes:
 def _arranged(request: ModelRequest, profile: Profile) -> Iterable[Message]:
     """Return the messages in the order and number that the server accepts."""
     messages: Sequence[Message] = request.messages
-    if not profile.tool_parts:
-        messages = _with_attachments_behind(messages)
     json_mode = request.output is not None and request.output.kind == "json_object"
     if json_mode and not any(b"json" in one.lower() for one in _encoded(messages, profile)):
         # Without the word, servers refuse the mode or answer with endless white space.
@@ -201,10 +203,16 @@ def _is_empty(message: Message) -> bool:
     )
 
 
-def _with_attachments_behind(messages: Sequence[Message]) -> Sequence[Message]:
+class _Attached(Exception):
+    """A tool message holds what the server takes only from the user.
+
+    Raised by the encoding of such a message, which is not kept, so that requests
+    without one are not searched for it.
+    """
+
+
+def _with_attachments_behind(messages: Sequence[Message]) -> list[Message]:
     """Move images and files out of tool messages, into a user message behind each batch."""
-    if not any(isinstance(one, ToolMessage) and _attached(one) for one in messages):
-        return messages
     arranged: list[Message] = []
     for is_batch, group in groupby(messages, lambda one: isinstance(one, ToolMessage)):
         batch = (*group,)
@@ -213,7 +221,7 @@ def _with_attachments_behind(messages: Sequence[Message]) -> Sequence[Message]:
     return arranged
 
 
-def _attached(message: ToolMessage) -> bool:
+def _has_attachments(message: ToolMessage) -> bool:
     return not isinstance(message.content, str) and not all(map(_is_text, message.content))
 
 
@@ -226,7 +234,7 @@ def _moved(batch: Sequence[Message]) -> Sequence[Message]:
     results: list[Message] = []
     attached: list[Part] = []
     for message in batch:
-        if isinstance(message, ToolMessage) and _attached(message):
+        if isinstance(message, ToolMessage) and _has_attachments(message):
             kept: list[Part] = []
             for part in message.content if not isinstance(message.content, str) else ():
                 if _is_text(part):
@@ -285,6 +293,8 @@ def _message(message: Message, profile: Profile) -> JsonObject:
 
 
 def _tool_message(message: ToolMessage, profile: Profile) -> JsonObject:
+    if not profile.tool_parts and _has_attachments(message):
+        raise _Attached
     content = _content(message.content, profile)
     if profile.tool_calling == "functions":
         name = _tool_name(message.name or message.call_id)

@@ -17,7 +17,7 @@ from agentkit.errors import InvalidResponse, OutputTruncated
 from agentkit.events import Event, ReasoningDelta, TextDelta, ToolCallDelta
 from agentkit.messages import JsonObject, ModelResponse, is_array, is_object
 from agentkit.models.base import DIRECT
-from agentkit.models.chat.decode import REASONING_FIELDS, response_from_body, thinking_of
+from agentkit.models.chat.decode import REASONING_FIELDS, decode_response, thinking_of
 from agentkit.models.chat.errors import error_inside
 from agentkit.models.chat.parameters import Note
 from agentkit.models.chat.thinking import ThinkingSplitter
@@ -152,7 +152,7 @@ class StreamFold:
             )
         choices = [self._choices[index].body() for index in sorted(self._choices)]
         body = {**self._body, "choices": choices}
-        return response_from_body(
+        return decode_response(
             body, model=self._model, seed=self._at, taken=taken, joined=self._joined, note=note
         )
 
@@ -163,8 +163,10 @@ class StreamFold:
         fold = self._choices.get(index)
         if fold is None:
             fold = self._choices[index] = _ChoiceFold(self._at)
-        earlier = (one.calls for place, one in self._choices.items() if place < index)
-        deltas = fold.add(choice, sum(earlier) if self._joined else 0)
+        earlier = 0
+        if self._joined and index:
+            earlier = sum(one.calls for place, one in self._choices.items() if place < index)
+        deltas = fold.add(choice, earlier)
         if fold.blanks > BLANK_LIMIT:
             raise OutputTruncated(
                 f"{self._model or 'The model'} sent nothing but white space, so the stream was "
@@ -219,15 +221,17 @@ class _ChoiceFold:
 
     def flush(self) -> list[Event]:
         """Return the deltas of text that was held back because a tag might have begun in it."""
-        return self._text_deltas(*self._thinking.finish())
+        deltas: list[Event] = []
+        self._show(*self._thinking.finish(), deltas)
+        return deltas
 
     def _add_delta(self, delta: JsonObject, earlier: int, deltas: list[Event]) -> None:
-        field = next((name for name in REASONING_FIELDS if delta.get(name)), "")
-        if isinstance(thought := delta.get(field), str):
-            self._reasoning.append(thought)
-            self._reasoning_field = field
-            deltas += self._text_deltas(thought, "")
-            delta = {**delta, **dict.fromkeys(REASONING_FIELDS)}
+        for field in REASONING_FIELDS:
+            if isinstance(thought := delta.get(field), str) and thought:
+                self._reasoning.append(thought)
+                self._reasoning_field = field
+                self._show(thought, "", deltas)
+                delta = {**delta, **dict.fromkeys(REASONING_FIELDS)}
         self._add_content(delta.get("content"), deltas)
         if function := delta.get("function_call"):
             self._add_calls([{"index": 0, "function": function}], earlier, deltas)
@@ -245,18 +249,16 @@ class _ChoiceFold:
                 case str(text) | {"type": "text", "text": str(text)}:
                     self._content.append(text)
                     self._count_blanks(text)
-                    deltas += self._text_deltas(*self._thinking.feed(text))
+                    self._show(*self._thinking.feed(text), deltas)
                 case _:
                     self._content.append(piece)
-                    deltas += self._text_deltas(thinking_of(piece) or "", "")
+                    self._show(thinking_of(piece) or "", "", deltas)
 
-    def _text_deltas(self, thinking: str, text: str) -> list[Event]:
-        deltas: list[Event] = []
+    def _show(self, thinking: str, text: str, deltas: list[Event]) -> None:
         if thinking:
             deltas.append(ReasoningDelta(at=self._at, text=clean(thinking)))
         if text:
             deltas.append(TextDelta(at=self._at, text=clean(text)))
-        return deltas
 
     def _add_calls(self, fragments: list[JsonObject], earlier: int, deltas: list[Event]) -> None:
         for delta in self._calls.add(fragments, self._at, earlier):
