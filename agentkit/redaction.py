@@ -23,20 +23,64 @@ from agentkit.errors import ConfigurationError
 __all__ = ["PATTERNS", "PLACEHOLDER", "Paths", "Redactor", "below"]
 
 # A key begins where no ASCII word goes on: `\b` would not see one after a Chinese character.
+_BEGIN = r"(?<![A-Za-z0-9_])"
+# Names have such prefixes, too: a key has letters and digits without a separator in them.
+# Everything is bounded and begins where a word begins: text from tools may be hostile.
+_RANDOM = (
+    r"(?=[A-Za-z0-9_-]{0,64}?(?:(?=[A-Za-z]{0,15}[0-9])[A-Za-z0-9]{16}|[A-Za-z0-9]{24}"
+    r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}))"
+)
+# What keys of these kinds look like is documented by their issuers.
 PATTERNS: Mapping[str, str] = {
-    # What keys of these kinds look like is documented by their issuers.
-    "api_key": r"(?<![A-Za-z0-9_])(?:(?:sk|pk|rk|gsk|xai|fw|csk|r8|nvapi)[-_][A-Za-z0-9_-]{16,}"
+    "api_key": rf"{_BEGIN}(?:(?:sk|pk|rk|gsk|xai|fw|csk|r8|nvapi)[-_]{_RANDOM}[A-Za-z0-9_-]{{16,}}"
     r"|AIza[0-9A-Za-z_-]{35}|hf_[A-Za-z0-9]{20,})",
-    "url_password": r"(?<=://)[^\s/:@]{0,256}:[^\s/@]{1,256}(?=@)",
-    "aws_key": r"(?<![A-Za-z0-9_])(?:AKIA|ASIA)[0-9A-Z]{16}(?![A-Za-z0-9_])",
-    "github_token": r"(?<![A-Za-z0-9_])(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})",
-    "slack_token": r"(?<![A-Za-z0-9_])xox[abeoprs]-[A-Za-z0-9-]{10,}",
+    # A colon and a number are a port; a password may have a slash or an @ in it.
+    "url_password": r"(?<=://)[^\s/:@]{0,256}:(?![0-9]{1,5}[/?#])[^\s@]{1,256}"
+    r"(?=@)(?:@[^\s@,;]{1,64}(?=@)){0,8}",
+    "aws_key": rf"{_BEGIN}(?:AKIA|ASIA)[0-9A-Z]{{16}}(?![A-Za-z0-9_])",
+    "github_token": rf"{_BEGIN}(?:gh[pousr]_[A-Za-z0-9]{{20,}}|github_pat_[A-Za-z0-9_]{{20,}})",
+    "slack_token": rf"{_BEGIN}xox[abeoprs]-[A-Za-z0-9-]{{10,}}",
     "bearer": r"(?<=[Bb]earer )[A-Za-z0-9._~+/=-]{12,}",
-    # Bounded, and begun only where a word begins: text from tools may be hostile.
     "jwt": r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,2048}\.[A-Za-z0-9_-]{8,8192}"
     r"\.[A-Za-z0-9_-]{1,2048}",
-    "private_key": r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----(?:(?!-----)[\s\S]){0,8192}"
-    r"(?:-----END [A-Z ]{0,32}PRIVATE KEY-----)?",
+    "private_key": r"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:(?!-----)[\s\S]){0,32768}(?:-----END [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----)?",
+    "token": _BEGIN
+    + "(?:"
+    + "|".join(
+        (
+            r"gl(?:pat|dt|rt|ptt|soat)-[A-Za-z0-9_-]{20,}",  # GitLab
+            r"npm_[A-Za-z0-9]{36}",
+            r"pypi-AgE[A-Za-z0-9_-]{50,}",
+            r"do[opr]_v1_[0-9a-f]{64}",  # DigitalOcean
+            r"dckr_[po]at_[A-Za-z0-9_-]{20,}",  # Docker
+            r"lin_api_[A-Za-z0-9]{32,}",  # Linear
+            r"ntn_[A-Za-z0-9]{40,}",  # Notion
+            r"PMAK-[0-9a-f]{24}-[0-9a-f]{34}",  # Postman
+            r"shp(?:at|ca|pa|ss)_[0-9A-Fa-f]{32}",  # Shopify
+            r"sq0(?:atp|csp)-[A-Za-z0-9_-]{22,}",  # Square
+            r"key-[0-9a-f]{32}",  # Mailgun
+            r"sntry[su]_[A-Za-z0-9_+/=-]{40,}",  # Sentry
+            r"pcsk_[A-Za-z0-9_]{40,}",  # Pinecone
+            r"lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{10}",  # LangSmith
+            r"tvly-(?:dev-|prod-)?[A-Za-z0-9]{20,}",  # Tavily
+            r"pplx-[A-Za-z0-9]{40,}",  # Perplexity
+            r"figd_[A-Za-z0-9_-]{38,}",  # Figma
+            r"NRAK-[A-Z0-9]{27}",  # New Relic
+            r"gl(?:sa_[A-Za-z0-9]{32}_[0-9A-Fa-f]{8}|c_[A-Za-z0-9+/=]{32,})",  # Grafana
+            r"sbp_[0-9a-f]{40}",  # Supabase
+            r"whsec_[A-Za-z0-9+/=]{24,}",  # Stripe and others
+            r"GOCSPX-[A-Za-z0-9_-]{28}",  # Google
+            r"xapp-[0-9]-[0-9A-Za-z-]{30,}",  # Slack
+            r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16,64}",  # SendGrid
+            r"hv[sb]\.[A-Za-z0-9_-]{24,}",  # Vault
+            r"ya29\.[A-Za-z0-9_-]{20,}",  # Google
+            r"AGE-SECRET-KEY-1[A-Z0-9]{58}",
+            r"dapi[0-9a-f]{32}",  # Databricks
+            r"[0-9]{8,10}:AA[A-Za-z0-9_-]{33}",  # Telegram
+        )
+    )
+    + ")",
 }
 PLACEHOLDER = re.compile(r"⟦([a-z_]+):[0-9a-f]{8}⟧")
 
@@ -49,14 +93,24 @@ _MARKS: Mapping[str, str] = {
     "earer ": "bearer",
     "eyJ": "jwt",
     "-----BEGIN": "private_key",
+    "SG.": "token",
+    "hvs.": "token",
+    "hvb.": "token",
+    "ya29.": "token",
+    "AGE-SECRET": "token",
+    "dapi": "token",
+    ":AA": "token",
 }
 _JOINED = re.compile(
-    r"[-_](?<=(?:sk|pk|rk|ai|fw|r8|pi|hf|hp|ho|hu|hs|hr|at|x[abeoprs]).)[A-Za-z0-9_-]{9}"
+    r"[-_](?<=(?:sk|pk|rk|ai|fw|r8|pi|hf|hp|ho|hu|hs|hr|at|x[abeoprs]"
+    # of tokens
+    r"|dt|rt|tt|pm|v1|tn|AK|ca|pa|ss|tp|sp|ey|ys|yu|v2|ly|lx|gd|sa|lc|bp|ec|PX|pp).)"
+    r"[A-Za-z0-9_+/=-]{9}"
 )
 """How the other keys begin: the end of a short word, joined to a long one."""
 _FLAG = {kind: 1 << number for number, kind in enumerate(PATTERNS)}
 _FLAGS = tuple((mark, _FLAG[kind]) for mark, kind in _MARKS.items())
-_JOINED_FLAGS = _FLAG["api_key"] | _FLAG["github_token"] | _FLAG["slack_token"]
+_JOINED_FLAGS = sum(_FLAG[kind] for kind in ("api_key", "github_token", "slack_token", "token"))
 _SHORTEST = 15
 """Characters of the shortest secret that the patterns know, but for those with an `@` after."""
 _BINARY = re.compile(
@@ -69,6 +123,10 @@ _BINARY = re.compile(
 _ASCII = "".join(map(chr, range(128)))
 _LONG = 4096
 """Characters of base64 from which on text is taken for binary data, which holds no key."""
+
+_keys: dict[str, None] = {}
+"""The last keys that agentkit has read, for this process: clients are made for each request."""
+_KEYS, _SHORTEST_KEY = 256, 8
 
 Paths: TypeAlias = tuple[tuple[str, ...], ...]
 """Places of secret fields, each as the segments that are still to be followed."""
@@ -171,15 +229,31 @@ class Redactor:
         return hashlib.blake2b(self._secret, digest_size=4, person=b"key_id").hexdigest()
 
     def __call__(self, text: str) -> str:
-        """Return `text` with every secret replaced."""
-        if self.paths:
-            text = self._without_fields(text)
-        for kind, pattern in self._own:
-            text = pattern.sub(functools.partial(self._placed, kind), text)
+        """Return `text` with every secret replaced, and what looks like one."""
+        text = self._without_own(text)
         flags = _suspected(text)
         if not flags or (len(text) > _LONG and _BINARY.fullmatch(text)):
             return text
         return _known(flags).sub(self._placeholder, text)
+
+    def known(self, text: str) -> str:
+        """Return `text` with only those secrets replaced that are known to be some.
+
+        They are those of `patterns` and `fields`, and keys that agentkit has read itself. For
+        models: a name that looks like a key must reach them.
+        """
+        text = self._without_own(text)
+        for key in tuple(_keys):
+            if key in text:
+                text = text.replace(key, self.secret(key, "api_key"))
+        return text
+
+    def _without_own(self, text: str) -> str:
+        if self.paths:
+            text = self._without_fields(text)
+        for kind, pattern in self._own:
+            text = pattern.sub(functools.partial(self._placed, kind), text)
+        return text
 
     def passes(self, text: str) -> bool:
         """Whether there is certainly nothing to be replaced in a text, or in texts as JSON."""
@@ -274,6 +348,14 @@ class Redactor:
         return f"{match['name']}{quote}{self.of_field(value)}{quote}"
 
 
+def remember_key(key: str) -> None:
+    """Have `Redactor.known` replace a key that agentkit has read to send it."""
+    if len(key) >= _SHORTEST_KEY and key not in _keys:
+        if len(_keys) >= _KEYS:
+            del _keys[next(iter(_keys))]
+        _keys[key] = None
+
+
 def below(paths: Paths, name: str) -> Paths:
     """Return the rest of the paths below a field or an index; `()` for one that ends there."""
     if not paths:
@@ -321,9 +403,10 @@ def _loose(names: Sequence[str]) -> re.Pattern[str] | None:
     if not names:
         return None
     name = "|".join(re.escape(one) for one in sorted(names, key=len, reverse=True))
-    quoted = r"(?P<quote>\\*[\"'])(?P<text>(?:(?!(?P=quote))(?:\\.|.))*)(?P=quote)?"
+    # Bounded: each text in a text doubles the backslashes, and a hostile one has any number.
+    quoted = r"(?P<quote>\\{0,63}[\"'])(?P<text>(?:(?!(?P=quote))(?:\\.|.))*)(?P=quote)?"
     plain = r"[{\[][^{}\[\]]*[}\]]?|[^\s,}\]\"'{\[\\]+"
     return re.compile(
-        rf"(?P<name>(?P<around>\\*[\"'])(?:{name})(?P=around)\s*:\s*)(?:{quoted}|(?P<plain>{plain}))",
+        rf"(?P<name>(?P<around>\\{{0,63}}[\"'])(?:{name})(?P=around)\s*:\s*)(?:{quoted}|(?P<plain>{plain}))",
         re.DOTALL,
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import string
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -318,3 +320,130 @@ def test_values_that_cannot_be_read_are_said() -> None:
     loop.append(loop)
     assert packed([Broken()], Redactor())["$nonjson"] == "list"
     assert packed(loop, Redactor())["$nonjson"] == "list"
+
+
+# What looks like a key
+
+LOOK_ALIKES = """
+pk_customer_orders_2024 r8-release-candidate-build sk-learn-pipeline-final-v2 fw-update-2024-11-25
+rk_user_account_foreign_key pk_order_items_20241125 sk_SK.utf8 sk-image-processing-examples
+xai-explainability-report-q3 csk-test-suite-runner-config gsk-vaccine-trial-results-phase3
+nvapi-reference-documentation pk_invoice_line_item_id sk-estimator-random-forest-100
+fw_version_check_on_startup_v12 rk-45-road-bike-wheelset r8_audi_spyder_v10_performance
+hf_transformers_model_hub npm_config_registry_url key-value-store-benchmarks
+pypi-package-release-notes figd_export glpat-rotation-guide tvly-search-notes lin_api_docs
+sk-2024-11-25-10-30-00-backup pk_1f_2e_3d_4c_5b_6a sk-user-admin-role-permission-matrix
+http://localhost:8080/users/ada@example.org https://example.org/@ada/posts
+ssh://git@example.org:22/ada/repo.git eyJust.a.sentence.really https://a.org:443?q=a@b.org
+SG.airports.and.harbours hvs.heating-ventilation dapi-reference xapp-1-readme ya29.md
+""".split()
+
+KEYS = """
+sk-proj-Ab3dE6gH9jK2mN5pQ8rS1tU4vW7xY0zA sk-ant-api03-Qw3rTy7uIo1pAs5dFg9hJk2lZx6cVb0n-Aa
+sk-or-v1-0123456789abcdef0123456789abcdef sk_live_51HyZkLAbCdEfGhIjKlMnOpQr
+pk_test_4eC39HqLyjWDarjtT1zdp7dc
+gsk_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6 xai-a1B2c3D4e5F6g7H8i9J0k1L2m3N4
+r8_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s
+nvapi-a1B2c3D4e5F6g7H8i9J0k1L2m3N4-o5P6q7 sk-123e4567-e89b-12d3-a456-426614174000
+glpat-a1B2c3D4e5F6g7H8i9J0 npm_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8
+SG.a1B2c3D4e5F6g7H8i9J0kk.a1B2c3D4e5F6g7H8i9J0a1B2c3D4e5F6g7H8i9J0abc
+dop_v1_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+dckr_pat_a1B2c3D4e5F6g7H8i9J0k1L2m3N shpat_0123456789abcdef0123456789abcdef
+hvs.a1B2c3D4e5F6g7H8i9J0k1L2m3N4 ya29.a0AfH6SMBx1y2z3a4b5c6d7e8f whsec_a1B2c3D4e5F6g7H8i9J0k1L2
+pcsk_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0u1V2 tvly-dev-a1B2c3D4e5F6g7H8i9J0k1L2
+dapi0123456789abcdef0123456789abcdef 123456789:AAa1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q
+lsv2_pt_0123456789abcdef0123456789abcdef_0123456789 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
+glsa_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6_0a1b2c3d sbp_0123456789abcdef0123456789abcdef01234567
+figd_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0 pplx-a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0
+sntrys_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0uv xapp-1-A0123456789-0123456789-a1b2c3d4e5f6
+NRAK-A1B2C3D4E5F6G7H8I9J0K1L2M3N
+""".split()
+
+
+def test_the_precision_of_shapes() -> None:
+    """All of these keys are taken for keys, and none of these names."""
+    redact = Redactor(key="k")
+    assert [one for one in LOOK_ALIKES if redact(f"see {one} ok") != f"see {one} ok"] == []
+    assert [one for one in KEYS if one[8:] in redact(f"see {one} ok")] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://ada:pa/ss/w0rd@example.org/x",
+        "postgres://ada:p@ss/w0rd@db.example.org:5432/main",
+        "-----BEGIN PGP PRIVATE KEY BLOCK-----\nVersion: 1\n\npa/ss\n=w0rd\n"
+        "-----END PGP PRIVATE KEY BLOCK-----",
+        "-----BEGIN ED25519 PRIVATE KEY-----\npa/ss w0rd",
+    ],
+)
+def test_passwords_with_slashes_and_pgp_keys(text: str) -> None:
+    """Neither a slash nor an @ ends a password, and a PGP key is a private key."""
+    redacted = Redactor(key="k")(text)
+    assert "⟦" in redacted
+    assert not re.search("pa/ss|p@ss|w0rd", redacted)
+
+
+async def test_a_name_that_looks_like_a_key_reaches_the_model_and_survives_a_pause() -> None:
+    """A guess by its shape is for traces; this name is not even one."""
+    name, key = "pk_customer_orders_2024", "sk-abcdefghijklmnopqrstuvwxyz123456"
+
+    @tool(approval=True)
+    def drop(index: str) -> str:
+        """Drop an index."""
+        raise LookupError(f"no {index}, {key}")
+
+    agent = Agent(ScriptedModel([[("drop", {"index": name})], "Done."]), tools=[drop])
+    paused = await agent.run("go")
+    assert paused.trace is not None
+    result = await agent.resume(paused.trace, decisions={"/agent/m0/t0": True})
+    assert result.messages[-2].text == f"LookupError: no {name}, {key}"
+    assert result.trace is not None
+    assert key not in str(dict(result.trace.blobs))
+    assert name in str(dict(result.trace.blobs))
+
+
+async def test_a_key_that_agentkit_sends_never_reaches_a_model() -> None:
+    """It is known to be a secret, whatever it looks like."""
+
+    @tool
+    def leak() -> None:
+        """Fail with the key in the text."""
+        raise RuntimeError("refused: my own kind of key")
+
+    answers = [reply("", calls=[("leak", {})]), reply("Done.")]
+    with ChatServer(answers) as server:
+        url = server.base_url
+        async with ChatModel("any", base_url=url, api_key="my own kind of key") as model:
+            result = await Agent(model, tools=[leak]).run("go")
+    assert "kind of key" not in result.messages[-2].text
+    assert result.messages[-2].text.startswith("RuntimeError: refused: ⟦api_key:")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: "\\" * n,
+        lambda n: '"pin": ' + "\\" * n,
+        lambda n: '"pin": ' + "\\" * (n // 2) + '"' + "\\" * (n // 2),
+        lambda n: '\\"pin\\": \\"' + '\\\\\\"' * (n // 4),
+        lambda n: "sk-" * (n // 3),
+        lambda n: "sk-a-" * (n // 5),
+        lambda n: "://a:" * (n // 5),
+        lambda n: "-----BEGIN PRIVATE KEY-----" * (n // 27),
+    ],
+)
+def test_hostile_text_costs_in_proportion_to_its_length(make: Callable[[int], str]) -> None:
+    """Four times the text takes about four times as long, not sixteen times."""
+    redact = Redactor(fields=["pin"], key="k")
+
+    def seconds(text: str) -> float:
+        times: list[float] = []
+        for _ in range(3):
+            begun = time.process_time()
+            redact(text)
+            times.append(time.process_time() - begun)
+        return min(times)
+
+    small, large = make(20_000), make(80_000)
+    assert seconds(large) < 9 * seconds(small) + 0.01

@@ -171,7 +171,7 @@ def unread(
 def _failed(
     invocation: ToolInvocation, tool: AnyTool, error: BaseException, redact: Redactor
 ) -> ToolOutcome:
-    text = redact(f"{type(error).__name__}: {safe_str(error)}")
+    text = redact.known(f"{type(error).__name__}: {safe_str(error)}")
     return outcome_of(invocation, "error", text, error, fatal=tool.on_error == "raise")
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from agentkit import Agent, Limits, RunContext, ToolError, Trace, tool
 from agentkit.events import Event, ToolProgress, Warned
+from agentkit.redaction import remember_key
 from agentkit.testing import FunctionModel, ScriptedModel
 from tests.support import events_of, tool_texts
 
@@ -112,11 +113,13 @@ async def test_a_failing_call_leaves_its_siblings_alone() -> None:
 
 
 async def test_secrets_in_exceptions_are_not_told() -> None:
-    """A key in an exception's text is replaced before the model reads it."""
+    """A key that agentkit has read is replaced in an exception before the model reads it."""
+    key = "sk-zyxwvutsrqponmlkjihgfedcba654321"
+    remember_key(key)
 
     @tool
     def fail() -> None:
-        raise RuntimeError("401 for sk-abcdefghijklmnopqrstuvwxyz123456")
+        raise RuntimeError(f"401 for {key}")
 
     (told,) = await answers([fail], [("fail", {})])
     assert told.startswith("RuntimeError: 401 for ⟦api_key:")

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from agentkit.errors import AgentKitError, ConfigurationError, MissingKey, UnknownModel
 from agentkit.models.profiles import PROFILES, Profile, profile_for_url
+from agentkit.redaction import remember_key
 
 _SECRET_HEADERS = ("authorization", "api-key", "x-api-key")
 
@@ -100,6 +101,8 @@ class Endpoint:
                     f"The header {name!r} for {self.name} cannot be sent: its value has a line "
                     "break or a character outside ASCII."
                 )
+            if name in _SECRET_HEADERS or name == key_header:
+                remember_key(value.removeprefix("Bearer ").strip())
         return headers
 
     def identity(self) -> list[str]:
