@@ -66,6 +66,8 @@ def recorded_options(trace: Trace) -> tuple[ChatSettings | None, Limits | None]:
     """
     options = trace.options()
     try:
+        if any((one or 0) >= WIDEST for one in options.get("limits", {}).values()):
+            raise ValueError("a limit is too large")
         return settings_of(options), limits_of(options)
     except DAMAGE as error:
         raise trace.damaged(trace.agent_start, f"has damaged 'options': {error}") from error
@@ -89,7 +91,9 @@ def fits(name: str, value: Any) -> bool:
             case "compact":
                 return value is None or len(messages_from_json(value)) > 0
             case _ if name.startswith(("approval:", "arguments:")) and is_object(value):
-                return isinstance(value.get("problem") or value["arguments"], str)
+                if "problem" in value:
+                    return isinstance(value["problem"], str)
+                return isinstance(value["needed"], bool) and isinstance(value["arguments"], str)
             case _:
                 return True
     except DAMAGE:

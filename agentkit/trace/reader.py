@@ -97,7 +97,8 @@ class Trace:
     def patch(self) -> JsonObject:
         """What was changed in the run that this one is a fork of; empty if nothing was."""
         fork: JsonObject = self._source.read(self.header, "fork") or {}
-        return fork.get("patch") or {}
+        patch = fork.get("patch")
+        return patch if is_object(patch) else {}
 
     @property
     def t(self) -> int:
