@@ -430,7 +430,7 @@ class SameCalls:
         self._recorded = recorded
         self._unused = defaultdict[bytes, deque[str]](deque)
         for at, one in recorded.effects.items():
-            if one.kind == "tool" and one.message is not None:
+            if one.kind == "tool" and one.begun and one.finished and one.message is not None:
                 self._unused[self._key(one.name, one.arguments)].append(at)
 
     def answer(self, call: ToolInvocation) -> ToolOutcome | ReplayDivergence:

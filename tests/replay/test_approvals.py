@@ -339,3 +339,12 @@ async def test_what_waits_together_is_recorded_together(
     await careful(calls).run("go", trace=tmp_path / "run.jsonl")
     (waits,) = [data for data in written if b'"tool.pending"' in data]
     assert waits.count(b'"tool.pending"') == 2
+
+
+async def test_a_denied_call_answers_no_other_one() -> None:
+    """Another model makes it at another step: nothing of it was recorded, and it does not run."""
+    trace = await decided(False)
+    now = agent([("write", {"path": "b"})], [("delete", {"path": "a"})], "fine")
+    with pytest.raises(ReplayDivergence, match="delete was not called so"):
+        await now.replay(trace, plan="model_live", live=["write"])
+    assert done == ["write b"]
