@@ -296,7 +296,8 @@ class LiveHandler:
 
     def _keep(self, at: Address, read: ReadCall) -> ReadCall:
         """Keep what was read of a call while its step lasts."""
-        self._read = {one: known for one, known in self._read.items() if one.parent == at.parent}
+        if not self._read or next(iter(self._read)).parent != at.parent:
+            self._read = {}
         self._read[at] = read
         return read
 

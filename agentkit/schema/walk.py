@@ -62,7 +62,7 @@ def ref_name(schema: JsonObject) -> str | None:
 
 def at(schema: JsonObject, path: Sequence[str | int]) -> list[JsonObject]:
     """Return the schemas that may apply to a value at `path`: several in a union."""
-    defs = definitions(schema)
+    defs = {**definitions(schema), "#": schema}
     schemas = _alternatives(schema, defs)
     for step in path:
         inner = [_child(outer, step) for outer in schemas]
@@ -75,7 +75,7 @@ def _alternatives(
 ) -> list[JsonObject]:
     if not is_object(schema):
         return []
-    name = ref_name(schema)
+    name = "#" if schema.get("$ref") == "#" else ref_name(schema)
     if name in defs and name not in seen:
         return _alternatives(defs[name], defs, seen | {name})
     branches = [one for key in ("anyOf", "oneOf", "allOf") for one in schema.get(key, ())]

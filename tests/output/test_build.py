@@ -87,6 +87,7 @@ SCHEMA = {
         "n": {"type": "integer"},
         "unit": {"type": "string"},
         "kind": {"enum": ["a", "b"]},
+        "more": {"$ref": "#"},
         "of": {"anyOf": [{"type": "object", "properties": {"x": {"type": "string"}}}]},
     },
     "required": ["n"],
@@ -101,6 +102,7 @@ SCHEMA = {
         ('{"n": "1"}', {"n": 1}),
         ('{"n": 1, "unit": null, "kind": null, "of": null}', {"n": 1}),
         ('{"n": 1, "of": {"x": null}}', {"n": 1, "of": {}}),
+        ('{"n": 1, "more": {"n": 2, "more": null}}', {"n": 1, "more": {"n": 2}}),
     ],
 )
 async def test_a_raw_schema_reads_as_typed_outputs_do(text: str, value: Any) -> None:
