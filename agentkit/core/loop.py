@@ -460,15 +460,17 @@ class _Conversation(Generic[OutputT]):
         for one in invocations:
             waiting = self.waits(one) if self.waits is not None else None
             read, kind, problem = yield from self.judge(one)
+            shown = waiting.call.arguments if waiting is not None else ""
+            if problem is not None and not shown:
+                skipped[one.at] = _skipped(one.at, one.call, "refused", problem)
+                continue
             if waiting is not None:  # what was shown is decided about, however it is read by now
-                read = replace(one, call=replace(waiting.call, id=one.call.id))
-                read = replace(read, sent=one.call.arguments)
+                if shown or kind is None:
+                    call = replace(one.call, arguments=shown or one.call.arguments)
+                    read = replace(one, call=call, sent=one.call.arguments)
                 if kind is None:
                     forced.append(one.at)
                 kind = "deferred" if kind == "deferred" else waiting.kind
-            elif problem is not None:
-                skipped[one.at] = _skipped(one.at, one.call, "refused", problem)
-                continue
             checked.append(read)
             if kind is not None:
                 pending.append(PendingCall(at=one.at, call=read.call, kind=kind))

@@ -185,8 +185,8 @@ class Recording:
                 continue
             read: JsonObject = verdict if is_object(verdict) else {}
             if read.get("needed", True) and "problem" not in read:
-                text = str(read.get("arguments", call.call.arguments))
-                shown = replace(call.call, arguments=text)
+                # Without a verdict nothing was shown yet: it is read anew.
+                shown = replace(call.call, arguments=str(read.get("arguments", "")))
                 return PendingCall(at=call.at, call=shown, kind="approval")
         return None
 

@@ -69,7 +69,7 @@ class RawSchema:
 
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Add the function's defaults of properties that the model did not send."""
-        return {**self._defaults, **values}
+        return {**values, **{key: v for key, v in self._defaults.items() if key not in values}}
 
 
 _DRAFTS = re.compile(

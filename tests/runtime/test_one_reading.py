@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field, Json
 
-from agentkit import Agent, Decision, RunContext, RunResult, Tool, Toolset, tool
+from agentkit import Agent, Decision, RunContext, RunResult, Tool, Toolset, Trace, tool
 from agentkit.core.effects import Effect, Handler, Outcome, PendingCall, ToolInvocation
 from agentkit.errors import ConfigurationError, InvalidArguments
 from agentkit.events import Paused, ToolCallStarted, Warned
@@ -323,6 +323,32 @@ async def test_a_new_default_does_not_run_where_another_was_approved(approval: A
     """Also where the tool asks by another rule now, or does not ask any more."""
     result = await resumed("{}", version(), version(approval, default=5000))
     assert (ran, result.output) == ([50], "done")
+
+
+async def test_a_run_that_is_cut_anywhere_shows_what_runs() -> None:
+    """Whatever its journal holds when its process dies, the arguments are those of the tool."""
+    text = "{'amount': '5000',}"
+    trace = (await agent(text).run("go", approver=lambda one: True)).trace
+    assert trace is not None
+    lines = list(trace.raw())
+    begun = next(n for n, line in enumerate(lines) if b'"agent.start"' in line) + 1
+    for cut in range(begun, len(lines)):
+        ran.clear()
+        asked: list[Any] = []
+
+        def approve(pending: PendingCall, asked: list[Any] = asked) -> bool:
+            asked.append(pending.args)
+            return True
+
+        ended = any(b'"tool.end"' in line for line in lines[:cut])
+        model = ScriptedModel(["done"] if _answered(lines[:cut]) else [[("pay", text)], "done"])
+        await Agent(model, tools=[pay]).resume(Trace(lines[:cut]), approver=approve)
+        assert asked in ([], [FULL])
+        assert ran == ([] if ended else [FULL])
+
+
+def _answered(lines: list[bytes]) -> bool:
+    return any(b'"model.end"' in line for line in lines)
 
 
 # Decisions
