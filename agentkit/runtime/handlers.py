@@ -399,7 +399,12 @@ class LiveHandler:
                 text = f"The approver returned {safe_repr(decision)}; expected a Decision, True "
                 return _broken(ConfigurationError(text + "or False."))
             decisions.append(decision)
-        return decided(decisions)
+        outcome, recorder = decided(decisions), self._scope.recorder
+        if isinstance(outcome, Suspended) and (recorder is None or not recorder.resumable):
+            text = "The run pauses and cannot be resumed: its trace does not hold what that needs. "
+            text += "Record runs that may pause with trace= not False and capture='full'."
+            self._scope.emit(Warned(at=pause.pending[0].at, code="not_resumable", text=text))
+        return outcome
 
     def _context(self, at: Address) -> RunContext[Any]:
         return RunContext(

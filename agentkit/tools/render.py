@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from pydantic import AliasChoices, BaseModel, RootModel
@@ -13,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_json, to_jsonable_python
 
 from agentkit.errors import ToolError
-from agentkit.messages import Content, Part, TextPart, is_object
+from agentkit.messages import Content, Part, TextPart, is_array, is_object
 
 
 def render(value: Any, max_output: int | None) -> Content:
@@ -122,7 +124,43 @@ def _json(value: Any) -> str:
 
 
 def _encoded(value: Any) -> str:
+    if _may_hold_set(value):
+        plain = to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="strings")
+        with suppress(Exception):  # where a serializer of its own has made another shape of it
+            plain = in_order(value, plain)
+        value = plain
     return to_json(value, bytes_mode="base64", inf_nan_mode="strings").decode()
+
+
+def _may_hold_set(value: Any) -> bool:
+    kind = cast("type[Any]", type(value))
+    if kind in (str, int, float, bool) or value is None:
+        return False
+    if kind is dict:
+        return any(map(_may_hold_set, value.values()))
+    return any(map(_may_hold_set, value)) if kind in (list, tuple) else True
+
+
+def in_order(value: Any, plain: Any) -> Any:
+    """Return a value's JSON with its sets sorted: their order differs in each process."""
+    if is_array(plain) and isinstance(value, (list, tuple, set, frozenset)):
+        items = cast("Iterable[Any]", value)
+        parts = [in_order(item, part) for item, part in zip(items, plain, strict=True)]
+        key = functools.partial(json.dumps, sort_keys=True)
+        return sorted(parts, key=key) if isinstance(value, (set, frozenset)) else parts
+    if not is_object(plain):
+        return plain
+    if isinstance(value, Mapping):
+        values = cast("Mapping[Any, Any]", value).values()
+        items = zip(plain.items(), values, strict=True)
+        return {name: in_order(item, part) for (name, part), item in items}
+    kind = cast("type[Any]", type(value))
+    known = getattr(kind, "__pydantic_fields__", None) or getattr(kind, "__dataclass_fields__", {})
+    names = {getattr(one, "serialization_alias", None) or name: name for name, one in known.items()}
+    return {
+        name: in_order(getattr(value, names[name]), part) if name in names else part
+        for name, part in plain.items()
+    }
 
 
 def _culprit(value: Any, where: str, above: frozenset[int]) -> tuple[str, str] | None:

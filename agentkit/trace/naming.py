@@ -34,6 +34,7 @@ from agentkit.messages import (
     is_object,
 )
 from agentkit.redaction import Paths, Redactor, below
+from agentkit.tools.render import in_order
 
 _WIDEST = 2**63
 """Integers beyond this are text in a trace: many readers of JSON cannot hold them."""
@@ -81,7 +82,7 @@ def _packed(value: Any, redact: Redactor, paths: Paths) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         items = enumerate(cast("Iterable[Any]", value))
         parts = [_part(index, item, redact, paths) for index, item in items]
-        return _sorted(value, parts)
+        return sorted(parts, key=canonical) if isinstance(value, (set, frozenset)) else parts
     return _scalar(value, redact, paths)
 
 
@@ -164,34 +165,8 @@ def _plain(value: Any) -> Any:
     except (ValueError, TypeError, RecursionError):
         return _unknown(value)
     with suppress(Exception):  # where a serializer of its own has made another shape of it
-        return _in_order(value, plain)
+        return in_order(value, plain)
     return plain
-
-
-def _sorted(value: Any, parts: list[Any]) -> list[Any]:
-    """Return the parts of a list as they are, those of a set sorted."""
-    return sorted(parts, key=canonical) if isinstance(value, (set, frozenset)) else parts
-
-
-def _in_order(value: Any, plain: Any) -> Any:
-    """Return a value's JSON with its sets sorted: their order differs in each process."""
-    if is_array(plain) and isinstance(value, (list, tuple, set, frozenset)):
-        items = cast("Iterable[Any]", value)
-        parts = [_in_order(item, part) for item, part in zip(items, plain, strict=True)]
-        return _sorted(value, parts)
-    if not is_object(plain):
-        return plain
-    if isinstance(value, Mapping):
-        values = cast("Mapping[Any, Any]", value).values()
-        items = zip(plain.items(), values, strict=True)
-        return {name: _in_order(item, part) for (name, part), item in items}
-    kind = cast("type[Any]", type(value))
-    known = getattr(kind, "__pydantic_fields__", None) or getattr(kind, "__dataclass_fields__", {})
-    names = {getattr(one, "serialization_alias", None) or name: name for name, one in known.items()}
-    return {
-        name: _in_order(getattr(value, names[name]), part) if name in names else part
-        for name, part in plain.items()
-    }
 
 
 def _unknown(value: Any) -> JsonObject:

@@ -200,6 +200,11 @@ class Recorder:
         return self._now
 
     @property
+    def resumable(self) -> bool:
+        """Whether the run can go on after a pause: all of it is kept somewhere."""
+        return self._capture == "full" and self.trace is not None and self.failure is None
+
+    @property
     def failure(self) -> TraceError | None:
         """Why nothing is written any more, if so."""
         error = self._writer.failure if self.notes is None else None

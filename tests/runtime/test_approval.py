@@ -188,3 +188,18 @@ async def test_decisions_may_come_one_at_a_time(tmp_path: Path) -> None:
     assert second.output == "done"
     assert done == ["b"]
     assert second.messages[2].text == "Denied."  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("options", [{"trace": False}, {"capture": "metadata"}, {}])
+async def test_a_pause_that_cannot_be_resumed_warns(options: Any) -> None:
+    """When it pauses, not when somebody resumes it."""
+
+    @tool(approval=True)
+    def drop() -> str:
+        """Drop all."""
+        return "dropped"
+
+    result = await Agent(ScriptedModel([[("drop", {})]]), tools=[drop]).run("go", **options)
+    assert result.status == "paused"
+    codes = [warning.code for warning in result.warnings]
+    assert codes == (["not_resumable"] if options else [])

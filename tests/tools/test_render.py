@@ -142,3 +142,16 @@ def test_law_cut_text_is_a_prefix(text: str, size: int) -> None:
         assert text.startswith(kept)
         assert size - 4 < len(kept.encode()) <= size
         assert json.dumps(note).startswith('"[cut here')
+
+
+def test_sets_are_sorted() -> None:
+    """Wherever they stand in a result: their own order differs from process to process."""
+
+    class Team(BaseModel):
+        names: set[str]
+
+    names = {"eve", "ada", "bob", "dan", "cyd", "fay"}
+    expected = '["ada","bob","cyd","dan","eve","fay"]'
+    assert render(names, None) == expected
+    assert render({"a": [frozenset(names)]}, None) == f'{{"a":[{expected}]}}'
+    assert render([Team(names=names)], None) == f'[{{"names":{expected}}}]'
