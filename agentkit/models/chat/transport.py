@@ -127,7 +127,7 @@ class PerLoop(Generic[ResourceT]):
                     self._held.pop(other, None)
             # No await between here and the assignment, so two tasks make but one resource.
             resource = self._make()
-            held = _Held(resource, weakref.WeakSet(), self._hold(resource, loop))
+            held = _Held(resource, weakref.WeakSet((user,)), self._hold(resource, loop))
             self._held[loop] = held
             await anext(held.holder)
         held.users.add(user)
