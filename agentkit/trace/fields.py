@@ -29,7 +29,10 @@ _ADDRESS = re.compile(r"(/[^/]{1,400})+")
 def field_problems(event: JsonObject, capture: Capture = "full") -> Iterator[str]:
     """Yield what an event lacks or has in another form, each as the end of a sentence."""
     yield from problems(event, capture)
-    if not _ADDRESS.fullmatch(event.get("at", "/")) and "at" in event:
+    for name in ("seq", "t"):  # also of an event that this version does not know
+        if type(event.get(name)) is not int:
+            yield f"has {event.get(name)!r:.80} as {name!r}; expected an integer"
+    if "at" in event and not _ADDRESS.fullmatch(str(event["at"])):
         yield f"has {event['at']!r:.80} as 'at'; expected an address"
     if not 0 <= event.get("t", 0) < WIDEST:
         yield f"has {event['t']!r:.80} as 't'; expected microseconds"

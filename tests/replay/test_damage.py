@@ -190,6 +190,18 @@ async def test_damage_is_named_by_event_and_field(
         assert path[0] in str(caught.value)
 
 
+@pytest.mark.parametrize("field", ["seq", "t"])
+async def test_an_event_of_an_unknown_kind_has_its_place(field: str) -> None:
+    """A newer version's events are kept, and stand among the others."""
+    events = await recorded()
+    unknown = next(event for event in events if event["event"] == "model.chunks")
+    unknown["event"] = "tool.dream"
+    assert (await agent().replay(traced(events))).output == "done"
+    del unknown[field]
+    with pytest.raises(TraceCorrupt, match=f"tool.dream.*'{field}'"):
+        await agent().replay(traced(events))
+
+
 async def test_a_damaged_time_makes_no_replay_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was cancelled then is waited for as long as it took then, but not for years."""
     patience = 0.01
