@@ -2,8 +2,8 @@
 
 A secret becomes `⟦kind:digest⟧`, where the digest is a keyed HMAC: the same
 secret gives the same placeholder under the same key, and nothing else can be
-learned from it. Redaction happens before anything is hashed, written or told
-to a model. What is redacted already stays as it is.
+learned from it. Redaction happens before anything is hashed or written. What is redacted
+already stays as it is.
 """
 
 from __future__ import annotations
@@ -213,10 +213,10 @@ class Redactor:
             )
         own = tuple((kind, _compiled(kind, given)) for kind, given in self.patterns.items())
         paths = tuple(_path(one) for one in self.fields)
-        told = repr((key, [(kind, one.pattern, one.flags) for kind, one in own], paths))
+        rules = repr((key, [(kind, one.pattern, one.flags) for kind, one in own], paths))
         for name, value in (
             ("paths", paths),
-            ("rules", hashlib.blake2b(told.encode(), digest_size=8).hexdigest()),
+            ("rules", hashlib.blake2b(rules.encode(), digest_size=8).hexdigest()),
             ("_own", own),
             ("_loose", _loose([path[-1] for path in paths if "*" not in path[-1]])),
             ("_secret", key),

@@ -4,7 +4,7 @@ Both sides are compared as JSON, after redaction and without the ids that
 servers give to calls. How strictly is the caller's choice:
 
     exact       the whole request: messages, tools, parameters, model
-    structural  the same calls in the same places; what is said and passed may differ
+    structural  the same calls in the same places; texts and arguments may differ
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Chunks:
             if self.first is None:
                 self.first = now // 1000 - self._last
             return []
-        pieces = [_told(delta) for _, delta in kept]
+        pieces = [_piece(delta) for _, delta in kept]
         whole = self._whole(pieces)
         if whole:
             self._enough, self._due = _PIECES, now + _NANOSECONDS if pieces[whole:] else 0
@@ -61,7 +61,7 @@ class Chunks:
 
     def rest(self) -> list[list[Any]]:
         """Return what is to be written at the end."""
-        return self._written([_told(delta) for _, delta in self._kept])
+        return self._written([_piece(delta) for _, delta in self._kept])
 
     def _whole(self, pieces: list[_Piece]) -> int:
         """How many of the pieces end where no secret can be going on."""
@@ -127,7 +127,7 @@ def model_of(delta: Delta) -> Address:
     return delta.at.parent if isinstance(delta, ToolCallDelta) else delta.at
 
 
-def _told(delta: Delta) -> tuple[str, str]:
+def _piece(delta: Delta) -> tuple[str, str]:
     """Which text a delta goes on with, and how."""
     if isinstance(delta, TextDelta):
         return "text", delta.text

@@ -85,7 +85,7 @@ class HttpAttempt:
         began: When.
         ended: When; None if it was in flight.
         status: The HTTP status; None without a response.
-        retry_after: Seconds that the server asked to wait.
+        retry_after: Seconds to wait, as the server had it.
         delay: Microseconds until the next attempt, if there was one.
         request_id: The server's id.
         error: What failed.
@@ -139,7 +139,7 @@ class Lines:
 
     Attributes:
         start: The last start. What was there before was begun anew.
-        end: The end of that, if there is one and nobody was asked to run it again.
+        end: The end of that, if there is one and no decision about running it again is open.
         first_end: Its first end, where the outcome was edited afterwards.
         status: The status of `end`.
         ask: The question whether it may run, or what it comes to.
@@ -350,7 +350,7 @@ class RecordedEffect:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether it was in flight at an interruption, and nobody has decided since."""
+        """Whether it was in flight at an interruption, and is not decided about since."""
         return self._lines.in_flight is not None
 
     @property
@@ -485,14 +485,14 @@ def _call(**texts: Any) -> ToolCall:
     return ToolCall(**unpacked(texts))
 
 
-def pending_call(effect: RecordedEffect, asked: JsonObject | None) -> PendingCall:
-    """Return the call as it was asked about, or as it began and may have had its effect."""
-    if asked is None:
+def pending_call(effect: RecordedEffect, waits: JsonObject | None) -> PendingCall:
+    """Return the call as it waits for a decision, or as it began and may have had its effect."""
+    if waits is None:
         arguments = (effect.start or {}).get("arguments", "")
         call = effect.call or _call(id=effect.name, name=effect.name, arguments=arguments)
         return PendingCall(at=effect.at, call=call, kind="in_flight")
-    call = _call(id=asked["call"], name=asked["tool"], arguments=asked.get("arguments", ""))
-    return PendingCall(at=effect.at, call=call, kind=asked["kind"])
+    call = _call(id=waits["call"], name=waits["tool"], arguments=waits.get("arguments", ""))
+    return PendingCall(at=effect.at, call=call, kind=waits["kind"])
 
 
 def _attempt(start: JsonObject, end: JsonObject | None) -> HttpAttempt:

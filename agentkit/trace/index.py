@@ -17,7 +17,7 @@ _REQUESTS = 64
 class RecordedEffects(Mapping[str, RecordedEffect]):
     """The effects of a trace by address, in order of beginning.
 
-    A call that never began is where somebody was first asked about it.
+    A call that never began stands where it first waited for a decision.
     """
 
     def __init__(self, source: Source) -> None:
@@ -132,7 +132,7 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
 
     def _begin(self, number: int, event: JsonObject, kind: EffectKind) -> None:
         at, lines = event["at"], self._of(event, kind)
-        if lines.start is None:  # one that was only asked about stands where it begins
+        if lines.start is None:  # one that only waited for a decision stands where it begins
             self._effects[at] = self._effects.pop(at)
         lines.start = number
         lines.end = lines.first_end = lines.status = lines.skip = None  # it was begun anew
@@ -175,15 +175,15 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
         return self[max(ends, key=ends.__getitem__)] if ends else None
 
     def pending(self) -> tuple[PendingCall, ...]:
-        """Return the calls about which somebody has to decide before the run can go on."""
+        """Return the calls that need a decision before the run can go on."""
         found: list[PendingCall] = []
         for at, one in self._effects.items():
             lines = self._lines[at]
             asks = (lines.in_flight, lines.ask if lines.answer is None else None)
-            asked = max((number for number in asks if number is not None), default=None)
-            if asked is not None and not self._over(at, asked):
-                found.append(pending_call(one, self.event(asked)))
-            elif asked is None and self._may_have_acted(one):
+            waits = max((number for number in asks if number is not None), default=None)
+            if waits is not None and not self._over(at, waits):
+                found.append(pending_call(one, self.event(waits)))
+            elif waits is None and self._may_have_acted(one):
                 found.append(pending_call(one, None))
         return tuple(sorted(found, key=lambda one: one.at.order))
 

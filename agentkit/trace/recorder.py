@@ -4,7 +4,7 @@ The handler stands around the one that performs, so the trace holds what the loo
 wherever that came from. `.start` and `.end` stand around each effect: a start without an
 end was in flight when the process died.
 
-A trace in memory is noted, and written when somebody reads it, which is seldom. Effects,
+A trace in memory is noted, and written when it is read, which is seldom. Effects,
 outcomes and events are frozen, so it is enough to keep them with their time; what is not
 frozen, the values of an application, is packed when it is noted.
 """
@@ -373,7 +373,7 @@ class Recorder:
             return
         match event:
             case HttpStarted(at=at, attempt=attempt, host=host):
-                # The model call has begun: that its first attempt has, too, can be said later.
+                # The model call has begun: its first attempt may be written later.
                 first = not attempt
                 self._writer.write("http.start", held=first, at=at, attempt=attempt, host=host)
             case HttpFinished():
