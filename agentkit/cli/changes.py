@@ -131,7 +131,7 @@ def message_number(trace: Trace, at: str, text: str) -> int:
     if trace.effects[at].kind != "model":
         raise ConfigurationError(f"Messages belong to a model call, and {at} is not one.")
     messages = describe(trace, at)["messages"]
-    if not text.isdecimal() or int(text) >= len(messages):
+    if not text.isdecimal() or len(text) > 9 or int(text) >= len(messages):
         raise ConfigurationError(
             f"There is no message {text!r}: the request at {at} has {len(messages)} messages, "
             "counted from 0."
@@ -159,7 +159,7 @@ def _json(text: str) -> Any:
     """Return the value that a text is the JSON of, or None."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -18,6 +18,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from agentkit.errors import TraceCorrupt
+
 AsJson: TypeAlias = Annotated[bool, Parameter(name="--json", negative="")]
 
 INDENTED = (0, 0, 0, 2)
@@ -80,7 +82,15 @@ def print_note(line: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON document. It is ASCII, so nothing in it can harm a terminal."""
-    print(json.dumps(value, indent=2))
+    print(json_text(value, indent=2))
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Return a value of a trace as JSON, which knows no infinity and no endless nesting."""
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise TraceCorrupt(f"The trace holds a value that JSON cannot hold: {error}.") from error
 
 
 def print_rows(

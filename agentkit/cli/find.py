@@ -14,6 +14,7 @@ from pydantic_core import from_json
 from agentkit.cli.console import command_line
 from agentkit.errors import TraceError
 from agentkit.messages import JsonObject, is_object
+from agentkit.trace.check import check_replayable
 from agentkit.trace.reader import Trace
 
 _FIRST = 1 << 16
@@ -45,7 +46,7 @@ def find(trace: Path) -> Path:
     if trace.exists() or trace.name != text or trace.suffix == ".jsonl":
         return trace
     folders = dict.fromkeys([Path(), traces_folder(), state_folder() / "traces"])
-    files = [file for folder in folders for file in sorted(folder.glob("*.jsonl"))]
+    files = [file for folder in folders for file in _files_in(folder)]
     runs = [file for file in files if file.stem == text]
     if not runs and re.fullmatch("[0-9a-f]{4,32}", text):
         ids = {file: str(header_of(file).get("run", "")) for file in files}
@@ -61,6 +62,13 @@ def find(trace: Path) -> Path:
     raise TraceError(
         f"{problem}. `{command_line('runs', 'FOLDER')}` lists the runs in a folder.", path=text
     )
+
+
+def replayable(trace: Path) -> Trace:
+    """Return the trace that a path or a name stands for, checked from end to end."""
+    recorded = Trace.load(find(trace))
+    check_replayable(recorded)
+    return recorded
 
 
 def header_of(file: Path) -> JsonObject:
@@ -81,13 +89,18 @@ def traces_in(places: Sequence[Path]) -> Iterator[Path]:
     for place in places or [usual]:
         try:
             if place.is_dir():
-                yield from sorted(place.glob("*.jsonl"))
+                yield from _files_in(place)
             elif place.exists():
                 yield place
             else:
                 raise FileNotFoundError(2, "No such file or folder")
         except OSError as error:
             raise TraceError(f"{str(place)!r} cannot be read: {error.strerror}.") from error
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Return the traces of a folder by name; a pipe would be waited for."""
+    return sorted(file for file in folder.glob("*.jsonl") if file.is_file())
 
 
 def state_of(trace: Trace) -> str:

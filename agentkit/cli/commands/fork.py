@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from agentkit.agent import Agent
 from agentkit.cli.changes import check_asked, message_number, outcome_from, settings_from
 from agentkit.cli.console import command_line, print_line
-from agentkit.cli.find import find, header_of, traces_folder, traces_in
+from agentkit.cli.find import header_of, replayable, traces_folder, traces_in
 from agentkit.cli.load import Application, Many, application
 from agentkit.cli.view.describe import address_in
 from agentkit.cli.view.run import (
@@ -70,7 +70,7 @@ def fork(
             that only read run anyway. May be repeated.
         to: A new file, or a folder, where the fork is recorded; by default the state folder.
     """
-    original = Trace.load(find(trace))
+    original = replayable(trace)
     where = None if at is None else address_in(original, at)
     outcome = _outcome(original, where, result, approve, deny)
     if where is None and message:

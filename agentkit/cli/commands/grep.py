@@ -44,7 +44,7 @@ def grep(
     """
     try:
         regex = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigurationError(f"{pattern!r} is not a regular expression: {error}.") from error
     hits: list[JsonObject] = []
     count = 0
@@ -112,4 +112,4 @@ def _print_hit(regex: re.Pattern[str], hit: JsonObject) -> None:
     text = Text(shown(f"{'…' * (start > 0)}{line[start:]}", _LINE))
     text.highlight_regex(regex, "bold red")
     head = Text.assemble((shown(hit["file"]), "magenta"), " ", (shown(hit["at"]), "cyan"))
-    OUT.print(head + Text(f" {hit['kind']}: ") + text, soft_wrap=True)
+    OUT.print(head + Text(f" {shown(hit['kind'], 20)}: ") + text, soft_wrap=True)

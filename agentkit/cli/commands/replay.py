@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.cli.console import print_line
-from agentkit.cli.find import find
+from agentkit.cli.find import replayable
 from agentkit.cli.load import Many, application
 from agentkit.cli.view.run import print_held_back, run_and_show
 from agentkit.cli.view.tree import RunTree, counted
@@ -49,7 +49,7 @@ def replay(
         on_divergence: At the first difference end, or go on with the recording.
     """
     plan = plan or ("tools_live" if live else "exact")
-    recorded = Trace.load(find(trace))
+    recorded = replayable(trace)
     tree = RunTree(f"replay of {recorded.run}")
     with application(app, recorded, model=model, deps=deps) as loaded:
         if plan != "exact":

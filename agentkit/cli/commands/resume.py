@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.cli.console import command_line, print_line
-from agentkit.cli.find import find, state_of
+from agentkit.cli.find import replayable, state_of
 from agentkit.cli.load import Many, application, options_of
 from agentkit.cli.view.run import print_waiting, run_and_show
 from agentkit.cli.view.tree import RunTree
 from agentkit.core.effects import Decision, PendingCall
 from agentkit.errors import ConfigurationError
 from agentkit.runtime.result import RunResult
-from agentkit.trace.check import check_replayable
-from agentkit.trace.reader import Trace
 
 
 def resume(
@@ -46,8 +44,7 @@ def resume(
         model: The model of the run, if it was not the agent's own.
         deps: What its tools need, as FILE.py:NAME: the value, or a function that returns it.
     """
-    recorded = Trace.load(find(trace))
-    check_replayable(recorded)
+    recorded = replayable(trace)
     if (state := state_of(recorded)) == "ok":
         raise ConfigurationError(
             f"The run of {str(recorded.path)!r} has ended, and there is nothing to go on with. "

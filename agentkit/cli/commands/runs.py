@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from agentkit.cli.console import OUT, AsJson, print_json, print_note, print_rows, shown
+from agentkit.cli.console import OUT, AsJson, json_text, print_json, print_note, print_rows, shown
 from agentkit.cli.find import traces_folder, traces_in
 from agentkit.cli.view.describe import damage_named, summary
 from agentkit.cli.view.tree import MARKS, as_text, forked_from, money
@@ -36,31 +36,32 @@ def runs(folder: Path | None = None, /, *, as_json: AsJson = False) -> None:
         as_json: Print a JSON array.
     """
     places = [] if folder is None else [folder]
-    listed = sorted(
-        map(_listed, traces_in(places)), key=lambda run: str(run.get("wall") or ""), reverse=True
-    )
+    listed = sorted(map(_listed, traces_in(places)), key=lambda one: one[0], reverse=True)
     if not listed:
         print_note(f"There are no runs in {str(folder or traces_folder())!r}.")
     if as_json:
-        print_json(listed)
+        print_json([run for _, run, _ in listed])
     elif listed:
-        print_rows(_TITLES, map(_cells, listed), narrow=_WIDE)
+        print_rows(_TITLES, [cells for *_, cells in listed], narrow=_WIDE)
 
 
-def _listed(path: Path) -> JsonObject:
-    """Return the summary of a run; for a file that cannot be read, why."""
+def _listed(path: Path) -> tuple[str, JsonObject, list[Text]]:
+    """Return when a run was, its summary and its row; for a file that cannot be read, why."""
     try:
         trace = Trace.load(path)
         with damage_named(trace):
-            return summary(trace)
+            run = summary(trace)
+            json_text(run)
+            return str(run["wall"] or ""), run, _cells(run)
     except TraceError as error:
-        return {"file": str(path), "status": "unreadable", "error": error.message}
+        run = {"file": str(path), "status": "unreadable", "error": error.message}
+        return "", run, _cells(run)
 
 
 def _cells(run: JsonObject) -> list[Text]:
     status, file = run["status"], Path(run["file"])
-    mark, style = MARKS.get(status, (status, "yellow"))
-    word = Text(mark if status in mark else f"{mark} {status}", style)
+    mark, style = MARKS.get(status, (shown(status, 20), "yellow"))
+    word = Text(mark if shown(status) in mark else f"{mark} {shown(status, 20)}", style)
     if status == "unreadable":
         empty = Text("")
         name = Text(shown(file.name), "cyan")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.cli.console import command_line, print_line
-from agentkit.cli.find import find, state_of
+from agentkit.cli.find import replayable, state_of
 from agentkit.cli.load import (
     Application,
     Many,
@@ -34,7 +34,6 @@ from agentkit.cli.view.source import Case, source_of
 from agentkit.core.effects import ancestors
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
 from agentkit.runtime.result import RunResult
-from agentkit.trace.check import check_replayable
 from agentkit.trace.reader import Trace
 
 _WORDS, _LONGEST = 6, 40
@@ -64,8 +63,7 @@ def test_from(
     """
     if find_spec("pytest") is None:
         raise ConfigurationError("The test is run with pytest: pip install pytest")
-    recorded = Trace.load(find(trace))
-    check_replayable(recorded)
+    recorded = replayable(trace)
     if recorded.status == "interrupted":
         resume = command_line("resume", str(recorded.path))
         raise TraceError(

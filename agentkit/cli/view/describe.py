@@ -18,6 +18,7 @@ from agentkit.cli.find import state_of
 from agentkit.errors import AgentKitError, TraceCorrupt, TraceError
 from agentkit.events import ReasoningDelta, Restarted, TextDelta, ToolCallDelta
 from agentkit.messages import JsonObject, Usage
+from agentkit.trace.check import DAMAGE
 from agentkit.trace.deltas import Delta
 from agentkit.trace.effects import HttpAttempt, RecordedEffect
 from agentkit.trace.reader import Trace
@@ -30,7 +31,9 @@ def damage_named(trace: Trace) -> Generator[None]:
     """Turn what an odd event leads to into an error of its file: anybody may have written it."""
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except AgentKitError:
+        raise
+    except (*DAMAGE, ArithmeticError) as error:
         raw = command_line("show", str(trace.path), "--raw")
         raise TraceCorrupt(
             f"The trace {str(trace.path)!r} holds an event that cannot be shown "

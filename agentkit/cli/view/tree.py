@@ -174,14 +174,16 @@ class RunTree:
 
     def _line(self, at: str, node: _Node, width: int, live: bool) -> Text:
         name = at.rpartition("/")[2]
-        head = Text.assemble((f"{name} ", "cyan"), (shown(node.label, 40), "bold"))
+        head = Text.assemble((f"{shown(name, 40)} ", "cyan"), (shown(node.label, 40), "bold"))
         elapsed = (node.ended if node.ended is not None else monotonic()) - node.started
         timed = node.ended is not None or (live and node.status is None)
         tail = f" {elapsed:.2f} s" if timed else ""
         tokens = f", {node.usage.input_tokens} → {node.usage.output_tokens} tokens"
         if node.usage.total_tokens and head.cell_len + len(tail + tokens) + 2 <= width:
             tail += tokens
-        mark, style = MARKS.get(node.status or "", (node.status or _working(live), "default"))
+        mark, style = MARKS.get(
+            node.status or "", (shown(node.status or _working(live), 20), "default")
+        )
         end = Text.assemble((f" {mark}", style), (tail, "dim"))
         room = width - head.cell_len - end.cell_len - 1
         if room > 5:

@@ -37,6 +37,7 @@ def choose_profile(profile: Profile | str | None, base_url: str | None, model: s
     if profile is not None or base_url is None:
         return PROFILES[profile or "openai"].for_model(model)
     try:
+        base_url.encode()  # a lone surrogate would only be found out by the first request
         return profile_for_url(base_url).for_model(model)
     except ValueError as error:
         raise ConfigurationError(f"{base_url!r} is not a valid base URL: {error}.") from None
