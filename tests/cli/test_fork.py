@@ -41,8 +41,8 @@ def test_a_result_is_changed(travel: Path) -> None:
         "Kindly: Paris is booked, Denied: no, no degrees.",
         "First cause, at /agent/m0/t1 (look): result",
         "    a: 'Rome is sunny'\n    b: 'Rome is flooded'",
-        "The trace is in fork.jsonl",
-        "agentkit diff run.jsonl fork.jsonl",
+        f"The trace is in {travel / 'fork.jsonl'}",
+        f"agentkit diff run.jsonl {travel / 'fork.jsonl'}",
     ):
         assert part in done.stdout
     assert Trace.load(travel / "fork.jsonl").header["fork"]["at"] == "/agent/m0/t1"
@@ -156,7 +156,7 @@ def test_what_the_application_raises(travel: Path) -> None:
     assert done.returncode == 1
     assert "KeyError: 'a bug'" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "The trace is in fork.jsonl" in done.stdout
+    assert f"The trace is in {travel / 'fork.jsonl'}" in done.stdout
 
 
 def test_a_call_that_would_not_be_done_again(travel: Path) -> None:

@@ -123,7 +123,13 @@ def test_deps_are_in_the_printed_commands(folder: Path) -> None:
     app = ("--app", "app.py:build", "--deps", "app.py:make")
     done = agentkit("fork", "paused", *app, "--prompt", "Look", "--trace", "new.jsonl", cwd=folder)
     (command,) = (line for line in done.stdout.splitlines() if "agentkit resume" in line)
-    assert command.split()[1:] == ["resume", "new.jsonl", *app, "--approve", "/agent/m0/t0"]
+    assert command.split()[1:] == [
+        "resume",
+        str(folder / "new.jsonl"),
+        *app,
+        "--approve",
+        "/agent/m0/t0",
+    ]
     done = agentkit(*command.split()[1:], cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert ran(folder) == ["function True"]
