@@ -275,7 +275,14 @@ class LiveHandler:
             tool = await self._tool(call.name, invocation.at.parent)
             if not isinstance(tool, Tool):
                 return invocation
-            known = self._keep(invocation.at, ReadCall.again(tool, invocation))
+            text, sent = call.arguments, invocation.sent
+            if sent is None:
+                known = ReadCall.of(tool, text, shown=bool(self._program.middleware))
+            else:
+                known = ReadCall.again(tool, text, sent)
+            self._keep(invocation.at, known)
+        if known.text == call.arguments:
+            return invocation
         return replace(invocation, call=replace(call, arguments=known.text))
 
     async def _changed(

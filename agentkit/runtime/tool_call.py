@@ -46,11 +46,17 @@ class ReadCall:
     error: BaseException | None = None
 
     @classmethod
-    def of(cls, tool: AnyTool, text: str) -> Self:
-        """Read the text. Raises nothing of what the types of the parameters do."""
+    def of(cls, tool: AnyTool, text: str, *, shown: bool = True) -> Self:
+        """Read the text. Raises nothing of what the types of the parameters do.
+
+        Args:
+            tool: The tool.
+            text: What the model sent.
+            shown: Whether anything but the tool gets to see the arguments.
+        """
         try:
             arguments = tool.parse(text)
-            values = arguments.to_json()
+            values = arguments.to_json() if shown else arguments.sent
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -60,18 +66,17 @@ class ReadCall:
         return cls(name=tool.name, text=text, arguments=arguments)
 
     @classmethod
-    def again(cls, tool: AnyTool, invocation: ToolInvocation) -> Self:
-        """Read the arguments of a call about which was decided, maybe in another process."""
-        text, sent = invocation.call.arguments, invocation.sent
-        # A default that is made anew stands in the text; what a validator changes does not.
-        first, *others = (cls.of(tool, one) for one in dict.fromkeys((text, sent or text)))
-        for one in (first, *others):
-            if sent is None or (one.arguments is not None and one.text == text):
-                return one
-        if first.error is not None and not others:
-            return first
-        problem = "The tool was not run: it reads the arguments in another way than those that "
-        return cls(name=tool.name, text=text, error=ToolError(problem + "were decided about."))
+    def again(cls, tool: AnyTool, text: str, sent: str) -> Self:
+        """Read arguments about which was decided as `text`, maybe in another process."""
+        read = cls.of(tool, text)
+        if read.text != text or (read.error is not None and sent != text):
+            # A default that is made anew stands in the text; what a validator changes does not.
+            read = cls.of(tool, sent)
+            if read.error is not None or read.text != text:
+                problem = "it reads the arguments in another way than those that were decided about"
+                error = ToolError(f"The tool was not run: {problem}.")
+                return cls(name=tool.name, text=text, error=error)
+        return read
 
     def is_of(self, call: ToolCall) -> bool:
         """Tell whether it is this call that was read."""

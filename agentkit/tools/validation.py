@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails, SchemaValidator
+from pydantic_core import ErrorDetails, SchemaValidator, to_json
 
 from agentkit.errors import InvalidArguments
 from agentkit.messages import JsonObject, is_array, is_object
@@ -161,7 +161,7 @@ class TypeChecker:
         """Check the arguments; see `Checker.check`."""
         # Always the JSON that agentkit has read: pydantic's own parser reads some text otherwise.
         try:
-            values = self._validator.validate_json(json.dumps(data), strict=strict or None)
+            values = self._validator.validate_json(to_json(data), strict=strict or None)
         except ValidationError as error:
             return _problems(error, data, self.schema)
         return self._timestamps(data) or values
