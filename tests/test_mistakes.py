@@ -145,6 +145,8 @@ TEXTS = {
     "deep": '{"n": ' + "[" * 200 + "]" * 200 + "}",
     "as deep as it may be": '{"n": ' + "[" * 120 + "]" * 120 + "}",
     "deep objects": '{"n":' * 2000 + "1" + "}" * 2000,
+    "half a pair in text that is an array": r'{"n": "[\"\\ud800\"]"}',
+    "a deep array in text": '{"n": "' + "[" * 500 + "]" * 500 + '"}',
     "a NUL": '{"n": "\\u0000"}',
     "not a number": '{"n": NaN}',
     "cut off": '{"n": "',
@@ -155,6 +157,12 @@ class Out(BaseModel):
     """An output."""
 
     n: int
+
+
+class Outs(BaseModel):
+    """An output with an array, which some models send as text."""
+
+    n: int | list[str]
 
 
 def replayed(made: Agent[Any], path: Path) -> RunResult[Any]:
@@ -186,9 +194,10 @@ def test_no_output_ends_a_run(name: str, mode: Any, tmp_path: Path) -> None:
     """The model is asked again, and its history can be kept."""
     texts = [TEXTS[name], '{"n": 1}']
     answers: Any = [[("final_output", text)] for text in texts] if mode == "tool" else texts
-    made = Agent(ScriptedModel(answers), output=Out, output_mode=mode)
-    output = replayed(made, tmp_path / "run.jsonl").output
-    assert output.n in (1, 123456789012345678901234567890)
+    for number, type_ in enumerate((Out, Outs)):
+        made = Agent(ScriptedModel(answers), output=type_, output_mode=mode)
+        output = replayed(made, tmp_path / f"{number}.jsonl").output
+        assert output.n in (1, 123456789012345678901234567890, ["\x00"], "\x00")
 
 
 @pytest.mark.parametrize("name", ["\ud800", "", "a.b", "x" * 9999, "look\x00", "../..", "\u202e"])

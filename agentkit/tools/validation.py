@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails, SchemaValidator, to_json
 
 from agentkit.errors import InvalidArguments
 from agentkit.messages import JsonObject, is_array, is_object
-from agentkit.schema.repair import decode
+from agentkit.schema.repair import load_value
 from agentkit.schema.walk import at, subschemas
 
 Path = tuple[int | str, ...]
@@ -126,10 +126,10 @@ def _decoded(problem: Problem) -> Any:
     if problem.kind != RAW_TYPE and not (array_or_object and _CONTAINER.match(problem.kind)):
         return None
     try:
-        value = decode(problem.value.strip())
-    except (InvalidArguments, ValueError, RecursionError):
+        value, repairs = load_value(problem.value)
+    except InvalidArguments:
         return None
-    return None if isinstance(value, str) else value
+    return None if isinstance(value, str) or repairs else value
 
 
 def _edited(data: Any, path: Path, new: Any) -> Any:
