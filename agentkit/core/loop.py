@@ -402,10 +402,17 @@ class _Conversation(Generic[OutputT]):
             raise _Stop(stop)
 
     def invocation(self, at: Address, call: ToolCall, repairs: tuple[str, ...]) -> ToolInvocation:
-        one, tool = ToolInvocation(at=at, call=call, repairs=repairs), self.tool(call.name)
+        tool = self.tool(call.name)
         if tool is None:
-            return one
-        return replace(one, effect=tool.effect, sequential=tool.sequential, on_crash=tool.on_crash)
+            return ToolInvocation(at=at, call=call, repairs=repairs)
+        return ToolInvocation(
+            at=at,
+            call=call,
+            repairs=repairs,
+            effect=tool.effect,
+            sequential=tool.sequential,
+            on_crash=tool.on_crash,
+        )
 
     def tool(self, name: str) -> OfferedTool | None:
         return next((tool for tool in self.offered if tool.definition.name == name), None)
