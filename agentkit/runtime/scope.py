@@ -32,7 +32,7 @@ MakeHandler: TypeAlias = Callable[["Scope", Program[Any]], Handler]
 
 LISTENER = Check(
     "a function of an event, not async: events are not awaited",
-    lambda value: callable(value) and not is_async(value),
+    lambda value: value is ignore or (callable(value) and not is_async(value)),
 )
 
 
