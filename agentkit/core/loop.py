@@ -378,9 +378,10 @@ class _Conversation(Generic[OutputT]):
     def note_results(self, calls: tuple[ToolCall, ...], results: tuple[Content, ...]) -> None:
         """Count how often in a row a batch has had the same results."""
         self.answered = True
-        same = (_asked(calls), results) == (self.last_calls, self.last_results)
+        asked = _asked(calls)
+        same = (asked, results) == (self.last_calls, self.last_results)
         self.repeated = self.repeated + 1 if same else 0
-        self.last_calls, self.last_results = _asked(calls), results
+        self.last_calls, self.last_results = asked, results
 
     def ask_without_tools(self) -> None:
         """Have the model answer from the results it has; the repetition enters no history."""

@@ -47,7 +47,7 @@ from agentkit.events import (
     ignore,
 )
 from agentkit.messages import Message, ModelResponse, ToolCall, Usage, UserMessage
-from agentkit.models.base import Model, identity_of
+from agentkit.models.base import identity_of
 from agentkit.models.prices import usage_with_cost
 from agentkit.runtime.assemble import (
     ComputeFunction,
@@ -81,9 +81,7 @@ def performing(scope: Scope, program: Program[Any]) -> Handler:
         if not hasattr(handler, "perform"):
             returned = f"{safe_repr(wrap)} returned {safe_repr(handler)}"
             raise ConfigurationError(f"The middleware {returned}; expected a handler.")
-    if program.middleware:
-        handler = _NamingHandler(handler, program.model)
-    return _Reading(live, handler)
+    return _Prepared(live, handler)
 
 
 def recorded(scope: Scope, handler: Handler) -> Handler:
@@ -102,20 +100,6 @@ def observed(scope: Scope, handler: Handler) -> Handler:
 def live(scope: Scope, program: Program[Any]) -> Handler:
     """Make the handlers of an agent whose effects are all performed for real."""
     return observed(scope, recorded(scope, performing(scope, program)))
-
-
-class _NamingHandler:
-    """Tells middleware which server a model call goes to."""
-
-    def __init__(self, inner: Handler, model: Model) -> None:
-        self._inner = inner
-        self._model = model
-
-    async def perform(self, effect: Effect) -> Outcome:
-        """Perform through the inner handler."""
-        if isinstance(effect, ModelCall):
-            effect = replace(effect, server=identity_of(self._model))
-        return await self._inner.perform(effect)
 
 
 class ObservedHandler:
@@ -153,8 +137,8 @@ class ObservedHandler:
         return outcome
 
 
-class _Reading:
-    """Has the arguments of a call read before the middleware sees it."""
+class _Prepared:
+    """Prepares effects for the middleware: reads a call's arguments, names a model's server."""
 
     def __init__(self, live: LiveHandler, inner: Handler) -> None:
         self._live = live
@@ -164,6 +148,8 @@ class _Reading:
         """Perform through the middleware."""
         if isinstance(effect, ToolInvocation):
             effect = await self._live.read(effect)
+        elif isinstance(effect, ModelCall) and self._inner is not self._live:
+            effect = replace(effect, server=identity_of(self._live.model))
         return await self._inner.perform(effect)
 
 
@@ -171,6 +157,7 @@ class LiveHandler:
     """Performs effects for real: asks the model, runs the tools, calls the user's functions."""
 
     def __init__(self, program: Program[Any], scope: Scope) -> None:
+        self.model = program.model
         self._program = program
         self._scope = scope
         self._messages: tuple[Message, ...] = ()
@@ -230,7 +217,7 @@ class LiveHandler:
             return reached
         meter.under_way += 1
         try:
-            response = await self._program.model.request(
+            response = await self.model.request(
                 call.request, at=call.at, emit=scope.emit, stream=scope.stream
             )
         except Exception as error:
@@ -238,7 +225,9 @@ class LiveHandler:
         finally:
             meter.under_way -= 1
         if not isinstance(response, ModelResponse):  # pyright: ignore[reportUnnecessaryIsInstance]  # a model may be anybody's
-            text = f"The model {call.model} returned {response!r}; expected a ModelResponse."
+            text = (
+                f"The model {call.model} returned {safe_repr(response)}; expected a ModelResponse."
+            )
             return Failure.of(ConfigurationError(text))
         response = replace(response, usage=usage_with_cost(call.model, response))
         meter.used += response.usage
