@@ -576,6 +576,18 @@ def test_what_a_function_returns_is_checked(place: str) -> None:
     assert caught.value.result.status == "error"
 
 
+def test_what_is_refused_may_fail_to_describe_itself() -> None:
+    """A broken `__repr__` does not hide what is wrong."""
+
+    class Broken:
+        def __repr__(self) -> str:
+            raise KeyError("a bug of ours")
+
+    agent = Agent(ScriptedModel(["hi"]), instructions=Broken)
+    with pytest.raises(ConfigurationError, match=r"instructions= returned <Broken>; expected text"):
+        agent.run_sync("go")
+
+
 def test_an_agent_can_be_pickled_before_and_after_it_has_run() -> None:
     """With tools of a module; what was made for its runs is made again."""
     agent = Agent(ScriptedModel(["one", "two"]), tools=[double], output=str, name="numbers")

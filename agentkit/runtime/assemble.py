@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from agentkit.core.effects import Address
 from agentkit.core.spec import AgentSpec, OfferedTool, OutputSpec
-from agentkit.errors import ConfigurationError, InvalidSetting, InvalidTool
+from agentkit.errors import ConfigurationError, InvalidSetting, InvalidTool, safe_repr
 from agentkit.events import Warned
 from agentkit.history import check_history
 from agentkit.messages import ForcedTool, Message, messages_from_json
@@ -218,7 +218,8 @@ def _instructions(function: Callable[..., Any]) -> ComputeFunction:
         text = await called(call, context, None)
         if text is None or isinstance(text, str):
             return text
-        raise ConfigurationError(f"instructions= returned {text!r}; expected text, or None.")
+        returned = safe_repr(text)
+        raise ConfigurationError(f"instructions= returned {returned}; expected text, or None.")
 
     return instructions
 
@@ -245,7 +246,7 @@ def _of_step(function: Callable[..., Any], merged: ChatSettings) -> ComputeFunct
             step = ChatSettings()
         if not isinstance(step, ChatSettings):
             raise ConfigurationError(
-                f"step_settings= returned {step!r}; expected ChatSettings(…), or None."
+                f"step_settings= returned {safe_repr(step)}; expected ChatSettings(…), or None."
             )
         choice = step.forced_choice()
         forced = {"name": choice.name} if isinstance(choice, ForcedTool) else choice
@@ -261,7 +262,7 @@ def _compacting(compact: Compaction) -> ComputeFunction:
             return None
         if not isinstance(shorter, (list, tuple)):
             raise ConfigurationError(
-                f"compact= returned {shorter!r}; expected a list of messages, or None."
+                f"compact= returned {safe_repr(shorter)}; expected a list of messages, or None."
             )
         shorter = messages_from_json(cast("Sequence[Message]", shorter))
         if shorter == tuple(messages):

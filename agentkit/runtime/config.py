@@ -75,7 +75,7 @@ class Handoff:
         config = getattr(agent, "config", None)
         if not isinstance(config, AgentConfig):
             raise InvalidTool(
-                f"Handoff({agent!r}): expected an agent, or a function that returns one."
+                f"Handoff({safe_repr(agent)}): expected an agent, or a function that returns one."
             )
         return config
 

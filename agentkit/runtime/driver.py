@@ -34,7 +34,7 @@ from agentkit.core.effects import (
 )
 from agentkit.core.loop import conversation, limit_exceeded, limit_reached
 from agentkit.core.spec import Finish
-from agentkit.errors import ConfigurationError, RunCancelled
+from agentkit.errors import ConfigurationError, RunCancelled, safe_repr
 from agentkit.events import Finished, Warned
 from agentkit.messages import Message, ModelResponse, Usage
 from agentkit.runtime.assemble import Program
@@ -341,9 +341,9 @@ def checked(effect: LoopEffect, outcome: Any) -> Any:
     if isinstance(outcome, kinds):
         return outcome
     raise ConfigurationError(
-        f"The {type(effect).__name__} at {effect.at} was answered with {outcome!r}; expected "
-        f"{' | '.join(kind.__name__ for kind in kinds)}. A handler has to return what the inner "
-        "one returns, or an outcome of its own."
+        f"The {type(effect).__name__} at {effect.at} was answered with {safe_repr(outcome)}; "
+        f"expected {' | '.join(kind.__name__ for kind in kinds)}. A handler has to return what "
+        "the inner one returns, or an outcome of its own."
     )
 
 
