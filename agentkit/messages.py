@@ -526,6 +526,10 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         """Add field by field. An unknown cost counts as 0."""
+        if other is NO_USAGE:
+            return self
+        if self is NO_USAGE:
+            return other
         cost = self.cost if other.cost is None else (self.cost or 0) + other.cost
         return Usage(  # written out: this runs several times a step
             requests=self.requests + other.requests,
@@ -548,6 +552,8 @@ class Usage:
         return cls(**{name: data[name] for name in _FIELDS if name in data})
 
 
+NO_USAGE = Usage()
+"""Of what has used nothing, as most effects beside model calls have."""
 _FIELDS = tuple(one.name for one in fields(Usage))
 _values = operator.attrgetter(*_FIELDS)
 

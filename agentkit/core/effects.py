@@ -35,6 +35,7 @@ from agentkit.errors import (
     safe_str,
 )
 from agentkit.messages import (
+    NO_USAGE,
     JsonObject,
     ModelRequest,
     ModelResponse,
@@ -271,7 +272,7 @@ class Failure:
     data: JsonObject = field(default_factory=dict[str, Any])
     traceback: str | None = None
     parts: tuple[Failure, ...] = ()
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     exception: BaseException | None = field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -321,7 +322,13 @@ class ToolOutcome:
     message: ToolMessage
     error: Failure | None = None
     fatal: bool = False
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
+
+    @property
+    def size(self) -> int:
+        """The bytes that the model reads, as UTF-8."""
+        text = self.message.text
+        return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -332,7 +339,7 @@ class Value:
     """
 
     value: Any
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     recorded: bool = field(default=False, compare=False)
 
 
@@ -350,7 +357,7 @@ class Interrupt:
     error: Failure
     outcomes: tuple[ToolOutcome, ...] = ()
     pending: tuple[PendingCall, ...] = ()
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
 
 
 @dataclass(frozen=True, slots=True)

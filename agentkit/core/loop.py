@@ -69,7 +69,7 @@ from agentkit.messages import (
     is_object,
     messages_from_json,
 )
-from agentkit.schema.repair import load
+from agentkit.schema.repair import is_plain, load
 from agentkit.settings import Limits
 
 OutputT = TypeVar("OutputT")
@@ -132,7 +132,7 @@ class _Conversation(Generic[OutputT]):
         self.history = list(messages)
         self.new: list[Message] = []
         self.usage = usage
-        self.offered = spec.tools
+        self.offer_tools(spec.tools)
         self.size = 0
         self.last_calls: tuple[tuple[str, str], ...] = ()
         self.last_results: tuple[Content, ...] = ()
@@ -216,7 +216,11 @@ class _Conversation(Generic[OutputT]):
         offered = yield from self.compute(at, "toolsets")
         tools = (*self.spec.tools, *(OfferedTool.from_json(tool) for tool in offered))
         if tools != self.offered:  # equal ones keep what was encoded of them
-            self.offered = tools
+            self.offer_tools(tools)
+
+    def offer_tools(self, tools: tuple[OfferedTool, ...]) -> None:
+        self.offered = tools
+        self.tools = {tool.definition.name: tool for tool in tools}
 
     def ask(self, head: tuple[Message, ...], at: Address) -> Steps[ModelResponse]:
         tools = tuple(tool.definition for tool in self.offered)
@@ -238,7 +242,8 @@ class _Conversation(Generic[OutputT]):
             assert isinstance(answer, (Failure, Interrupt))
             raise _Stop(answer)
         # A model that does not count itself must not escape the limit of steps.
-        self.usage += replace(answer.usage, requests=max(answer.usage.requests, 1))
+        counted = answer.usage.requests >= 1
+        self.usage += answer.usage if counted else replace(answer.usage, requests=1)
         self.size = answer.usage.input_tokens
         return answer
 
@@ -334,15 +339,15 @@ class _Conversation(Generic[OutputT]):
         message = answer.message
         if any(repairs for _, repairs in read):
             message = replace(message, tool_calls=tuple(call for call, _ in read))
+        places = [at.call(index) for index in range(len(calls))]
         invocations = [
-            self.invocation(at.call(index), call, repairs)
-            for index, (call, repairs) in enumerate(read)
+            self.invocation(place, call, repairs)
+            for place, (call, repairs) in zip(places, read, strict=True)
             if call is not verdict.call
         ]
         skipped, running, notes = yield from self.decide(invocations, at)
         if verdict.call is not None:
-            index = next(i for i, call in enumerate(calls) if call is verdict.call)
-            place = at.call(index)
+            place = next(p for p, call in zip(places, calls, strict=True) if call is verdict.call)
             skipped[place] = _skipped(place, verdict.call, "refused", verdict.problem)
         yield from skipped.values()
         outcomes: tuple[ToolOutcome, ...] = ()
@@ -358,9 +363,9 @@ class _Conversation(Generic[OutputT]):
         answers = {one.at: one.message for one in (*skipped.values(), *outcomes)}
         unanswered = LIMIT if isinstance(stop, Interrupt) and stop.status == "limit" else ENDED
         results: list[ToolMessage] = []
-        for index, call in enumerate(calls):
-            result = answers.get(at.call(index)) or _tool_message(call, unanswered)
-            results.append(_noted(result, notes.get(at.call(index))))
+        for place, call in zip(places, calls, strict=True):
+            result = answers.get(place) or _tool_message(call, unanswered)
+            results.append(_noted(result, notes.get(place)))
         for one in (message, *results):
             self.append(one)
         self.note_results(calls, tuple(one.content for one in results))
@@ -403,7 +408,7 @@ class _Conversation(Generic[OutputT]):
             raise _Stop(stop)
 
     def invocation(self, at: Address, call: ToolCall, repairs: tuple[str, ...]) -> ToolInvocation:
-        tool = self.tool(call.name)
+        tool = self.tools.get(call.name)
         if tool is None:
             return ToolInvocation(at=at, call=call, repairs=repairs)
         return ToolInvocation(
@@ -414,9 +419,6 @@ class _Conversation(Generic[OutputT]):
             sequential=tool.sequential,
             on_crash=tool.on_crash,
         )
-
-    def tool(self, name: str) -> OfferedTool | None:
-        return next((tool for tool in self.offered if tool.definition.name == name), None)
 
     def decide(
         self, invocations: list[ToolInvocation], at: Address
@@ -433,7 +435,7 @@ class _Conversation(Generic[OutputT]):
         notes: dict[Address, str] = {}
         handoff: str | None = None
         for one in invocations:
-            tool, decision = self.tool(one.call.name), decisions.get(one.at)
+            tool, decision = self.tools.get(one.call.name), decisions.get(one.at)
             if tool is not None and tool.handoff is not None and handoff is None:
                 handoff = tool.handoff
                 text = f"Handed over to {handoff}."
@@ -503,7 +505,7 @@ class _Conversation(Generic[OutputT]):
             The call with the arguments that would run; why it has to wait; why its arguments
             do not fit.
         """
-        tool, sent = self.tool(one.call.name), one.call.arguments
+        tool, sent = self.tools.get(one.call.name), one.call.arguments
         if tool is None or not (tool.deferred or tool.approval != "never"):
             return one, None, None
         kind = "deferred" if tool.deferred else "approval"
@@ -525,7 +527,7 @@ class _Conversation(Generic[OutputT]):
 
     def handed_over(self, calls: tuple[ToolCall, ...], at: Address) -> Finish[OutputT] | None:
         for index, call in enumerate(calls):
-            tool = self.tool(call.name)
+            tool = self.tools.get(call.name)
             if tool is not None and tool.handoff is not None:
                 place = at.call(index).child(tool.handoff)
                 return replace(self.finish("handoff"), handoff=(tool.handoff, place))
@@ -619,9 +621,8 @@ def _read(call: ToolCall) -> tuple[ToolCall, tuple[str, ...]]:
 
     Text that stands for no object stays as it is: the tool refuses it and says why.
     """
-    with suppress(TypeError, ValueError, RecursionError):
-        if is_object(json.loads(call.arguments)):
-            return call, ()
+    if is_plain(call.arguments):
+        return call, ()
     with suppress(TypeError, InvalidArguments):
         arguments, repairs = load(call.arguments)
         return replace(call, arguments=json.dumps(arguments, ensure_ascii=False)), repairs
@@ -649,8 +650,7 @@ def _unusable(answer: ModelResponse, model: str) -> Failure | None:
 
 def _used(outcomes: tuple[ToolOutcome, ...]) -> Usage:
     """Count what a batch has used: its calls, their bytes, and what sub-agents used."""
-    size = sum(len(outcome.message.text.encode("utf-8", "replace")) for outcome in outcomes)
-    used = Usage(tool_calls=len(outcomes), tool_bytes=size)
+    used = Usage(tool_calls=len(outcomes), tool_bytes=sum(one.size for one in outcomes))
     for outcome in outcomes:
         used += outcome.usage
     return used

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
-from contextlib import nullcontext
 from dataclasses import replace
 from enum import Enum, auto
 from functools import cached_property
@@ -374,9 +373,9 @@ class _Answering:
             return
         if (end := known.ended) is None:
             return
-        frame = self._scope.frames.get(effect.at)
+        frame = self._scope.frames.of(effect.at)
         # What is done needs no slot among the calls that run, and another one may wait for it.
-        with frame.lending() if frame is not None else nullcontext():
+        with frame.lending():
             await engine.order.turn(end.seq, effect.at, ends=True)
         if engine.player is not None:
             engine.player.until(end, None if engine.ordered else effect.at)

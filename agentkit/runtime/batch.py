@@ -12,7 +12,7 @@ from typing import TypeAlias
 import anyio
 
 from agentkit.core.effects import Interrupt, ToolBatch, ToolInvocation, ToolOutcome
-from agentkit.messages import Usage
+from agentkit.messages import NO_USAGE
 from agentkit.runtime.slots import CallFrame, Frames, Slots, merged
 from agentkit.runtime.tool_call import outcome_of
 
@@ -94,7 +94,7 @@ class Batch:
 
     async def _one(self, index: int, invocation: ToolInvocation, frame: CallFrame) -> None:
         try:
-            with self._frames.open(invocation.at, frame):
+            with frame:
                 outcome = await self._perform(invocation)
         finally:
             frame.release()
@@ -108,7 +108,7 @@ class Batch:
         interrupt, frame = self._interrupts.get(index), self._begun.get(index)
         paused = any(one.status == "paused" for one in self._interrupts.values())
         text = "Not finished: the run is paused." if paused else "Cancelled before it finished."
-        used = frame.used if frame is not None else Usage()
+        used = frame.used if frame is not None else NO_USAGE
         if interrupt is not None:
             used = interrupt.usage
         return replace(outcome_of(invocation, "cancelled", text), usage=used)

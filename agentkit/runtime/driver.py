@@ -36,7 +36,7 @@ from agentkit.core.loop import conversation, limit_exceeded, limit_reached
 from agentkit.core.spec import Finish
 from agentkit.errors import ConfigurationError, RunCancelled, safe_repr
 from agentkit.events import Finished, Warned
-from agentkit.messages import Message, ModelResponse, Usage
+from agentkit.messages import NO_USAGE, Message, ModelResponse, Usage
 from agentkit.runtime.assemble import Program
 from agentkit.runtime.batch import Batch
 from agentkit.runtime.result import RunResult, conclude, keep_result, reached
@@ -92,7 +92,7 @@ class Driver(Generic[OutputT]):
         self._cancelled: str | None = None
         self._new: list[Message] = []
         self._part = slots_of(self._limits) if nested else None
-        self._enter(program, messages, Usage())
+        self._enter(program, messages, NO_USAGE)
 
     @property
     def result(self) -> RunResult[OutputT]:
@@ -224,13 +224,13 @@ class Driver(Generic[OutputT]):
                 await checkpoint_if_cancelled()
                 if not isinstance(effect, ToolBatch):
                     assert isinstance(work, CallFrame)
-                    with frames.open(effect.at, work):
+                    with work:
                         return checked(effect, await self._handler.perform(effect))
                 assert isinstance(work, Batch)
                 await work.run()
                 outcomes = work.outcomes()
                 if work.interrupt is not None:
-                    return replace(work.interrupt, outcomes=outcomes, usage=Usage())
+                    return replace(work.interrupt, outcomes=outcomes, usage=NO_USAGE)
                 return outcomes
         except BaseException as error:
             self.send(self._interrupt(work, meant := meant_by(error)))
@@ -304,7 +304,7 @@ class Driver(Generic[OutputT]):
     ) -> Interrupt:
         """Return what ended the run: a bug, `cancel()`, the task around it, or the deadline."""
         outcomes = work.outcomes() if isinstance(work, Batch) else ()
-        used = work.used if isinstance(work, CallFrame) else Usage()
+        used = work.used if isinstance(work, CallFrame) else NO_USAGE
         stops = (anyio.get_cancelled_exc_class(), KeyboardInterrupt, GeneratorExit)
         stopped = isinstance(cause, (*stops, BaseExceptionGroup))
         if isinstance(cause, Exception) or (cause is not None and not stopped):

@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import anyio
 from anyio import CapacityLimiter
-from anyio.lowlevel import checkpoint_if_cancelled, current_token
+from anyio.lowlevel import EventLoopToken, checkpoint_if_cancelled, current_token
 
 from agentkit.core.effects import (
     Address,
@@ -46,7 +46,7 @@ from agentkit.events import (
     Warned,
     ignore,
 )
-from agentkit.messages import Message, ModelResponse, ToolCall, Usage, UserMessage
+from agentkit.messages import NO_USAGE, Message, ModelResponse, ToolCall, Usage, UserMessage
 from agentkit.models.base import identity_of
 from agentkit.models.prices import usage_with_cost
 from agentkit.runtime.assemble import (
@@ -81,7 +81,7 @@ def performing(scope: Scope, program: Program[Any]) -> Handler:
         if not hasattr(handler, "perform"):
             returned = f"{safe_repr(wrap)} returned {safe_repr(handler)}"
             raise ConfigurationError(f"The middleware {returned}; expected a handler.")
-    return _Prepared(live, handler)
+    return handler if handler is live else _Prepared(live, handler)
 
 
 def recorded(scope: Scope, handler: Handler) -> Handler:
@@ -148,7 +148,7 @@ class _Prepared:
         """Perform through the middleware."""
         if isinstance(effect, ToolInvocation):
             effect = await self._live.read(effect)
-        elif isinstance(effect, ModelCall) and self._inner is not self._live:
+        elif isinstance(effect, ModelCall):
             effect = replace(effect, server=identity_of(self._live.model))
         return await self._inner.perform(effect)
 
@@ -186,7 +186,7 @@ class LiveHandler:
         program = assemble(agent.config)
         program = replace(program, spec=replace(program.spec, at=at))
         driver = Driver(scope, program, (UserMessage(content=prompt),), nested=True)
-        with scope.frames.open(at.parent) as frame:
+        with scope.frames.opened(at.parent) as frame:
             with frame.lending():
                 try:
                     finish = await driver.execute()
@@ -213,7 +213,8 @@ class LiveHandler:
         self._messages = call.request.messages
         scope, meter = self._scope, self._scope.meter
         # The loop counts for its own agent, the meter for all agents of the run together.
-        if reached := limit_reached(scope.limits, meter.used + Usage(requests=meter.under_way)):
+        used = meter.used + Usage(requests=meter.under_way) if meter.under_way else meter.used
+        if reached := limit_reached(scope.limits, used):
             return reached
         meter.under_way += 1
         try:
@@ -229,50 +230,53 @@ class LiveHandler:
                 f"The model {call.model} returned {safe_repr(response)}; expected a ModelResponse."
             )
             return Failure.of(ConfigurationError(text))
-        response = replace(response, usage=usage_with_cost(call.model, response))
+        if (usage := usage_with_cost(call.model, response)) is not response.usage:
+            response = replace(response, usage=usage)
         meter.used += response.usage
         return response
 
     async def _run(self, invocation: ToolInvocation) -> ToolOutcome | Interrupt:
         scope, name = self._scope, invocation.call.name
-        with scope.frames.open(invocation.at) as frame:
-            tool = await self._tool(name, invocation.at.parent)
-            if isinstance(tool, Failure):
-                return Interrupt(status="error", error=tool)
-            if tool is None:
-                return unknown_tool(invocation, [*self._program.tools, *self._dynamic])
-            if isinstance(tool, Interrupt):
-                return tool
-            context = self._context(invocation.at)
-            read = self._read.get(invocation.at)
-            if read is None or not read.is_of(invocation.call):
+        tool = await self._tool(name, invocation.at)
+        if isinstance(tool, Failure):
+            return Interrupt(status="error", error=tool)
+        if tool is None:
+            return unknown_tool(invocation, [*self._program.tools, *self._dynamic])
+        if isinstance(tool, Interrupt):
+            return tool
+        context, frame = self._context(invocation.at), scope.frames.of(invocation.at)
+        read = self._read.get(invocation.at)
+        if read is None or not read.is_of(invocation.call):
+            if self._program.middleware:
                 read = await self._changed(invocation, tool, context)
                 if isinstance(read, ToolOutcome):
                     return read
-            outcome = await run_call(invocation, tool, read, context, frame, scope.redact)
+            else:
+                read = self._first_read(invocation, tool)
+        outcome = await run_call(invocation, tool, read, context, frame, scope.redact)
         if isinstance(outcome, Interrupt):
             return outcome
-        size = len(outcome.message.text.encode("utf-8", "replace"))
-        scope.meter.used += Usage(tool_bytes=size)
-        return replace(outcome, usage=frame.used)
+        scope.meter.used += Usage(tool_bytes=outcome.size)
+        return outcome if frame.used is NO_USAGE else replace(outcome, usage=frame.used)
 
     async def read(self, invocation: ToolInvocation) -> ToolInvocation:
         """Return a call as middleware and the tool see it; what was read is kept for the tool."""
         call = invocation.call
         known = self._read.get(invocation.at)
         if known is None or not known.is_of(call):
-            tool = await self._tool(call.name, invocation.at.parent)
+            tool = await self._tool(call.name, invocation.at)
             if not isinstance(tool, Tool):
                 return invocation
-            text, sent = call.arguments, invocation.sent
-            if sent is None:
-                known = ReadCall.of(tool, text, shown=bool(self._program.middleware))
-            else:
-                known = ReadCall.again(tool, text, sent)
-            self._keep(invocation.at, known)
+            known = self._keep(invocation.at, self._first_read(invocation, tool))
         if known.text == call.arguments:
             return invocation
         return replace(invocation, call=replace(call, arguments=known.text))
+
+    def _first_read(self, invocation: ToolInvocation, tool: AnyTool) -> ReadCall:
+        text, sent = invocation.call.arguments, invocation.sent
+        if sent is not None:
+            return ReadCall.again(tool, text, sent)
+        return ReadCall.of(tool, text, shown=bool(self._program.middleware))
 
     async def _changed(
         self, invocation: ToolInvocation, tool: AnyTool, context: RunContext[Any]
@@ -327,8 +331,8 @@ class LiveHandler:
         context.emit(Warned(at=context.address, code="approval_failed", text=text))
         return True
 
-    async def _tool(self, name: str, step: Address) -> AnyTool | Failure | Interrupt | None:
-        """Look a tool up: those of toolsets are the ones that they have at this step.
+    async def _tool(self, name: str, at: Address) -> AnyTool | Failure | Interrupt | None:
+        """Look a call's tool up: those of toolsets are the ones that they have at its step.
 
         A live run has listed them just before. Where a recording answered that, it says
         what was offered and no more: the toolsets list their tools when one is needed.
@@ -338,6 +342,7 @@ class LiveHandler:
         if not self._program.config.toolsets:
             return None
         async with self._listing:
+            step = at.parent
             if self._listed_at != step:
                 listed = await self._compute(Compute(at=step.child("toolsets"), name="toolsets"))
                 if not isinstance(listed, Value):
@@ -359,7 +364,7 @@ class LiveHandler:
         kind, _, name = effect.name.partition(":")
         if kind not in ("approval", "arguments"):
             return self._program.compute[effect.name]
-        tool = await self._tool(name, effect.at.parent.parent)
+        tool = await self._tool(name, effect.at.parent)
         if isinstance(tool, (Failure, Interrupt)):
             return tool
         return partial(self._judge, tool)
@@ -377,9 +382,9 @@ class LiveHandler:
                 explain(error, context)
                 return Failure.of(error)
 
-        with self._scope.frames.open(effect.at) as frame:
+        with self._scope.frames.opened(effect.at) as frame:
             outcome = await frame.run(call)
-        return replace(outcome, usage=frame.used)
+        return outcome if frame.used is NO_USAGE else replace(outcome, usage=frame.used)
 
     async def _decide(self, pause: Pause) -> tuple[Decision, ...] | Suspended | Interrupt:
         approver = self._scope.approver
@@ -412,8 +417,12 @@ class LiveHandler:
             emit=self._scope.emit,
             threads=self._threads,
             services=self,
-            home=(threading.get_ident(), current_token()),
+            home=self._home,
         )
+
+    @cached_property
+    def _home(self) -> tuple[int, EventLoopToken]:
+        return threading.get_ident(), current_token()
 
 
 def _ends_all(finish: Finish[Any]) -> Interrupt | None:

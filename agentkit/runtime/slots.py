@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import Self, TypeVar
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -24,7 +24,7 @@ from anyio.lowlevel import RunVar, checkpoint
 
 from agentkit.core.effects import Address, Interrupt
 from agentkit.errors import ConfigurationError
-from agentkit.messages import Usage
+from agentkit.messages import NO_USAGE
 from agentkit.settings import Limits
 
 T = TypeVar("T")
@@ -76,9 +76,9 @@ class Frames:
     def __init__(self) -> None:
         self._open: dict[Address, CallFrame] = {}
 
-    def get(self, at: Address) -> CallFrame | None:
-        """Return the frame of the effect at an address, if it is running."""
-        return self._open.get(at)
+    def of(self, at: Address) -> CallFrame:
+        """Return the frame of the effect at an address, which is running."""
+        return self._open[at]
 
     def above(self, at: Address) -> Generator[CallFrame, None, None]:
         """Yield the frames of the calls in which the effect at an address runs."""
@@ -87,20 +87,27 @@ class Frames:
                 yield frame
 
     @contextmanager
-    def open(self, at: Address, frame: CallFrame | None = None) -> Generator[CallFrame, None, None]:
-        """Keep a frame while its effect runs: the one that is there already, or another."""
-        if frame is None and (known := self._open.get(at)) is not None:
+    def opened(self, at: Address) -> Generator[CallFrame, None, None]:
+        """Yield the frame of an effect: of the running one, or of one that runs here."""
+        if (known := self._open.get(at)) is not None:
             yield known
             return
-        self._open[at] = frame or CallFrame(at, self)
-        try:
-            yield self._open[at]
-        finally:
-            del self._open[at]
+        with CallFrame(at, self) as frame:
+            yield frame
+
+    def add(self, frame: CallFrame) -> None:
+        """Keep the frame of an effect that begins."""
+        self._open[frame.at] = frame
+
+    def remove(self, frame: CallFrame) -> None:
+        """Forget the frame of an effect that has ended."""
+        del self._open[frame.at]
 
 
 class CallFrame:
     """What a running effect holds: its slots, and the sub-agents that it waits for.
+
+    It is a context manager, in which the effect runs.
 
     A sub-agent that pauses ends the effect that it works for. It does so as a cancellation
     does, because code that catches exceptions must not take it for one: the function is
@@ -120,7 +127,7 @@ class CallFrame:
             slots: Of each, its own code has to hold one while it runs.
         """
         self.at = at
-        self.used = Usage()
+        self.used = NO_USAGE
         self._frames = frames
         self._slots = slots
         self._held: list[Slots] = []
@@ -128,6 +135,15 @@ class CallFrame:
         self._lent = 0
         self._stops: list[Interrupt] = []
         self._scope: CancelScope | None = None
+
+    def __enter__(self) -> Self:
+        """Let sub-agents of the effect find the frame."""
+        self._frames.add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End that."""
+        self._frames.remove(self)
 
     async def acquire(self) -> None:
         """Wait for the slots, unless that is done already, or they are lent."""
@@ -161,9 +177,9 @@ class CallFrame:
             self._settle()
 
     @asynccontextmanager
-    async def holding(self, slots: Slots | None) -> AsyncGenerator[None, None]:
+    async def holding(self, slots: Slots) -> AsyncGenerator[None, None]:
         """Hold a slot among the calls of a tool, unless a call around this one does."""
-        if slots is None or any(frame in slots.holders for frame in self._frames.above(self.at)):
+        if any(frame in slots.holders for frame in self._frames.above(self.at)):
             yield
             return
         with self.lending():

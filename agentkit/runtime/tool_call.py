@@ -22,8 +22,6 @@ from agentkit.messages import ToolCall, ToolMessage
 from agentkit.redaction import Redactor
 from agentkit.runtime.slots import CallFrame, shared_slots
 from agentkit.tools.context import RunContext, explain
-from agentkit.tools.invoke import is_async
-from agentkit.tools.signature import INJECTED
 from agentkit.tools.tool import AnyTool, Arguments
 
 _diagnostics = logging.getLogger("agentkit")
@@ -99,13 +97,18 @@ async def run_call(
         text = "; ".join(repairs)
         context.emit(Warned(at=invocation.at, code="repaired_arguments", text=text))
 
+    def work() -> Awaitable[ToolOutcome | Interrupt]:
+        # Without a context a function cannot run agents.
+        return frame.run(attempts) if tool.takes_context else attempts()
+
     def attempts() -> Awaitable[ToolOutcome]:
         return _attempts(tool, arguments, invocation, context, redact)
 
-    # Without a context a function cannot run agents.
-    alone = not _takes_context(arguments)
-    async with frame.holding(shared_slots(tool, tool.concurrency)):
-        return await (attempts() if alone else frame.run(attempts))
+    slots = shared_slots(tool, tool.concurrency)
+    if slots is None:
+        return await work()
+    async with frame.holding(slots):
+        return await work()
 
 
 async def _attempts(
@@ -148,11 +151,11 @@ async def _attempt(
     except ToolError as error:
         return outcome_of(invocation, "error", error.message, error)
     except (Exception, SystemExit) as error:  # argparse, for one, ends programs
-        if _takes_context(arguments):
+        if tool.takes_context:
             explain(error, context)
         return _failed(invocation, tool, error, redact)
     text = f"{tool.name} did not finish within {tool.timeout:g} s."
-    if not is_async(tool.function):
+    if not tool.is_async:
         text += " It may still be at work, but its result will not be seen."
     return outcome_of(invocation, "timeout", text)
 
@@ -178,10 +181,6 @@ def _failed(
 ) -> ToolOutcome:
     text = redact.known(f"{type(error).__name__}: {safe_str(error)}")
     return outcome_of(invocation, "error", text, error, fatal=tool.on_error == "raise")
-
-
-def _takes_context(arguments: Arguments) -> bool:
-    return INJECTED in (*arguments.args, *arguments.kwargs.values())
 
 
 def _report(

@@ -18,6 +18,8 @@ import math
 import re
 from typing import Any
 
+from pydantic_core import from_json
+
 from agentkit.errors import InvalidArguments
 from agentkit.messages import JsonObject, is_array, is_object
 
@@ -49,6 +51,14 @@ def load(text: str, *, blank: bool = True) -> tuple[JsonObject, tuple[str, ...]]
     if not is_object(value):
         raise InvalidArguments(f"Expected one JSON object, not {_kind(value)}.")
     return value, repairs
+
+
+def is_plain(text: str) -> bool:
+    """Tell whether text is a JSON object as it stands, though `load` may still refuse it."""
+    try:
+        return is_object(from_json(text))
+    except (TypeError, ValueError):
+        return False
 
 
 def _load(text: str) -> tuple[Any, tuple[str, ...]]:

@@ -6,7 +6,6 @@ import contextlib
 import contextvars
 import random
 import threading
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from typing_extensions import TypeVar
 from agentkit.core.effects import Address
 from agentkit.errors import safe_str
 from agentkit.events import Emit, ToolProgress, ignore
-from agentkit.messages import Message, Usage
+from agentkit.messages import NO_USAGE, Message, Usage
 
 DepsT = TypeVar("DepsT", default=None)
 ResultT = TypeVar("ResultT")
@@ -79,12 +78,12 @@ class RunContext(Generic[DepsT]):
     run_id: str = ""
     attempt: int = 0
     messages: tuple[Message, ...] = ()
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     emit: Emit = ignore
     threads: anyio.CapacityLimiter | None = None
     services: Services | None = field(default=None, repr=False)
     home: tuple[int, EventLoopToken] | None = field(default=None, repr=False)
-    _uses: Counter[str] = field(default_factory=Counter[str], repr=False)
+    _uses: dict[str, int] = field(default_factory=dict[str, int], repr=False)
 
     @property
     def key(self) -> str:
@@ -146,8 +145,9 @@ class RunContext(Generic[DepsT]):
         return self.services.det(self.address, kind, self._use(f"det {kind}"), make)
 
     def _use(self, name: str) -> int:
-        self._uses[name] += 1
-        return self._uses[name] - 1
+        use = self._uses.get(name, 0)
+        self._uses[name] = use + 1
+        return use
 
 
 def progress_to(emit: Emit) -> None:

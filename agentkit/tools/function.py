@@ -67,6 +67,8 @@ class FunctionSchema:
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Add the defaults of what the model may send and did not."""
         missing = self._built.defaults.items()
+        if not missing:
+            return dict(values)
         return {**values, **{key: make() for key, make in missing if key not in values}}
 
     @functools.cached_property

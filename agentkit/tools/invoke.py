@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator
 from typing import Any, cast
 
 import anyio
@@ -59,21 +59,15 @@ def _cancelled() -> bool:
     return task is None or task.cancelling() > 0
 
 
-async def run(
-    function: Callable[..., Any],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    context: RunContext[Any],
-) -> Any:
-    """Run the function: coroutines in the event loop, everything else in a worker thread.
+async def run(call: Callable[[], Any], context: RunContext[Any], *, threaded: bool) -> Any:
+    """Run a tool's function: coroutines in the event loop, everything else in a worker thread.
 
     A generator's yields are progress; its return value, or else its last yield, is
     the value. A sync function whose call is cancelled continues in its thread, and
     what it still reports or returns is discarded.
     """
-    call = functools.partial(function, *args, **kwargs)
-    value = await (called(call) if is_async(function) else called(_in_thread, call, context))
-    if inspect.isawaitable(value):  # out of the thread
+    value = await (called(_in_thread, call, context) if threaded else called(call))
+    if inspect.isawaitable(value):  # of a function that hands another one's on
         value = await called(lambda: value)
     if inspect.isasyncgen(value):
         return await called(_exhausted, value, context)

@@ -18,7 +18,7 @@ import re
 import sys
 import typing
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType, MethodType, UnionType
 from typing import Any, TypeVar, cast
 
@@ -162,25 +162,42 @@ class Signature:
         rest = dict(values)
         bound: dict[str, Any] = {}
         last = 0  # the parameters before it have to be passed by position
-        for index, p in enumerate(self.parameters):
-            key = keys.get(p.name, p.name)
-            if p.name in self.injected:
-                bound[p.name] = INJECTED
-            elif p.kind is _Kind.VAR_KEYWORD:
-                bound[p.name] = rest
+        for index, (name, kind) in enumerate(self._order):
+            key = keys.get(name, name)
+            if name in self.injected:
+                bound[name] = INJECTED
+            elif kind is _Kind.VAR_KEYWORD:
+                bound[name] = rest
             elif key in rest:
-                bound[p.name] = rest.pop(key)
-            if p.name in bound and p.kind in (_Kind.POSITIONAL_ONLY, _Kind.VAR_POSITIONAL):
+                bound[name] = rest.pop(key)
+            else:
+                continue
+            if kind is _Kind.POSITIONAL_ONLY or kind is _Kind.VAR_POSITIONAL:
                 last = index
         for p in self.parameters[:last]:
             bound.setdefault(p.name, p.default)
-        arranged = inspect.BoundArguments(self._order, bound)  # type: ignore[arg-type]
-        return arranged.args, arranged.kwargs
+        return self._arranged(bound)
+
+    def _arranged(self, bound: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        by_position = True
+        for name, kind in self._order:
+            if kind is _Kind.VAR_KEYWORD:
+                kwargs.update(bound[name])
+            elif name not in bound:
+                by_position = False  # what stands behind a gap goes by name
+            elif kind is _Kind.KEYWORD_ONLY or not by_position:
+                kwargs[name] = bound[name]
+            elif kind is _Kind.VAR_POSITIONAL:
+                args += bound[name]
+            else:
+                args.append(bound[name])
+        return tuple(args), kwargs
 
     @functools.cached_property
-    def _order(self) -> inspect.Signature:
-        # Unchecked: without the arguments of a partial, defaults may stand anywhere.
-        return inspect.Signature(self.parameters, __validate_parameters__=False)
+    def _order(self) -> Sequence[tuple[str, Any]]:
+        return [(p.name, p.kind) for p in self.parameters]
 
 
 def _missing(function: Any, parameter: inspect.Parameter) -> InvalidTool:

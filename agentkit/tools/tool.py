@@ -35,7 +35,7 @@ from agentkit.schema.repair import load
 from agentkit.schema.strict import NotStrict, strict_form
 from agentkit.tools.context import RunContext
 from agentkit.tools.function import FunctionSchema
-from agentkit.tools.invoke import run
+from agentkit.tools.invoke import is_async, run
 from agentkit.tools.options import Approval, BehaviourOptions, ToolOptions, check_tool
 from agentkit.tools.raw import RawSchema
 from agentkit.tools.render import json_of, render
@@ -328,6 +328,16 @@ class Tool(Generic[P, R]):
         )
         return definition, warnings
 
+    @functools.cached_property
+    def takes_context(self) -> bool:
+        """Whether the function gets the run's context."""
+        return bool(self._schema.signature.injected)
+
+    @functools.cached_property
+    def is_async(self) -> bool:
+        """Whether calling the function returns at once, with something to await or iterate."""
+        return is_async(self.function)
+
     @property
     def deps_type(self) -> Any:
         """The X of its `RunContext[X]`, where a run has to have such deps; else None."""
@@ -376,9 +386,12 @@ class Tool(Generic[P, R]):
 
     async def invoke(self, arguments: Arguments, context: RunContext[Any]) -> Any:
         """Run the function and return its value; see `invoke.run`."""
-        args = [context if value is INJECTED else value for value in arguments.args]
-        kwargs = {k: context if v is INJECTED else v for k, v in arguments.kwargs.items()}
-        return await run(self.function, args, kwargs, context)
+        args, kwargs = arguments.args, arguments.kwargs
+        if self.takes_context:
+            args = [context if value is INJECTED else value for value in args]
+            kwargs = {k: context if v is INJECTED else v for k, v in kwargs.items()}
+        call = functools.partial(self.function, *args, **kwargs)
+        return await run(call, context, threaded=not self.is_async)
 
     def render(self, value: Any) -> Content:
         """Render a value of the function as what the model reads.
