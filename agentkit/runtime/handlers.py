@@ -161,10 +161,8 @@ class LiveHandler:
         self._program = program
         self._scope = scope
         self._messages: tuple[Message, ...] = ()
-        self._threads = CapacityLimiter(max(program.spec.limits.parallel or 0, THREADS))
         self._dynamic: Mapping[str, AnyTool] = {}
         self._listed_at: Address | None = None
-        self._listing = anyio.Lock()
         self._read: dict[Address, ReadCall] = {}  # the calls of this step
 
     async def perform(self, effect: Effect) -> Outcome:
@@ -419,6 +417,16 @@ class LiveHandler:
             services=self,
             home=self._home,
         )
+
+    # What few runs need is made when it is needed.
+
+    @cached_property
+    def _threads(self) -> CapacityLimiter:
+        return CapacityLimiter(max(self._program.spec.limits.parallel or 0, THREADS))
+
+    @cached_property
+    def _listing(self) -> anyio.Lock:
+        return anyio.Lock()
 
     @cached_property
     def _home(self) -> tuple[int, EventLoopToken]:

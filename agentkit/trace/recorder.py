@@ -62,6 +62,8 @@ from agentkit.trace.schema import SCHEMA, Capture, blobs_of
 
 Durability: TypeAlias = Literal["none", "close", "effects"]
 P = ParamSpec("P")
+_Note: TypeAlias = tuple[int, Callable[..., None], Sequence[Any], Mapping[str, Any]]
+"""A time, what is to be written for it, and the arguments of that."""
 
 
 def _timed(
@@ -75,9 +77,7 @@ def _timed(
             write(self, *args, **kwargs)
         else:
             kept = [_frozen(one, self.redact) if type(one) in _NOT_FROZEN else one for one in args]
-            self.notes.append(
-                (time.monotonic_ns(), functools.partial(write, self, *kept, **kwargs))
-            )
+            self.notes.append((time.monotonic_ns(), write, kept, kwargs))
 
     return record
 
@@ -123,7 +123,7 @@ class Recorder:
         self.namer = Namer(redact)
         self.durable = durability == "effects"
         later = isinstance(sink, MemorySink) and not taps and not resumes and capture == "full"
-        self.notes: list[tuple[int, Callable[[], None]]] | None = [] if later else None
+        self.notes: list[_Note] | None = [] if later else None
         self._sink = sink
         self._program = program
         self._stream = stream
@@ -192,8 +192,8 @@ class Recorder:
         with self._writing:
             if self.notes is not None:
                 notes, self.notes = self.notes, []
-                for self._now, write in notes:
-                    write()
+                for self._now, write, args, kwargs in notes:
+                    write(self, *args, **kwargs)
         return cast("MemorySink", self._sink).lines
 
     def _noted(self) -> int:
