@@ -361,7 +361,14 @@ class _Conversation(Generic[OutputT]):
                 stop = _fatal(outcomes)
         self.usage += _used(outcomes)
         answers = {one.at: one.message for one in (*skipped.values(), *outcomes)}
-        unanswered = LIMIT if isinstance(stop, Interrupt) and stop.status == "limit" else ENDED
+        limited = isinstance(stop, Interrupt) and stop.status == "limit"
+        unanswered = LIMIT if limited else ENDED
+        if limited:  # by all agents of the run together: the loop knows of its own calls only
+            yield from [
+                _skipped(one.at, one.call, "limit", LIMIT)
+                for one in running
+                if one.at not in answers
+            ]
         results: list[ToolMessage] = []
         for place, call in zip(places, calls, strict=True):
             result = answers.get(place) or _tool_message(call, unanswered)

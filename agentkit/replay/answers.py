@@ -388,8 +388,14 @@ class Recording:
         return one is not None and one.kind == "compute" and judges
 
     def _forgone(self, at: str) -> bool:
-        """Return whether this judged a call that, by the end, waited only because it had before."""
-        return self._is_approval(at) and self.forced(Address(at).parent)
+        """Return whether this judged a call, and other versions go on without it.
+
+        By the end the call waited only because it had before, or a version asked about it
+        always, and another if its function said so.
+        """
+        call = Address(at).parent
+        both = all(call.child(name) in self.effects for name in ("approval", "arguments"))
+        return self._is_approval(at) and (both or self.forced(call))
 
     def driven(self, enters: Callable[[RecordedEffect], bool]) -> list[RecordedEffect]:
         """Return the effects that a run requests which goes only into those that it `enters`."""

@@ -160,7 +160,7 @@ class Driver(Generic[OutputT]):
             asked = None if self._nested else self.scope.asked
             self._record_start(self._messages, self._earlier, asked)
         for note in self.program.notes:
-            self.scope.emit(note)
+            self.scope.note(note)
         if self._limits.seconds is not None:
             self._deadline = anyio.current_time() + self._limits.seconds
         return self.send(None)

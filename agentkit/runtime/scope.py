@@ -117,6 +117,13 @@ class Scope:
             self.recorder.event(event)
         self.listener(event)
 
+    def note(self, warned: Warned) -> None:
+        """Give a warning about an agent itself to the listener; it is recorded once."""
+        self.warnings.append(warned)
+        if self.recorder is not None:
+            self.recorder.note(warned)
+        self.listener(warned)
+
 
 def guarded(listener: Emit) -> Emit:
     """Wrap a listener: its first exception is logged, then it is no longer called.

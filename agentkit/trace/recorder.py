@@ -137,6 +137,7 @@ class Recorder:
         self._depth = 0
         self._written: set[str] = set()
         self._skipped: dict[str, str | None] = {}
+        self._noted: set[tuple[str, Any]] = set()
         self._format: tuple[JsonObject, str] | None = None
         if resumes is None:
             self._open(time.time(), fork)
@@ -147,6 +148,8 @@ class Recorder:
         self._written |= resumes.blobs.keys()
         effects = resumes.effects.values()
         self._skipped = {one.at: one.message for one in effects if one.skipped is not None}
+        warnings = (one for one in resumes.events if one["event"] == "warning")
+        self._noted = {(one["at"], one.get("text")) for one in warnings}
         self._depth = 1  # the outermost agent has started already
         self._writer.write(
             "trace.resume",
@@ -362,6 +365,11 @@ class Recorder:
         if self._skipped.get(skipped.at, "") != message:
             fields: JsonObject = {"reason": skipped.reason, "message": message}
             self._writer.write("tool.skip", at=skipped.at, **self._call(skipped.call), **fields)
+
+    def note(self, warned: Warned) -> None:
+        """Record a warning about an agent; once, where the run was resumed after it."""
+        if (warned.at, packed(warned.text, self.redact)) not in self._noted:
+            self.event(warned)
 
     @_timed
     def event(self, event: Event) -> None:

@@ -348,3 +348,14 @@ async def test_a_denied_call_answers_no_other_one() -> None:
     with pytest.raises(ReplayDivergence, match="delete was not called so"):
         await now.replay(trace, plan="model_live", live=["write"])
     assert done == ["write b"]
+
+
+@pytest.mark.parametrize("needed", [True, False])
+async def test_a_run_resumed_under_approval_true_replays(needed: bool) -> None:
+    """Its approval function had asked; the version that goes on always asks."""
+    function = {"approval": lambda context, arguments: True}
+    first = await agent([("delete", {"path": "a"})], **function).run("go")
+    result = await careful("fine").resume(first.trace, decisions={AT: needed})
+    assert result.trace is not None
+    for version in (careful(), agent(**function)):
+        assert (await version.replay(result.trace)).output == "fine"
