@@ -137,7 +137,7 @@ class Recorder:
         self._depth = 0
         self._written: set[str] = set()
         self._skipped: dict[str, str | None] = {}
-        self._noted: set[tuple[str, Any]] = set()
+        self._warned: set[tuple[str, Any]] = set()
         self._format: tuple[JsonObject, str] | None = None
         if resumes is None:
             self._open(time.time(), fork)
@@ -149,7 +149,7 @@ class Recorder:
         effects = resumes.effects.values()
         self._skipped = {one.at: one.message for one in effects if one.skipped is not None}
         warnings = (one for one in resumes.events if one["event"] == "warning")
-        self._noted = {(one["at"], one.get("text")) for one in warnings}
+        self._warned = {(one["at"], one.get("text")) for one in warnings}
         self._depth = 1  # the outermost agent has started already
         self._writer.write(
             "trace.resume",
@@ -368,7 +368,7 @@ class Recorder:
 
     def note(self, warned: Warned) -> None:
         """Record a warning about an agent; once, where the run was resumed after it."""
-        if (warned.at, packed(warned.text, self.redact)) not in self._noted:
+        if (warned.at, packed(warned.text, self.redact)) not in self._warned:
             self.event(warned)
 
     @_timed
