@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from agentkit import Agent, ChatModel, ChatSettings, Limits, RunContext, RunResult, result_of, tool
 from agentkit.errors import LimitExceeded, ToolsFailed
 from agentkit.testing import ChatServer, ScriptedModel, reply
-from tests.support import child_environment
+from tests.support import child_environment, events_of
 
 SCRIPT = """
 from agentkit import Agent, tool
@@ -190,6 +191,38 @@ async def test_how_a_sub_agent_ends_is_logged_without_a_traceback(
     assert crash.exc_info is not None
     assert ended.exc_info is None
     assert ended.getMessage().startswith("/agent/m0/t0: inner raised LimitExceeded")
+
+
+@pytest.mark.anyio
+async def test_a_warning_about_an_agent_is_recorded_once(tmp_path: Path) -> None:
+    """Also where its run is resumed; the result lists it each time."""
+
+    @tool(approval=True)
+    def pay(printer: Callable[[], None] = print) -> str:
+        """Pay."""
+        return "paid"
+
+    agent = Agent(ScriptedModel([[("pay", {})], "Done."]), tools=[pay])
+    paused = await agent.run("go", trace=tmp_path / "run.jsonl")
+    ended = await agent.resume(tmp_path / "run.jsonl", decisions={"/agent/m0/t0": True})
+    assert listed(ended) == listed(paused) == [("/agent", "tool_schema")]
+    assert ended.trace is not None
+    assert len(events_of(ended.trace, "warning")) == 1
+
+
+@pytest.mark.anyio
+async def test_calls_that_the_runs_limit_keeps_back_are_skips() -> None:
+    """Of a sub-agent too, whose own limit would let them run."""
+    calls = [("double", {"number": 1}), ("double", {"number": 2})]
+    inner = Agent(ScriptedModel([calls]), name="inner", tools=[double])
+    script = [[*calls, ("inner", {"prompt": "x"})], "Sorry."]
+    agent = Agent(ScriptedModel(script), tools=[double, inner.as_tool()])
+    result = await agent.run("go", limits=Limits(tool_calls=4))
+    assert result.trace is not None
+    skipped = {one.at: one.skipped for one in result.trace.effects.values() if one.skipped}
+    inside = "/agent/m0/t2/inner/m0"
+    assert skipped == {f"{inside}/t0": "limit", f"{inside}/t1": "limit"}
+    assert (await agent.replay(result.trace)).output == "Sorry."
 
 
 @pytest.mark.anyio
