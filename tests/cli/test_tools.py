@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from agentkit import Agent, Handoff, Tool, Toolset, tool
-from agentkit.tools.toolset import FunctionToolset
+from agentkit.tools import FunctionToolset
 
 print("while it is imported")
 

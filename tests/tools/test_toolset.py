@@ -8,8 +8,8 @@ import anyio.lowlevel
 import pytest
 
 from agentkit.errors import InvalidTool
-from agentkit.tools import RunContext, Tool, Toolset, tool
-from agentkit.tools.toolset import FunctionToolset, check_names, tools_of
+from agentkit.tools import FunctionToolset, RunContext, Tool, Toolset, tool
+from agentkit.tools.toolset import check_names, tools_of
 
 pytestmark = pytest.mark.anyio
 

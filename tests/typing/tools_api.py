@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal, assert_type
 
 from agentkit.messages import Content, JsonObject
-from agentkit.tools import Arguments, RunContext, Tool, Toolset, tool
-from agentkit.tools.toolset import FunctionToolset, check_names, tools_of
+from agentkit.tools import Arguments, FunctionToolset, RunContext, Tool, Toolset, tool
+from agentkit.tools.toolset import check_names, tools_of
 
 
 @tool
