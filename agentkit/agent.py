@@ -17,6 +17,7 @@ from anyio.from_thread import start_blocking_portal
 from anyio.lowlevel import current_token
 from typing_extensions import TypeVar
 
+from agentkit._options import options
 from agentkit.core.effects import OnCrash
 from agentkit.events import Emit, ignore
 from agentkit.messages import JsonObject, Message
@@ -88,7 +89,7 @@ def takes(method: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, 
         returned = inspect.signature(function).return_annotation
         signature = inspect.signature(method).replace(return_annotation=returned)
         vars(function)["__signature__"] = signature
-        return function
+        return options(function)
 
     return decorate
 
@@ -180,6 +181,7 @@ class Agent(Generic[DepsT, OutputT]):
         **options: Unpack[AgentOptions],
     ) -> None: ...
 
+    @options
     def __init__(
         self,
         model: str | Model,
@@ -204,8 +206,8 @@ class Agent(Generic[DepsT, OutputT]):
         compact: Compaction | None = None,
         compact_above: int | None = None,
     ) -> None:
-        options = {name: value for name, value in locals().items() if name != "self"}
-        vars(self)["config"] = AgentConfig(**options)
+        values = {name: value for name, value in locals().items() if name != "self"}
+        vars(self)["config"] = AgentConfig(**values)
 
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse changes: an agent is shared between runs."""
@@ -251,6 +253,7 @@ class Agent(Generic[DepsT, OutputT]):
         vars(variant)["config"] = self.config.with_(**changes)
         return variant
 
+    @options
     async def run(
         self,
         prompt: Prompt,
@@ -341,6 +344,7 @@ class Agent(Generic[DepsT, OutputT]):
         """
         return stepping(RunRequest.of(self.config, *args, **options))
 
+    @options
     async def resume(
         self,
         trace: Trace | str | os.PathLike[str],
@@ -392,6 +396,7 @@ class Agent(Generic[DepsT, OutputT]):
             redact=redact,
         )
 
+    @options
     async def replay(
         self,
         trace: Trace | str | os.PathLike[str],
@@ -449,6 +454,7 @@ class Agent(Generic[DepsT, OutputT]):
             redact=redact,
         )
 
+    @options
     async def fork(
         self,
         trace: Trace | str | os.PathLike[str],
@@ -543,6 +549,7 @@ class Agent(Generic[DepsT, OutputT]):
         """Call `fork` from code that is not async; see `run_sync`."""
         return run_blocking(partial(self.fork, *args, **options))
 
+    @options
     def as_tool(
         self,
         *,

@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Generic
 
+from agentkit._options import options as named_options
+from agentkit._options import wrong_options
 from agentkit.agent import Agent, DepsT, OutputT, run_blocking, takes
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit
@@ -75,6 +77,7 @@ class Session(Generic[DepsT, OutputT]):
         InvalidHistory: `history` is not valid, and `repair` is not set.
     """
 
+    @named_options
     def __init__(
         self,
         agent: Agent[DepsT, OutputT],
@@ -99,6 +102,7 @@ class Session(Generic[DepsT, OutputT]):
         self._running = False
         self._options = _given(locals())
 
+    @named_options
     async def run(
         self,
         prompt: Prompt,
@@ -179,6 +183,8 @@ class Session(Generic[DepsT, OutputT]):
         """Allow one run at a time: two would each go on without the other's messages."""
         if self._running:
             raise ConfigurationError("The session is in a run; wait for its end first.")
+        if wrong := options.keys() - {*_OPTIONS}:
+            raise wrong_options("Session.run", sorted(wrong), _OPTIONS)
         self._running = True
         try:
             yield {**self._options, **options, "history": self.messages}

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, cast
 
 from agentkit import _checks
 from agentkit._checks import FLAG, TEXT, Check, integer, number, one_of
+from agentkit._options import options
 from agentkit.errors import InvalidSetting, safe_repr
 from agentkit.messages import ForcedTool, ToolChoice, Usage
 
@@ -74,6 +75,7 @@ _MAPPING = _checks.instance("a mapping", Mapping)
 # Settings
 
 
+@options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """Where a run ends, whatever the model wants. None means no limit.
@@ -138,6 +140,7 @@ _COUNTED = {
 """The limits that forbid another model call, and what of the usage counts for them."""
 
 
+@options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeouts:
     """How long a model call may take, in seconds; None waits for ever.
@@ -164,6 +167,7 @@ class _Named(Protocol):
     def name(self) -> str: ...
 
 
+@options
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChatSettings:
     """Sampling parameters of chat completions. None leaves a parameter to the server.

@@ -21,6 +21,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from agentkit import _checks
 from agentkit._checks import Check
+from agentkit._options import options
 from agentkit.core.effects import Handler
 from agentkit.core.spec import OutputSpec
 from agentkit.errors import ConfigurationError, InvalidTool, safe_repr
@@ -54,6 +55,7 @@ class Configured(Protocol):
         ...
 
 
+@options
 @dataclass(frozen=True)
 class Handoff:
     """Lets the model hand the conversation over to another agent. Stands among the tools.
@@ -139,6 +141,7 @@ _DEFAULTS: Mapping[str, Callable[[], Any]] = {
 """What None means for these options."""
 
 
+@options
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AgentConfig:
     """The options of an agent, described at `agentkit.Agent`. The same object serves all runs."""

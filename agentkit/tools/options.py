@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from agentkit import _checks
 from agentkit._checks import Check, is_number
+from agentkit._options import wrong_options
 from agentkit.core.effects import OnCrash
 from agentkit.errors import InvalidTool, safe_repr
 
@@ -74,7 +75,7 @@ def check_tool(name: object, options: Mapping[str, Any]) -> None:
             tool=name if isinstance(name, str) else safe_repr(name),
         )
     if unknown := options.keys() - _ALLOWED.keys() - {"name"}:
-        raise TypeError(f"A tool has no option {', '.join(sorted(unknown))}.")
+        raise wrong_options("Tool", sorted(unknown), ["name", *_ALLOWED])
     if wrong := _checks.misfit(options, _ALLOWED):
         option, check = wrong
         raise InvalidTool(

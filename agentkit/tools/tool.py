@@ -28,6 +28,7 @@ from typing import (
 
 from typing_extensions import Unpack
 
+from agentkit._options import options as named_options
 from agentkit.core.effects import OnCrash
 from agentkit.errors import InvalidArguments, InvalidTool, ToolError
 from agentkit.messages import Content, JsonObject, ToolDefinition
@@ -127,6 +128,7 @@ class Tool(Generic[P, R]):
     _options: ToolOptions  # as passed: `name`, `description` and `strict` say what follows
     _method: bool  # whether the function waits for an instance
 
+    @named_options
     def __init__(
         self,
         function: Callable[P, R],

@@ -248,7 +248,7 @@ def test_options_out_of_range_are_refused(name: str) -> None:
 
 def test_an_unknown_option_is_refused() -> None:
     """A misspelt option of `with_` is an error, as it is in `Tool`."""
-    with pytest.raises(TypeError, match="A tool has no option timout"):
+    with pytest.raises(TypeError, match="Tool has no option 'timout'; use timeout=…"):
         Tool(noop).with_(timout=3)  # type: ignore[call-arg]
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 
+from agentkit._options import options
 from agentkit.core.effects import Address
 from agentkit.errors import (
     AgentKitError,
@@ -121,6 +122,7 @@ class ChatModel:
         ConfigurationError: An argument is not valid.
     """
 
+    @options
     def __init__(
         self,
         model: str,
