@@ -95,7 +95,7 @@ class Session(Generic[DepsT, OutputT]):
         approver: Approver | None = None,
     ) -> None:
         self.agent = agent
-        messages = messages_from_json(history)
+        messages = () if history is None else messages_from_json(history)
         self.messages = repair_history(messages) if repair else messages
         check_history(self.messages)
         self.usage = Usage()

@@ -488,3 +488,18 @@ def test_what_is_no_list_is_no_history(value: Any) -> None:
     for text in ("[" * 9999, "{}", b"\xff", "[5]"):
         with pytest.raises(InvalidHistory):
             load_messages(text)
+
+
+@pytest.mark.anyio
+async def test_no_history() -> None:
+    """None is no history, as the reference says, for runs and for sessions."""
+    model = ScriptedModel(["a", "b", "c"])
+    result = await Agent(model).run("Hi", history=None)
+    assert [one.text for one in result.messages] == ["Hi", "a"]
+    async with Agent(model).stream("Hi", history=None) as run:
+        assert [event async for event in run]
+    assert run.result.output == "b"
+    session = Session(Agent(model), history=None)
+    assert (await session.run("Hi")).output == "c"
+    with pytest.raises(ConfigurationError, match="give a prompt or a history"):
+        await Agent(model).run(None, history=None)

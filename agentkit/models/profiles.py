@@ -139,6 +139,9 @@ _FOREIGN = _OPENROUTER_ONLY | _HOSTS_ONLY | _OPENAI_ONLY
 _LOGPROBS = frozenset({"logprobs", "top_logprobs"})
 _PENALTIES = frozenset({"frequency_penalty", "presence_penalty"})
 _MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
+_SAMPLING = _PENALTIES | {"temperature", "top_p"}
+_UNREASONED = _LOGPROBS | _SAMPLING | {"logit_bias", "stop"}
+"""Parameters that OpenAI's models refuse with 400 while they reason."""
 
 _OPENAI = Profile(
     name="openai",
@@ -154,13 +157,22 @@ _OPENAI = Profile(
     echo=frozenset({"audio"}),
     echo_calls=frozenset(),
     variants=(
+        (r"^gpt-4.*search-preview", {"drops": _OPENROUTER_ONLY | _HOSTS_ONLY | _SAMPLING}),
         (
-            # o-series and gpt-5+, but not their chat variants.
-            r"^(o\d|gpt-([5-9]|\d\d))(?!.*chat)",
+            # They always reason.
+            r"^(ft:)?o\d",
             {
                 "system_role": "developer",
-                "drops_reasoning": _LOGPROBS | _PENALTIES | {"temperature", "top_p", "logit_bias"},
+                "drops": _OPENROUTER_ONLY
+                | _HOSTS_ONLY
+                | _UNREASONED
+                | {"parallel_tool_calls", "prediction"},
             },
+        ),
+        (
+            # gpt-5+, but not its chat variants.
+            r"^(ft:)?gpt-([5-9]|\d\d)(?!.*chat)",
+            {"system_role": "developer", "drops_reasoning": _UNREASONED | {"prediction"}},
         ),
     ),
 )
@@ -175,6 +187,9 @@ def _hosted(name: str, base_url: str, **facts: Any) -> Profile:
     return Profile(name=name, base_url=base_url, key_variable=f"{name.upper()}_API_KEY", **facts)
 
 
+_DEEPSEEK_DROPS = frozenset(
+    _FOREIGN | {"logit_bias", "n", "parallel_tool_calls", "seed", "metadata", "user"}
+)
 _SELF_HOSTED = Profile(
     native_with_tools=False, renames=_MAX_TOKENS, drops=_OPENROUTER_ONLY | _OPENAI_ONLY
 )
@@ -210,7 +225,6 @@ _KNOWN = (
         "fireworks",
         "https://api.fireworks.ai/inference/v1",
         native_with_tools=False,
-        required="any",
         renames=_MAX_TOKENS,
         drops=_OPENROUTER_ONLY | _OPENAI_ONLY,
         ranges={"top_k": (1, 127)},
@@ -258,12 +272,20 @@ _KNOWN = (
         output_modes=("tool", "json", "prompt"),
         strict_tools=False,
         renames=_MAX_TOKENS,
-        drops=_FOREIGN | {"logit_bias", "n", "parallel_tool_calls", "seed", "metadata", "user"},
+        drops=_DEEPSEEK_DROPS,
         reasoning_field="reasoning_content",
         # On turns without tools it is refused or ignored.
         echo=frozenset(),
         variants=(
-            ("reasoner|thinking", {"forced_tool": "auto", "output_modes": ("json", "prompt")}),
+            (
+                "reasoner|thinking",
+                {
+                    "forced_tool": "auto",
+                    "output_modes": ("json", "prompt"),
+                    # Log probabilities are refused, the others ignored.
+                    "drops": _DEEPSEEK_DROPS | _LOGPROBS | _SAMPLING,
+                },
+            ),
         ),
     ),
     _hosted(

@@ -35,11 +35,11 @@ from agentkit.trace.schema import Capture
 
 OutputT = TypeVar("OutputT")
 Prompt: TypeAlias = str | Sequence[Part] | None
-History: TypeAlias = Sequence[Message | Mapping[str, Any]]
+History: TypeAlias = Sequence[Message | Mapping[str, Any]] | None
 _SHARED = ("settings", "limits", "trace", "capture", "durability", "redact")
 RUN_CHECKS: Mapping[str, Check] = {
     **{name: CHECKS[name].or_none() for name in _SHARED},
-    "history": _checks.items("a list of messages, such as result.messages"),
+    "history": _checks.items("a list of messages, such as result.messages").or_none(),
     "repair": _checks.FLAG,
     "on_event": LISTENER,
     "approver": _checks.function("a function of a pending call").or_none(),
@@ -104,7 +104,8 @@ class RunRequest(Generic[OutputT]):
         """
         given = {name: value for name, value in locals().items() if name in RUN_CHECKS}
         check(given, RUN_CHECKS)
-        earlier, prompted = messages_from_json(history), prompt_messages(prompt)
+        earlier = () if history is None else messages_from_json(history)
+        prompted = prompt_messages(prompt)
         if repair:
             earlier = repair_history(earlier)
         check_history(earlier)

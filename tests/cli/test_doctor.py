@@ -16,6 +16,7 @@ from agentkit.errors import AuthenticationFailed, ConfigurationError, ModelUnrea
 from agentkit.models import PROFILES
 from agentkit.models.local.server import EmbeddedServer, Startup
 from agentkit.models.local.weights import fetch
+from agentkit.models.profiles import LOCAL
 from agentkit.testing import HOLD, ChatServer, ServerRequest, drop, raw, reply
 from tests.cli.support import agentkit
 
@@ -97,6 +98,8 @@ def test_doctor_of_a_server_that_refuses_tools(tmp_path: Path) -> None:
     profile = pasted(done).profile
     assert profile.tool_calling == "constrained"
     assert profile.output_modes == ("native", "json", "prompt")
+    assert profile.repeats == LOCAL.repeats == 0
+    assert "repeats=0," in done.stdout
 
 
 def test_doctor_of_a_server_that_ignores_response_format(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ from agentkit.messages import (
 from agentkit.models.chat.endpoint import choose_profile
 from agentkit.models.chat.model import ChatModel
 from agentkit.models.lenient import json_or
-from agentkit.models.profiles import COMPATIBLE, OutputMode, Profile, profile_source
+from agentkit.models.profiles import COMPATIBLE, LOCAL, OutputMode, Profile, profile_source
 
 _CUT = 400
 """Characters of an answer that are printed."""
@@ -200,7 +200,9 @@ async def _only_model(lister: ChatModel, base_url: str) -> str:
     except AuthenticationFailed:
         raise
     except ModelUnreachable as error:
-        raise ModelUnreachable(f"There is no answer from {base_url}: {error.message}") from error
+        raise ModelUnreachable(
+            f"There is no answer from {base_url}: {error.__cause__ or error}"
+        ) from error
     except (ModelHTTPError, InvalidResponse) as error:
         raise ConfigurationError(
             f"{base_url} does not list its models; give the model's name. ({error})"
@@ -365,4 +367,6 @@ def _profile(known: Profile, checks: Mapping[str, Check]) -> Profile:
         renames=renames,
         drops=known.drops - logprobs if works else known.drops | logprobs,
         stream_usage=can("usage in streams", known.stream_usage),
+        # Such models are small, and answer the same each time: see `LOCAL`.
+        repeats=LOCAL.repeats if tool_calling == "constrained" else known.repeats,
     )

@@ -32,13 +32,26 @@ from agentkit.models.lenient import as_object, json_or
 _BODY_LIMIT = 2_000
 _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray")
 _RETRIED = {408, 409, 429, 529}
+_LASTING_STATUSES = {501, 505}
 
 _CONTEXT = re.compile(
-    r"context_length_exceeded|exceed_context_size|context length|context window|context size"
-    r"|too many (input |prompt )?tokens|(prompt|input) is too long|maximum prompt length"
-    r"|prompt too long|reduce the length of|input token count"
+    r"context_length_exceeded|exceed_context_size|context (length|window|size|limit)"
+    r"|too many (input |prompt )?tokens|maximum (prompt|model|input|sequence) length"
+    r"|\b(prompt|inputs?|messages?|conversation|history)( tokens?| length)?"
+    r"(( is| are)? too (long|large)| exceeds? (the |its |your )?(max|limit|configured))"
+    r"|reduce (the length of|your (prompt|input|message))|input token count"
+    r"|prompt token count .{0,40}exceeds|model token limit|exceeds? (the )?token limit"
+    r"|max_seq_len|max message tokens|range of input length|total tokens .{0,40}exceed"
+    r"|inputs.{1,3}(must have less than|tokens \+)|content.{0,20}string too long"
+    r"|number of tokens .{0,40}exceed"
 )
-_FILTER = re.compile(r"content_filter|content_policy|responsibleaipolicy|content management policy")
+_FILTER = re.compile(
+    r"content_filter|content_policy|responsibleaipolicy|content management policy"
+    r"|content policy|safety system|usage polic(y|ies)|data_?inspection_?failed"
+    r"|content exists risk|inappropriate content|considered high risk|input was flagged"
+    r"|prohibited_content"
+)
+_FILTER_STATUSES = {200, 400, 403, 422, 451, 500}
 _QUOTA = re.compile(
     r"insufficient_quota|insufficient (balance|credits|funds|quota)|billing_(hard_limit|not_active)"
     r"|out of credits|credit balance|payment required"
@@ -47,6 +60,18 @@ _KEY = re.compile(r"invalid_api_key|authentication_error|incorrect api key|inval
 _NO_MODEL = re.compile(r"model_not_found|model not found|no such model|unknown model")
 _RATE = re.compile(r"rate_limit|rate limit|too_many_requests|too many requests")
 _LASTING = re.compile(r"invalid|unsupported|not_found|not found|permission|bad_request")
+# What a server cannot read stays so, though some answer with a 500, as llama.cpp does.
+_UNREADABLE = re.compile(
+    r"unsupported (content|media|image|audio|video|file|input|modalit|message|part)"
+    r"|(image|audio|video|file|vision|pdf|media|multi-?modal|modalit)[^.]{0,60}"
+    r"(not|n't) (be )?(support|allow|accept|enabl|compiled|avail)"
+    r"|(not|n't) (support|accept|allow|have|compiled for)[^.]{0,40}"
+    r"(image|audio|video|file|vision|pdf|media|multi-?modal|modalit)"
+    r"|not a (multi-?modal|vision)|mmproj|required for (image|audio|video) input"
+    r"|(failed|unable|cannot|could not) (to )?(decode|load|parse|process|read|identify)"
+    r"[^.]{0,30}(image|audio|video|file|messages)"
+    r"|invalid[^.]{0,20}(image|audio|video|base64)|at most 0 (image|audio|video)"
+)
 # The model wrote a call that the server could not parse: another sample may do.
 _RESAMPLED = re.compile(r"tool_use_failed")
 
@@ -100,9 +125,12 @@ def is_transient(error: AgentKitError) -> bool:
         case QuotaExceeded() | AuthenticationFailed() | ContextLengthExceeded():
             return False
         case ModelHTTPError():
+            text = f"{error.code} {error.message}".lower()
+            if _UNREADABLE.search(text) or error.status in _LASTING_STATUSES:
+                return False
             if error.status == 200:
                 # Inside a stream servers rarely say; only a lasting cause can be recognised.
-                return not _LASTING.search(f"{error.code} {error.message}".lower())
+                return not _LASTING.search(text)
             resampled = error.code is not None and _RESAMPLED.search(error.code) is not None
             return resampled or error.status in _RETRIED or error.status >= 500
         case ModelUnreachable() | InvalidResponse():
@@ -220,7 +248,7 @@ def _classify(status: int, error: JsonObject, *, model: str | None, **details: A
     # `innererror` and its like matter for filters only.
     clue = f"{code} {error.get('type')} {error.get('innererror')} {reason}".lower()
     message = f"{model or 'The model'} answered {_phrase(status)}: {reason[:_BODY_LIMIT]}"
-    if _FILTER.search(clue) and status in (200, 400, 403, 422):
+    if _FILTER.search(clue) and status in _FILTER_STATUSES:
         return ModelRefusal(message, model=model, reason="content_filter")
     return _kind(status, clue)(message, model=model, status=status, code=code, **details)
 

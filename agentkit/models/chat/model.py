@@ -225,11 +225,7 @@ class ChatModel:
         total = self._timeouts.total
         with anyio.move_on_after(total) as scope:
             return await self._with_retries(call, scope.deadline)
-        raise ModelUnreachable(
-            f"{self.name} gave no complete answer within {total:g} seconds. Pass a larger timeout "
-            "to ChatModel if it needs longer.",
-            model=self.name,
-        )
+        raise self._timed_out(call.url)
 
     async def models(self) -> list[str]:
         """Return the names of the models that the server lists.
@@ -238,10 +234,20 @@ class ChatModel:
             ModelError: The server does not answer, or lists no models.
         """
         url = self._endpoint.url({}, "/models")
-        async with self._transport().send("GET", url, self._endpoint.headers({})) as reply:
-            if reply.status >= 300:
-                raise await self._error(reply, url)
-            body = await _whole(reply.chunks)
+        headers = self._endpoint.headers({})
+        body: bytes | None = None
+        with anyio.move_on_after(self._timeouts.total):
+            try:
+                async with self._transport().send("GET", url, headers) as reply:
+                    if reply.status >= 300:
+                        raise await self._error(reply, url)
+                    body = await _whole(reply.chunks)
+            except AgentKitError as error:
+                redact_key(error, headers)
+                self._locate(error, url)
+                raise
+        if body is None:
+            raise self._timed_out(url)
         with suppress(ValueError, KeyError, TypeError):
             if names := [str(one["id"]) for one in parse_json(body)["data"]]:
                 return names
@@ -318,9 +324,7 @@ class ChatModel:
         except BaseException as error:
             if isinstance(error, AgentKitError):
                 redact_key(error, call.headers)
-                if isinstance(error, ModelUnreachable) and error.model is None:
-                    error.args = (f"{self.name} at {host_of(call.url)}: {error.message}",)
-                    error.model = self.name
+                self._locate(error, call.url)
                 call.delay = self._delay(error, index, headers, deadline)
             failed = isinstance(error, Exception)
             call.failure = f"{type(error).__name__}: {error}" if failed else "cancelled"
@@ -355,6 +359,21 @@ class ChatModel:
         if call.show:
             emit_deltas(response.message, call.at, call.emit)
         return response
+
+    def _locate(self, error: AgentKitError, url: str) -> None:
+        """Name the model and the host in a transport's error, which knows neither."""
+        if isinstance(error, ModelUnreachable) and error.model is None:
+            name = self.name.removesuffix(":")  # A lister of models has none of its own.
+            error.args = (f"{name} at {host_of(url)}: {error.message}",)
+            error.model = self.name
+
+    def _timed_out(self, url: str) -> ModelUnreachable:
+        return ModelUnreachable(
+            f"{self.name.removesuffix(':')} at {host_of(url)} gave no complete answer within "
+            f"{self._timeouts.total:g} seconds. Pass a larger timeout to ChatModel if it needs "
+            "longer.",
+            model=self.name,
+        )
 
     async def _error(self, reply: Reply, url: str) -> ModelError:
         body = await _whole(reply.chunks)

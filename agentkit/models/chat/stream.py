@@ -112,10 +112,12 @@ class StreamFold:
     def feed(self, data: bytes) -> list[Event]:
         """Add the data of one event and return the deltas to show.
 
+        What follows [DONE] is ignored, and so is a broken chunk behind a complete answer.
+
         Raises:
             ModelError: The server reports an error, or sends something that is not a chunk.
         """
-        if not data.strip():
+        if self.done or not data.strip():
             return []
         if data.strip() == b"[DONE]":
             self.done = True
@@ -123,6 +125,8 @@ class StreamFold:
         try:
             chunk = parse_json(data)
         except ValueError:
+            if self.complete:  # What is lost is no more than the usage.
+                return []
             raise InvalidResponse(
                 f"{self._model or 'The model'} sent a chunk that is not JSON: "
                 f"{data[:200].decode('utf-8', 'replace')!r}.",
