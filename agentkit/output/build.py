@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, create_model
 from pydantic_core import CoreSchema
@@ -21,7 +21,7 @@ from agentkit.models.profiles import OutputMode, Profile
 from agentkit.output.partial import PartialOutput
 from agentkit.schema.repair import load, load_value
 from agentkit.schema.strict import NotStrict, strict_form
-from agentkit.tools.annotations import accepted
+from agentkit.tools.annotations import accepted, validator_of
 from agentkit.tools.raw import RawChecker, compiled
 from agentkit.tools.validation import TypeChecker, fit
 
@@ -101,7 +101,7 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
             "dataclass, a TypedDict or another type that pydantic can describe."
         ) from error
 
-    checker = TypeChecker(cast("Any", adapter.validator), schema)
+    checker = TypeChecker(validator_of(adapter), schema)
 
     def check(text: str) -> Any:
         value: Any = fit(checker, load(text, blank=False)[0])[0]

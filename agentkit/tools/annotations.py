@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import collections.abc
+import functools
 import sys
 import typing
+from collections.abc import Sequence
+from enum import Enum
 from types import UnionType
 from typing import Any, cast
 
 import typing_extensions
+from pydantic import TypeAdapter
+from pydantic_core import PydanticCustomError, SchemaValidator, core_schema, to_jsonable_python
+
+from agentkit.messages import is_array, is_object
 
 _TYPED_DICT = type(typing.TypedDict("_", {}))  # type: ignore[operator]
 _CALLABLE = cast("Any", collections.abc.Callable)
+_UNPACK = (typing.Unpack, typing_extensions.Unpack)  # two before Python 3.12
 
 
 def accepted(hint: Any) -> Any:
     """Return the type to pass to pydantic for `hint`: nearly always `hint` itself.
 
-    Three are replaced: `typing.TypedDict` before Python 3.12; `LiteralString`;
-    and `Iterable[T]`, whose items would be checked only while the function runs.
+    Four are replaced: `typing.TypedDict` before Python 3.12; `LiteralString`; `type[T]`, which
+    pydantic describes as anything; and `Iterable[T]`, whose items would be checked only while
+    the function runs.
     """
     if hint is typing.LiteralString:
         return str
     if sys.version_info < (3, 12) and type(hint) is _TYPED_DICT:
         return _typed_dict(hint)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if not args or origin in (typing.Literal, typing.Unpack, _CALLABLE):
+    if not args or origin in (typing.Literal, *_UNPACK, _CALLABLE):
         return hint
+    if origin is type:
+        return type
     if origin is typing.Annotated:
         return typing.Annotated[(accepted(args[0]), *hint.__metadata__)]
     inner = tuple(map(accepted, args))
@@ -71,8 +82,52 @@ def fields(typed_dict: Any) -> dict[str, tuple[Any, bool]]:
 
 def unpacked(hint: Any) -> Any:
     """Return the type in `*args: *tuple[…]` or `**kwargs: Unpack[…]`, None for any other hint."""
-    if typing.get_origin(hint) is typing.Unpack:
+    if typing.get_origin(hint) in _UNPACK:
         return accepted(typing.get_args(hint)[0])
     if getattr(hint, "__unpacked__", False):
         return tuple[typing.get_args(hint)]
     return None
+
+
+def validator_of(adapter: TypeAdapter[Any]) -> SchemaValidator:
+    """Return a validator that takes the members of an enum by the JSON that its schema shows.
+
+    pydantic's own refuses "red" for `Literal[Color.RED]`, and [1, 2] for a member `(1, 2)`.
+    """
+    schema = adapter.core_schema
+    by_json = _by_json(schema)
+    if by_json is schema:
+        return cast("SchemaValidator", adapter.validator)
+    return SchemaValidator(by_json, _use_prebuilt=False)  # else models keep their own
+
+
+_DATA = frozenset({"default", "metadata", "serialization", "expected", "members"})
+
+
+def _by_json(schema: Any) -> Any:
+    """Return a core schema in which members are found by JSON; the same if it has none of them."""
+    if isinstance(schema, (list, tuple)):
+        items = cast("list[Any] | tuple[Any, ...]", schema)
+        changed = [_by_json(one) for one in items]
+        same = all(new is old for new, old in zip(changed, items, strict=True))
+        return cast("Any", items if same else type(items)(changed))
+    if not is_object(schema):
+        return schema
+    kind = schema.get("type")
+    members = schema.get({"literal": "expected", "enum": "members"}.get(str(kind), ""), ())
+    shown = [(to_jsonable_python(one, fallback=repr), one) for one in members]
+    if kind == "literal" and any(isinstance(one, Enum) for one in members):
+        return core_schema.no_info_plain_validator_function(functools.partial(_member, shown))
+    if kind == "enum" and any(is_array(value) or is_object(value) for value, _ in shown):
+        return core_schema.no_info_plain_validator_function(functools.partial(_member, shown))
+    result = {key: one if key in _DATA else _by_json(one) for key, one in schema.items()}
+    return schema if all(result[key] is schema[key] for key in schema) else result
+
+
+def _member(members: Sequence[tuple[Any, Any]], value: Any) -> Any:
+    """Return the member that is shown as this value."""
+    for shown, member in members:
+        if value == shown and isinstance(value, bool) is isinstance(shown, bool):
+            return member
+    expected = " or ".join(repr(shown) for shown, _ in members)
+    raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})

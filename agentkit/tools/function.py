@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pydantic
-from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter
+from pydantic import ConfigDict, GetCoreSchemaHandler, PydanticUserError, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import CoreSchema, core_schema, to_jsonable_python
+from pydantic_core import CoreSchema, SchemaError, core_schema, to_jsonable_python
 
 from agentkit.messages import JsonObject
 from agentkit.schema.walk import subschemas, tidied
-from agentkit.tools.annotations import accepted, fields, unpacked
+from agentkit.tools.annotations import accepted, fields, unpacked, validator_of
 from agentkit.tools.docstrings import Docstring, parse
 from agentkit.tools.render import alias_of
 from agentkit.tools.signature import EMPTY, STARS, Signature, describe, refused
@@ -84,12 +84,12 @@ class FunctionSchema:
             adapter, schema = _compiled(properties)
         except Exception:  # a type is arbitrary code
             properties, warnings = self._possible(visible)
-            adapter, schema = _compiled(properties)
+            adapter, schema = self._together(properties)
         schema = tidied(schema)
         for one in properties:
             if one.key in schema["properties"]:
                 one.describe(schema["properties"][one.key], self._docstring)
-        checker = TypeChecker(cast("Any", adapter.validator), schema)
+        checker = TypeChecker(validator_of(adapter), schema)
         return _Built(
             checker=checker,
             warnings=tuple(warnings),
@@ -107,7 +107,7 @@ class FunctionSchema:
             try:
                 _compiled([_property(one)])
             except Exception as error:
-                reason = re.split(r"\n|\. Set `arbitrary", str(error))[0].rstrip(".")
+                reason = _reason(error, one.annotation)
                 needed = one.default is EMPTY or isinstance(one.default, FieldInfo)
                 if needed and one.kind not in STARS:
                     function = self.signature.function
@@ -121,6 +121,23 @@ class FunctionSchema:
             else:
                 kept.append(_property(one))
         return kept, warnings
+
+    def _together(self, properties: Sequence[_Property]) -> tuple[TypeAdapter[Any], JsonObject]:
+        try:
+            return _compiled(properties)
+        except Exception as error:  # each of them can be compiled alone
+            function = self.signature.function
+            text = f"{describe(function)} cannot be a tool: {_reason(error, 'of a parameter')}. "
+            raise refused(function, text + "Wrap it in a function with other types.") from error
+
+
+def _reason(error: Exception, hint: Any) -> str:
+    """Say why a type has no schema, without what pydantic says of our own adapter."""
+    if isinstance(error, PydanticUserError) and error.code == "class-not-fully-defined":
+        return f"its type {hint!r} refers to a type that is not defined"
+    if isinstance(error, SchemaError):
+        return f"pydantic cannot validate its type {hint!r}"
+    return re.split(r"\n|\. Set `arbitrary", str(error))[0].rstrip(".")
 
 
 def _doc(function: Any) -> str | None:
@@ -279,6 +296,10 @@ class _Generator(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
         """Return False: no titles made of the names of fields."""
         return False
+
+    def is_subclass_schema(self, schema: core_schema.IsSubclassSchema) -> JsonObject:
+        """Refuse classes, which pydantic describes as anything."""
+        return self.handle_invalid_for_json_schema(schema, f"type[{schema['cls'].__name__}]")
 
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonObject:
         """Give the string a pattern."""

@@ -10,12 +10,15 @@ that a function may name a class that is defined below it.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import inspect
+import itertools
 import os
 import re
 import sys
+import textwrap
 import typing
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
@@ -209,7 +212,7 @@ def _missing(function: Any, parameter: inspect.Parameter) -> InvalidTool:
         "takes anything."
     )
     inner = getattr(function, "__wrapped__", None)
-    if inner is not None and parameter.name not in getattr(inner, "__annotations__", {}):
+    if inner is not None and parameter.name not in {p.name for p in _own_parameters(inner)}:
         how = (
             "functools.wraps replaces the wrapper's annotations by those of the inner function: "
             "set `__signature__` on the wrapper."
@@ -305,9 +308,35 @@ def _own_parameters(function: Any) -> list[inspect.Parameter]:
         return own
     wrapped = _own_parameters(inner)
     names = {p.name for p in wrapped}
-    added = [p for p in own if p.kind not in STARS and p.name not in names]
+    renamed = _renamed(function, own, wrapped)
+    # They keep their names, and become positional: by keyword the wrapper does not take them.
+    wrapped[:renamed] = [p.replace(kind=_Kind.POSITIONAL_ONLY) for p in wrapped[:renamed]]
+    added = [p for p in own[renamed:] if p.kind not in STARS and p.name not in names]
     merged = sorted([*added, *wrapped], key=lambda p: p.kind)
     return [*inspect.Signature(merged).parameters.values()]  # which checks their order
+
+
+def _renamed(function: Any, own: list[inspect.Parameter], wrapped: list[inspect.Parameter]) -> int:
+    """Count the first parameters to which a wrapper only gives other names."""
+    leading = [*itertools.takewhile(lambda p: p.kind not in STARS, own)]
+    inner = wrapped[: len(leading)]
+    positional = [p.kind in (_Kind.POSITIONAL_ONLY, _Kind.POSITIONAL_OR_KEYWORD) for p in inner]
+    if sum(positional) < len(leading) or {p.name for p in leading} <= {p.name for p in wrapped}:
+        return 0
+    plain = all(p.default is EMPTY and p.annotation is EMPTY for p in leading)
+    return len(leading) if plain and _passes_on(function, [p.name for p in leading]) else 0
+
+
+def _passes_on(function: Any, names: list[str]) -> bool:
+    """Tell whether a wrapper calls a function with these arguments and the rest."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function.__code__)))
+    except (OSError, TypeError, SyntaxError):
+        return False
+    calls = [node.args for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    shown = [[ast.unparse(one) for one in args[: len(names)]] for args in calls]
+    starred = [isinstance(args[-1], ast.Starred) if args else False for args in calls]
+    return any(first == names and rest for first, rest in zip(shown, starred, strict=True))
 
 
 # Annotations

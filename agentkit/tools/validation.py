@@ -9,10 +9,12 @@ value that was sent.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -82,7 +84,10 @@ def fit(checker: Checker, data: JsonObject) -> tuple[JsonObject, tuple[str, ...]
 
 
 def _surprising(problem: Problem) -> bool:
-    """Tell whether pydantic would convert this although nobody expects it."""
+    """Tell whether pydantic would convert this although nobody expects it: "nan" for a number."""
+    if isinstance(problem.value, str) and problem.kind.startswith("float"):
+        with contextlib.suppress(ValueError):
+            return not math.isfinite(float(problem.value))
     if isinstance(problem.value, bool):
         return not problem.kind.startswith(("bool", "literal", "enum"))
     return isinstance(problem.value, (int, float)) and problem.kind.startswith(("date", "time"))
@@ -99,7 +104,7 @@ def _repaired(
     for one in problems:
         if not one.path:
             continue
-        if one.value is None and _left_out(schema, one.path):
+        if is_left_out(one, schema):
             data = _edited(data, one.path, ...)
         elif isinstance(one.value, str) and (value := _decoded(one)) is not None:
             data = _edited(data, one.path, value)
@@ -107,11 +112,16 @@ def _repaired(
     return data, repairs
 
 
-def _left_out(schema: JsonObject, path: Path) -> bool:
-    """Tell whether there is an optional property at `path`."""
-    return any(
-        path[-1] in parent.get("properties", ()) and path[-1] not in parent.get("required", ())
-        for parent in at(schema, path[:-1])
+def is_left_out(problem: Problem, schema: JsonObject) -> bool:
+    """Tell whether the problem is the null of an optional property."""
+    path = problem.path
+    return (
+        problem.value is None
+        and path != ()
+        and any(
+            path[-1] in parent.get("properties", ()) and path[-1] not in parent.get("required", ())
+            for parent in at(schema, path[:-1])
+        )
     )
 
 
@@ -156,6 +166,7 @@ class TypeChecker:
         self._validator = validator
         formats = {str(one.get("format")) for one in subschemas(schema)}
         self._dated = any(one.startswith(("date", "time", "duration")) for one in formats)
+        self._counted = any(value in (0, 1) for one in subschemas(schema) for value in _values(one))
 
     def check(self, data: JsonObject, *, strict: bool) -> JsonObject | list[Problem]:
         """Check the arguments; see `Checker.check`."""
@@ -164,7 +175,23 @@ class TypeChecker:
             values = self._validator.validate_json(to_json(data), strict=strict or None)
         except ValidationError as error:
             return _problems(error, data, self.schema)
-        return self._timestamps(data) or values
+        return self._timestamps(data) or self._confused(data) or values
+
+    def _confused(self, data: JsonObject) -> list[Problem]:
+        """Find true for 1 and 1 for true: pydantic compares constants as Python does."""
+        if not self._counted:
+            return []
+        problems: list[Problem] = []
+        for path, value in _leaves(data, ()):
+            if isinstance(value, (bool, int, float)) and value in (0, 1):
+                schemas = at(self.schema, path)
+                allowed = [one for schema in schemas for one in _values(schema)]
+                same = [one for one in allowed if isinstance(one, bool) is isinstance(value, bool)]
+                if value in allowed and value not in same and not _takes(schemas, value):
+                    text = f"expected {' or '.join(map(json.dumps, allowed))}"
+                    where = _where(path)
+                    problems.append(Problem(path=path, where=where, text=text, value=value))
+        return problems
 
     def _timestamps(self, data: JsonObject) -> list[Problem]:
         """Find dates made of digits only: pydantic takes "2024" for seconds since 1970."""
@@ -190,6 +217,36 @@ def _without_digits(value: Any) -> Any:
     return "x" if digits else value
 
 
+def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    """Iterate over what is neither array nor object in a value, with the places."""
+    if is_object(value):
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key))
+    elif is_array(value):
+        for index, item in enumerate(value):
+            yield from _leaves(item, (*path, index))
+    else:
+        yield path, value
+
+
+def _values(schema: JsonObject) -> list[Any]:
+    """Return the values that a schema lists; none where it describes any of a type."""
+    return schema.get("enum", [schema["const"]] if "const" in schema else [])
+
+
+def _takes(schemas: Sequence[JsonObject], value: Any) -> bool:
+    """Tell whether one of the schemas takes any value of the type that `value` has."""
+    kinds = {"boolean"} if isinstance(value, bool) else {"integer", "number"}
+    types = [one.get("type", ()) for one in schemas if not _values(one)]
+    return any(not kinds.isdisjoint(one if is_array(one) else [one]) for one in types)
+
+
+def _where(path: Path) -> str:
+    """Return a place as the model reads it."""
+    where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return where.removeprefix(".") or "the whole value"
+
+
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 _MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
 
@@ -207,10 +264,9 @@ def _problem(detail: ErrorDetails, data: Any, schema: JsonObject) -> Problem:
         text = unknown_name(str(path[-1]), names)
     else:
         text = _expected(detail)
-    where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return Problem(
         path=path,
-        where=where.removeprefix(".") or "the whole value",
+        where=_where(path),
         text=text,
         # The input of a missing or unknown property is the object around it: nothing to repair.
         value=... if kind in (*_MISSING, *_UNKNOWN) else detail["input"],

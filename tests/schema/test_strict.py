@@ -127,6 +127,42 @@ PROPERTIES: dict[str, tuple[Any, Any, Any]] = {
         strict({"a": STR, "b": {"type": ["integer", "null"]}}),
         {**strict({"a": STR, "b": {"type": ["integer", "null"]}}), "type": ["object", "null"]},
     ),
+    "exclusive bounds of draft 4": (
+        {"type": "number", "minimum": 1, "exclusiveMinimum": True, "exclusiveMaximum": False},
+        {"type": "number", "exclusiveMinimum": 1},
+        {"type": ["number", "null"], "exclusiveMinimum": 1},
+    ),
+    "inclusive bounds of draft 4": (
+        {"type": "number", "maximum": 9, "exclusiveMaximum": False, "exclusiveMinimum": True},
+        {"type": "number", "maximum": 9},
+        {"type": ["number", "null"], "maximum": 9},
+    ),
+    "anyOf of what a bound narrows": (
+        {"type": ["integer", "number"], "minimum": 0, "anyOf": [INT, {"multipleOf": 0.5}]},
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": ["integer", "number"], "minimum": 0, "multipleOf": 0.5},
+            ]
+        },
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": ["integer", "number"], "minimum": 0, "multipleOf": 0.5},
+                NULL,
+            ]
+        },
+    ),
+    "values of other types": (
+        {"type": ["string", "boolean"], "enum": ["a", 1, None]},
+        {"type": "string", "enum": ["a"]},
+        {"type": ["string", "null"], "enum": ["a", None]},
+    ),
+    "a default without a choice": (
+        {"const": "a", "default": "a"},
+        {"const": "a", "type": "string", "description": '(default: "a")'},
+        {"const": "a", "type": "string", "description": '(default: "a")'},
+    ),
     "noise": (
         {"type": "string", "title": "X", "$comment": "c", "readOnly": True, "x-order": 3},
         STR,
@@ -184,7 +220,83 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}},
         "the root refers to itself",
     ),
-    "many values": (root({"x": {"enum": list(range(1_001))}}), "x has more than 1,000 allowed"),
+    "properties beside a reference": (
+        root(
+            {"x": {"$ref": "#/$defs/A", **root({"b": STR})}}, **{"$defs": {"A": root({"a": STR})}}
+        ),
+        "x combines $ref with properties, required, type",
+    ),
+    "properties beside anyOf": (
+        root({"x": {**root({"a": STR}), "anyOf": [{"required": ["a"]}, root({})]}}),
+        "x combines anyOf with properties, required",
+    ),
+    "properties beside oneOf": (
+        root({"x": {"properties": {"a": STR}, "oneOf": [root({"b": STR})]}}),
+        "x combines oneOf with properties",
+    ),
+    "properties beside an allOf of a reference": (
+        root({"x": {"properties": {"b": STR}, "allOf": [{"$ref": "#"}]}}),
+        "x combines $ref with properties",
+    ),
+    "a closed object beside allOf": (
+        root({"x": {"additionalProperties": False, "allOf": [root({"a": STR})]}}),
+        "x combines schemas with allOf",
+    ),
+    "a limit beside a reference": (
+        root({"x": {"$ref": "#/$defs/A", "minimum": 3}}, **{"$defs": {"A": INT}}),
+        "x combines $ref with minimum",
+    ),
+    "a condition below allOf": (root({"x": {"allOf": [{**STR, "not": STR}]}}), "x uses not"),
+    "an undeclared required name": (
+        root({"x": root({"a": STR}, "a", "b")}),
+        "x requires 'b' without describing it",
+    ),
+    "an undeclared required name of the root": (
+        root({"a": STR}, "b"),
+        "the root requires 'b' without describing it",
+    ),
+    "a root of anyOf": (root({}) | {"anyOf": [root({}), root({})]}, "the root combines anyOf"),
+    "a typed root of anyOf": ({"type": "object", "anyOf": [root({})]}, "the root is a union"),
+    "a typed root of oneOf": ({"type": "object", "oneOf": [root({})]}, "the root is a union"),
+    "a root that refers to a union": (
+        {"$ref": "#/$defs/A", "$defs": {"A": {"type": "object", "anyOf": [root({})]}}},
+        "the root is",
+    ),
+    "oneOf that overlaps": (
+        root({"x": {"oneOf": [INT, {"type": "number"}]}}),
+        "x uses oneOf for schemas that may match the same value",
+    ),
+    "no value of the type": (root({"x": {"type": "string", "enum": [1]}}), "x allows no value"),
+    "objects as values": (
+        root({"x": {**root({"a": INT}), "enum": [{"a": 1}]}}),
+        "x allows only certain objects or arrays",
+    ),
+    "a definition with two meanings": (
+        root({"x": {"$ref": "#/$defs/A"}}, **{"$defs": {"A": STR}, "definitions": {"A": INT}}),
+        "x refers to 'A', which is defined twice",
+    ),
+    "a scope of its own": (root({"x": {**STR, "$id": "https://example.com/x"}}), "x uses $id"),
+    "many values in all": (
+        root({f"p{i}": {"enum": [f"{i}.{n}" for n in range(500)]} for i in range(3)}),
+        "it has more than 1,000 allowed values",
+    ),
+    "one value too many with null": (
+        root({"x": {"enum": list(range(1_000))}}),
+        "it has more than 1,000 allowed values",
+    ),
+    "a long enum": (
+        root({"x": {"enum": [f"{n:061}" for n in range(251)]}}, "x"),
+        "it has an enum of more than 250 values with more than 15,000 characters",
+    ),
+    "long names": (
+        root({f"{n:0401}": STR for n in range(300)}),
+        "it has more than 120,000 characters of names and allowed values",
+    ),
+    "long constants": (
+        root({"x": {"anyOf": [{"const": f"{n:0401}"} for n in range(300)]}}),
+        "it has more than 120,000 characters of names and allowed values",
+    ),
+    "many values": (root({"x": {"enum": list(range(1_001))}}), "it has more than 1,000 allowed"),
     "many properties": (
         root({f"p{i}": STR for i in range(5_001)}),
         "it has more than 5,000 properties",
@@ -213,6 +325,18 @@ def test_ten_levels_are_the_limit() -> None:
     assert strict_form(nested(10))["properties"]["x"]["type"] == "object"
     with pytest.raises(NotStrict, match="more than 10 levels"):
         strict_form(nested(11))
+
+
+def test_what_a_field_tells_apart_is_strict() -> None:
+    """A oneOf whose members differ in a required constant cannot match twice."""
+
+    def member(kind: str) -> dict[str, Any]:
+        return root({"kind": {"const": kind, "type": "string"}, "n": INT}, "kind", "n")
+
+    defs = {"A": member("a"), "B": member("b")}
+    union = {"oneOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]}
+    form = strict_form(root({"x": union}, "x", **{"$defs": defs}))
+    assert form["properties"]["x"] == {"anyOf": union["oneOf"]}
 
 
 NODE = root({"next": {"$ref": "#/$defs/Node"}, "value": INT}, "value")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from agentkit.errors import InvalidArguments, InvalidTool
@@ -154,6 +156,30 @@ INVALID: dict[str, tuple[dict[str, Any], Any, str]] = {
         "not valid at /properties/a/minimum",
     ),
     "bad pattern": ({"properties": {"a": {"pattern": "("}}}, echo, "/properties/a/pattern"),
+    "bad pattern by name": (
+        {"properties": {"a": {"pattern": "(a"}}},
+        echo,
+        "not valid at /properties/a/pattern: '(a' is not a valid regular expression",
+    ),
+    "null properties": ({"properties": None}, echo, "not valid at /properties: null is not"),
+    "listed properties": ({"properties": []}, echo, "not valid at /properties: [] is not"),
+    "null below": (
+        {"properties": {"a": {"type": "object", "properties": None}}},
+        echo,
+        "not valid at /properties/a/properties: null is not",
+    ),
+    "null required": ({"required": None}, echo, "not valid at /required: null is not"),
+    "required as an object": ({"required": {"a": 1}}, echo, "not valid at /required"),
+    "null definitions": ({"$defs": None}, echo, "not valid at /$defs: null is not"),
+    "null property": ({"properties": {"a": None}}, echo, "not valid at /properties/a: null is"),
+    "unquoted name": ({"properties": {1: {}}}, echo, "key must be str"),
+    "not a JSON number": ({"default": float("nan")}, echo, "not JSON compliant"),
+    "no JSON": ({"default": {1}}, echo, "set is not JSON serializable"),
+    "pattern of a name": (
+        {"patternProperties": {"[": {}}},
+        echo,
+        "not valid",
+    ),
     "not an object": ({"type": "array"}, echo, "has type 'array', not 'object'"),
     "unknown draft": ({"$schema": "https://example.com/x"}, echo, "https://example.com/x"),
     "reference outside": (
@@ -188,6 +214,93 @@ async def test_a_schema_is_checked_when_the_tool_is_made(name: str) -> None:
         plan_tool(schema, fn)
     assert text in str(caught.value)
     assert "plan" in str(caught.value)
+
+
+async def test_properties_may_have_numbers_for_names() -> None:
+    """A problem at one of them is repaired or explained as any other."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "1": {"type": "string"},
+            "01": {"type": "integer"},
+            "2": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"3": {"type": "null"}}},
+            },
+        },
+    }
+    tool = plan_tool(schema)
+    assert await tool.call('{"1": null, "2": [{"3": null}]}') == {"2": [{"3": None}]}
+    assert await tool.call('{"2": "[]"}') == {"2": []}
+    assert await tool.call('{"01": "7"}') == {"01": 7}
+    with pytest.raises(InvalidArguments, match="- /2/0/3: expected null"):
+        tool.parse('{"2": [{"3": 1}]}')
+    with pytest.raises(InvalidArguments, match="- /1: expected string"):
+        tool.parse('{"1": 1}')
+
+
+async def test_nulls_are_left_out_as_one_branch_of_a_union_wants_it() -> None:
+    """A null that this branch requires stays, whatever other branches say of it."""
+    text, null = {"type": "string"}, {"type": "null"}
+    first = {"type": "object", "properties": {"tag": {"const": 1}, "a": text}, "required": ["tag"]}
+    keys = {"tag": {"const": 2}, "a": null, "c": text}
+    second = {"type": "object", "properties": keys, "required": ["tag", "a"]}
+    tool = plan_tool({"properties": {"x": {"anyOf": [first, second]}}, "required": ["x"]})
+    sent = '{"x": {"tag": 2, "a": null, "c": null}}'
+    assert await tool.call(sent) == {"x": {"tag": 2, "a": None}}
+
+
+PATTERNS = {
+    "^a}$": "a}",
+    "^{a}$": "{a}",
+    "^a{$": "a{",
+    "^{{a{2}}}$": "{{aa}}",
+    "^[{}]+$": "{}",
+    r"^\{\p{L}{2}\}$": "{ab}",
+    "^a{,3}$": "a{,3}",
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("draft", ["", "http://json-schema.org/draft-07/schema#"])
+async def test_a_brace_in_a_pattern_may_stand_for_itself(pattern: str, draft: str) -> None:
+    """Python and JavaScript read it so; the model sees it as it was written."""
+    schema: dict[str, Any] = {"$schema": draft} if draft else {}
+    schema |= {"type": "object", "properties": {"x": {"type": "string", "pattern": pattern}}}
+    tool = plan_tool(schema)
+    shown = (*tool.parameters["properties"]["x"].items(),)
+    assert ("pattern", pattern) in shown
+    assert await tool.call(json.dumps({"x": PATTERNS[pattern]})) == {"x": PATTERNS[pattern]}
+    with pytest.raises(InvalidArguments):
+        tool.parse('{"x": "other"}')
+
+
+async def test_a_brace_in_the_pattern_of_a_name() -> None:
+    """The names of `patternProperties` are patterns too."""
+    tool = plan_tool({"patternProperties": {"^{.}$": {"type": "integer"}}})
+    assert await tool.call('{"{a}": 1}') == {"{a}": 1}
+    with pytest.raises(InvalidArguments, match="expected integer"):
+        tool.parse('{"{a}": []}')
+
+
+async def test_a_reference_to_the_root_keeps_its_meaning() -> None:
+    """That a tool takes an object says nothing of what the reference describes."""
+    schema = {"properties": {"inner": {"$ref": "#"}, "n": {"type": "integer"}}}
+    tool = plan_tool(schema)
+    assert await tool.call('{"inner": "any text"}') == {"inner": "any text"}
+    with pytest.raises(InvalidArguments, match="/inner/inner/n: expected integer"):
+        tool.parse('{"inner": {"inner": {"n": "x"}}}')
+    assert tool.parameters["type"] == "object"
+    sent = jsonschema_rs.validator_for(tool.parameters)
+    for value in ({"inner": "any text"}, {"inner": {"inner": [1]}}, {"inner": {"n": "x"}}):
+        assert sent.is_valid(value) is jsonschema_rs.validator_for(schema).is_valid(value)
+
+
+async def test_the_schema_around_a_reference_stays_alone() -> None:
+    """A root that refers to its definition gets no properties of its own, and is strict."""
+    tool = plan_tool({"$ref": "#/$defs/A", "$defs": {"A": {**CITY, "additionalProperties": False}}})
+    assert tool.strict
+    assert tool.parameters["properties"] == CITY["properties"]
 
 
 DRAFTS = {
