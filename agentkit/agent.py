@@ -11,10 +11,6 @@ from types import NoneType
 from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypedDict, Unpack, overload
 from typing import TypeVar as PlainTypeVar
 
-import anyio
-from anyio import NoEventLoopError
-from anyio.from_thread import start_blocking_portal
-from anyio.lowlevel import current_token
 from typing_extensions import TypeVar
 
 from agentkit._options import options
@@ -35,6 +31,7 @@ from agentkit.runtime.run import Run, Steps, stepping, streaming
 from agentkit.runtime.scope import Approver
 from agentkit.settings import ChatSettings, Limits
 from agentkit.tools.context import RunContext
+from agentkit.tools.invoke import run_blocking
 from agentkit.tools.options import Approval
 from agentkit.tools.tool import Tool
 from agentkit.trace.compare import Strictness
@@ -612,19 +609,3 @@ class Agent(Generic[DepsT, OutputT]):
     ) -> Program[OutputT]:
         """Make this agent ready for a run: resolved, merged, and still without any I/O."""
         return assemble(self.config, settings, limits)
-
-
-def run_blocking(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run in this thread, or in one of its own where a loop is running already."""
-    if not _in_event_loop():
-        return anyio.run(main)
-    with start_blocking_portal() as portal:
-        return portal.call(main)
-
-
-def _in_event_loop() -> bool:
-    try:
-        current_token()
-    except NoEventLoopError:
-        return False
-    return True

@@ -13,7 +13,7 @@ from typing import Any, Generic
 
 from agentkit._options import options as named_options
 from agentkit._options import wrong_options
-from agentkit.agent import Agent, DepsT, OutputT, run_blocking, takes
+from agentkit.agent import Agent, DepsT, OutputT, takes
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit
 from agentkit.history import check_history, repair_history
@@ -24,6 +24,7 @@ from agentkit.runtime.result import RunResult, result_of
 from agentkit.runtime.run import Run, Steps
 from agentkit.runtime.scope import Approver
 from agentkit.settings import ChatSettings, Limits
+from agentkit.tools.invoke import run_blocking
 from agentkit.trace.open import TraceTo
 from agentkit.trace.recorder import Durability
 from agentkit.trace.schema import Capture

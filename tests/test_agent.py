@@ -280,7 +280,9 @@ WRONG = [
         ConfigurationError,
         r"result\.messages",
     ),
-    Wrong(lambda: Agent("local", tool=[double]), TypeError, "Agent has no option 'tool'; use tools=…"),  # type: ignore[arg-type]
+    Wrong(
+        lambda: Agent("local", tool=[double]), TypeError, "Agent has no option 'tool'; use tools=…"
+    ),  # type: ignore[arg-type]
     Wrong(lambda: Limits(steps=0), InvalidSetting, r"Limits\.steps is 0"),
     Wrong(lambda: Agent(ScriptedModel([])).run_sync(""), ConfigurationError, "prompt is empty"),
     Wrong(lambda: Agent(ScriptedModel([])).run_sync(None), ConfigurationError, "prompt or a"),

@@ -6,15 +6,20 @@ import contextlib
 import functools
 import inspect
 import math
-from collections.abc import Callable, Generator
-from typing import Any, cast
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.from_thread
 import anyio.to_thread
+from anyio import NoEventLoopError
+from anyio.from_thread import start_blocking_portal
+from anyio.lowlevel import current_token
 
 from agentkit.events import Event, Warned
 from agentkit.tools.context import RunContext, progress_to
+
+T = TypeVar("T")
 
 
 async def called(function: Callable[..., Any], *args: Any) -> Any:
@@ -146,3 +151,19 @@ async def _exhausted(values: Any, context: RunContext[Any]) -> Any:
         async for last in values:
             context.progress(last)
     return last
+
+
+def run_blocking(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run in this thread, or in one of its own where a loop is running already."""
+    if not _in_event_loop():
+        return anyio.run(main)
+    with start_blocking_portal() as portal:
+        return portal.call(main)
+
+
+def _in_event_loop() -> bool:
+    try:
+        current_token()
+    except NoEventLoopError:
+        return False
+    return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import operator
 import sys
 from collections.abc import Callable, Mapping
@@ -26,17 +27,18 @@ from typing import (
     overload,
 )
 
+from pydantic_core import to_jsonable_python
 from typing_extensions import Unpack
 
 from agentkit._options import options as named_options
 from agentkit.core.effects import OnCrash
-from agentkit.errors import InvalidArguments, InvalidTool, ToolError
+from agentkit.errors import InvalidArguments, InvalidTool, ToolError, safe_repr
 from agentkit.messages import Content, JsonObject, ToolDefinition
 from agentkit.schema.repair import load
 from agentkit.schema.strict import NotStrict, strict_form
 from agentkit.tools.context import RunContext
 from agentkit.tools.function import FunctionSchema
-from agentkit.tools.invoke import is_async, run
+from agentkit.tools.invoke import is_async, run, run_blocking
 from agentkit.tools.options import Approval, BehaviourOptions, ToolOptions, check_tool
 from agentkit.tools.raw import RawSchema
 from agentkit.tools.render import json_of, render
@@ -403,11 +405,13 @@ class Tool(Generic[P, R]):
         """
         return render(value, self.max_output)
 
-    async def call(self, arguments: str, context: RunContext[Any] | None = None) -> Any:
+    async def call(
+        self, arguments: str | Mapping[str, Any], context: RunContext[Any] | None = None
+    ) -> Any:
         """Parse, validate, bind and run, as in a run.
 
         Args:
-            arguments: The JSON text as a model would send it.
+            arguments: The JSON text as a model would send it, or a mapping of what is in it.
             context: The context of the run; a bare one if None.
 
         Returns:
@@ -415,8 +419,16 @@ class Tool(Generic[P, R]):
 
         Raises:
             InvalidArguments: The arguments do not match the schema. The function was not called.
+            TypeError: The arguments are neither text nor a mapping, or have no JSON form.
         """
-        return await self.invoke(self.parse(arguments), context or RunContext())
+        text = arguments if isinstance(arguments, str) else _text_of(arguments)
+        return await self.invoke(self.parse(text), context or RunContext())
+
+    def call_sync(
+        self, arguments: str | Mapping[str, Any], context: RunContext[Any] | None = None
+    ) -> Any:
+        """Call `call` from code that is not async, an async function's tool too."""
+        return run_blocking(functools.partial(self.call, arguments, context))
 
 
 AnyTool: TypeAlias = Tool[..., Any]
@@ -462,6 +474,20 @@ def _remade(function: Any, options: ToolOptions, raw: JsonObject | None) -> Tool
 def _deferred(**arguments: Any) -> Any:
     """Stand in for the function of a deferred tool."""
     raise ToolError("This tool is answered from outside, and there is no answer yet.")
+
+
+def _text_of(arguments: Any) -> str:
+    """Return arguments as the text that a model would send."""
+    if not isinstance(arguments, Mapping):
+        raise TypeError(
+            f"The arguments are {safe_repr(arguments)}: expected a mapping, such as "
+            "{'city': 'Paris'}, or its JSON text."
+        )
+    try:
+        to_jsonable_python(arguments)  # refuses what `json_of` would only describe
+        return json.dumps(json_of(arguments))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"The arguments have no JSON form: {error}") from error
 
 
 def _undecorated(function: Any) -> Any:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextvars
+import datetime as dt
 import inspect
 import pickle
 import threading
@@ -575,3 +576,38 @@ def test_tools_of_a_module_can_be_pickled(made: Tool[..., Any]) -> None:
         made.deferred,
     )
     assert (loaded is made) is (made is double)
+
+
+async def test_a_call_takes_a_mapping_as_well_as_text() -> None:
+    """It is read as the text would be: converted, with defaults, and refused with the reason."""
+    day = dt.date(2026, 1, 2)
+
+    @tool
+    async def book(city: str, day: dt.date, nights: int = 1) -> tuple[str, dt.date, int]:
+        return city, day, nights
+
+    assert await book.call({"city": "Paris", "day": day}) == ("Paris", day, 1)
+    assert await book.call({"city": "Paris", "day": "2026-01-02", "nights": 2}) == ("Paris", day, 2)
+    with pytest.raises(InvalidArguments, match="town"):
+        await book.call({"town": "Paris", "day": day})
+    wrong: Any = ["Paris"]
+    with pytest.raises(TypeError, match=r"The arguments are \['Paris'\]: expected a mapping"):
+        await book.call(wrong)
+    with pytest.raises(TypeError, match="The arguments have no JSON form"):
+        await book.call({"city": object()})
+
+
+async def test_a_call_from_code_that_is_not_async() -> None:
+    """Of sync and async functions, with a context, and inside a running loop as well."""
+
+    @tool
+    async def greet(context: RunContext[str], name: str) -> str:
+        return f"{context.deps} {name}"
+
+    assert get_weather.call_sync('{"city": "Paris"}', RunContext(deps="d"))
+    assert greet.call_sync({"name": "Ada"}, RunContext(deps="Hello")) == "Hello Ada"
+
+
+def test_a_call_without_a_loop() -> None:
+    """It starts one."""
+    assert get_weather.call_sync({"city": "Paris"}, RunContext(deps="d"))
