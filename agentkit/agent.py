@@ -22,9 +22,10 @@ from agentkit.output.build import Mode
 from agentkit.redaction import Redactor
 from agentkit.replay.fork import Patch, fork
 from agentkit.replay.replay import OnDivergence, PlanName, options_of, replay
-from agentkit.replay.resume import Decisions, resume
+from agentkit.replay.resume import Decisions, ResumeRequest
 from agentkit.runtime.assemble import Program, assemble
 from agentkit.runtime.config import AgentConfig, Compaction, Middleware, Source
+from agentkit.runtime.driver import Driver
 from agentkit.runtime.request import History, Prompt, RunRequest, TraceTo
 from agentkit.runtime.result import RunResult
 from agentkit.runtime.run import Run, Steps, stepping, streaming
@@ -380,9 +381,9 @@ class Agent(Generic[DepsT, OutputT]):
             ReplayDivergence: The agent is not the one that was interrupted.
             AgentKitError: As of `run`.
         """
-        return await resume(
-            self.config,
-            trace,
+        request = ResumeRequest(
+            config=self.config,
+            trace=trace,
             decisions=decisions,
             deps=deps,
             settings=settings,
@@ -392,6 +393,36 @@ class Agent(Generic[DepsT, OutputT]):
             durability=durability,
             redact=redact,
         )
+        driver: Driver[OutputT] = request.open()
+        await driver.execute()
+        return driver.result
+
+    @takes(resume)
+    def resume_sync(self, *args: Any, **options: Any) -> RunResult[OutputT]:
+        """Call `resume` from code that is not async; see `run_sync`."""
+        return run_blocking(partial(self.resume, *args, **options))
+
+    @takes(resume)
+    def resume_stream(
+        self, trace: Trace | str | os.PathLike[str], **options: Any
+    ) -> AbstractAsyncContextManager[Run[OutputT]]:
+        """Go on with a run and read what happens as it happens, as `stream` does.
+
+        Takes what `resume` takes. The events begin with those of the recorded steps and calls;
+        pieces of text and of calls come of what is new, so `run.text()` is only that.
+        """
+        return streaming(ResumeRequest(config=self.config, trace=trace, **options, stream=True))
+
+    @takes(resume)
+    def resume_iter(
+        self, trace: Trace | str | os.PathLike[str], **options: Any
+    ) -> AbstractAsyncContextManager[Steps[OutputT]]:
+        """Go on with a run effect by effect, as `iter` does.
+
+        Takes what `resume` takes. The steps begin with the recorded ones: performing such a
+        step gives its recorded outcome.
+        """
+        return stepping(ResumeRequest(config=self.config, trace=trace, **options))
 
     @options
     async def replay(
@@ -530,11 +561,6 @@ class Agent(Generic[DepsT, OutputT]):
             record=record,
             redact=redact,
         )
-
-    @takes(resume)
-    def resume_sync(self, *args: Any, **options: Any) -> RunResult[OutputT]:
-        """Call `resume` from code that is not async; see `run_sync`."""
-        return run_blocking(partial(self.resume, *args, **options))
 
     @takes(replay)
     def replay_sync(self, *args: Any, **options: Any) -> RunResult[OutputT]:

@@ -7,9 +7,10 @@ thread, no connection, no store. `to_json` gives what a store needs.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Generic
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any, Generic, TypeVar
 
 from agentkit._options import options as named_options
 from agentkit._options import wrong_options
@@ -19,6 +20,7 @@ from agentkit.events import Emit
 from agentkit.history import check_history, repair_history
 from agentkit.messages import JsonObject, Usage, messages_from_json
 from agentkit.redaction import Redactor
+from agentkit.replay.resume import Decisions
 from agentkit.runtime.request import History, Prompt
 from agentkit.runtime.result import RunResult, result_of
 from agentkit.runtime.run import Run, Steps
@@ -26,6 +28,7 @@ from agentkit.runtime.scope import Approver
 from agentkit.settings import ChatSettings, Limits
 from agentkit.tools.invoke import run_blocking
 from agentkit.trace.open import TraceTo
+from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability
 from agentkit.trace.schema import Capture
 
@@ -36,6 +39,8 @@ _OPTIONS = (
     *("deps", "settings", "limits", "trace", "capture", "durability", "redact"),
     *("on_event", "approver"),
 )
+_NOT_RECORDED = ("deps", "on_event", "approver", "durability", "redact")
+RunningT = TypeVar("RunningT", bound=Run[Any] | Steps[Any])
 
 
 class Session(Generic[DepsT, OutputT]):
@@ -124,15 +129,9 @@ class Session(Generic[DepsT, OutputT]):
             ConfigurationError: The session is in a run.
             AgentKitError: As of `Agent.run`.
         """
-        with self._turn(_given(locals())) as arguments:
-            # Stepped, because steps have a result even where a cancellation ends the run.
-            async with self.agent.iter(prompt, **arguments) as steps:
-                try:
-                    async for _ in steps:
-                        pass
-                finally:
-                    self._keep(steps)
-        return steps.result
+        options = {**self._options, **_given(locals())}
+        with self._turn():
+            return await self._driven(self.agent.iter(prompt, **options, history=self.messages))
 
     @takes(run)
     def run_sync(self, *args: Any, **options: Any) -> RunResult[OutputT]:
@@ -146,14 +145,60 @@ class Session(Generic[DepsT, OutputT]):
 
         The session has the new messages when the block has been left.
         """
-        with self._turn(options) as arguments:
-            run: Run[OutputT] | None = None
-            try:
-                async with self.agent.stream(prompt, **arguments) as run:
-                    yield run
-            finally:
-                if run is not None:
-                    self._keep(run)
+        if wrong := options.keys() - {*_OPTIONS}:
+            raise wrong_options("Session.run", sorted(wrong), _OPTIONS)
+        options = {**self._options, **options}
+        with self._turn():
+            async with self._kept(
+                self.agent.stream(prompt, **options, history=self.messages)
+            ) as run:
+                yield run
+
+    @named_options
+    async def resume(
+        self,
+        trace: Trace | str | os.PathLike[str],
+        *,
+        decisions: Decisions | None = None,
+        deps: DepsT | None = None,
+        settings: ChatSettings | None = None,
+        limits: Limits | None = None,
+        on_event: Emit | None = None,
+        approver: Approver | None = None,
+        durability: Durability | None = None,
+        redact: Redactor | None = None,
+    ) -> RunResult[OutputT]:
+        """Go on with a paused or interrupted run of this session; see `Agent.resume`.
+
+        Settings and limits are those that the run was given, unless they are given here; what
+        else is not given here is the session's. The history is that of the run, which ends
+        the session's messages.
+
+        Raises:
+            ConfigurationError: The session is in a run.
+            AgentKitError: As of `Agent.resume`.
+        """
+        given = _given({**locals(), "trace": None})
+        options = {**self._of_resume(), **given}
+        with self._turn():
+            stepped = self.agent.resume_iter(trace, decisions=decisions, **options)
+            return await self._driven(stepped)
+
+    @takes(resume)
+    def resume_sync(self, *args: Any, **options: Any) -> RunResult[OutputT]:
+        """Call `resume` from code that is not async; see `Agent.run_sync`."""
+        return run_blocking(functools.partial(self.resume, *args, **options))
+
+    @takes(resume)
+    @asynccontextmanager
+    async def resume_stream(
+        self, trace: Trace | str | os.PathLike[str], **options: Any
+    ) -> AsyncGenerator[Run[OutputT], None]:
+        """Go on with a run and read its events; see `Agent.resume_stream`."""
+        options = {**self._of_resume(), **options}
+        with self._turn():
+            async with self._kept(self.agent.resume_stream(trace, **options)) as run:
+                yield run
 
     def adopt(self, result: RunResult[Any]) -> None:
         """Continue from a result obtained elsewhere, for example from `Agent.resume`."""
@@ -180,29 +225,55 @@ class Session(Generic[DepsT, OutputT]):
         return session
 
     @contextmanager
-    def _turn(self, options: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+    def _turn(self) -> Generator[None, None, None]:
         """Allow one run at a time: two would each go on without the other's messages."""
         if self._running:
             raise ConfigurationError("The session is in a run; wait for its end first.")
-        if wrong := options.keys() - {*_OPTIONS}:
-            raise wrong_options("Session.run", sorted(wrong), _OPTIONS)
         self._running = True
         try:
-            yield {**self._options, **options, "history": self.messages}
+            yield
         finally:
             self._running = False
 
-    def _keep(self, ended: Run[OutputT] | Steps[OutputT]) -> None:
+    async def _driven(
+        self, stepped: AbstractAsyncContextManager[Steps[OutputT]]
+    ) -> RunResult[OutputT]:
+        """Drive a run to its end. Steps have a result even where a cancellation ends it."""
+        async with self._kept(stepped) as steps:
+            async for _ in steps:
+                pass
+        return steps.result
+
+    @asynccontextmanager
+    async def _kept(
+        self, running: AbstractAsyncContextManager[RunningT]
+    ) -> AsyncGenerator[RunningT, None]:
+        """Take over what a run has reached, whatever ends it."""
+        begun: RunningT | None = None
+        try:
+            async with running as begun:
+                yield begun
+        finally:
+            if begun is not None:
+                self._keep(begun)
+
+    def _of_resume(self) -> dict[str, Any]:
+        """Return the options of the session that a run's trace does not have."""
+        return {name: self._options[name] for name in _NOT_RECORDED if name in self._options}
+
+    def _keep(self, ended: Run[Any] | Steps[Any]) -> None:
         try:
             result = ended.result
         except Exception as error:
             reached = result_of(error)
             if reached is None:
                 return  # it never got to an end
+            if len(reached.messages) < len(self.messages):
+                return  # it was to go on, and ended before it had come as far again
             result = reached
         self.adopt(result)
 
 
 def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Pick the options of a run that were given."""
-    return {name: arguments[name] for name in _OPTIONS if arguments[name] is not None}
+    return {name: arguments[name] for name in _OPTIONS if arguments.get(name) is not None}

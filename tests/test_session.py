@@ -9,7 +9,13 @@ import anyio
 import pytest
 
 from agentkit import Agent, Decision, RunContext, Session, UserMessage, tool
-from agentkit.errors import ConfigurationError, InvalidHistory, LimitExceeded, ModelUnreachable
+from agentkit.errors import (
+    ConfigurationError,
+    InvalidHistory,
+    LimitExceeded,
+    ModelUnreachable,
+    ReplayDivergence,
+)
 from agentkit.history import check_history
 from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse, Usage
 from agentkit.settings import Limits
@@ -193,3 +199,67 @@ async def test_after_a_bug_of_the_application_the_session_goes_on() -> None:
     with pytest.raises(KeyError):
         await session.run("Hello")
     assert ([m.text for m in session.messages], session.usage.requests) == (["Hello"], 1)
+
+
+@tool(approval=True)
+def delete(path: str) -> str:
+    """Delete a file."""
+    return f"deleted {path}"
+
+
+async def test_a_paused_run_goes_on_in_its_session() -> None:
+    """The messages, the usage and the options of the session are those of the whole run."""
+    events: list[Any] = []
+    model = ScriptedModel(["Hello", [("delete", {"path": "a"})], "Done", "Bye"])
+    session = Session(Agent(model, tools=[delete]), on_event=events.append)
+    await session.run("Hi")
+    paused = await session.run("delete a")
+    assert (paused.status, session.usage.requests) == ("paused", 1)
+    events.clear()
+    result = await session.resume(paused.trace, decisions={paused.pending[0].at: True})
+    assert result.output == "Done"
+    assert events
+    assert texts(session) == ["Hi", "Hello", "delete a", "", "deleted a", "Done"]
+    assert session.usage.requests == 3
+    assert (await session.run("Thanks")).output == "Bye"
+
+
+async def test_a_paused_run_is_streamed_on_in_its_session() -> None:
+    """The session has the messages when the block was left."""
+    model = ScriptedModel([[("delete", {"path": "a"})], "Done"])
+    session = Session(Agent(model, tools=[delete]))
+    paused = await session.run("delete a")
+    decisions = {paused.pending[0].at: Decision.deny("No.")}
+    async with session.resume_stream(paused.trace, decisions=decisions) as run:
+        with pytest.raises(ConfigurationError, match="The session is in a run"):
+            await session.run("more")
+        assert "".join([piece async for piece in run.text()]) == "Done"
+    assert run.result.output == "Done"
+    assert texts(session) == ["delete a", "", "Denied: No.", "Done"]
+
+
+def test_a_session_resumes_without_async() -> None:
+    """As it runs."""
+    model = ScriptedModel([[("delete", {"path": "a"})], "Done"])
+    session = Session(Agent(model, tools=[delete]))
+    paused = session.run_sync("delete a")
+    assert session.resume_sync(paused.trace, decisions={paused.pending[0].at: True}).output == (
+        "Done"
+    )
+
+
+async def test_a_resume_that_fails_takes_nothing_from_the_session() -> None:
+    """An agent that is another one by now does not come as far as the run had."""
+    model = ScriptedModel([[("delete", {"path": "a"})], "Done"])
+    session = Session(Agent(model, tools=[delete]))
+    paused = await session.run("delete a")
+    messages = session.messages
+    session.agent = session.agent.with_(instructions="Another one.")
+    with pytest.raises(ReplayDivergence):
+        await session.resume(paused.trace, decisions={paused.pending[0].at: True})
+    assert session.messages == messages
+    with pytest.raises(ConfigurationError, match="No call waits"):
+        await session.resume(paused.trace, decisions={"/agent/m7/t0": True})
+    session.agent = session.agent.with_(instructions=None)
+    result = await session.resume(paused.trace, decisions={paused.pending[0].at: True})
+    assert result.output == "Done"

@@ -8,7 +8,7 @@ live run has its handlers, once for each agent; what these share is the `Engine`
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from functools import cached_property
@@ -106,6 +106,10 @@ class Plan:
         """Return the decision that the plan itself has about a call."""
         return None
 
+    def unused(self) -> Sequence[ReplayDivergence]:
+        """Return what the plan was given for effects that the run has not asked for."""
+        return ()
+
 
 class Engine:
     """One run that is answered from a recording.
@@ -177,10 +181,12 @@ class Engine:
         Raises:
             AgentKitError: It failed.
         """
-        result = replace(
-            driver.reached, divergences=tuple(self.divergences), replayed=self.replayed()
-        )
-        return conclude(finish, replace(result, status=finish.status))
+        return conclude(finish, replace(driver.reached, status=finish.status))
+
+    def compared(self, result: RunResult[OutputT]) -> RunResult[OutputT]:
+        """Return the result with where the run differs, and what became of its effects."""
+        divergences = (*self.divergences, *self.plan.unused())
+        return replace(result, divergences=divergences, replayed=self.replayed())
 
     def note(self, found: ReplayDivergence) -> Interrupt | None:
         """Note a divergence; return the end of the run, if it ends the run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from agentkit.core.effects import Address, Compute, Decision, Effect, PendingCall, ToolInvocation
@@ -13,10 +14,9 @@ from agentkit.redaction import Redactor
 from agentkit.replay.answers import Recording
 from agentkit.replay.engine import Choice, Do, Engine, Plan
 from agentkit.runtime.assemble import assemble, program_hash
-from agentkit.runtime.config import AgentConfig
+from agentkit.runtime.config import AgentConfig, check
 from agentkit.runtime.driver import Driver
-from agentkit.runtime.request import check_credentials, check_not_intercepted
-from agentkit.runtime.result import RunResult
+from agentkit.runtime.request import RUN_CHECKS, check_credentials, check_not_intercepted
 from agentkit.runtime.scope import Approver, Scope, guarded
 from agentkit.settings import ChatSettings, Limits, asked_of
 from agentkit.trace.check import check_replayable, recorded_options
@@ -28,13 +28,30 @@ from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability, Recorder
 
 Decisions: TypeAlias = Mapping[str, Decision | bool] | Mapping[Address, Decision | bool]
+_SHARED = ("settings", "limits", "on_event", "approver", "durability", "redact")
 
 
 class _Resume(Plan):
     """What has ended is answered; a call that may have had its effect is asked about."""
 
-    def __init__(self, recorded: Recording) -> None:
+    def __init__(
+        self,
+        recorded: Recording,
+        decisions: dict[Address, Decision | bool],
+        approver: Approver | None,
+    ) -> None:
         self._recorded = recorded
+        self._decisions = decisions
+        self._approver = approver
+
+    def decide(self, pending: PendingCall) -> Any:
+        """Use each decision once: a server may give a later call the same id."""
+        if pending.at in self._decisions:
+            return self._decisions.pop(pending.at)
+        return self._approver(pending) if self._approver is not None else None
+
+    def unused(self) -> Sequence[ReplayDivergence]:
+        return [*map(_not_applied, self._decisions)]
 
     def choose(self, effect: Effect) -> Choice:
         recorded, known = self._recorded, self._recorded.begun(effect.at)
@@ -49,44 +66,57 @@ class _Resume(Plan):
         return Do.GO_ON if isinstance(effect, (ToolInvocation, Compute)) else Do.PERFORM
 
 
-async def resume(
-    config: AgentConfig,
-    trace: Trace | str | os.PathLike[str],
-    *,
-    decisions: Decisions | None = None,
-    deps: object = None,
-    settings: ChatSettings | None = None,
-    limits: Limits | None = None,
-    on_event: Emit = ignore,
-    approver: Approver | None = None,
-    durability: Durability | None = None,
-    redact: Redactor | None = None,
-) -> RunResult[Any]:
-    """Go on with a run; see `Agent.resume`."""
-    check_not_intercepted("Agent.resume")
-    listener = guarded(on_event)
-    durable, redact = durability or config.durability, redact or config.redact
-    sink = reopened(trace)
-    try:
-        memory = isinstance(sink, MemorySink)
-        recording = Trace(sink.lines) if memory else Trace.load(sink.path)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResumeRequest:
+    """A run that is to go on, with what `Agent.resume` takes."""
+
+    config: AgentConfig
+    trace: Trace | str | os.PathLike[str]
+    decisions: Decisions | None = None
+    deps: object = None
+    settings: ChatSettings | None = None
+    limits: Limits | None = None
+    on_event: Emit = ignore
+    approver: Approver | None = None
+    durability: Durability | None = None
+    redact: Redactor | None = None
+    stream: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an option that does not fit, before anything is read."""
+        check({name: getattr(self, name) for name in _SHARED}, RUN_CHECKS)
+
+    def open(self, listener: Emit | None = None) -> Driver[Any]:
+        """Read the trace and prepare to go on in it.
+
+        Args:
+            listener: Gets the events, instead of `on_event`.
+
+        Raises:
+            AgentKitError: As of `Agent.resume`.
+        """
+        check_not_intercepted("Agent.resume")
+        sink = reopened(self.trace)
+        try:
+            return self._opened(sink, guarded(listener or self.on_event))
+        except BaseException:
+            sink.close()
+            raise
+
+    def _opened(self, sink: FileSink | MemorySink, listener: Emit) -> Driver[Any]:
+        config, settings, limits = self.config, self.settings, self.limits
+        redact = self.redact or config.redact
+        recording = Trace(sink.lines) if isinstance(sink, MemorySink) else Trace.load(sink.path)
         check_replayable(recording)
         messages, earlier = recording.input()
         check_credentials(recording.options(), settings)
         then = recorded_options(recording)
         program = assemble(config, settings or then[0], limits or then[1])
         program.model.check()
-        config.check_deps(deps)
+        config.check_deps(self.deps)
         recorded = Recording(recording, redact, asked_of(settings, limits))
         recorded.check_agent(program.spec.at)
-        known = _checked(decisions or {}, recording.pending)
-
-        def decide(pending: PendingCall) -> Any:
-            # Each decision is used once: a server may give a later call the same id.
-            if pending.at in known:
-                return known.pop(pending.at)
-            return approver(pending) if approver is not None else None
-
+        plan = _Resume(recorded, _checked(self.decisions or {}, recording.pending), self.approver)
         if isinstance(sink, FileSink):
             sink.go_on(recording.excess)  # nothing is written before all of it was read
         recorder = Recorder(
@@ -94,31 +124,28 @@ async def resume(
             run=recording.run,
             program=lambda: program_hash(program, redact),
             redact=redact,
-            durability=durable,
+            stream=self.stream,
+            durability=self.durability or config.durability,
             taps=teeing(recording.run),
             resumes=recording,
             options=asked_of(settings, limits),
         )
-        engine = Engine(recorded, _Resume(recorded))
+        engine = Engine(recorded, plan)
         scope = Scope(
             run=recording.run,
             handler=engine.handler,
             limits=program.spec.limits,
-            deps=deps,
+            deps=self.deps,
             listener=listener,
             recorder=recorder,
             trace=recorder.trace,
             redact=redact,
-            approver=decide,
+            stream=self.stream,
+            approver=plan.decide,
             recorded=engine,
             resumed=True,
         )
-        driver = Driver(scope, program, messages, earlier=earlier)
-        finish = await driver.execute()
-        engine.divergences += map(_not_applied, known)
-        return engine.concluded(driver, finish)
-    finally:
-        sink.close()  # the run has closed it already, unless it never began
+        return Driver(scope, program, messages, earlier=earlier)
 
 
 def _checked(

@@ -117,9 +117,11 @@ class Driver(Generic[OutputT]):
             for one in self.scope.warnings
             if not self._nested or f"{one.at}/".startswith(f"{self.agents[0]}/")
         ]
-        return reached(
+        result = reached(
             self.finish, run=self.scope.run, prompt=prompt, trace=trace, warnings=warnings
         )
+        known = self.scope.recorded
+        return result if known is None or self._nested else known.compared(result)
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the run from outside. What has finished is kept, the history stays valid."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 
@@ -18,6 +18,7 @@ from agentkit.core.effects import Address, LoopEffect, Outcome
 from agentkit.core.spec import PartialReader
 from agentkit.errors import ConfigurationError
 from agentkit.events import (
+    Emit,
     Event,
     OutputDelta,
     Restarted,
@@ -27,7 +28,6 @@ from agentkit.events import (
 )
 from agentkit.runtime.batch import bare
 from agentkit.runtime.driver import Driver, checked
-from agentkit.runtime.request import RunRequest
 from agentkit.runtime.result import RunResult
 from agentkit.runtime.scope import guarded
 from agentkit.tools.invoke import is_async
@@ -36,13 +36,28 @@ from agentkit.trace.deltas import Delta, model_of
 OutputT = TypeVar("OutputT")
 
 
+class Request(Protocol[OutputT]):
+    """A run that has not begun: a new one, or one that goes on."""
+
+    @property
+    def on_event(self) -> Emit:
+        """The listener of the caller."""
+        ...
+
+    def open(self, listener: Emit | None = None) -> Driver[OutputT]:
+        """Begin the run; `listener` gets the events instead of `on_event`."""
+        ...
+
+
 class Run(Generic[OutputT]):
-    """A run that is going on: an async iterator of its events. Made by `Agent.stream`.
+    """A run that is going on: an async iterator of its events.
+
+    Made by `Agent.stream` and `Agent.resume_stream`.
 
     Events that nobody reads are kept; the run never waits for its reader.
     """
 
-    def __init__(self, request: RunRequest[OutputT]) -> None:
+    def __init__(self, request: Request[OutputT]) -> None:
         self._events: deque[Event] = deque()
         self._changed = anyio.Event()
         self._on_event = guarded(request.on_event)
@@ -189,7 +204,7 @@ def _result(driver: Driver[OutputT]) -> RunResult[OutputT]:
 
 
 @asynccontextmanager
-async def streaming(request: RunRequest[OutputT]) -> AsyncGenerator[Run[OutputT], None]:
+async def streaming(request: Request[OutputT]) -> AsyncGenerator[Run[OutputT], None]:
     """Drive a run beside the caller's block. Leaving the block early cancels the run."""
     run = Run(request)
     failed: BaseException | None = None
@@ -233,7 +248,7 @@ class Step(Generic[OutputT]):
 
 
 class Steps(Generic[OutputT]):
-    """A run that stands still between its effects. Made by `Agent.iter`.
+    """A run that stands still between its effects. Made by `Agent.iter` and `Agent.resume_iter`.
 
     Each turn gives the next `Step`; asking for the one after it performs it, unless
     that was done already.
@@ -278,7 +293,7 @@ class Steps(Generic[OutputT]):
 
 
 @asynccontextmanager
-async def stepping(request: RunRequest[OutputT]) -> AsyncGenerator[Steps[OutputT], None]:
+async def stepping(request: Request[OutputT]) -> AsyncGenerator[Steps[OutputT], None]:
     """Hold a run open for stepping and close its trace at the end."""
     driver = request.open()
     try:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from agentkit._checks import Check
 from agentkit.core.effects import Address, Handler, PendingCall, ToolInvocation
@@ -17,12 +17,14 @@ from agentkit.events import Emit, Event, Warned, ignore
 from agentkit.messages import Usage
 from agentkit.redaction import Redactor
 from agentkit.runtime.assemble import Program
+from agentkit.runtime.result import RunResult
 from agentkit.runtime.slots import Frames, Slots, slots_of
 from agentkit.settings import Limits
 from agentkit.tools.invoke import is_async
 from agentkit.trace.open import Recorded
 from agentkit.trace.recorder import Recorder
 
+OutputT = TypeVar("OutputT")
 _diagnostics = logging.getLogger("agentkit")
 Approver: TypeAlias = Callable[[PendingCall], Any]
 """Decides about a call: a `Decision`, or True or False; sync or async. None: not now."""
@@ -45,6 +47,10 @@ class Answers(Protocol):
 
     def waits(self, call: ToolInvocation) -> PendingCall | None:
         """Return this call as it waited for a decision when it was recorded, and has to here."""
+        ...
+
+    def compared(self, result: RunResult[OutputT]) -> RunResult[OutputT]:
+        """Return the result with what is known of it by comparison."""
         ...
 
 

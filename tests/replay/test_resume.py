@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from agentkit import (
     Decision,
     Handoff,
     Limits,
+    ModelRequest,
     ModelResponse,
     RunContext,
     ToolCall,
@@ -36,7 +38,8 @@ from agentkit.errors import (
     ToolError,
     TraceError,
 )
-from agentkit.testing import ScriptedModel
+from agentkit.events import TextDelta, ToolCallFinished, ToolCallStarted
+from agentkit.testing import FunctionModel, ScriptedModel
 from agentkit.trace.file import FileSink
 from tests.support import child_environment, run_python, tool_texts, trace_lines
 
@@ -113,6 +116,126 @@ async def test_paused_run_in_memory() -> None:
     result = await agent("fine").resume(first.trace, decisions=decisions)
     assert tool_texts(result) == ["Denied: No."]
     assert done == []
+
+
+async def test_a_resumed_run_can_be_streamed(tmp_path: Path) -> None:
+    """Recorded steps are events, and pieces of text come of what is new alone."""
+    path = tmp_path / "run.jsonl"
+    script = [[("write", {"path": "a"})], [("delete", {"path": "a"})]]
+    paused = await agent(*script).run("go", trace=path)
+    decisions = {paused.pending[0].at: True}
+    async with agent("all done").resume_stream(path, decisions=decisions) as run:
+        events = [event async for event in run]
+    assert run.result.output == "all done"
+    assert done == ["write a", "delete a"]
+    pieces = [event.text for event in events if isinstance(event, TextDelta)]
+    assert "".join(pieces) == "all done"
+    started = [event.at for event in events if isinstance(event, ToolCallStarted)]
+    assert started == ["/agent/m0/t0", "/agent/m1/t0"]
+    assert run.result.replayed is not None
+    assert run.result.replayed.ran == ("/agent/m1/t0", "/agent/m2")
+    assert run.result.replayed.answered[:3] == ("/agent/m0", "/agent/m0/t0", "/agent/m1")
+    assert await agent().replay(path) == run.result
+
+
+async def test_a_stream_of_a_resumed_run_that_is_left_can_be_resumed(tmp_path: Path) -> None:
+    """What was decided and done by then is kept; nothing is done twice."""
+    path = tmp_path / "run.jsonl"
+    await agent([("delete", {"path": "a"})]).run("go", trace=path)
+
+    async def silent(request: ModelRequest) -> ModelResponse:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    slow = agent().with_(model=FunctionModel(silent, name=agent().model.name))
+    async with slow.resume_stream(path, decisions={"/agent/m0/t0": True}) as run:
+        async for event in run:
+            if isinstance(event, ToolCallFinished):
+                break
+    assert run.result.status == "cancelled"
+    result = await agent("two").resume(path)
+    assert result.output == "two"
+    assert done == ["delete a"]
+
+
+@pytest.mark.parametrize("form", ["resume_stream", "resume_iter"])
+async def test_a_resumed_run_that_is_left_at_once_still_waits(tmp_path: Path, form: str) -> None:
+    """The block that does nothing takes no decision away."""
+    path = tmp_path / "run.jsonl"
+    await agent([("delete", {"path": "a"})]).run("go", trace=path)
+    async with getattr(agent("one"), form)(path, decisions={"/agent/m0/t0": True}):
+        pass
+    assert done == []
+    result = await agent("two").resume(path, decisions={"/agent/m0/t0": True})
+    assert (result.output, done) == ("two", ["delete a"])
+
+
+async def test_a_resumed_run_can_be_stepped(tmp_path: Path) -> None:
+    """The recorded steps come first, with their outcomes; the others can be changed."""
+    path = tmp_path / "run.jsonl"
+    await agent([("write", {"path": "a"})], [("delete", {"path": "a"})]).run("go", trace=path)
+    seen: list[str] = []
+    decisions = {"/agent/m1/t0": True}
+    async with agent("all done").resume_iter(path, decisions=decisions) as steps:
+        async for step in steps:
+            seen.append(f"{type(step.effect).__name__} {step.effect.at}")
+            if step.effect.at == "/agent/m2":
+                step.outcome = ModelResponse(message=AssistantMessage(content="not the model's"))
+    assert seen == [
+        "ModelCall /agent/m0",
+        "ToolBatch /agent/m0",
+        "ModelCall /agent/m1",
+        "Compute /agent/m1/t0/arguments",
+        "Pause /agent/m1",
+        "ToolBatch /agent/m1",
+        "ModelCall /agent/m2",
+    ]
+    assert steps.result.output == "not the model's"
+    assert done == ["write a", "delete a"]
+    assert await agent().replay(path) == steps.result
+
+
+@pytest.mark.parametrize("form", ["resume", "resume_sync", "resume_stream", "resume_iter"])
+def test_the_forms_of_resume_take_the_same(form: str) -> None:
+    """`help` and type checkers show the parameters of `resume` for each."""
+    expected = inspect.signature(Agent.resume).parameters
+    assert inspect.signature(getattr(Agent, form)).parameters == expected
+
+
+@pytest.mark.parametrize("form", ["resume_stream", "resume_iter"])
+async def test_a_form_of_resume_refuses_what_resume_refuses(tmp_path: Path, form: str) -> None:
+    """Options are checked before the block, the trace where it begins; nothing stays locked."""
+    path = tmp_path / "run.jsonl"
+    await agent([("delete", {"path": "a"})]).run("go", trace=path)
+    before = path.read_bytes()
+    resumed = getattr(agent("fine"), form)
+    with pytest.raises(ConfigurationError, match="limits=3: expected"):
+        resumed(path, limits=3)
+    with pytest.raises(ConfigurationError, match="No call waits at '/agent/m9/t0'"):
+        async with resumed(path, decisions={"/agent/m9/t0": True}):
+            pass
+    with pytest.raises(TraceError, match="There is no trace"):
+        async with resumed(tmp_path / "other.jsonl"):
+            pass
+    assert path.read_bytes() == before
+    async with resumed(path, decisions={"/agent/m0/t0": False}) as running:
+        async for _ in running:
+            pass
+    assert running.result.output == "fine"
+
+
+async def test_a_decision_that_is_not_applied_is_in_the_result_of_a_stream(tmp_path: Path) -> None:
+    """The three forms have the same result."""
+    path = tmp_path / "run.jsonl"
+    await agent([("delete", {"path": "a"}), ("delete", {"path": "b"})]).run("go", trace=path)
+    decisions = {"/agent/m0/t0": True}
+    async with agent().resume_stream(path, decisions=decisions) as run:
+        pass
+    result = run.result
+    assert (result.status, [one.at for one in result.divergences]) == (
+        "cancelled",
+        ["/agent/m0/t0"],
+    )
 
 
 async def test_still_undecided_pauses_again(tmp_path: Path) -> None:
