@@ -2,9 +2,9 @@
 
 First stop of a tool call's arguments and of a typed output. Valid JSON passes
 untouched. Unambiguous damage is repaired and named: code fences, text around the
-object, single quotes, Python literals, trailing commas, keys without quotes, an
-object encoded twice, empty text. Ambiguous or truncated text is refused, with a
-message that the model can act on.
+object, a stray closing brace, single and typographic quotes, Python literals, comments,
+trailing commas, keys without quotes, an object encoded twice, empty text. Ambiguous or
+truncated text is refused, with a message that the model can act on.
 
 The repair rewrites tokens and leaves the parsing to a strict parser, so it changes
 how a value is written, never the value.
@@ -12,7 +12,9 @@ how a value is written, never the value.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import json
 import math
 import re
@@ -139,6 +141,9 @@ _decode_lenient = _strictly(strict=False).decode  # line breaks inside strings
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
+    | (?P<comment>//[^\n]*|/\*.*?\*/|\#[^\n]*)
+    | [\u201c-\u201f](?P<smart>[^\u201c-\u201f"\\]*(?:\\.[^\u201c-\u201f"\\]*)*)[\u201c-\u201f"]
+    | [\u2018-\u201b](?P<curly>[^\u2018-\u201b'"\\]*(?:\\.[^\u2018-\u201b'"\\]*)*)[\u2018-\u201b]
     | "(?P<double>[^"\\]*(?:\\.[^"\\]*)*)"
     | '(?P<single>[^'\\]*(?:\\.[^'\\]*)*)'
     | (?P<number>-?[0-9][0-9.eE+-]*)
@@ -158,8 +163,16 @@ def _repair(text: str, error: ValueError) -> tuple[Any, tuple[str, ...]]:
         raise _not_json(text, error)
     tokens, end, notes = _tokens(text, start, error)
     before, after = _FENCE.sub("", text[:start]), _FENCE.sub("", text[end:])
+    if after.strip() in ("}", "]"):
+        notes.add("a stray closing brace")
+        after = ""
     if re.search(r"[{}\[\]]", before + after):
-        raise InvalidArguments("Expected one JSON object, and there are several JSON values.")
+        raise InvalidArguments(
+            "Expected one JSON object, and there are several JSON values."
+            if _holds_json(before) or _holds_json(after)
+            else "Expected one JSON object, and there are other brackets around it. Send only the "
+            "object."
+        )
     if "```" in text[:start] + text[end:]:
         notes.add("a code fence around it")
     if before.strip() or after.strip():
@@ -169,6 +182,18 @@ def _repair(text: str, error: ValueError) -> tuple[Any, tuple[str, ...]]:
     except (ValueError, RecursionError):
         raise _not_json(text, error) from None
     return value, tuple(sorted(notes)) or ("line breaks inside a string",)
+
+
+def _holds_json(text: str) -> bool:
+    """Tell whether one of the first two brackets in the text begins an array or object."""
+    for match in itertools.islice(re.finditer(r"[{\[]", text), 2):
+        with contextlib.suppress(ValueError, RecursionError, InvalidArguments):
+            if match[0] == "{":
+                _tokens(text, match.start(), ValueError())
+            else:
+                json.JSONDecoder(strict=False).raw_decode(text, match.start())
+            return True
+    return False
 
 
 def _tokens(text: str, start: int, error: ValueError) -> tuple[list[str], int, set[str]]:
@@ -181,6 +206,8 @@ def _tokens(text: str, start: int, error: ValueError) -> tuple[list[str], int, s
         token, note = _token(match)
         if token is None:
             raise _not_json(text, error)
+        while token in ("}", "]") and tokens[-1].isspace():
+            tokens.pop()
         if token in ("}", "]") and tokens[-1:] == [","] and tokens[-2:-1] not in _OPEN:
             tokens.pop()
             note = "a trailing comma"
@@ -199,6 +226,10 @@ def _token(match: re.Match[str]) -> tuple[str | None, str]:
     """Return the token as strict JSON (None if that is ambiguous), and the repair."""
     token = match.group()
     match match.lastgroup:
+        case "comment":
+            return " ", "a comment"
+        case "smart" | "curly" as kind:
+            return _double_quoted(match[kind]), "typographic quotes"
         case "single":
             return _double_quoted(match["single"]), "single quotes"
         case "double" if "\\'" in token:

@@ -14,7 +14,7 @@ import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import pydantic
 from pydantic import ConfigDict, GetCoreSchemaHandler, PydanticUserError, TypeAdapter
@@ -25,7 +25,7 @@ from pydantic_core import CoreSchema, SchemaError, core_schema, to_jsonable_pyth
 from agentkit.messages import JsonObject
 from agentkit.schema.walk import subschemas, tidied
 from agentkit.tools.annotations import accepted, fields, unpacked, validator_of
-from agentkit.tools.docstrings import Docstring, parse
+from agentkit.tools.docstrings import Docstring
 from agentkit.tools.render import alias_of
 from agentkit.tools.signature import EMPTY, STARS, Signature, describe, refused
 from agentkit.tools.validation import TypeChecker
@@ -43,7 +43,7 @@ class FunctionSchema:
     @property
     def description(self) -> str:
         """The docstring without its parameters."""
-        return self._docstring.description
+        return self.signature.docstring.description
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -72,10 +72,6 @@ class FunctionSchema:
         return {**values, **{key: make() for key, make in missing if key not in values}}
 
     @functools.cached_property
-    def _docstring(self) -> Docstring:
-        return parse(_doc(self.signature.function))
-
-    @functools.cached_property
     def _built(self) -> _Built:
         visible = [p for p in self.signature.parameters if p.name not in self.signature.injected]
         warnings: list[str] = []
@@ -88,7 +84,7 @@ class FunctionSchema:
         schema = tidied(schema)
         for one in properties:
             if one.key in schema["properties"]:
-                one.describe(schema["properties"][one.key], self._docstring)
+                one.describe(schema["properties"][one.key], self.signature.docstring)
         checker = TypeChecker(validator_of(adapter), schema)
         return _Built(
             checker=checker,
@@ -138,18 +134,6 @@ def _reason(error: Exception, hint: Any) -> str:
     if isinstance(error, SchemaError):
         return f"pydantic cannot validate its type {hint!r}"
     return re.split(r"\n|\. Set `arbitrary", str(error))[0].rstrip(".")
-
-
-def _doc(function: Any) -> str | None:
-    """Return the docstring of what is called, unless inherited or generated."""
-    if isinstance(function, functools.partial):
-        return _doc(cast("Any", function).func)
-    if inspect.isclass(function):
-        text = function.__dict__.get("__doc__") or ""
-        return None if text.startswith(f"{function.__name__}(") else text
-    if inspect.isroutine(function) or hasattr(function, "__wrapped__"):
-        return inspect.getdoc(function)
-    return inspect.getdoc(type(function).__call__) or _doc(type(function))
 
 
 # One parameter

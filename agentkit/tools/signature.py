@@ -26,6 +26,7 @@ from types import FrameType, MethodType, UnionType
 from typing import Any, TypeVar, cast
 
 from agentkit.errors import InvalidTool
+from agentkit.tools.docstrings import Docstring, documented_type, parse, text_of
 
 EMPTY: Any = inspect.Parameter.empty
 _Kind = inspect.Parameter
@@ -88,10 +89,7 @@ class Signature:
         raw = _raw_parameters(function)[1 if method else 0 :]
         if not typed:
             raw = [p.replace(annotation=Any) if p.annotation is EMPTY else p for p in raw]
-        for parameter in raw:
-            if parameter.annotation is EMPTY:
-                raise _missing(function, parameter)
-        self._raw = raw
+        self._raw = [p if p.annotation is not EMPTY else self._documented(p, scope) for p in raw]
         self._scope: FrameType | None = scope
         self._hints: dict[str, Any] = {}
         self._evaluate()
@@ -99,6 +97,21 @@ class Signature:
         if len(contexts) > 1:
             twice = f"takes {injected.__name__} twice, as {' and '.join(contexts)}"
             raise refused(function, f"{describe(function)} {twice}. Keep one.")
+
+    @functools.cached_property
+    def docstring(self) -> Docstring:
+        """The docstring of the function."""
+        return parse(text_of(self.function))
+
+    def _documented(
+        self, parameter: inspect.Parameter, scope: FrameType | None
+    ) -> inspect.Parameter:
+        """Give a parameter the type that the docstring names."""
+        text = None if parameter.kind in STARS else self.docstring.types.get(parameter.name)
+        hint = text and documented_type(text, _namespace(self.function, scope))
+        if not hint:
+            raise _missing(self.function, parameter)
+        return parameter.replace(annotation=hint)
 
     @functools.cached_property
     def parameters(self) -> tuple[inspect.Parameter, ...]:

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  typographic quotes are among what is repaired
 """The JSON text of a model: unchanged if valid, repaired if unambiguous, refused otherwise."""
 
 from __future__ import annotations
@@ -26,6 +27,21 @@ REPAIRED = {
         {"a": [1, 2], "b": {"c": 3}},
         "a trailing",
     ),
+    "trailing comma and space": ('{"a": 1, "b": [2, ], }', {"a": 1, "b": [2]}, "a trailing"),
+    "stray brace": ('{"a": {"b": 1}}}', {"a": {"b": 1}}, "a stray closing brace"),
+    "stray brace on a line": ('{"a": 1}\n}\n', {"a": 1}, "a stray closing brace"),
+    "stray bracket": ('{"a": 1}]', {"a": 1}, "a stray closing brace"),
+    "stray brace in a fence": ('```json\n{"a": 1}}\n```', {"a": 1}, "a stray closing brace"),
+    "stray brace of a damaged object": ("{'a': 1,}}", {"a": 1}, "a stray closing brace"),
+    "comments": (
+        '{ // don\'t { mind\n"a": "http://x", /* } */ "b": 1 # too\n}',
+        {"a": "http://x", "b": 1},
+        "a comment",
+    ),
+    "comment behind a comma": ('{"a": 1, // one\n}', {"a": 1}, "a comment"),
+    "smart quotes around keys": ('{“a”: 1, ‘b’: "“x”"}', {"a": 1, "b": "“x”"}, "typographic"),
+    "smart quotes around values": ("{“a”: “it’s”, „b“: [”x”]}", {"a": "it’s", "b": ["x"]}, "typog"),
+    "smart quote closed by a straight one": ('{“a": 1}', {"a": 1}, "typographic"),
     "single quotes": (
         "{'a': 'x', 'b': 'say \"hi\"'}",
         {"a": "x", "b": 'say "hi"'},
@@ -57,7 +73,14 @@ REFUSED = {
     "two objects": ('{"a": 1}{"a": 2}', "several JSON values"),
     "two objects on lines": ('{"a": 1}\n{"b": 2}', "several JSON values"),
     "object after array": ('[1] {"a": 1}', "several JSON values"),
-    "extra brace": ('{"a": 1}}', "several JSON values"),
+    "two stray braces": ('{"a": 1}}}', "there are other brackets around it"),
+    "a stray brace and prose": ('{"a": 1}} thanks', "there are other brackets around it"),
+    "prose in brackets": ('{"a": 1} [end]', "there are other brackets around it"),
+    "the beginning of another": ('{"a": 1}{"b":', "there are other brackets around it"),
+    "another in single quotes": ("{\"a\": 1}{'b': 2}", "several JSON values"),
+    "a wrong brace within": ('{"a": [1]]}', "Invalid JSON"),
+    "an apostrophe in curly quotes": ("{‘a’: ‘L’Aquila’}", "Invalid JSON"),
+    "an open comment": ('{"a": 1 // }', "cut off"),
     "two values for one key": ('{"a": 1, "a": 2}', "the key 'a' appears twice"),
     "two values for one nested key": (
         '{"x": {"a": 1, "a": true}}',
