@@ -1,4 +1,4 @@
-"""The pytest plugin: a marked test is answered from recordings.
+"""The pytest plugin: a marked test is answered from recordings, and fixtures for others.
 
     @pytest.mark.agentkit_replay("traces/umbrella.jsonl")
     def test_umbrella() -> None: ...
@@ -11,7 +11,7 @@ hooks need of it is imported by the first marked test. `-p no:agentkit` turns it
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from agentkit import Trace
     from agentkit.replay.cassette import Cassette
+    from agentkit.runtime.scope import Scope
+    from agentkit.testing import ChatServer, ScriptedModel
     from agentkit.testing.network import NetworkBlocked
 
 _MARKER = (
@@ -109,6 +112,7 @@ def _agentkit_replay(  # pyright: ignore[reportUnusedFunction]  # pytest finds i
     from agentkit.errors import TraceError  # see the module's docstring
     from agentkit.replay.cassette import Cassette
     from agentkit.runtime.request import intercepted_by
+    from agentkit.testing.guard import block_models
     from agentkit.testing.network import network_blocked
 
     paths, options = _arguments(item, marker)
@@ -126,6 +130,8 @@ def _agentkit_replay(  # pyright: ignore[reportUnusedFunction]  # pytest finds i
     test = item.stash[_TEST] = _Test(cassette, paths, advice)
     with ExitStack() as stack:
         stack.enter_context(intercepted_by(cassette.intercept))
+        if not cassette.records:
+            stack.enter_context(block_models())
         if not (network or cassette.records):
             test.refused = stack.enter_context(network_blocked(_BLOCKED))
         yield
@@ -177,6 +183,76 @@ def _name(item: pytest.Item) -> str:
     """Return what runs this test, from where pytest was called: not from its rootdir."""
     _, colons, inside = item.nodeid.partition("::")
     return f"{_relative(item, item.path).as_posix()}{colons}{inside}"
+
+
+# Fixtures
+
+
+@pytest.fixture
+def chat_server() -> Generator[Callable[..., ChatServer]]:
+    """`chat_server(replies, strict=True)` starts a `ChatServer` that runs as long as the test."""
+    from agentkit.testing import ChatServer
+
+    with ExitStack() as stack:
+
+        def start(replies: Any, *, strict: bool = True) -> ChatServer:
+            return stack.enter_context(ChatServer(replies, strict=strict))
+
+        yield start
+
+
+@pytest.fixture
+def scripted_model() -> Generator[Callable[..., ScriptedModel]]:
+    """`scripted_model(answers)` makes a `ScriptedModel`; the test fails if answers are left."""
+    from agentkit.testing import ScriptedModel
+
+    models: list[ScriptedModel] = []
+
+    def make(answers: Sequence[Any], **options: Any) -> ScriptedModel:
+        models.append(ScriptedModel(answers, **options))
+        return models[-1]
+
+    yield make
+    for model in models:
+        if model.left:
+            total = len(model.left) + len(model.requests)
+            pytest.fail(
+                f"{len(model.left)} of {total} answers of {model.name!r} were not used: the next "
+                f"is {model.left[0]!r}.",
+                pytrace=False,
+            )
+
+
+@pytest.fixture
+def no_network() -> Generator[None]:
+    """Refuses new connections in the test, and fails it if there was an attempt."""
+    from agentkit.testing.network import network_blocked
+
+    with network_blocked("this test has the fixture no_network.") as refused:
+        yield
+    if refused:
+        pytest.fail(f"NetworkBlocked: {refused[0]}", pytrace=False)
+
+
+@pytest.fixture
+def trace() -> Generator[Callable[..., Trace]]:
+    """`trace()` returns the trace of the test's run; `trace(0)`, `trace(1)`, … of several."""
+    from agentkit.runtime.scope import followed_by
+
+    runs: list[Scope] = []
+
+    def of_run(index: int | None = None) -> Trace:
+        from agentkit.runtime.result import read_trace
+
+        if not runs or (index is None and len(runs) > 1):
+            pytest.fail(f"trace(): this test has {len(runs)} runs; name one by its index.")
+        found = read_trace(runs[index or 0].trace)
+        if found is None:
+            pytest.fail(f"The run {runs[index or 0].run} has no trace: trace=False.")
+        return found
+
+    with followed_by(runs.append):
+        yield of_run
 
 
 @pytest.hookimpl(wrapper=True)

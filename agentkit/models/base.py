@@ -26,6 +26,10 @@ DIRECT = Address("/direct/m0")
 """The address of a model call outside any run."""
 
 
+GUARDS: list[Callable[[str, str], None]] = []
+"""Called with the name and the URL of a model before each request; one may raise."""
+
+
 class Model(Protocol):
     """Answers requests. Implemented by servers, scripts and wrappers alike."""
 
@@ -68,6 +72,12 @@ class Model(Protocol):
     async def aclose(self) -> None:
         """Release connections and processes. The model may be used again afterwards."""
         ...
+
+
+def pass_guards(model: str, url: str) -> None:
+    """Ask those who may forbid real model calls, as tests do."""
+    for guard in GUARDS:
+        guard(model, url)
 
 
 def identity_of(model: Model) -> str:

@@ -116,15 +116,20 @@ class RunResult(Generic[OutputT]):
     @cached_property
     def trace(self) -> Trace | None:
         """The run's trace, read when it is first asked for; None with `trace=False`."""
-        match self._recorded:
-            case None | Trace():
-                return self._recorded
-            case Path() as path:
-                return Trace.load(path)
-            case list() as lines:
-                return Trace(lines)
-            case written:
-                return Trace(written())
+        return read_trace(self._recorded)
+
+
+def read_trace(recorded: Recorded) -> Trace | None:
+    """Read the trace of a run from where it is kept."""
+    match recorded:
+        case None | Trace():
+            return recorded
+        case Path() as path:
+            return Trace.load(path)
+        case list() as lines:
+            return Trace(lines)
+        case written:
+            return Trace(written())
 
 
 def conclude(finish: Finish[Any], result: RunResult[OutputT]) -> RunResult[OutputT]:

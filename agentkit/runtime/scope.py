@@ -6,7 +6,8 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -114,6 +115,8 @@ class Scope:
     def __post_init__(self) -> None:
         """Make the slots of the whole run."""
         object.__setattr__(self, "slots", slots_of(self.limits))
+        for follow in _followers:
+            follow(self)
 
     def emit(self, event: Event) -> None:
         """Record an event that happens inside an effect, and give it to the listener."""
@@ -129,6 +132,19 @@ class Scope:
         if self.recorder is not None:
             self.recorder.note(warned)
         self.listener(warned)
+
+
+_followers: list[Callable[[Scope], None]] = []
+
+
+@contextmanager
+def followed_by(follow: Callable[[Scope], None]) -> Generator[None, None, None]:
+    """Have `follow` called with every run of this process that begins or goes on."""
+    _followers.append(follow)
+    try:
+        yield
+    finally:
+        _followers.remove(follow)
 
 
 def guarded(listener: Emit) -> Emit:

@@ -72,6 +72,8 @@ class WireReply:
         delay: Seconds before the status line.
         pause: Seconds between packets.
         close_early: Close the connection after the last packet, without the end of the body.
+        reset: Close it with a TCP reset.
+        length: The content length that is announced; by default the body's.
     """
 
     status: int | None = 200
@@ -81,6 +83,8 @@ class WireReply:
     delay: float | Hold = 0.0
     pause: float = 0.0
     close_early: bool = False
+    reset: bool = False
+    length: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,23 +205,33 @@ def render(answer: ChatReply | WireReply, request: ServerRequest) -> WireReply:
     """Return the bytes that answer `request`."""
     if isinstance(answer, WireReply):
         return answer
-    body = _object(request.json)
-    head: JsonObject = {
-        "id": f"chatcmpl-{request.index}",
-        "created": 1_700_000_000,
-        "model": body.get("model") or "scripted",
-    }
-    if not body.get("stream"):
-        return raw(200, head | _completion(answer, request.index), delay=answer.delay)
-    head["object"] = "chat.completion.chunk"
-    chunks = [head | chunk for chunk in _chunks(answer, request.index)]
-    options = _object(body.get("stream_options"))
+    if object_or_empty(request.json).get("stream"):
+        events = [*chunks_of(answer, request), "[DONE]"]
+        return sse(events, delay=answer.delay, pause=answer.pause)
+    body = _head(request) | _completion(answer, request.index)
+    return raw(200, body, delay=answer.delay)
+
+
+def chunks_of(answer: ChatReply, request: ServerRequest) -> list[JsonObject]:
+    """Return the chunks of the stream that answers `request`, without its end."""
+    head = _head(request) | {"object": "chat.completion.chunk"}
+    chunks: list[JsonObject] = [head | chunk for chunk in _chunks(answer, request.index)]
+    options = object_or_empty(object_or_empty(request.json).get("stream_options"))
     if options.get("include_usage") and answer.usage is not None:
         chunks.append(head | {"choices": [], "usage": _usage(answer.usage)})
-    return sse([*chunks, "[DONE]"], delay=answer.delay, pause=answer.pause)
+    return chunks
 
 
-def _object(value: Any) -> JsonObject:
+def _head(request: ServerRequest) -> JsonObject:
+    return {
+        "id": f"chatcmpl-{request.index}",
+        "created": 1_700_000_000,
+        "model": object_or_empty(request.json).get("model") or "scripted",
+    }
+
+
+def object_or_empty(value: Any) -> JsonObject:
+    """Return a JSON object; an empty one in place of anything else."""
     return cast("JsonObject", value) if isinstance(value, dict) else {}
 
 

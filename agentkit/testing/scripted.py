@@ -112,6 +112,11 @@ class ScriptedModel(FunctionModel):
         super().__init__(self._next, name=name, profile=profile)
         self._answers = tuple(answers)
 
+    @property
+    def left(self) -> tuple[Answer | ModelError, ...]:
+        """The answers that no request has had."""
+        return self._answers[len(self.requests) :]
+
     def _next(self, request: ModelRequest) -> Answer:
         place = len(self.requests) - 1
         if place >= len(self._answers):

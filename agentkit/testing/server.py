@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import repeat
@@ -29,10 +30,20 @@ from agentkit.testing.replies import (
 
 STOP_SECONDS = 5.0
 """Longest wait at the end of the `with` for a callable of the script that blocks."""
+RESET_SECONDS = 0.05
+"""How long a client has to read what comes before a reset."""
 HEAD_LIMIT = 1 << 20
 """Longest request head or chunk size line in bytes; bodies have no limit."""
 BACKLOG = 1024
 """Connections that may wait to be accepted: tests open hundreds at once."""
+
+
+_RUNNING: set[str] = set()
+
+
+def is_running(url: str) -> bool:
+    """Tell whether a URL is that of a ChatServer of this process."""
+    return url.startswith(tuple(f"{one}/" for one in _RUNNING))
 
 
 class ChatServer:
@@ -105,6 +116,7 @@ class ChatServer:
             target=self._run, args=(listener,), name=f"ChatServer:{self._port}", daemon=True
         )
         self._thread.start()
+        _RUNNING.add(self.base_url)
         return self
 
     def __exit__(
@@ -114,6 +126,7 @@ class ChatServer:
         traceback: TracebackType | None,
     ) -> None:
         assert self._thread is not None
+        _RUNNING.discard(self.base_url)
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(STOP_SECONDS)
         if self._thread.is_alive():
@@ -254,6 +267,14 @@ class _Connection(asyncio.Protocol):
         if wire.status is None:
             return False
         await self._write(wire)
+        if wire.reset:
+            await asyncio.sleep(RESET_SECONDS)  # a reset overtakes what was sent before it
+            linger = struct.pack("ii", 1, 0)
+            self._transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, linger
+            )
+            self._transport.abort()
+            return False
         return not wire.close_early and "close" not in (
             headers.get("connection"),
             wire.headers.get("connection"),
@@ -269,7 +290,9 @@ class _Connection(asyncio.Protocol):
         return body
 
     async def _write(self, wire: WireReply) -> None:
-        length = sum(len(packet) for packet in wire.packets if isinstance(packet, bytes))
+        length = wire.length
+        if length is None:
+            length = sum(len(packet) for packet in wire.packets if isinstance(packet, bytes))
         framing = "transfer-encoding: chunked" if wire.chunked else f"content-length: {length}"
         lines = [f"HTTP/1.1 {wire.status} Scripted", framing]
         lines += [f"{name}: {value}" for name, value in wire.headers.items()]

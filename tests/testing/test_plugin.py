@@ -632,3 +632,77 @@ def test_what_no_recording_answers_is_refused(project: Project) -> None:
             agent.replay_sync(trace)
     """)
     project.run().assert_outcomes(passed=3)
+
+
+def test_fixtures_for_tests_without_recordings(project: Project) -> None:
+    """A server, a script that has to be used up, the traces, and no network."""
+    project.test(
+        """
+        from agentkit import ChatModel
+        from agentkit.testing import assert_trace, reply
+
+        async def forecast(model):
+            return await agent.with_(model=model).run(PROMPT)
+
+        CALL = [("get_weather", {"city": "Paris"})]
+
+        @pytest.mark.anyio
+        async def test_server(chat_server, trace):
+            server = chat_server([reply(calls=CALL), reply("Rain.")])
+            model = ChatModel("any", base_url=server.base_url, api_key="none")
+            assert (await forecast(model)).output == "Rain."
+            assert_trace(trace(), ["m0", ("m0/t0", "get_weather"), "m1"], only=True)
+
+        @pytest.mark.anyio
+        async def test_script(scripted_model, trace, no_network):
+            await forecast(scripted_model([CALL, "Rain."]))
+            await forecast(scripted_model(["Sun."]))
+            assert_trace(trace(1), [("m0", {"result": "Sun."})])
+
+        @pytest.mark.anyio
+        async def test_left(scripted_model):
+            await forecast(scripted_model(["Sun.", "Rain."]))
+
+        @pytest.mark.anyio
+        async def test_which(scripted_model, trace):
+            trace()
+
+        def test_network(no_network):
+            try:
+                socket.create_connection(("127.0.0.1", 9))
+            except RuntimeError:
+                pass
+
+        def test_server_without_a_request(chat_server):
+            assert chat_server([reply("x")]).requests == ()
+        """
+    )
+    done = project.run()
+    done.assert_outcomes(passed=8, failed=2, errors=3)
+    done.stdout.fnmatch_lines(
+        [
+            "*1 of 2 answers of 'scripted' were not used: the next is 'Rain.'.",
+            "*NetworkBlocked: No connection to '127.0.0.1:9'*",
+            "*trace(): this test has 0 runs; name one by its index.",
+        ]
+    )
+
+
+def test_a_replay_asks_no_real_model(project: Project) -> None:
+    """Also where the network is open."""
+    project.record()
+    project.test(
+        """
+        from agentkit import ChatModel, ModelRequest, UserMessage
+        from agentkit.testing import ModelCallBlocked
+
+        @pytest.mark.anyio
+        @pytest.mark.agentkit_replay("umbrella.jsonl", network=True)
+        async def test_umbrella():
+            assert (await agent.run(PROMPT)).output == "Take an umbrella."
+            model = ChatModel("any", base_url="http://127.0.0.1:9/v1", api_key="none")
+            with pytest.raises(ModelCallBlocked):
+                await model.request(ModelRequest(messages=(UserMessage(content="Hi"),)))
+        """
+    )
+    project.run().assert_outcomes(passed=2)

@@ -37,7 +37,14 @@ from agentkit.events import (
     ignore,
 )
 from agentkit.messages import ModelRequest, ModelResponse
-from agentkit.models.base import DIRECT, check_argument, emit_deltas, hash_of, token_of
+from agentkit.models.base import (
+    DIRECT,
+    check_argument,
+    emit_deltas,
+    hash_of,
+    pass_guards,
+    token_of,
+)
 from agentkit.models.call_ids import ids_in
 from agentkit.models.chat.decode import decode_response
 from agentkit.models.chat.encode import encode_request
@@ -234,6 +241,7 @@ class ChatModel:
             ModelError: The server does not answer, or lists no models.
         """
         url = self._endpoint.url({}, "/models")
+        pass_guards(self.name, url)
         headers = self._endpoint.headers({})
         body: bytes | None = None
         with anyio.move_on_after(self._timeouts.total):
@@ -285,6 +293,7 @@ class ChatModel:
             url=self._endpoint.url(settings.get("extra_query") or {}),
             headers=self._endpoint.headers(settings.get("extra_headers") or {}),
         )
+        pass_guards(self.name, call.url)
         call.body = encode_request(
             request,
             self._model,

@@ -390,7 +390,7 @@ class _PartialCall:
         last = self._arguments[-1].rstrip()
         unfinished = bool(last) and last[-1] != "}"  # Saves parsing all of it again.
         return (
-            not fragment.arguments
+            not (fragment.arguments or moved)
             or unfinished
             or not is_object(json_or(None, "".join(self._arguments)))
         )

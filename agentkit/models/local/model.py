@@ -19,7 +19,7 @@ from agentkit.core.effects import Address
 from agentkit.errors import LocalModelError, ModelUnreachable
 from agentkit.events import Emit, ignore
 from agentkit.messages import ModelRequest, ModelResponse
-from agentkit.models.base import DIRECT, check_argument, hash_of
+from agentkit.models.base import DIRECT, check_argument, hash_of, pass_guards
 from agentkit.models.chat.model import ChatModel
 from agentkit.models.local.server import EmbeddedServer, Startup, require_extra
 from agentkit.models.local.weights import fetch
@@ -114,6 +114,7 @@ class LocalModel:
             LocalModelError: The weights or the server are not available.
             ModelError: There is no usable answer.
         """
+        pass_guards(self.name, "")
         server, chat = await self._started()
         if self._path is None and not request.tools and request.output is None:
             request = replace(request, settings={**_FREE_TEXT, **request.settings})
