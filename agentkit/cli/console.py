@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
 from agentkit.errors import TraceCorrupt
 
+Count: TypeAlias = Annotated[int | None, Parameter(validator=Number(gte=1))]
 AsJson: TypeAlias = Annotated[bool, Parameter(name="--json", negative="")]
 
 INDENTED = (0, 0, 0, 2)
 """The padding of what belongs to the line above it."""
 _PIPED = 1000
 """Columns where there is no terminal: programs read lines, so texts are not wrapped there."""
+_UNUSUAL = re.compile(r"[^\n\t -~]+")
+"""What may be invisible."""
 _MODULE = Path(__file__).resolve().parents[1] / "__main__.py"
 
 
@@ -58,16 +66,46 @@ def shown(text: str, width: int | None = None) -> str:
         text: The text.
         width: Cut it to one line of this many characters.
     """
-    safe = "".join(
-        char
-        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
-        else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
     if width is None:
-        return safe
-    line = " ".join(safe.split())
-    return line if len(line) <= width else f"{line[: width - 1]}…"
+        return _UNUSUAL.sub(_visible, text)
+    size = 4 * width  # a text of any length costs what is seen of it
+    while True:
+        line = " ".join(_UNUSUAL.sub(_visible, text[:size]).split())
+        if len(line) > width:
+            return f"{line[: width - 1]}…"
+        if size >= len(text):
+            return line
+        size *= 4
+
+
+def _visible(match: re.Match[str]) -> str:
+    """Return characters beyond ASCII, with the invisible ones escaped."""
+    if match[0].isprintable():
+        return match[0]
+    return "".join(
+        char.encode("unicode_escape", "surrogatepass").decode()
+        if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        else char
+        for char in match[0]
+    )
+
+
+def print_text(text: str, style: str = "", *, indent: int = 0) -> None:
+    """Print a text of any length; where there is a width, it is wrapped to it.
+
+    Lines that fit are written as they are: to lay out a line takes a hundred times as long.
+    """
+    room = OUT.width - indent
+    lines = shown(text).split("\n")
+    if not OUT.soft_wrap:
+        lines = [line.expandtabs() for line in lines]
+    for fits, some in groupby(lines, lambda line: OUT.soft_wrap or cell_len(line) <= room):
+        if fits:
+            block = "".join(" " * indent + line + "\n" if line else "\n" for line in some)
+            OUT.print(Segments([Segment(block, OUT.get_style(style))]), end="", crop=False)
+        else:
+            for line in some:
+                OUT.print(Padding(Text(line, style), (0, 0, 0, indent), expand=False))
 
 
 def print_line(line: str, style: str = "") -> None:

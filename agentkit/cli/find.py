@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from platformdirs import user_state_path
@@ -98,6 +99,16 @@ def traces_in(places: Sequence[Path]) -> Iterator[Path]:
             raise TraceError(f"{str(place)!r} cannot be read: {error.strerror}.") from error
 
 
+def newest_first(traces: Iterable[Path]) -> list[Path]:
+    """Return the traces by when they began; those that cannot be read come last."""
+    return sorted(traces, key=lambda file: str(header_of(file).get("wall") or ""), reverse=True)
+
+
+def failed(status: str) -> bool:
+    """Return whether a run with this status has ended, or broken off, without a result."""
+    return status not in ("ok", "paused", "running")
+
+
 def _files_in(folder: Path) -> list[Path]:
     """Return the traces of a folder by name; a pipe would be waited for."""
     return sorted(file for file in folder.glob("*.jsonl") if file.is_file())
@@ -117,3 +128,17 @@ def state_of(trace: Trace) -> str:
     except OSError:
         pass  # a file system without locks
     return trace.status
+
+
+def now_in(trace: Trace) -> float:
+    """Return until when what is open in a run has lasted, in seconds since its trace was opened.
+
+    Of a run that is over, that is its last line; of one that goes on, that and the time since.
+    """
+    recorded = trace.t / 1e6
+    if trace.path is None or state_of(trace) != "running":
+        return recorded
+    try:
+        return recorded + max(0, time.time() - trace.path.stat().st_mtime)
+    except OSError:  # it was removed meanwhile
+        return recorded

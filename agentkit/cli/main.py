@@ -54,7 +54,23 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 }
 """A command is a function: its parameters are the arguments, its docstring is the help."""
 
-_SIGNS = {"✓": "ok", "✗": "x", "⊘": "-", "→": "->", "…": "..."}
+_SIGNS = {
+    "✓": "ok",
+    "✗": "x",
+    "⊘": "-",
+    "→": "->",
+    "…": "...",
+    "⟦": "[[",
+    "⟧": "]]",
+    # and what models like to write
+    "\u2018": "'",
+    "\u2019": "'",
+    "\u201c": '"',
+    "\u201d": '"',
+    "\u2013": "-",
+    "\u2014": "-",
+    "\u2022": "*",
+}
 app = App(
     name="agentkit",
     help="Agents that call tools, and traces that run again.",
@@ -110,11 +126,15 @@ def run() -> None:
 
 def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
     """Replace what an encoding does not have: signs by ASCII, the rest by escapes."""
-    if isinstance(error, UnicodeEncodeError):
-        texts = [_SIGNS.get(char) for char in error.object[error.start : error.end]]
-        if None not in texts:
-            return "".join(filter(None, texts)), error.end
-    return codecs.backslashreplace_errors(error)
+    if not isinstance(error, UnicodeEncodeError):
+        return codecs.backslashreplace_errors(error)
+    return "".join(map(_one_in_ascii, error.object[error.start : error.end])), error.end
+
+
+def _one_in_ascii(char: str) -> str:
+    if "\u2800" <= char <= "\u28ff":  # of a spinner
+        return "*"
+    return _SIGNS.get(char) or char.encode("ascii", "backslashreplace").decode()
 
 
 def _forget_output() -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,45 @@ def test_help_names_the_arguments(tmp_path: Path) -> None:
     text = agentkit("show", "--help", cwd=tmp_path).stdout
     assert "agentkit show [OPTIONS] TRACE" in text
     assert "--trace" not in text
+
+
+def test_demo_in_a_pipe_prints_what_it_is_at(tmp_path: Path) -> None:
+    """Plain lines on stderr, as things begin and end; of a server, nothing about a small model."""
+    with ChatServer(answered) as server:
+        arguments = ("demo", "--model", "small", "--base-url", server.base_url)
+        done = agentkit(*arguments, cwd=tmp_path, columns=None)
+    assert done.stderr.splitlines() == [
+        "/agent/m0 asks small …",
+        "/agent/m0 done",
+        "/agent/m0/t0 runs get_time …",
+        "/agent/m0/t0 done",
+        "/agent/m1 asks small …",
+        "/agent/m1 done",
+    ]
+    assert "embedded model" not in done.stdout
+
+
+@pytest.mark.local
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_something_moves_while_the_embedded_model_loads(tmp_path: Path) -> None:
+    """On a terminal the first lines change at once; in the end stands what the model can do."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    variables = environment(tmp_path) | {"AGENTKIT_STATE_DIR": str(tmp_path), "TERM": "xterm"}
+    demo = subprocess.Popen(
+        [*COMMAND, "demo"], cwd=ROOT, env=variables, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    seen = b""
+    with suppress(OSError):  # it has ended
+        while data := os.read(ours, 1 << 16):
+            seen += data
+    os.close(ours)
+    assert demo.wait(60) == 0
+    text = seen.decode()
+    frames = re.findall("([⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]) Loading the embedded model (\\d+\\.\\d) s", text)
+    assert len({*frames}) > 1
+    assert text.index("Loading the embedded model") < text.index("step")
+    for words in ("picks tools and copies values", "does not reason", "agentkit models"):
+        assert words in text

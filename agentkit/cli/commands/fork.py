@@ -91,8 +91,12 @@ def fork(
             "The fork changes nothing: give --at ADDRESS to do an effect again, or say what is "
             "different, such as --prompt TEXT."
         )
+    # A tool has no slash in its name: the end of an address has.
+    running = [
+        address_in(original, one) if "/" in one and one[0] != "/" else one for one in live or ()
+    ]
     with application(app, original, deps=deps) as loaded:
-        forked(original, loaded, at=where, patch=patch, live=live or (), to=to)
+        forked(original, loaded, at=where, patch=patch, live=running, to=to)
 
 
 def _check_runs(

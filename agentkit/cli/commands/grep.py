@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.text import Text
 
-from agentkit.cli.console import OUT, AsJson, print_json, print_note, shown
-from agentkit.cli.find import traces_in
+from agentkit.cli import find
+from agentkit.cli.console import OUT, AsJson, Count, print_json, print_note, shown
+from agentkit.cli.find import newest_first, state_of, traces_in
 from agentkit.cli.view.describe import damage_named
 from agentkit.cli.view.tree import as_text
 from agentkit.errors import ConfigurationError, TraceError
@@ -23,6 +25,8 @@ from agentkit.trace.reader import Trace
 
 _LINE = 400
 """Characters of a matching line that are printed."""
+_REPEATING = ("error", "warning")
+"""Texts that name a failure once more: in them, each match counts once at an address."""
 
 
 def grep(
@@ -30,6 +34,9 @@ def grep(
     /,
     *places: Path,
     ignore_case: Annotated[bool, Parameter(name=("--ignore-case", "-i"), negative="")] = False,
+    failed: Annotated[bool, Parameter(negative="")] = False,
+    last: Count = None,
+    head: Count = None,
     as_json: AsJson = False,
 ) -> None:
     """Find text in recorded runs: messages, arguments, results, errors.
@@ -40,6 +47,9 @@ def grep(
         pattern: A regular expression.
         places: Trace files, and folders of them; by default where traces go.
         ignore_case: Ignore upper and lower case.
+        failed: Search only the runs that ended, or broke off, without a result.
+        last: Search only the newest runs, so many of them.
+        head: End after so many lines.
         as_json: Print a JSON array.
     """
     try:
@@ -48,7 +58,7 @@ def grep(
         raise ConfigurationError(f"{pattern!r} is not a regular expression: {error}.") from error
     hits: list[JsonObject] = []
     count = 0
-    for hit in _hits(regex, places):
+    for hit in islice(_hits(regex, _chosen(places, failed, last)), head):
         count += 1
         if as_json:
             hits.append(hit)
@@ -60,17 +70,43 @@ def grep(
         sys.exit(1)
 
 
-def _hits(regex: re.Pattern[str], places: tuple[Path, ...]) -> Iterator[JsonObject]:
-    for path in [*traces_in(places)]:
+def _chosen(places: tuple[Path, ...], failed: bool, last: int | None) -> Iterator[Trace]:
+    """Yield the runs to search; of the newest only so many, the newest first."""
+    paths = [*traces_in(places)]
+    traces = _loaded(paths if last is None else newest_first(paths))
+    return islice((one for one in traces if not failed or find.failed(state_of(one))), last)
+
+
+def _loaded(paths: Iterable[Path]) -> Iterator[Trace]:
+    for path in paths:
         try:
-            trace = Trace.load(path)
-            with damage_named(trace):
-                for at, kind, text in _texts(trace):
-                    for line in text.splitlines():
-                        if regex.search(line):
-                            yield {"file": str(path), "at": at, "kind": kind, "line": line}
+            yield Trace.load(path)
         except TraceError as error:
             print_note(error.message)
+
+
+def _hits(regex: re.Pattern[str], traces: Iterable[Trace]) -> Iterator[JsonObject]:
+    for trace in traces:
+        try:
+            with damage_named(trace):
+                for at, kind, line in _lines(regex, trace):
+                    yield {"file": str(trace.path), "at": at, "kind": kind, "line": line}
+        except TraceError as error:
+            print_note(error.message)
+
+
+def _lines(regex: re.Pattern[str], trace: Trace) -> Iterator[tuple[str, str, str]]:
+    """Yield the lines that match. What a failure repeats of its result is left out."""
+    seen: set[tuple[str, str]] = set()
+    for at, kind, text in _texts(trace):
+        for line in text.splitlines():
+            match = regex.search(line)
+            if match is None:
+                continue
+            if kind in _REPEATING and (at, match[0]) in seen:
+                continue
+            seen.add((at, match[0]))
+            yield at, kind, line
 
 
 def _texts(trace: Trace) -> Iterator[tuple[str, str, str]]:
@@ -80,7 +116,6 @@ def _texts(trace: Trace) -> Iterator[tuple[str, str, str]]:
         if effect.arguments:
             yield at, "arguments", effect.arguments
         yield from ((at, "progress", as_text(one)) for one in effect.progress)
-        yield from ((at, "warning", one.text or one.code) for one in effect.warnings)
         for name in _messages(trace, effect):
             if name in seen or name not in trace.blobs:
                 continue
@@ -92,7 +127,9 @@ def _texts(trace: Trace) -> Iterator[tuple[str, str, str]]:
                     yield at, kind, as_text(unpacked(data[key]))
         error = effect.error
         if error is not None and effect.kind != "agent":  # which only repeats it
-            yield at, "error", error.traceback or f"{error.type}: {error.message}"
+            yield at, "error", f"{error.type}: {error.message}"
+            yield at, "error", error.traceback or ""
+        yield from ((at, "warning", one.text or one.code) for one in effect.warnings)
 
 
 def _messages(trace: Trace, effect: RecordedEffect) -> Iterator[str]:

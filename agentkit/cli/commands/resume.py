@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from agentkit.cli.console import command_line, print_line
 from agentkit.cli.find import replayable, state_of
 from agentkit.cli.load import Many, application, options_of
+from agentkit.cli.view.describe import ends_with
 from agentkit.cli.view.run import print_waiting, run_and_show
 from agentkit.cli.view.tree import RunTree
-from agentkit.core.effects import Decision, PendingCall
+from agentkit.core.effects import Decision
 from agentkit.errors import ConfigurationError
 from agentkit.runtime.result import RunResult
+from agentkit.trace.reader import Trace
 
 
 def resume(
@@ -46,12 +48,13 @@ def resume(
     """
     recorded = replayable(trace)
     if (state := state_of(recorded)) == "ok":
+        fork = command_line("fork", str(recorded.path), "--app", app, "--prompt", "TEXT")
         raise ConfigurationError(
             f"The run of {str(recorded.path)!r} has ended, and there is nothing to go on with. "
-            f"`{command_line('fork', str(recorded.path))}` runs it again with something changed."
+            f"`{fork}` runs it again with something changed."
         )
     texts = {"--approve": approve, "--deny": deny, "--answer": answer, "--edit": edit}
-    decisions = _decisions(recorded.pending, texts)
+    decisions = _decisions(recorded, texts)
     if recorded.pending and not decisions and state != "running":
         print_waiting(recorded.pending, recorded.path, options_of(app, model, deps))
         raise ConfigurationError("The run waits for a decision, and there is none.")
@@ -76,9 +79,7 @@ def resume(
         print_waiting(result.pending, recorded.path, loaded.options())
 
 
-def _decisions(
-    waiting: Sequence[PendingCall], texts_by_option: dict[str, list[str] | None]
-) -> dict[str, Decision]:
+def _decisions(trace: Trace, texts_by_option: dict[str, list[str] | None]) -> dict[str, Decision]:
     """Return the decisions by the address of their calls."""
     decisions: dict[str, Decision] = {}
     for option, texts in texts_by_option.items():
@@ -86,7 +87,7 @@ def _decisions(
             name, sign, value = (text, "", "") if option == "--approve" else text.partition("=")
             if not sign and option in _FORMS:
                 raise ConfigurationError(f"{option} {text!r}: expected {option} {_FORMS[option]}.")
-            at = _waiting_at(waiting, option, name)
+            at = _waiting_at(trace, option, name)
             if at in decisions:
                 raise ConfigurationError(f"There are two decisions about {at}; give one of them.")
             decisions[at] = _KINDS[option](value)
@@ -102,11 +103,11 @@ _KINDS: dict[str, Callable[[str], Decision]] = {
 }
 
 
-def _waiting_at(waiting: Sequence[PendingCall], option: str, name: str) -> str:
+def _waiting_at(trace: Trace, option: str, name: str) -> str:
     """Return the address of the one waiting call that a decision names."""
+    waiting = trace.pending
     whole = [one.at for one in waiting if name in (one.at, one.call.id)]
-    ends = [one.at for one in waiting if one.at.endswith(f"/{name.strip('/')}")]
-    here = whole or ends
+    here = whole or ends_with(trace, [one.at for one in waiting], name)
     if len(here) != 1:
         waits = ", ".join(f"{one.at} ({one.call.name})" for one in waiting) or "none"
         many = "more than one call waits" if here else "no call waits"

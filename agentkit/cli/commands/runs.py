@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from rich.text import Text
 
-from agentkit.cli.console import OUT, AsJson, json_text, print_json, print_note, print_rows, shown
-from agentkit.cli.find import traces_folder, traces_in
+from agentkit.cli import find
+from agentkit.cli.console import (
+    OUT,
+    AsJson,
+    Count,
+    json_text,
+    print_json,
+    print_note,
+    print_rows,
+    shown,
+)
+from agentkit.cli.find import newest_first, traces_folder, traces_in
 from agentkit.cli.view.describe import damage_named, summary
 from agentkit.cli.view.tree import MARKS, as_text, forked_from, money
 from agentkit.errors import TraceError
@@ -28,40 +40,53 @@ _TITLES: dict[str, Any] = {
 }
 
 
-def runs(folder: Path | None = None, /, *, as_json: AsJson = False) -> None:
+def runs(
+    folder: Path | None = None,
+    /,
+    *,
+    failed: Annotated[bool, Parameter(negative="")] = False,
+    last: Count = None,
+    as_json: AsJson = False,
+) -> None:
     """List the recorded runs of a folder, the newest first.
 
     Args:
         folder: By default where traces go: AGENTKIT_TRACE_DIR, or the state folder's.
+        failed: List only the runs that ended, or broke off, without a result.
+        last: List only the newest runs, so many of them.
         as_json: Print a JSON array.
     """
     places = [] if folder is None else [folder]
-    listed = sorted(map(_listed, traces_in(places)), key=lambda one: one[0], reverse=True)
+    every = map(_listed, newest_first(traces_in(places)))
+    chosen = (one for one in every if not failed or find.failed(one[0]["status"]))
+    listed = [*islice(chosen, last)]
     if not listed:
-        print_note(f"There are no runs in {str(folder or traces_folder())!r}.")
+        print_note(f"There are no {'failed ' * failed}runs in {str(folder or traces_folder())!r}.")
     if as_json:
-        print_json([run for _, run, _ in listed])
+        print_json([run for run, _ in listed])
     elif listed:
-        print_rows(_TITLES, [cells for *_, cells in listed], narrow=_WIDE)
+        print_rows(_TITLES, [cells for _, cells in listed], narrow=_WIDE)
 
 
-def _listed(path: Path) -> tuple[str, JsonObject, list[Text]]:
+def _listed(path: Path) -> tuple[JsonObject, list[Text]]:
     """Return when a run was, its summary and its row; for a file that cannot be read, why."""
     try:
         trace = Trace.load(path)
         with damage_named(trace):
             run = summary(trace)
             json_text(run)
-            return str(run["wall"] or ""), run, _cells(run)
+            return run, _cells(run)
     except TraceError as error:
         run = {"file": str(path), "status": "unreadable", "error": error.message}
-        return "", run, _cells(run)
+        return run, _cells(run)
 
 
 def _cells(run: JsonObject) -> list[Text]:
     status, file = run["status"], Path(run["file"])
     mark, style = MARKS.get(status, (shown(status, 20), "yellow"))
     word = Text(mark if shown(status) in mark else f"{mark} {shown(status, 20)}", style)
+    if OUT.options.ascii_only:  # the sign of "ok" is "ok" there
+        word = Text(shown(status, 20), style)
     if status == "unreadable":
         empty = Text("")
         name = Text(shown(file.name), "cyan")

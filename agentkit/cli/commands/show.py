@@ -10,10 +10,18 @@ from textwrap import indent
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.padding import Padding
 from rich.text import Text
 
-from agentkit.cli.console import OUT, AsJson, command_line, print_json, print_line, shown
+from agentkit.cli.console import (
+    OUT,
+    AsJson,
+    Count,
+    command_line,
+    print_json,
+    print_line,
+    print_text,
+    shown,
+)
 from agentkit.cli.find import find
 from agentkit.cli.view.describe import (
     address_in,
@@ -21,12 +29,16 @@ from agentkit.cli.view.describe import (
     describe,
     describe_run,
     lines_at,
+    prompt_of,
     summary,
 )
 from agentkit.cli.view.run import print_waiting
 from agentkit.cli.view.tree import (
+    FAILED,
     MARKS,
+    RunTree,
     as_text,
+    cut,
     decided,
     forked_from,
     pretty,
@@ -60,6 +72,9 @@ def show(
     /,
     *,
     at: str | None = None,
+    failed: Annotated[bool, Parameter(negative="")] = False,
+    head: Count = None,
+    last: Count = None,
     as_json: AsJson = False,
     raw: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -68,20 +83,38 @@ def show(
     Args:
         trace: The trace file, or the end of a run's id.
         at: An address, such as /agent/m0/t1, or its end: show everything about it.
+        failed: Show only the steps and calls that failed, and what they are in.
+        head: Show only the first steps and calls, so many of them.
+        last: Show only the last ones.
         as_json: Print one JSON document.
         raw: Print the trace's own lines.
     """
     if as_json and raw:
         raise ConfigurationError("--json and --raw are two ways to print; give one of them.")
+    if head is not None and last is not None:
+        raise ConfigurationError("--head and --last are two ways to choose; give one of them.")
+    narrowed = failed or head is not None or last is not None
+    if narrowed and (at is not None or raw):
+        raise ConfigurationError(
+            "--failed, --head and --last choose steps and calls of a whole run: leave "
+            f"{'--raw' if raw else '--at'} out."
+        )
     recorded = Trace.load(find(trace))
     with damage_named(recorded):
         where = None if at is None else address_in(recorded, at)
         if raw:
             _print_lines(recorded.raw() if where is None else lines_at(recorded, where))
         elif as_json:
-            print_json(describe_run(recorded) if where is None else describe(recorded, where))
+            document = describe_run(recorded) if where is None else describe(recorded, where)
+            if narrowed:
+                effects = [e for e in document["effects"] if not failed or e["status"] in FAILED]
+                document["effects"] = cut(effects, head, last)
+            print_json(document)
         elif where is None:
-            _print_run(recorded)
+            tree = tree_of(recorded, title=_title(recorded))
+            if narrowed:
+                tree.narrow(failed=failed, head=head, last=last)
+            _print_run(recorded, tree)
         else:
             print_effect(describe(recorded, where))
 
@@ -95,7 +128,12 @@ def _print_lines(lines: Iterable[bytes]) -> None:
             sys.stdout.buffer.write(line)
 
 
-def _print_run(trace: Trace) -> None:
+def _title(trace: Trace) -> str:
+    prompt = prompt_of(trace)
+    return as_text(prompt) if prompt else "(no prompt)"
+
+
+def _print_run(trace: Trace, tree: RunTree) -> None:
     run = summary(trace)
     OUT.print(
         Text(shown(f"run {run['run']}  {run['wall']}  {run['status']}"), style="bold"),
@@ -105,7 +143,7 @@ def _print_run(trace: Trace) -> None:
     capture = trace.header.get("capture", "full")
     if capture != "full":
         OUT.print(Text(shown(f"Recorded without contents: capture={capture!r}."), "yellow"))
-    OUT.print(tree_of(trace, title=as_text(run["prompt"]) if run["prompt"] else "(no prompt)"))
+    OUT.print(tree)
     if run["status"] == "running":
         OUT.print("The run is going on; this is the record so far.", style="yellow")
     elif run["status"] == "interrupted":
@@ -116,9 +154,9 @@ def _print_run(trace: Trace) -> None:
     if run["status"] in ("paused", "interrupted"):
         print_waiting(trace.pending, trace.path)
     if run["error"] is not None:
-        OUT.print(Text(shown(_failure(run["error"])), "red"))
+        print_text(_failure(run["error"]), "red")
     elif run["output"] is not None:
-        OUT.print(Text(shown(pretty(run["output"]))))
+        print_text(pretty(run["output"]))
     OUT.print(used(Usage.from_json(run["usage"])), style="dim")
 
 
@@ -173,10 +211,7 @@ def _section(title: str, text: str, style: str = "default") -> None:
         OUT.print(Text.assemble((f"{shown(title)}: ", "bold"), (shown(text), style)))
     else:
         OUT.print(Text(shown(title), "bold"))
-        if OUT.soft_wrap:
-            OUT.print(Text(indent(shown(text), "  "), style))
-        else:  # also what does not fit in a line is indented
-            OUT.print(Padding(Text(shown(text), style), (0, 0, 0, 2), expand=False))
+        print_text(text, style, indent=2)
 
 
 def _plain(value: Any) -> str:

@@ -28,6 +28,7 @@ from agentkit.cli.load import (
     imported,
     is_factory,
     is_file,
+    options_of,
     split_name,
 )
 from agentkit.cli.view.source import Case, source_of
@@ -65,10 +66,10 @@ def test_from(
         raise ConfigurationError("The test is run with pytest: pip install pytest")
     recorded = replayable(trace)
     if recorded.status == "interrupted":
-        resume = command_line("resume", str(recorded.path))
+        resume = command_line("resume", str(recorded.path), *options_of(app, model, deps))
         raise TraceError(
             f"The run of {str(recorded.path)!r} is {state_of(recorded)}: it has no end that a test "
-            f"could expect. Go on with it (`{resume} …`), or take another one.",
+            f"could expect. Go on with it (`{resume}`), or take another one.",
             path=str(recorded.path),
         )
     live = live or []

@@ -6,7 +6,7 @@ marked, as in the trace.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Container, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -24,6 +24,8 @@ from agentkit.trace.effects import HttpAttempt, RecordedEffect
 from agentkit.trace.reader import Trace
 
 _FRAME = ("event", "seq", "t", "at")
+_CANDIDATES = 20
+"""Addresses that are listed where one has to be chosen."""
 
 
 @contextmanager
@@ -58,7 +60,7 @@ def summary(trace: Trace) -> JsonObject:
         "status": state_of(trace),
         "fork": trace.header.get("fork"),
         "agent": trace.agent_start.get("agent"),
-        "prompt": _prompt(trace),
+        "prompt": prompt_of(trace),
         "steps": len(steps),
         "tool_calls": sum(one.kind == "tool" and one.begun for one in effects),
         "usage": usage.to_json(),
@@ -69,7 +71,8 @@ def summary(trace: Trace) -> JsonObject:
     }
 
 
-def _prompt(trace: Trace) -> Any:
+def prompt_of(trace: Trace) -> Any:
+    """Return the content of the last message that the run began with; None without one."""
     try:
         messages, _ = trace.input()
     except AgentKitError:
@@ -192,10 +195,11 @@ def lines_at(trace: Trace, at: str) -> Generator[bytes]:
 def address_in(trace: Trace, text: str) -> str:
     """Return the address of an effect that a whole one or the end of one stands for.
 
-    Of several that end so, it is the one right below the root agent.
+    Of several that end so, it is the one right below the root agent. As in the tree, the names
+    of agents may be left out.
     """
     known = [*trace.effects]
-    ends = [at for at in known if at == text or at.endswith(f"/{text.strip('/')}")]
+    ends = ends_with(trace, known, text)
     root = trace.agent_start.get("at", "")
     for whole in (text, f"{root}/{text.strip('/')}"):
         if whole in known:
@@ -204,9 +208,33 @@ def address_in(trace: Trace, text: str) -> str:
         return ends[0]
     near = ends or get_close_matches(text, known, n=5, cutoff=0.3)
     has = "more than one address that ends with" if ends else "no address"
-    listed = ", ".join((near or known)[:5]) + " …" * (len(near or known) > 5)
+    limit = _CANDIDATES if ends else 5
+    listed = ", ".join((near or known)[:limit]) + " …" * (len(near or known) > limit)
     raise TraceError(
         f"The run has {has} {text!r}; {'nearest' if near and not ends else 'it has'}: {listed}. "
         f"`{command_line('show', str(trace.path))}` shows all.",
         path=str(trace.path),
     )
+
+
+def ends_with(trace: Trace, addresses: Iterable[str], text: str) -> list[str]:
+    """Return those of the addresses that end so; if none does, so without the names of agents."""
+    end = text.strip("/")
+    if not end:
+        return []
+    whole = [at for at in addresses if at == text or at.endswith(f"/{end}")]
+    agents = {at for at, effect in trace.effects.items() if effect.kind == "agent"}
+    return whole or [at for at in addresses if _ends_without(at, agents, end.split("/"))]
+
+
+def _ends_without(at: str, agents: Container[str], end: Sequence[str]) -> bool:
+    """Whether an address ends with these parts, where the names of agents are left out."""
+    rest = list(end)
+    while rest and at:
+        above, _, last = at.rpartition("/")
+        if last == rest[-1]:
+            rest.pop()
+        elif at not in agents or len(rest) == len(end):
+            return False
+        at = above
+    return not rest

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_jsonable_python
-from rich.live import Live
 from rich.text import Text
 
 from agentkit.agent import Agent
-from agentkit.cli.console import ERR, OUT, command_line, print_line, shown
+from agentkit.cli.console import ERR, OUT, command_line, print_line, print_text, shown
 from agentkit.cli.view.describe import damage_named
+from agentkit.cli.view.progress import following
 from agentkit.cli.view.tree import RunTree, pretty, used
 from agentkit.core.effects import PendingCall
 from agentkit.errors import AgentKitError, safe_str
 from agentkit.runtime.result import RunResult, result_of
 from agentkit.trace.reader import Trace
+
+_IN_DOUBT = "Interrupted: it is not known whether this was done."
 
 
 def run_and_show(
@@ -36,12 +37,8 @@ def run_and_show(
     Raises:
         Exception: The run has not begun.
     """
-    try:
-        with Live(tree, console=OUT, refresh_per_second=12) if OUT.is_terminal else nullcontext():
-            result, error = _reached(tree, work)
-    finally:
-        if not OUT.is_terminal:
-            OUT.print(tree)
+    with following(tree):
+        result, error = _reached(tree, work)
     if error is None:
         print_result(result)
     return result, error
@@ -69,7 +66,7 @@ def print_result(result: RunResult[Any]) -> None:
     """Print the output of a run, and what it used."""
     if result.status == "ok":
         output = to_jsonable_python(result.output, fallback=repr)
-        OUT.print(Text(shown(pretty(output)), style="bold"))
+        print_text(pretty(output), "bold")
     OUT.print(used(result.usage), style="dim")
 
 
@@ -90,16 +87,25 @@ def print_waiting(
         OUT.print(Text(shown(line), style="yellow"))
     if not pending or trace is None:
         return
-    decisions = [
-        word
-        for one in pending
-        for word in (
-            ("--answer", f"{one.at}=TEXT") if one.kind == "deferred" else ("--approve", one.at)
-        )
-    ]
+    decisions = [word for one in pending for word in _decided(one)]
     command = command_line("resume", str(trace), *options, *decisions)
     print_line(f"Decide, for example:\n  {command}")
     print_line("  or --deny ADDRESS=REASON, --edit ADDRESS=JSON, --answer ADDRESS=TEXT")
+    if any(one.kind == "in_flight" for one in pending):
+        print_line(
+            "  A call in flight may have done its work: --answer ADDRESS=TEXT is its result, and "
+            "--approve ADDRESS runs it again.",
+            "yellow",
+        )
+
+
+def _decided(call: PendingCall) -> tuple[str, str]:
+    """Return a decision about a call, as an option to paste: nothing runs twice by it."""
+    if call.kind == "in_flight":
+        return "--answer", f"{call.at}={_IN_DOUBT}"
+    if call.kind == "deferred":
+        return "--answer", f"{call.at}=TEXT"
+    return "--approve", call.at
 
 
 def print_held_back(trace: Trace, addresses: Iterable[str], allow: str) -> None:

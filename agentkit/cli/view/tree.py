@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from rich.tree import Tree
 
 from agentkit.cli.console import shown
+from agentkit.cli.find import now_in
 from agentkit.core.effects import Address, Decision, ancestors
 from agentkit.events import (
     Event,
@@ -28,6 +30,7 @@ from agentkit.messages import JsonObject, Usage, is_object
 from agentkit.trace.effects import RecordedEffect
 from agentkit.trace.reader import Trace
 
+ItemT = TypeVar("ItemT")
 MARKS = {
     "ok": ("✓", "green"),
     "error": ("✗", "red"),
@@ -45,13 +48,14 @@ MARKS = {
     "skipped": ("⊘ not run", "yellow"),
 }
 """How a status is shown, and in which colour."""
+FAILED = ("error", "timeout", "limit", "refused")
 
 
 @dataclass(slots=True)
 class _Node:
     label: str
     detail: str
-    started: float
+    started: float | None
     ended: float | None = None
     status: str | None = None
     result: str = ""
@@ -63,14 +67,25 @@ class RunTree:
     """The steps and calls of a run by address. Times are in seconds.
 
     As an event listener (`on_event=tree.event`) it follows a run that is going on.
+
+    Args:
+        title: Its first line.
+        now: Until when what is open has lasted, in a recorded run; None for the clock.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, now: float | None = None) -> None:
         self.title = title
+        self._now = now
         self._nodes: dict[str, _Node] = {}
+        self._doing: tuple[str, float] | None = None
+
+    def doing(self, what: str) -> None:
+        """Show on a terminal what comes before the first step."""
+        self._doing = what, monotonic()
 
     def event(self, event: Event) -> None:
         """Take one event of a live run."""
+        self._doing = None
         now = monotonic()
         match event:
             case StepStarted(at=at, model=model):
@@ -83,7 +98,7 @@ class RunTree:
                 self.end(at, status, text, now)
             case Paused(pending=pending):
                 for one in pending:
-                    self.waits(one.at, one.call.name, one.call.arguments, now)
+                    self.waits(one.at, one.call.name, one.call.arguments)
             case HttpFinished(at=at, status=status, error=error, delay=delay):
                 self.attempted(at, status, error, delay)
             case Warned(at=at, text=text):
@@ -98,18 +113,18 @@ class RunTree:
             if status == "paused" and node.status is None:
                 node.status, node.ended = status, now  # what waits is inside
 
-    def start(self, at: str, label: str, detail: str, time: float) -> None:
-        """Add what begins."""
+    def start(self, at: str, label: str, detail: str, time: float | None) -> None:
+        """Add what begins; what never began has no time."""
         notes = self._nodes[at].notes if at in self._nodes else []
         self._nodes[at] = _Node(label=label, detail=detail, started=time, notes=notes)
 
-    def waits(self, at: str, label: str, detail: str, time: float) -> None:
+    def waits(self, at: str, label: str, detail: str) -> None:
         """Add a call that waits for a decision."""
-        self.start(at, label, detail, time)
-        self.end(at, "paused", "waits for a decision", time)
+        self.start(at, label, detail, None)
+        self.end(at, "paused", "waits for a decision", None)
 
     def end(
-        self, at: str, status: str, result: str, time: float, usage: Usage | None = None
+        self, at: str, status: str, result: str, time: float | None, usage: Usage | None = None
     ) -> None:
         """Note how a node ended."""
         node = self._nodes.setdefault(at, _Node(label="?", detail="", started=time))
@@ -135,7 +150,7 @@ class RunTree:
                 step.result = step.result or "not run: these calls repeat earlier ones"
             elif effect.skipped is not None and step is not None:
                 status, result = _why_skipped(trace, effect)
-                self.start(at, effect.name, effect.arguments, step.started)
+                self.start(at, effect.name, effect.arguments, None)
                 self._nodes[at].status, self._nodes[at].result = status, result
             elif effect.kind == "model" and at in self._nodes:
                 self._add_unknown(trace, effect)
@@ -152,10 +167,16 @@ class RunTree:
                     at,
                     as_text(function["name"]),
                     as_text(function["arguments"]),
-                    self._nodes[step.at].started,
+                    None,
                 )
                 if agent is not None and agent.end is not None:
                     self._nodes[at].status = "paused" if agent.status == "paused" else "skipped"
+
+    def narrow(self, *, failed: bool, head: int | None, last: int | None) -> None:
+        """Keep only some steps and calls, and what they are in."""
+        chosen = [at for at, one in self._nodes.items() if not failed or one.status in FAILED]
+        kept = {up for at in cut(chosen, head, last) for up in (*ancestors(at), at)}
+        self._nodes = {at: node for at, node in self._nodes.items() if at in kept}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render the tree as it stands."""
@@ -171,13 +192,21 @@ class RunTree:
             if node.result and node.status is not None:
                 branch.add(Text(shown(node.result, width - 4), style="dim"))
         yield tree
+        doing = self._doing  # another thread may end it
+        if doing is not None and console.is_terminal:
+            what, since = doing
+            yield Text(f"{_working(True)} {what} {monotonic() - since:.1f} s", "dim")
 
     def _line(self, at: str, node: _Node, width: int, live: bool) -> Text:
         name = at.rpartition("/")[2]
         head = Text.assemble((f"{shown(name, 40)} ", "cyan"), (shown(node.label, 40), "bold"))
-        elapsed = (node.ended if node.ended is not None else monotonic()) - node.started
-        timed = node.ended is not None or (live and node.status is None)
-        tail = f" {elapsed:.2f} s" if timed else ""
+        live = live and self._now is None
+        until = self._now if node.status is None else node.ended
+        if until is None and live and node.status is None:
+            until = monotonic()
+        tail = ""
+        if node.started is not None and until is not None:
+            tail = f" {max(0, until - node.started):.2f} s"
         tokens = f", {node.usage.input_tokens} → {node.usage.output_tokens} tokens"
         if node.usage.total_tokens and head.cell_len + len(tail + tokens) + 2 <= width:
             tail += tokens
@@ -199,7 +228,7 @@ def _working(live: bool) -> str:
 
 def tree_of(trace: Trace, *, title: str) -> RunTree:
     """Return the tree of a recorded run."""
-    tree = RunTree(title)
+    tree = RunTree(title, now_in(trace))
     for at, effect in trace.effects.items():
         if effect.kind in ("model", "tool") and effect.skipped is None:
             _add(tree, trace, at, effect)
@@ -209,8 +238,8 @@ def tree_of(trace: Trace, *, title: str) -> RunTree:
 
 def _add(tree: RunTree, trace: Trace, at: str, effect: RecordedEffect) -> None:
     """Add a model call or a tool call to a tree."""
-    if effect.began is None:
-        tree.waits(at, effect.name, effect.arguments, 0)
+    if effect.began is None or effect.in_doubt:
+        tree.waits(at, effect.name, effect.arguments)
         return
     label = "step" if effect.kind == "model" else effect.name
     detail = effect.name if effect.kind == "model" else effect.arguments
@@ -241,6 +270,11 @@ def _why_skipped(trace: Trace, effect: RecordedEffect) -> tuple[str, str]:
             return effect.skipped, decided(effect.decision)
         case _:
             return "skipped" if text.startswith("Not executed") else "error", text
+
+
+def cut(items: Sequence[ItemT], head: int | None, last: int | None) -> Sequence[ItemT]:
+    """Return the first, or the last, of these, or all."""
+    return items[:head] if last is None else items[-last:]
 
 
 def as_text(value: Any) -> str:
