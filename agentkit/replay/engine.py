@@ -8,7 +8,7 @@ live run has its handlers, once for each agent; what these share is the `Engine`
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from functools import cached_property
@@ -24,11 +24,13 @@ from agentkit.core.effects import (
     Failure,
     Handler,
     Interrupt,
+    LoopEffect,
     ModelCall,
     Outcome,
     Pause,
     PendingCall,
     Suspended,
+    ToolBatch,
     ToolInvocation,
     ToolOutcome,
     Value,
@@ -182,6 +184,25 @@ class Engine:
             AgentKitError: It failed.
         """
         return conclude(finish, replace(driver.reached, status=finish.status))
+
+    def performs(self, effect: LoopEffect, tools: Container[str]) -> bool:
+        """Tell whether something is to be performed that may need more than these tools."""
+        match effect:
+            case ToolBatch(calls=calls):
+                return any(self.performs(one, tools) for one in calls)
+            case ToolInvocation(call=call):
+                if call.name in tools:
+                    return False
+            case Compute(name=name):
+                if name.partition(":")[2] in tools:
+                    return False
+            case _:
+                return False
+        choice = self.plan.choose(effect)
+        if choice is Do.ANSWER:
+            return self.recorded.begun(effect.at) is None
+        held = choice in (Do.HOLD_BACK, Do.SAME_CALL)
+        return isinstance(choice, Do) and not (held and self.plan.checks)
 
     def compared(self, result: RunResult[OutputT]) -> RunResult[OutputT]:
         """Return the result with where the run differs, and what became of its effects."""

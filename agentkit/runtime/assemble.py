@@ -26,6 +26,7 @@ from agentkit.settings import ChatSettings, Limits
 from agentkit.tools.context import RunContext
 from agentkit.tools.invoke import called
 from agentkit.tools.tool import AnyTool, Tool
+from agentkit.tools.toolset import Toolset, with_lifetime
 from agentkit.trace.naming import canonical, digest
 
 OutputT = TypeVar("OutputT")
@@ -45,6 +46,8 @@ class Program(Generic[OutputT]):
         compute: The user's functions that are not pure, by the names of their effects.
         handoffs: The agents that may take over, by name.
         middleware: Handlers around the one that performs, outermost first.
+        lifetimes: The toolsets that a run enters and leaves.
+        entered: What they go on as in this run, by the id of each.
         notes: Warnings for the beginning of a run.
     """
 
@@ -55,6 +58,8 @@ class Program(Generic[OutputT]):
     compute: Mapping[str, ComputeFunction] = field(default_factory=dict[str, ComputeFunction])
     handoffs: Mapping[str, Callable[[], Program[Any]]] = field(default_factory=dict[str, Any])
     middleware: Sequence[Middleware] = ()
+    lifetimes: Sequence[Toolset] = ()
+    entered: Mapping[int, Toolset] = field(default_factory=dict[int, Toolset])
     notes: tuple[Warned, ...] = ()
 
 
@@ -99,6 +104,7 @@ def _assembled(config: AgentConfig, settings: ChatSettings | None, bounds: Limit
         compute=_functions(config, output, merged),
         handoffs={one.target.name: _later(one, settings) for one in handoffs},
         middleware=config.middleware,
+        lifetimes=[one for it in config.toolsets if (one := with_lifetime(it)) is not None],
         notes=tuple(
             Warned(at=at, code="tool_schema", text=f"{tool.name}: {text}")
             for tool in fixed

@@ -39,10 +39,12 @@ from agentkit.events import Finished, Warned
 from agentkit.messages import NO_USAGE, Message, ModelResponse, Usage
 from agentkit.runtime.assemble import Program
 from agentkit.runtime.batch import Batch
+from agentkit.runtime.lifetimes import Lifetimes
 from agentkit.runtime.result import RunResult, conclude, keep_result, reached
 from agentkit.runtime.scope import Scope
 from agentkit.runtime.slots import CallFrame, shared_slots, slots_of
 from agentkit.tools.invoke import meant_by
+from agentkit.tools.toolset import Toolset
 
 OutputT = TypeVar("OutputT")
 
@@ -57,6 +59,7 @@ class Driver(Generic[OutputT]):
         scope: The run that it is, or is a part of.
         finish: How it ended; None before that.
         agents: The addresses of the agents that had the conversation, one after the other.
+        unentered: The toolsets with a lifetime that the run may still need.
     """
 
     def __init__(
@@ -92,6 +95,8 @@ class Driver(Generic[OutputT]):
         self._cancelled: str | None = None
         self._new: list[Message] = []
         self._part = slots_of(self._limits) if nested else None
+        self.unentered: Sequence[Toolset] = ()
+        self._lifetimes = Lifetimes()
         self._enter(program, messages, NO_USAGE)
 
     @property
@@ -134,21 +139,84 @@ class Driver(Generic[OutputT]):
         try:
             effect = self.begin()
             while effect is not None:
-                effect = self.send(await self.perform(effect))
+                outcome = await self.enter(effect) if self.unentered else None
+                effect = self.send(outcome or await self.perform(effect))
         except BaseException as error:
             if self.finish is not None and not isinstance(error, anyio.get_cancelled_exc_class()):
                 keep_result(error, self.reached)
-            raise
-        finally:
             self.close()
+            if not await self.leave(error):
+                raise
+        else:
+            self.close()
+            await self.leave()
         assert self.finish is not None
         return self.finish
+
+    async def enter(self, effect: LoopEffect, *, at_once: bool = False) -> Outcome | None:
+        """Enter the toolsets that have a lifetime, before the effect that may need them.
+
+        A live run needs them from the beginning on; one that is answered from a recording when
+        something is to be performed, so that an answered one opens no connection.
+
+        Args:
+            effect: The next one. If a toolset cannot be entered, that is its outcome.
+            at_once: Enter them in any case.
+        """
+        known = self.scope.recorded
+        if known is not None and not at_once and not known.performs(effect, self.program.tools):
+            return None
+        self._last = effect.at
+        toolsets, self.unentered = self.unentered, ()
+        outcome: Outcome | None = None
+        try:
+            for toolset in toolsets:
+                if not await self._lifetimes.enter(toolset, self._deadline, self._hold):
+                    return self._interrupt()
+        except BaseException as error:
+            meant = meant_by(error)
+            if not isinstance(meant, Exception):
+                self.send(self._interrupt(None, meant))
+                raise
+            failure = Failure.of(meant)
+            outcome = Interrupt(status="error", error=failure)
+            if isinstance(effect, Compute):
+                outcome = failure
+                self.record(effect, failure, None)
+        finally:
+            self._cancel_scope = None
+        return outcome
+
+    def _hold(self, scope: anyio.CancelScope) -> None:
+        self._cancel_scope = scope
+        if self._cancelled is not None:
+            scope.cancel()
+
+    async def leave(self, error: BaseException | None = None) -> bool:
+        """Leave the toolsets of the run, which has ended; return whether one swallowed the error.
+
+        Args:
+            error: What goes through the run; else that is how it has failed.
+        """
+        if not self._lifetimes.entered:
+            return False
+        if error is None and self.finish is not None and self.finish.error is not None:
+            error = self.finish.error.to_error() if self.finish.status != "paused" else None
+        try:
+            return await self._lifetimes.leave(error)
+        except Exception as failed:
+            if failed is not error and self.finish is not None:
+                keep_result(failed, self.reached)
+            raise
 
     def _enter(self, program: Program[Any], messages: Sequence[Message], usage: Usage) -> None:
         """Let this program go on with the conversation."""
         of_agent = shared_slots(program.config, program.config.concurrency)
         bounds = (self.scope.slots, self._part, of_agent) if self.scope.bounded else ()
         self._slots = [slots for slots in bounds if slots is not None]
+        if program.lifetimes:
+            self.unentered = program.lifetimes
+            program = replace(program, entered=self._lifetimes.entered)
         self.program = program
         self._handler = self.scope.handler(self.scope, program)
         known = self.scope.recorded

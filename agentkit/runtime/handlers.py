@@ -62,7 +62,7 @@ from agentkit.runtime.tool_call import ReadCall, outcome_of, run_call, unknown_t
 from agentkit.tools.context import RunContext, explain
 from agentkit.tools.invoke import called
 from agentkit.tools.tool import AnyTool, Arguments, Tool
-from agentkit.tools.toolset import check_names, tools_of
+from agentkit.tools.toolset import as_entered, check_names, tools_of
 from agentkit.trace.recorder import DurableHandler, RecordingHandler
 
 THREADS = 128
@@ -349,8 +349,9 @@ class LiveHandler:
 
     async def _list_tools(self, context: RunContext[Any], _: Any) -> list[Any]:
         """List the tools of the toolsets, as the loop knows them."""
-        config = self._program.config
-        tools = [tool for one in config.toolsets for tool in await tools_of(one, context)]
+        config, entered = self._program.config, self._program.entered
+        toolsets = [as_entered(one, entered) for one in config.toolsets]
+        tools = [tool for one in toolsets for tool in await tools_of(one, context)]
         check_names([*config.fixed_tools, *tools])
         self._dynamic = {tool.name: tool for tool in tools}
         self._listed_at = context.address.parent

@@ -257,6 +257,7 @@ class Steps(Generic[OutputT]):
     def __init__(self, driver: Driver[OutputT]) -> None:
         self._driver = driver
         self._step: Step[OutputT] | None = None
+        self._first: Step[OutputT] | None = None
 
     @property
     def result(self) -> RunResult[OutputT]:
@@ -278,6 +279,9 @@ class Steps(Generic[OutputT]):
         """Perform the last step and give the next one."""
         if self._driver.finish is not None:
             raise StopAsyncIteration
+        if self._first is not None:
+            self._step, self._first = self._first, None
+            return self._step
         if self._step is None:
             effect = self._driver.begin()
         else:
@@ -288,16 +292,37 @@ class Steps(Generic[OutputT]):
             effect = self._driver.send(self._step.outcome)
         if effect is None:
             raise StopAsyncIteration
-        self._step = Step(effect, self._driver)
+        self._step = await self._entered(effect)
         return self._step
+
+    async def prepare(self) -> None:
+        """Enter the toolsets as the block begins: what they open is nested in it."""
+        effect = self._driver.begin()
+        assert effect is not None  # toolsets are listed at each step
+        self._first = await self._entered(effect)
+
+    async def _entered(self, effect: LoopEffect) -> Step[OutputT]:
+        step = Step(effect, self._driver)
+        if self._driver.unentered:
+            step.outcome = step.performed = await self._driver.enter(effect, at_once=True)
+        return step
 
 
 @asynccontextmanager
 async def stepping(request: Request[OutputT]) -> AsyncGenerator[Steps[OutputT], None]:
     """Hold a run open for stepping and close its trace at the end."""
     driver = request.open()
+    steps = Steps(driver)
     try:
-        yield Steps(driver)
-    finally:
+        if driver.unentered:
+            await steps.prepare()
+        yield steps
+    except BaseException as error:
         driver.abandon()
         driver.close()
+        if not await driver.leave(error):
+            raise
+    else:
+        driver.abandon()
+        driver.close()
+        await driver.leave()

@@ -6,13 +6,13 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Container, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from agentkit._checks import Check
-from agentkit.core.effects import Address, Handler, PendingCall, ToolInvocation
+from agentkit.core.effects import Address, Handler, LoopEffect, PendingCall, ToolInvocation
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, Event, Warned, ignore
 from agentkit.messages import Usage
@@ -48,6 +48,10 @@ class Answers(Protocol):
 
     def waits(self, call: ToolInvocation) -> PendingCall | None:
         """Return this call as it waited for a decision when it was recorded, and has to here."""
+        ...
+
+    def performs(self, effect: LoopEffect, tools: Container[str]) -> bool:
+        """Tell whether something is to be performed that may need more than these tools."""
         ...
 
     def compared(self, result: RunResult[OutputT]) -> RunResult[OutputT]:

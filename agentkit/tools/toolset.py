@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
@@ -17,7 +18,13 @@ Tools: TypeAlias = Sequence[AnyTool] | Awaitable[Sequence[AnyTool]]
 
 
 class Toolset:
-    """Tools that are decided anew at every step. A subclass defines `tools`, sync or async."""
+    """Tools that are decided anew at every step. A subclass defines `tools`, sync or async.
+
+    One that holds something open (a connection, a browser, a subprocess) defines `__aenter__`
+    and `__aexit__`: each run enters it before its first step and leaves it at its end, in the
+    same task. Runs at the same time each enter it; what `__aenter__` returns, if it is a
+    toolset, is the one that the run uses.
+    """
 
     def tools(self, context: RunContext[Any]) -> Tools:
         """Return the tools of this step."""
@@ -58,11 +65,11 @@ class _Mapped(Toolset):
     def __init__(
         self, inner: Toolset, change: Callable[[RunContext[Any], AnyTool], AnyTool | None]
     ) -> None:
-        self._inner = inner
+        self.inner = inner
         self._change = change
 
     async def tools(self, context: RunContext[Any]) -> Sequence[AnyTool]:
-        changed = [self._change(context, tool) for tool in await tools_of(self._inner, context)]
+        changed = [self._change(context, tool) for tool in await tools_of(self.inner, context)]
         return [tool for tool in changed if tool is not None]
 
 
@@ -78,6 +85,35 @@ class _Changed(_Mapped):
         if tool not in self._variants:
             self._variants[tool] = self._variant_of(tool)
         return self._variants[tool]
+
+
+def with_lifetime(toolset: Toolset) -> Toolset | None:
+    """Return the toolset that is to be entered: this one, or what its wrappers wrap.
+
+    Raises:
+        InvalidTool: It can be entered or left, and not both.
+    """
+    while isinstance(toolset, _Mapped):
+        toolset = toolset.inner
+    enters, leaves = (hasattr(type(toolset), one) for one in ("__aenter__", "__aexit__"))
+    if enters != leaves:
+        defined, missing = ("__aenter__", "__aexit__") if enters else ("__aexit__", "__aenter__")
+        raise InvalidTool(
+            f"{safe_repr(toolset)} defines {defined} and no {missing}. A toolset with a lifetime "
+            "defines both."
+        )
+    return toolset if enters else None
+
+
+def as_entered(toolset: Toolset, entered: Mapping[int, Toolset]) -> Toolset:
+    """Return a toolset as a run uses it that has entered some, by their ids."""
+    if not isinstance(toolset, _Mapped):
+        return entered.get(id(toolset), toolset)
+    if (inner := as_entered(toolset.inner, entered)) is toolset.inner:
+        return toolset
+    wrapper = copy.copy(toolset)
+    wrapper.inner = inner
+    return wrapper
 
 
 async def tools_of(
