@@ -153,11 +153,11 @@ def test_demo_in_a_pipe_prints_what_it_is_at(tmp_path: Path) -> None:
         arguments = ("demo", "--model", "small", "--base-url", server.base_url)
         done = agentkit(*arguments, cwd=tmp_path, columns=None)
     assert done.stderr.splitlines() == [
-        "/agent/m0 asks small …",
+        "/agent/m0 asks compatible:small …",
         "/agent/m0 done",
         "/agent/m0/t0 runs get_time …",
         "/agent/m0/t0 done",
-        "/agent/m1 asks small …",
+        "/agent/m1 asks compatible:small …",
         "/agent/m1 done",
     ]
     assert "embedded model" not in done.stdout
