@@ -21,7 +21,7 @@ from agentkit.models.profiles import OutputMode, Profile
 from agentkit.output.partial import PartialOutput
 from agentkit.schema.repair import load, load_value
 from agentkit.schema.strict import NotStrict, strict_form
-from agentkit.tools.annotations import accepted, validator_of
+from agentkit.tools.annotations import OfferedSchema, accepted, validator_of
 from agentkit.tools.raw import RawChecker, compiled
 from agentkit.tools.validation import TypeChecker, fit
 
@@ -87,13 +87,13 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
         adapter: TypeAdapter[Any] = TypeAdapter(
             Annotated[Any, _Closed(output)], config=ConfigDict(extra="forbid")
         )
-        schema = adapter.json_schema()
+        schema = adapter.json_schema(schema_generator=OfferedSchema)
         wrapped = schema.get("type") != "object"
         if wrapped:
             # Servers require an object at the root: another type becomes its one property.
             config = ConfigDict(extra="forbid")
             adapter = TypeAdapter(create_model("Output", __config__=config, value=(output, ...)))
-            schema = adapter.json_schema()
+            schema = adapter.json_schema(schema_generator=OfferedSchema)
     except Exception as error:  # a type is arbitrary code
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ConfigurationError(

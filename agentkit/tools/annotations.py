@@ -13,9 +13,10 @@ from typing import Any, cast
 
 import typing_extensions
 from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticCustomError, SchemaValidator, core_schema, to_jsonable_python
 
-from agentkit.messages import is_array, is_object
+from agentkit.messages import JsonObject, is_array, is_object
 
 _TYPED_DICT = type(typing.TypedDict("_", {}))  # type: ignore[operator]
 _CALLABLE = cast("Any", collections.abc.Callable)
@@ -87,6 +88,19 @@ def unpacked(hint: Any) -> Any:
     if getattr(hint, "__unpacked__", False):
         return tuple[typing.get_args(hint)]
     return None
+
+
+class OfferedSchema(GenerateJsonSchema):
+    """A JSON Schema generator that shows nothing which the validator refuses."""
+
+    def is_subclass_schema(self, schema: core_schema.IsSubclassSchema) -> JsonObject:
+        """Refuse classes, which pydantic describes as anything."""
+        return self.handle_invalid_for_json_schema(schema, f"type[{schema['cls'].__name__}]")
+
+    def dataclass_args_schema(self, schema: core_schema.DataclassArgsSchema) -> JsonObject:
+        """Leave out the fields that `__init__` does not take."""
+        taken = [one for one in schema["fields"] if one.get("init", True)]
+        return super().dataclass_args_schema({**schema, "fields": taken})
 
 
 def validator_of(adapter: TypeAdapter[Any]) -> SchemaValidator:

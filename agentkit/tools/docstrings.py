@@ -43,8 +43,9 @@ def text_of(function: Any) -> str | None:
     if isinstance(function, functools.partial):
         return text_of(cast("Any", function).func)
     if inspect.isclass(function):
-        text = function.__dict__.get("__doc__") or ""
-        return None if text.startswith(f"{function.__name__}(") else text
+        text = function.__dict__.get("__doc__")
+        generated = not isinstance(text, str) or text.startswith(f"{function.__name__}(")
+        return None if generated else text
     if inspect.isroutine(function) or hasattr(function, "__wrapped__"):
         return inspect.getdoc(function)
     return inspect.getdoc(type(function).__call__) or text_of(type(function))

@@ -19,12 +19,11 @@ from typing import Any
 import pydantic
 from pydantic import ConfigDict, GetCoreSchemaHandler, PydanticUserError, TypeAdapter
 from pydantic.fields import FieldInfo
-from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema, SchemaError, core_schema, to_jsonable_python
 
 from agentkit.messages import JsonObject
 from agentkit.schema.walk import subschemas, tidied
-from agentkit.tools.annotations import accepted, fields, unpacked, validator_of
+from agentkit.tools.annotations import OfferedSchema, accepted, fields, unpacked, validator_of
 from agentkit.tools.docstrings import Docstring
 from agentkit.tools.render import alias_of
 from agentkit.tools.signature import EMPTY, STARS, Signature, describe, refused
@@ -272,7 +271,7 @@ class _Object:
         return core_schema.typed_dict_schema(keys, extra_behavior="allow", extras_schema=extras)
 
 
-class _Generator(GenerateJsonSchema):
+class _Generator(OfferedSchema):
     """A JSON Schema generator that leaves out what nobody writes by hand."""
 
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012  theirs
@@ -280,10 +279,6 @@ class _Generator(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
         """Return False: no titles made of the names of fields."""
         return False
-
-    def is_subclass_schema(self, schema: core_schema.IsSubclassSchema) -> JsonObject:
-        """Refuse classes, which pydantic describes as anything."""
-        return self.handle_invalid_for_json_schema(schema, f"type[{schema['cls'].__name__}]")
 
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonObject:
         """Give the string a pattern."""

@@ -22,7 +22,7 @@ import textwrap
 import typing
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType, MethodType, UnionType
+from types import CodeType, FrameType, MethodType, UnionType
 from typing import Any, TypeVar, cast
 
 from agentkit.errors import InvalidTool
@@ -50,7 +50,7 @@ def describe(function: Any) -> str:
     name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
     name = name.replace("<locals>.", "")
     code = getattr(inner, "__code__", None)
-    if code is None:
+    if not isinstance(code, CodeType):  # a class of functions has a descriptor there
         return f"{name} of {getattr(inner, '__module__', None) or 'an unknown module'}"
     return f"{name} ({os.path.basename(code.co_filename)}:{code.co_firstlineno})"
 
@@ -230,6 +230,8 @@ def _missing(function: Any, parameter: inspect.Parameter) -> InvalidTool:
             "functools.wraps replaces the wrapper's annotations by those of the inner function: "
             "set `__signature__` on the wrapper."
         )
+    elif inspect.isbuiltin(_innermost(function)):
+        how = "Wrap it in a function with annotated parameters."
     elif getattr(function, "__name__", None) == "<lambda>":
         how = "A lambda cannot have annotations: use a def."
     return refused(
@@ -292,9 +294,10 @@ def _raw_parameters(function: Any) -> list[inspect.Parameter]:
     try:
         parameters = _own_parameters(function)
     except Exception as error:  # what the application's own attributes and repr do
+        reason = re.sub(" at 0x[0-9a-fA-F]+", "", str(error))
         raise refused(
             function,
-            f"The signature of {describe(function)} cannot be read: {error}. Wrap it in a "
+            f"The signature of {describe(function)} cannot be read: {reason}. Wrap it in a "
             "function with annotated parameters.",
         ) from error
     if isinstance(function, functools.partial):

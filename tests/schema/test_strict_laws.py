@@ -50,6 +50,17 @@ def objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
+def consistent(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Objects whose required names are declared, and that are closed."""
+
+    def build(properties: JsonObject, required: set[str]) -> JsonObject:
+        names = [name for name in properties if name in required]
+        closed = {"additionalProperties": False}
+        return {"type": "object", "properties": properties, "required": names, **closed}
+
+    return st.builds(build, st.dictionaries(NAMES, inner, max_size=3), st.sets(NAMES))
+
+
 def combined(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     several = st.lists(inner, min_size=1, max_size=3)
     return st.fixed_dictionaries(
@@ -78,7 +89,7 @@ SCHEMAS = st.recursive(
     LEAVES,
     lambda inner: st.one_of(
         objects(inner),
-        objects(inner),
+        consistent(inner),
         combined(inner),
         unions(inner),
         st.builds(lambda one: {"type": "array", "items": one}, inner),
@@ -87,7 +98,7 @@ SCHEMAS = st.recursive(
 )
 ROOTS = st.builds(
     lambda root, a, b, c: {**root, "$defs": {"A": a, "B": b}, "definitions": {"C": c}},
-    st.one_of(objects(SCHEMAS), objects(SCHEMAS), combined(SCHEMAS)),
+    st.one_of(consistent(SCHEMAS), objects(SCHEMAS), combined(SCHEMAS)),
     SCHEMAS,
     SCHEMAS,
     SCHEMAS,

@@ -1,8 +1,11 @@
 """What a schema offers is taken, what has no JSON form is refused by name, and true is not 1."""
 
 import dataclasses
+import datetime
 import enum
 import functools
+import math
+import types
 import typing
 from collections.abc import Callable
 from typing import Any, Literal, TypedDict, TypeVar
@@ -96,6 +99,25 @@ async def test_an_output_takes_members_too() -> None:
     """Outputs are read as arguments are."""
     agent = Agent(ScriptedModel(['{"value": "red"}']), output=Literal[Color.RED])
     assert (await agent.run("Which?")).output is Color.RED
+
+
+async def test_fields_that_init_does_not_take_are_not_offered() -> None:
+    """A dataclass computes them itself, in arguments and outputs."""
+
+    @dataclasses.dataclass
+    class Box:
+        side: int
+        area: int = dataclasses.field(init=False, default=0)
+
+        def __post_init__(self) -> None:
+            self.area = self.side**2
+
+    built = taking(Box)
+    assert [*built.parameters["properties"]["x"]["properties"]] == ["side"]
+    assert (await built.call('{"x": {"side": 3}}')).area == 9
+    model = ScriptedModel(['{"side": 2}'])
+    assert (await Agent(model, output=Box).run("Which?")).output.area == 4
+    assert "area" not in str(model.requests[0].output)
 
 
 # Classes
@@ -240,6 +262,23 @@ def test_an_unannotated_function_below_a_wrapper(wrap: Any) -> None:
     with pytest.raises(InvalidTool, match=r"Parameter 'a' of .*plain .* Annotate it") as caught:
         tool(wrap(plain))
     assert "__signature__" not in str(caught.value)
+
+
+def test_a_builtin_without_annotations_is_to_be_wrapped() -> None:
+    """It can neither be annotated nor be read, and its address helps nobody."""
+    with pytest.raises(
+        InvalidTool, match=r"Parameter 'x' of acos of math .* Wrap it in a function"
+    ):
+        tool(math.acos)
+    with pytest.raises(InvalidTool, match=r"fromisoformat .* Wrap it in a function") as caught:
+        tool(datetime.date.fromisoformat)
+    assert " at 0x" not in str(caught.value)
+
+
+def test_a_class_whose_docstring_is_no_text() -> None:
+    """Some builtin classes have a descriptor there."""
+    with pytest.raises(InvalidTool):
+        _ = tool(types.FunctionType).parameters
 
 
 def test_a_type_that_is_not_defined_is_named_without_our_own_classes() -> None:
