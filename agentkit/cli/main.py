@@ -25,6 +25,7 @@ from agentkit.cli.commands import (
     replay,
     resume,
     runs,
+    serve,
     show,
     step,
     test_from,
@@ -51,6 +52,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "tools": tools.tools,
     "models": models.models,
     "doctor": doctor.doctor,
+    "serve": serve.serve,
 }
 """A command is a function: its parameters are the arguments, its docstring is the help."""
 

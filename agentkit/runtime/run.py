@@ -67,6 +67,11 @@ class Run(Generic[OutputT]):
         self._driver = request.open(self._take)
 
     @property
+    def id(self) -> str:
+        """The run, 32 hexadecimal digits: the name of its trace in a folder."""
+        return self._driver.scope.run
+
+    @property
     def result(self) -> RunResult[OutputT]:
         """The result, once the run has ended; a cancelled run has one too.
 
