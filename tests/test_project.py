@@ -24,9 +24,11 @@ PUBLIC = {
     "agentkit.models",
     "agentkit.redaction",
     "agentkit.replay",
+    "agentkit.serve",
     "agentkit.session",
     "agentkit.settings",
     "agentkit.testing",
+    "agentkit.testing.strategies",
     "agentkit.tools",
     "agentkit.trace",
 }
@@ -69,6 +71,9 @@ def test_import_is_light() -> None:
     heavy |= {
         "aiohttp",
         "genai_prices",
+        "hypothesis",
+        "starlette",
+        "uvicorn",
         "dbos",
         "mcp",
         "opentelemetry",
@@ -85,6 +90,7 @@ def test_only_declared_packages_are_imported() -> None:
     core |= {"httpcore2", "pydantic_core"}  # each a part of httpx2 and pydantic, pinned by them
     core |= {"structlog", "typing_extensions"}
     extras = {"aiohttp", "cyclopts", "genai_prices", "pip", "platformdirs", "rich", "xllamacpp"}
+    extras |= {"hypothesis", "starlette", "uvicorn"}
     extras |= {"trio"}  # only under trio, where it is there
     graph = grimp.build_graph("agentkit", include_external_packages=True, cache_dir=None)
     used = {module.split(".")[0] for module in graph.modules} - {"agentkit"}

@@ -233,14 +233,21 @@ class _Completion(Response):
                     if self._chat.stream:
                         await self._stream(run, send)
                     else:
-                        await (await self._whole(run))(scope, receive, send)
+                        answer = await self._whole(run)
+                        self._leave()
+                        await answer(scope, receive, send)
                 except OSError:
                     run.cancel("the client has gone")
                 tasks.cancel_scope.cancel()
         except AgentKitError as error:  # it did not begin
             await _error_response(_refused(self._chat, error))(scope, receive, send)
         finally:
-            self._done()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Let the next run of this key begin: before the client knows that this one has ended."""
+        done, self._done = self._done, lambda: None
+        done()
 
     async def _whole(self, run: Run[Any]) -> Response:
         steps = [step async for event in run if (step := step_of(event)) is not None]
@@ -259,6 +266,7 @@ class _Completion(Response):
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         async for body in self._chunks(run, answer):
             await _send_event(send, to_json(body))
+        self._leave()
         await _send_event(send, b"[DONE]", more=False)
 
     async def _chunks(self, run: Run[Any], answer: Answer) -> AsyncIterator[JsonObject]:
