@@ -342,12 +342,18 @@ class ToolMessage(_Message):
 Message: TypeAlias = SystemMessage | UserMessage | AssistantMessage | ToolMessage
 
 
-def message_from_json(data: Mapping[str, Any], index: int | None = None) -> Message:
+def message_from_json(
+    data: Mapping[str, Any], index: int | None = None, earlier: Sequence[Message] = ()
+) -> Message:
     """Decode one message from its chat-completions form.
+
+    The deprecated `function_call`, and a message of role `function`, become a call and
+    its answer.
 
     Args:
         data: The message as a dict.
-        index: Its index in the history, for the error.
+        index: Its index in the history, for the error and for the id of a `function_call`.
+        earlier: The messages before it, among which a function's message finds its call.
 
     Raises:
         InvalidHistory: The role is unknown, or something in it is of another type than a
@@ -358,7 +364,9 @@ def message_from_json(data: Mapping[str, Any], index: int | None = None) -> Mess
     role, name = data.get("role"), data.get("name")
     content = _content_from_json(data.get("content"), index)
     if role == "assistant":
-        known = "role content tool_calls refusal reasoning reasoning_field name".split()
+        known = (
+            "role content tool_calls function_call refusal reasoning reasoning_field name".split()
+        )
         reasoning, field = data.get("reasoning"), data.get("reasoning_field", "reasoning")
         if reasoning is None and isinstance(data.get("reasoning_content"), str):
             known.append(field := "reasoning_content")
@@ -366,6 +374,8 @@ def message_from_json(data: Mapping[str, Any], index: int | None = None) -> Mess
         calls: Any = data.get("tool_calls") or []
         if not is_array(calls):
             raise _invalid("The message", index, "has tool_calls that are no list.")
+        if not calls and (function := data.get("function_call")) is not None:
+            calls = [{"id": _function_id(index), "function": function}]
         message: Message = AssistantMessage(
             content=content,
             tool_calls=tuple(_call_from_json(call, index) for call in calls),
@@ -378,12 +388,15 @@ def message_from_json(data: Mapping[str, Any], index: int | None = None) -> Mess
     elif role == "tool":
         call_id: Any = data.get("tool_call_id")
         message = ToolMessage(call_id=call_id, content=_given(content, role, index), name=name)
+    elif role == "function":
+        call_id = _id_of_function(name, earlier, index)
+        message = ToolMessage(call_id=call_id, content=content or "", name=name)
     elif role == "user":
         message = UserMessage(content=_given(content, role, index), name=name)
     elif role in ("system", "developer"):
         message = SystemMessage(content=_given(content, role, index), name=name)
     else:
-        expected = "expected system, developer, user, assistant or tool"
+        expected = "expected system, developer, user, assistant, tool or function"
         raise _invalid("The message", index, f"has role {_short(role)}; {expected}.")
     return check_message(message, index)
 
@@ -472,6 +485,30 @@ def _content_from_json(content: Any, index: int | None) -> Content | None:
         return tuple(map(part_from_json, content))
     problem = f"is {type(content).__name__}; expected text or a list of parts."
     raise _invalid("The content of the message", index, problem)
+
+
+def _function_id(index: int | None) -> str:
+    """Return the id of a `function_call`, which has none."""
+    return "function_call" if index is None else f"function_call_{index}"
+
+
+def _id_of_function(name: Any, earlier: Sequence[Message], index: int | None) -> str:
+    """Return the id of the call that a function's message answers: the last open one of its name.
+
+    Without any message before it, it is taken to answer the one at the index before.
+    """
+    if not isinstance(name, str):
+        raise _invalid("The function message", index, f"has {_short(name)} as its name.")
+    answered: set[str] = set()
+    for message in reversed(earlier):
+        if isinstance(message, ToolMessage):
+            answered.add(message.call_id)
+        elif isinstance(message, AssistantMessage):
+            open_calls = [call for call in message.tool_calls if call.id not in answered]
+            return next((call.id for call in open_calls if call.name == name), _function_id(index))
+        else:
+            break
+    return _function_id(index and index - 1)
 
 
 def _call_from_json(data: Any, index: int | None) -> ToolCall:
@@ -665,10 +702,12 @@ def messages_from_json(items: Sequence[Mapping[str, Any] | Message]) -> tuple[Me
     """
     if isinstance(items, (str, bytes, Mapping)) or not isinstance(items, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]  # not everybody checks types
         raise InvalidHistory(f"The history is {_short(items)}; expected a list of messages.")
-    return tuple(
-        message_from_json(item, index) if isinstance(item, Mapping) else check_message(item, index)
-        for index, item in enumerate(items)
-    )
+    messages: list[Message] = []
+    for index, item in enumerate(items):
+        plain = isinstance(item, Mapping)
+        message = message_from_json(item, index, messages) if plain else check_message(item, index)
+        messages.append(message)
+    return tuple(messages)
 
 
 def dump_messages(messages: Sequence[Message]) -> str:

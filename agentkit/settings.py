@@ -203,7 +203,8 @@ class ChatSettings:
         keep_tool_choice: Force the call at every step. The run then ends by a limit only.
         parallel_tool_calls: Whether one answer may hold several calls.
         modalities: "text", "audio" or both.
-        audio: `{"voice": …, "format": …}` for spoken answers.
+        audio: `{"voice": …, "format": …}` for spoken answers: required where `modalities`
+            includes "audio".
         prediction: `{"type": "content", "content": …}`: text that is mostly known already.
         reasoning_effort: How much a reasoning model thinks.
         metadata: Labels that the server stores with the request.
@@ -253,7 +254,10 @@ class ChatSettings:
     modalities: Sequence[Literal["text", "audio"]] | None = _custom(
         "'text' and 'audio'", lambda v: _texts(v) and set(v) <= {"text", "audio"}
     )
-    audio: Mapping[str, Any] | None = _field(_MAPPING)
+    audio: Mapping[str, Any] | None = _custom(
+        "{'voice': …, 'format': …}",
+        lambda v: isinstance(v, Mapping) and {"voice", "format"} <= {*cast(Any, v)},
+    )
     prediction: Mapping[str, Any] | None = _field(_MAPPING)
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = _field(
         one_of("none", "minimal", "low", "medium", "high")
@@ -286,6 +290,10 @@ class ChatSettings:
         _check(self)
         if self.top_logprobs is not None and not self.logprobs:
             raise _invalid(self, "top_logprobs", "only together with logprobs=True")
+        spoken = "audio" in (self.modalities or ())
+        if spoken and self.audio is None and "audio" not in (self.extra_body or {}):
+            form = "{'voice': …, 'format': …}, because modalities includes 'audio'"
+            raise _invalid(self, "audio", form)
         if self.max_tokens is not None:
             if self.max_completion_tokens not in (None, self.max_tokens):
                 raise _invalid(self, "max_tokens", "not beside max_completion_tokens")

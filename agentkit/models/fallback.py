@@ -30,6 +30,7 @@ from agentkit.events import (
 from agentkit.messages import ModelRequest, ModelResponse
 from agentkit.models.base import DIRECT, Model, hash_of, identity_of
 from agentkit.models.names import resolve_model
+from agentkit.models.prices import usage_with_cost
 from agentkit.models.profiles import Profile
 
 
@@ -39,7 +40,8 @@ class FallbackModel:
         model = FallbackModel("openai:gpt-4o", "groq:llama-3.3-70b-versatile", "local")
 
     Each model makes its own retries first. A refusal is an answer: the next model is
-    not tried. Every change of model is a warning in the trace.
+    not tried. Every change of model is a warning in the result and the trace, and
+    `ModelResponse.extra["answered_by"]` names the model that answered.
 
     Args:
         models: At least one, best first: model strings, or models.
@@ -110,7 +112,8 @@ class FallbackModel:
         failures: list[str] = []
         for model, following in zip(self._models, (*self._models[1:], None), strict=True):
             try:
-                return await model.request(request, at=at, emit=relay, stream=stream)
+                response = await model.request(request, at=at, emit=relay, stream=stream)
+                return _answered_by(model.name, response)
             except self._on as error:
                 if following is None:
                     for failure in failures:
@@ -124,6 +127,16 @@ class FallbackModel:
         """Close every model."""
         for model in self._models:
             await model.aclose()
+
+
+def _answered_by(name: str, response: ModelResponse) -> ModelResponse:
+    """Return a response with the name of its model, and its cost by the price of that model."""
+    return replace(
+        response,
+        model=response.model or name,
+        usage=usage_with_cost(name, response),
+        extra={"answered_by": name, **response.extra},  # The innermost of several.
+    )
 
 
 class _Relay:

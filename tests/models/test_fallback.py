@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from agentkit import Agent
+from agentkit.cli.view.tree import tree_of
 from agentkit.errors import ConfigurationError, ModelHTTPError, ModelRefusal, UnknownModel
 from agentkit.events import Event, HttpStarted, Restarted, TextDelta, Warned
 from agentkit.models import PROFILES, ChatModel, FallbackModel
 from agentkit.testing import ChatServer, ScriptedModel, raw, reply, sse
+from agentkit.trace import Trace
 from tests.models.support import AT, REQUEST
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +37,34 @@ async def test_the_first_model_that_answers() -> None:
     assert warning.data["next"] == "compatible:b"
     attempts = [one for one in events if isinstance(one, HttpStarted)]
     assert [one.at for one in attempts] == [AT.attempt(0), AT.attempt(1), AT.attempt(2)]
+
+
+async def test_which_model_answered(tmp_path: Path) -> None:
+    """The response, the result and the trace say which model answered."""
+    busy = raw(500, {"error": "busy"})
+    with ChatServer([busy, reply("Hello"), reply("Again")]) as server:
+        a = ChatModel("a", base_url=server.base_url, retries=0)
+        b = ChatModel("b", base_url=server.base_url)
+        async with a, b:
+            agent = Agent(FallbackModel(a, b))
+            result = await agent.run("Hi", trace=tmp_path / "run.jsonl")
+            assert result.warnings[-1].data["next"] == "compatible:b"
+            (effect,) = (one for one in result.trace.effects.values() if one.kind == "model")
+            assert effect.outcome.extra["answered_by"] == "compatible:b"
+            response = await FallbackModel(a, b).request(REQUEST)
+    assert response.extra["answered_by"] == "compatible:a"
+    shown = io.StringIO()
+    trace = Trace.load(tmp_path / "run.jsonl")
+    Console(file=shown, width=120).print(tree_of(trace, title="run"))
+    assert "step compatible:b of fallback(compatible:a, compatible:b)" in shown.getvalue()
+
+
+async def test_the_innermost_model_that_answered() -> None:
+    """A model without a name of the server's has its own, and of nested ones the innermost."""
+    inner = FallbackModel(ScriptedModel(["Yes"], name="inner"))
+    response = await FallbackModel(inner).request(REQUEST)
+    assert response.extra["answered_by"] == "inner"
+    assert response.model == "inner"
 
 
 async def test_no_model_answers() -> None:

@@ -242,7 +242,7 @@ def _add(tree: RunTree, trace: Trace, at: str, effect: RecordedEffect) -> None:
         tree.waits(at, effect.name, effect.arguments)
         return
     label = "step" if effect.kind == "model" else effect.name
-    detail = effect.name if effect.kind == "model" else effect.arguments
+    detail = _model(effect) if effect.kind == "model" else effect.arguments
     tree.start(at, label, detail, effect.began.t / 1e6)
     for warning in effect.warnings:
         tree.note(at, warning.text or warning.code)
@@ -256,6 +256,15 @@ def _add(tree: RunTree, trace: Trace, at: str, effect: RecordedEffect) -> None:
         result = error if content is None else as_text(content)
         usage = Usage.from_json(effect.end.get("usage", {}))
         tree.end(at, effect.status, result, effect.ended.t / 1e6, usage)
+
+
+def _model(effect: RecordedEffect) -> str:
+    """Return the name of a model, and before it that of the one that answered in its place."""
+    match (effect.end or {}).get("response"):
+        case {"extra": {"answered_by": str(name)}}:
+            return f"{name} of {effect.name}"
+        case _:
+            return effect.name
 
 
 def _why_skipped(trace: Trace, effect: RecordedEffect) -> tuple[str, str]:

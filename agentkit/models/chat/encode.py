@@ -122,8 +122,13 @@ def _choose_tools(
     if choice == "none" and profile.none_omits_tools:
         return ()
     functions = profile.tool_calling == "functions"
-    if functions and choice == "required":
-        choice = ForcedTool(name=tools[0].name) if len(tools) == 1 else "auto"
+    if functions:
+        fields.pop("parallel_tool_calls", None)
+        if choice == "required" and len(tools) == 1:
+            choice = ForcedTool(name=tools[0].name)
+        elif choice == "required":
+            choice = "auto"
+            notes.append(_unforced("'required'", profile))
     if isinstance(choice, ForcedTool):
         return _force(choice.name, tools, profile, fields, notes)
     if choice is not None:
@@ -148,9 +153,13 @@ def _force(
         fields["tool_choice"] = profile.required
         return [tool]
     else:
-        text = f"tool_choice={name!r} was left out: {profile.name} cannot force a tool."
-        notes.append(Note(code="dropped_parameter", text=text, data={"field": "tool_choice"}))
+        notes.append(_unforced(repr(name), profile))
     return tools
+
+
+def _unforced(choice: str, profile: Profile) -> Note:
+    text = f"tool_choice={choice} was left out: {profile.name} cannot force a tool."
+    return Note(code="dropped_parameter", text=text, data={"field": "tool_choice"})
 
 
 def _tool(tool: ToolDefinition, profile: Profile) -> bytes:
@@ -182,7 +191,37 @@ def _arranged(request: ModelRequest, profile: Profile) -> Iterable[Message]:
         messages = [one for one in messages if not _is_empty(one)]
     if not profile.user_after_tool:
         messages = _bridged(messages)
+    if profile.tool_calling == "functions":
+        messages = _one_call_each(messages)
     return messages
+
+
+def _one_call_each(messages: Sequence[Message]) -> list[Message]:
+    """Split messages with several calls: `function_call` holds one, and its answer follows it."""
+    split: list[Message] = []
+    start = 0
+    while start < len(messages):
+        message, end = messages[start], start + 1
+        if isinstance(message, AssistantMessage) and message.tool_calls:
+            while end < len(messages) and isinstance(messages[end], ToolMessage):
+                end += 1
+            answers = (*messages[start + 1 : end],)
+            split += once(message, "functions", answers, partial(_exchanges, message, answers))
+        else:
+            split.append(message)
+        start = end
+    return split
+
+
+def _exchanges(message: AssistantMessage, answers: Sequence[Message]) -> list[Message]:
+    by_id = {one.call_id: one for one in answers if isinstance(one, ToolMessage)}
+    exchanges: list[Message] = []
+    for call in message.tool_calls:
+        exchanges.append(replace(message, tool_calls=(call,)))
+        if call.id in by_id:
+            exchanges.append(replace(by_id[call.id], name=call.name))
+        message = AssistantMessage(content=None)
+    return exchanges
 
 
 def _one_system(messages: Sequence[Message]) -> Sequence[Message]:

@@ -35,7 +35,8 @@ def adapt_settings(
         The fields of the request body in stable order, and the changes.
 
     Raises:
-        InvalidSetting: With `strict`, a parameter that the server does not take.
+        InvalidSetting: With `strict`, a parameter that the server does not take; or audio
+            output without `audio`.
     """
     notes: list[Note] = []
     fields: dict[str, Any] = {}
@@ -61,7 +62,18 @@ def adapt_settings(
             value=repr(first["value"]),
             allowed=first.get("allowed", "not supported"),
         )
-    return fields | dict(settings.get("extra_body") or {}), notes
+    own = dict(settings.get("extra_body") or {})
+    fields |= own
+    audio = own.get("audio", requested.get("audio"))
+    if "audio" in (fields.get("modalities") or ()) and not audio:
+        raise InvalidSetting(
+            "modalities includes 'audio', but audio is not set, which a spoken answer needs. Set "
+            "audio={'voice': …, 'format': …}.",
+            field="audio",
+            value=repr(audio),
+            allowed="{'voice': …, 'format': …}",
+        )
+    return fields, notes
 
 
 def _dropped(name: str, value: Any, profile: Profile) -> Note:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from agentkit import Agent, ChatSettings
 from agentkit.errors import (
     ContextLengthExceeded,
+    InvalidHistory,
     InvalidResponse,
+    InvalidSetting,
     ModelError,
     ModelHTTPError,
     ModelRefusal,
@@ -16,8 +20,10 @@ from agentkit.errors import (
     RateLimited,
 )
 from agentkit.events import HttpStarted, TextDelta, Warned
-from agentkit.messages import ForcedTool, ModelRequest, ToolDefinition
+from agentkit.history import repair_history
+from agentkit.messages import ForcedTool, ModelRequest, ToolDefinition, messages_from_json
 from agentkit.models import PROFILES, ChatModel
+from agentkit.models.profiles import COMPATIBLE
 from agentkit.testing import HOLD, ChatServer, raw, reply, sse
 from tests.models.support import REQUEST, send
 
@@ -246,7 +252,116 @@ async def test_listing_the_models_of_a_silent_server() -> None:
                 await model.request(REQUEST)
 
 
+# Histories in the deprecated form
+
+CALLED = {
+    "role": "assistant",
+    "content": None,
+    "function_call": {"name": "add", "arguments": '{"x": 1}'},
+}
+RETURNED = {"role": "function", "name": "add", "content": "3"}
+
+
+async def history_of(*messages: Any, **options: Any) -> list[dict[str, Any]]:
+    """Return a history as it is sent."""
+    with ChatServer([reply("Hello")]) as server:
+        async with ChatModel("m", base_url=server.base_url, **options) as model:
+            await Agent(model).run("And now?", history=messages)
+    return server.requests[0].json["messages"]
+
+
+async def test_a_function_call_in_a_history() -> None:
+    """The old function_call and its answer are sent as a tool call and its answer."""
+    question = {"role": "user", "content": "1 + 2"}
+    _, first, second, *_ = await history_of(question, CALLED, RETURNED)
+    (call,) = first["tool_calls"]
+    assert call["function"] == {"name": "add", "arguments": '{"x": 1}'}
+    assert "function_call" not in first
+    assert second == {"role": "tool", "content": "3", "tool_call_id": call["id"]}
+
+
+async def test_several_function_calls_in_a_history() -> None:
+    """Each has an id of its own, also beside calls of the new form."""
+    new = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "c1", "function": {"name": "add", "arguments": "{}"}}],
+        "function_call": None,
+    }
+    sent = await history_of(CALLED, RETURNED, new, RETURNED, CALLED, RETURNED | {"content": None})
+    ids = [one["tool_calls"][0]["id"] for one in sent if "tool_calls" in one]
+    assert len(set(ids)) == 3
+    assert ids[1] == "c1"
+    assert [one["tool_call_id"] for one in sent if one["role"] == "tool"] == ids
+    assert [one["content"] for one in sent if one["role"] == "tool"] == ["3", "3", ""]
+
+
+async def test_a_function_call_without_its_answer() -> None:
+    """It is found like a tool call without one, and repaired."""
+    with pytest.raises(InvalidHistory, match="of add is not answered") as caught:
+        await history_of(CALLED)
+    assert caught.value.index == 0
+    with pytest.raises(InvalidHistory, match="is expected, at index 1"):
+        await history_of(CALLED, RETURNED | {"name": "sub"})
+    with pytest.raises(InvalidHistory, match="index 1 has None as its name"):
+        await history_of(CALLED, {"role": "function", "content": "3"})
+    with pytest.raises(InvalidHistory, match="at index 0"):
+        await history_of({"role": "assistant", "function_call": "add"})
+    repaired = repair_history(messages_from_json([CALLED]))
+    assert [type(one).__name__ for one in repaired] == ["AssistantMessage", "ToolMessage"]
+
+
+async def test_a_function_call_for_a_server_that_has_no_other() -> None:
+    """A server that takes only the old form gets it back as it was."""
+    old = replace(COMPATIBLE, tool_calling="functions")
+    assert (await history_of(CALLED, RETURNED, profile=old))[:2] == [CALLED, RETURNED]
+
+
+async def test_several_calls_for_a_server_that_takes_one() -> None:
+    """Parallel calls are sent one after the other, each with its answer."""
+    both = [
+        {"id": f"c{name}", "function": {"name": name, "arguments": "{}"}} for name in ("a", "b")
+    ]
+    answers = [{"role": "tool", "tool_call_id": f"c{name}", "content": name} for name in ("a", "b")]
+    called = {"role": "assistant", "content": "Both", "tool_calls": both}
+    old = replace(COMPATIBLE, tool_calling="functions")
+    sent = (await history_of(called, *answers, profile=old))[:4]
+    assert [one.get("function_call", {}).get("name") for one in sent] == ["a", None, "b", None]
+    assert [one["content"] for one in sent] == ["Both", "a", None, "b"]
+    assert [one.get("name") for one in sent] == [None, "a", None, "b"]
+
+
 # Parameters
+
+
+@pytest.mark.parametrize("modalities", [["audio"], ["text", "audio"]])
+async def test_audio_output_without_its_parameters(modalities: list[str]) -> None:
+    """A spoken answer without voice and format is refused before anything is sent."""
+    for settings in ({}, {"audio": None}, {"extra_body": {"modalities": modalities}}):
+        with ChatServer([]) as server:
+            async with ChatModel("m", base_url=server.base_url) as model:
+                with pytest.raises(InvalidSetting, match="'voice': …, 'format': …") as caught:
+                    request = replace(REQUEST, settings={"modalities": modalities} | settings)
+                    await model.request(request)
+                assert caught.value.field == "audio"
+        assert not server.requests
+    with pytest.raises(InvalidSetting, match="because modalities includes 'audio'"):
+        ChatSettings(modalities=modalities)  # type: ignore[arg-type]
+    for audio in ({}, {"voice": "alloy"}):
+        with pytest.raises(InvalidSetting, match="'voice': …, 'format': …"):
+            ChatSettings(audio=audio)
+
+
+async def test_audio_output() -> None:
+    """With them it is sent, from the settings or from extra_body."""
+    audio = {"voice": "alloy", "format": "wav"}
+    for settings in (
+        ChatSettings(modalities=["text", "audio"], audio=audio),
+        ChatSettings(modalities=["text", "audio"], extra_body={"audio": audio}),
+    ):
+        body, _ = await sent("gpt-4o-audio-preview", "openai", settings=settings.to_params())
+        assert body["audio"] == audio
+        assert body["modalities"] == ["text", "audio"]
 
 
 async def sent(model: str, profile: str, **fields: Any) -> tuple[dict[str, Any], set[str]]:
