@@ -267,6 +267,7 @@ class Agent(Generic[DepsT, OutputT]):
         redact: Redactor | None = None,
         on_event: Emit = ignore,
         approver: Approver | None = None,
+        model: str | Model | None = None,
     ) -> RunResult[OutputT]:
         """Run the agent to its typed output.
 
@@ -291,6 +292,8 @@ class Agent(Generic[DepsT, OutputT]):
             on_event: Called with each event as it happens. It must not block.
             approver: Decides about calls that need approval: gets the `PendingCall`, gives a
                 `Decision`, True or False; sync or async. Without one the run pauses.
+            model: Instead of the agent's, for example with the key of a tenant. Sub-agents and
+                agents that take over keep theirs.
 
         Returns:
             The result; `status` is "ok", or "paused" when a call waits for a decision.
@@ -302,7 +305,7 @@ class Agent(Generic[DepsT, OutputT]):
             AgentKitError: Every other way to fail. `error.result` has what was reached.
         """
         given = deps, history, repair, settings, limits, trace, capture, durability, redact
-        request = RunRequest[OutputT].of(self.config, prompt, *given, on_event, approver)
+        request = RunRequest[OutputT].of(self.config, prompt, *given, on_event, approver, model)
         driver = request.open()
         await driver.execute()
         return driver.result
@@ -355,6 +358,7 @@ class Agent(Generic[DepsT, OutputT]):
         approver: Approver | None = None,
         durability: Durability | None = None,
         redact: Redactor | None = None,
+        model: str | Model | None = None,
     ) -> RunResult[OutputT]:
         """Go on with a run that was paused or interrupted, in any process.
 
@@ -373,10 +377,11 @@ class Agent(Generic[DepsT, OutputT]):
             approver: Decides about what `decisions` leaves open.
             durability: As the run was given it, instead of the agent's.
             redact: As the run was given it, instead of the agent's.
+            model: As the run was given it, instead of the agent's.
 
         Raises:
             ConfigurationError: A decision is about a call that does not wait, or the run was
-                given settings with credentials, which the trace does not have.
+                given settings with credentials or a model, which the trace does not have.
             TraceError: The trace cannot be read, has no contents, or its run is still going on.
             ReplayDivergence: The agent is not the one that was interrupted.
             AgentKitError: As of `run`.
@@ -392,6 +397,7 @@ class Agent(Generic[DepsT, OutputT]):
             approver=approver,
             durability=durability,
             redact=redact,
+            model=model,
         )
         driver: Driver[OutputT] = request.open()
         await driver.execute()

@@ -19,6 +19,7 @@ from agentkit.errors import ConfigurationError
 from agentkit.events import Emit
 from agentkit.history import check_history, repair_history
 from agentkit.messages import JsonObject, Usage, messages_from_json
+from agentkit.models import Model
 from agentkit.redaction import Redactor
 from agentkit.replay.resume import Decisions
 from agentkit.runtime.request import History, Prompt
@@ -37,9 +38,9 @@ __all__ = ["Session"]
 
 _OPTIONS = (
     *("deps", "settings", "limits", "trace", "capture", "durability", "redact"),
-    *("on_event", "approver"),
+    *("on_event", "approver", "model"),
 )
-_NOT_RECORDED = ("deps", "on_event", "approver", "durability", "redact")
+_NOT_RECORDED = ("deps", "on_event", "approver", "durability", "redact", "model")
 RunningT = TypeVar("RunningT", bound=Run[Any] | Steps[Any])
 
 
@@ -74,6 +75,7 @@ class Session(Generic[DepsT, OutputT]):
         redact: Takes secrets out of traces.
         on_event: Called with each event.
         approver: Decides about calls that need approval.
+        model: Instead of the agent's.
 
     Attributes:
         messages: The history so far; always valid.
@@ -99,6 +101,7 @@ class Session(Generic[DepsT, OutputT]):
         redact: Redactor | None = None,
         on_event: Emit | None = None,
         approver: Approver | None = None,
+        model: str | Model | None = None,
     ) -> None:
         self.agent = agent
         messages = () if history is None else messages_from_json(history)
@@ -122,6 +125,7 @@ class Session(Generic[DepsT, OutputT]):
         redact: Redactor | None = None,
         on_event: Emit | None = None,
         approver: Approver | None = None,
+        model: str | Model | None = None,
     ) -> RunResult[OutputT]:
         """Run the agent on the history and this prompt; see `Agent.run`.
 
@@ -167,6 +171,7 @@ class Session(Generic[DepsT, OutputT]):
         approver: Approver | None = None,
         durability: Durability | None = None,
         redact: Redactor | None = None,
+        model: str | Model | None = None,
     ) -> RunResult[OutputT]:
         """Go on with a paused or interrupted run of this session; see `Agent.resume`.
 

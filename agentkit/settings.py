@@ -337,7 +337,9 @@ class ChatSettings:
                 return ForcedTool(name=tool.name)
 
 
-def asked_of(settings: ChatSettings | None, limits: Limits | None) -> dict[str, Any]:
+def asked_of(
+    settings: ChatSettings | None, limits: Limits | None, model: str | None = None
+) -> dict[str, Any]:
     """Return what one run was given instead of its agent's, to be recorded.
 
     The recorder takes the credentials out of it.
@@ -351,6 +353,8 @@ def asked_of(settings: ChatSettings | None, limits: Limits | None) -> dict[str, 
         }
     if limits is not None:
         asked["limits"] = asdict(limits)
+    if model is not None:
+        asked["model"] = model
     return asked
 
 

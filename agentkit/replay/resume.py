@@ -10,13 +10,14 @@ from typing import Any, TypeAlias
 from agentkit.core.effects import Address, Compute, Decision, Effect, PendingCall, ToolInvocation
 from agentkit.errors import ConfigurationError, ReplayDivergence, safe_repr
 from agentkit.events import Emit, ignore
+from agentkit.models import Model
 from agentkit.redaction import Redactor
 from agentkit.replay.answers import Recording
 from agentkit.replay.engine import Choice, Do, Engine, Plan
 from agentkit.runtime.assemble import assemble, program_hash
 from agentkit.runtime.config import AgentConfig, check
 from agentkit.runtime.driver import Driver
-from agentkit.runtime.request import RUN_CHECKS, check_credentials, check_not_intercepted
+from agentkit.runtime.request import RUN_CHECKS, check_credentials, check_model, check_not_intercepted
 from agentkit.runtime.scope import Approver, Scope, guarded
 from agentkit.settings import ChatSettings, Limits, asked_of
 from agentkit.trace.check import check_replayable, recorded_options
@@ -28,7 +29,7 @@ from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability, Recorder
 
 Decisions: TypeAlias = Mapping[str, Decision | bool] | Mapping[Address, Decision | bool]
-_SHARED = ("settings", "limits", "on_event", "approver", "durability", "redact")
+_SHARED = ("settings", "limits", "on_event", "approver", "durability", "redact", "model")
 
 
 class _Resume(Plan):
@@ -80,6 +81,7 @@ class ResumeRequest:
     approver: Approver | None = None
     durability: Durability | None = None
     redact: Redactor | None = None
+    model: str | Model | None = None
     stream: bool = False
 
     def __post_init__(self) -> None:
@@ -105,16 +107,20 @@ class ResumeRequest:
 
     def _opened(self, sink: FileSink | MemorySink, listener: Emit) -> Driver[Any]:
         config, settings, limits = self.config, self.settings, self.limits
+        if self.model is not None:
+            config = config.for_model(self.model)
+        asked = asked_of(settings, limits, None if self.model is None else config.resolved.name)
         redact = self.redact or config.redact
         recording = Trace(sink.lines) if isinstance(sink, MemorySink) else Trace.load(sink.path)
         check_replayable(recording)
         messages, earlier = recording.input()
         check_credentials(recording.options(), settings)
+        check_model(recording.options(), self.model)
         then = recorded_options(recording)
         program = assemble(config, settings or then[0], limits or then[1])
         program.model.check()
         config.check_deps(self.deps)
-        recorded = Recording(recording, redact, asked_of(settings, limits))
+        recorded = Recording(recording, redact, asked)
         recorded.check_agent(program.spec.at)
         plan = _Resume(recorded, _checked(self.decisions or {}, recording.pending), self.approver)
         if isinstance(sink, FileSink):
@@ -128,7 +134,7 @@ class ResumeRequest:
             durability=self.durability or config.durability,
             taps=teeing(recording.run),
             resumes=recording,
-            options=asked_of(settings, limits),
+            options=asked,
         )
         engine = Engine(recorded, plan)
         scope = Scope(

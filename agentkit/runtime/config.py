@@ -196,6 +196,21 @@ class AgentConfig:
             vars(variant)["resolved"] = self.resolved  # variants share its connections
         return variant
 
+    def for_model(self, model: str | Model) -> AgentConfig:
+        """Return the options with the model of one run, and with all that holds for both."""
+        variant = object.__new__(type(self))
+        vars(variant).update(vars(self), model=model, _origin=self.origin)
+        for name in ("resolved", "program", "output_spec"):
+            vars(variant).pop(name, None)
+        if variant.resolved.profile == self.resolved.profile:
+            vars(variant)["output_spec"] = self.output_spec  # compiling it takes milliseconds
+        return variant
+
+    @property
+    def origin(self) -> AgentConfig:
+        """The agent's own options, where these are those of one run with another model."""
+        return vars(self).get("_origin", self)
+
     def __getstate__(self) -> dict[str, Any]:
         """Return the options for copies and other processes, without what was made of them."""
         return {one.name: getattr(self, one.name) for one in fields(self)}

@@ -211,7 +211,7 @@ class Driver(Generic[OutputT]):
 
     def _enter(self, program: Program[Any], messages: Sequence[Message], usage: Usage) -> None:
         """Let this program go on with the conversation."""
-        of_agent = shared_slots(program.config, program.config.concurrency)
+        of_agent = shared_slots(program.config.origin, program.config.concurrency)
         bounds = (self.scope.slots, self._part, of_agent) if self.scope.bounded else ()
         self._slots = [slots for slots in bounds if slots is not None]
         if program.lifetimes:

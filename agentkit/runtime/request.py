@@ -21,6 +21,7 @@ from agentkit.errors import ConfigurationError, safe_repr
 from agentkit.events import Emit, ignore
 from agentkit.history import check_history, repair_history
 from agentkit.messages import Message, Part, UserMessage, messages_from_json
+from agentkit.models import Model
 from agentkit.redaction import PLACEHOLDER, Redactor
 from agentkit.runtime.assemble import Program, assemble, program_hash
 from agentkit.runtime.config import CHECKS, AgentConfig, check
@@ -39,6 +40,7 @@ History: TypeAlias = Sequence[Message | Mapping[str, Any]] | None
 _SHARED = ("settings", "limits", "trace", "capture", "durability", "redact")
 RUN_CHECKS: Mapping[str, Check] = {
     **{name: CHECKS[name].or_none() for name in _SHARED},
+    "model": CHECKS["model"].or_none(),
     "history": _checks.items("a list of messages, such as result.messages").or_none(),
     "repair": _checks.FLAG,
     "on_event": LISTENER,
@@ -94,6 +96,7 @@ class RunRequest(Generic[OutputT]):
         redact: Redactor | None = None,
         on_event: Emit = ignore,
         approver: Approver | None = None,
+        model: str | Model | None = None,
         *,
         stream: bool = False,
     ) -> RunRequest[Any]:
@@ -104,6 +107,8 @@ class RunRequest(Generic[OutputT]):
         """
         given = {name: value for name, value in locals().items() if name in RUN_CHECKS}
         check(given, RUN_CHECKS)
+        if model is not None:
+            config = config.for_model(model)
         earlier = () if history is None else messages_from_json(history)
         prompted = prompt_messages(prompt)
         if repair:
@@ -123,7 +128,7 @@ class RunRequest(Generic[OutputT]):
             stream=stream,
             on_event=on_event,
             approver=approver,
-            asked=asked_of(settings, limits),
+            asked=asked_of(settings, limits, None if model is None else config.resolved.name),
         )
 
     def open(self, listener: Emit | None = None) -> Driver[OutputT]:
@@ -219,6 +224,19 @@ def check_credentials(options: Mapping[str, Any], settings: ChatSettings | None)
         raise ConfigurationError(
             "The run was given settings that hold credentials, which its trace does not have. "
             "Give settings= as the run was given them."
+        )
+
+
+def check_model(options: Mapping[str, Any], model: str | Model | None) -> None:
+    """Check that a run which was given a model goes on with one that is given again.
+
+    Raises:
+        ConfigurationError: It would go on with the agent's own, under another key.
+    """
+    if model is None and "model" in options:
+        raise ConfigurationError(
+            f"The run was given model={options['model']!r}, of which its trace has only the name. "
+            "Give model= as the run was given it."
         )
 
 

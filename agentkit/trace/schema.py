@@ -183,7 +183,7 @@ EVENTS: Mapping[str, EventSchema] = {
         {
             "wall": _WALL,
             "program": _PROGRAM,
-            "options": Field("object", "Settings and limits from here on.", "never", "full"),
+            "options": Field("object", "Settings, limits and model from here on.", "never", "full"),
         },
         addressed=False,
     ),
@@ -213,7 +213,9 @@ EVENTS: Mapping[str, EventSchema] = {
                 "`messages` that it begins with, by hash; the first `earlier` are history.",
                 of="input",
             ),
-            "options": Field("object", "Settings and limits of this run alone.", "never", "full"),
+            "options": Field(
+                "object", "Settings, limits and model of this run alone.", "never", "full"
+            ),
         },
     ),
     "agent.end": EventSchema(
