@@ -17,7 +17,12 @@ from agentkit.replay.engine import Choice, Do, Engine, Plan
 from agentkit.runtime.assemble import assemble, program_hash
 from agentkit.runtime.config import AgentConfig, check
 from agentkit.runtime.driver import Driver
-from agentkit.runtime.request import RUN_CHECKS, check_credentials, check_model, check_not_intercepted
+from agentkit.runtime.request import (
+    RUN_CHECKS,
+    check_credentials,
+    check_model,
+    check_not_intercepted,
+)
 from agentkit.runtime.scope import Approver, Scope, guarded
 from agentkit.settings import ChatSettings, Limits, asked_of
 from agentkit.trace.check import check_replayable, recorded_options
