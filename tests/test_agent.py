@@ -458,7 +458,7 @@ def test_every_option_is_spelled_out() -> None:
     run = inspect.signature(Agent.run).parameters
     assert [*run] == [
         *("self", "prompt", "deps", "history", "repair", "settings", "limits", "trace"),
-        *("capture", "durability", "redact", "on_event", "approver"),
+        *("capture", "durability", "redact", "on_event", "approver", "model"),
     ]
     for way in (Agent.run_sync, Agent.stream, Agent.iter):
         assert inspect.signature(way).parameters == run
