@@ -30,8 +30,8 @@ help: ## say what there is
 demo: $(VENV)/demo.stamp ## run an agent on the embedded model: no key, no service
 	@$(BIN)/agentkit demo $(ARGS)
 
-test: $(VENV)/dev.stamp ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/dev.stamp ## run the tests, side by side (ARGS='-n 0' for one after the other)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(VENV)/dev.stamp ## check form, lint rules and the floors of the imports
 	$(BIN)/ruff format --check .

@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError
 from rich.text import Text
 
 from agentkit.cli.commands import (
+    chat,
     demo,
     diff,
     doctor,
@@ -32,6 +33,7 @@ from agentkit.cli.commands import (
     tools,
     trace_doctor,
 )
+from agentkit.cli.commands import run as run_command
 from agentkit.cli.console import ERR, PipedConsole, shown
 from agentkit.cli.view.run import print_error
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
@@ -40,6 +42,8 @@ from agentkit.trace.recorder import installed_version
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo.demo,
+    "run": run_command.run,
+    "chat": chat.chat,
     "show": show.show,
     "runs": runs.runs,
     "grep": grep.grep,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from agentkit import tool
@@ -51,6 +55,50 @@ def environment(cwd: Path, columns: int | None = 120) -> dict[str, str]:
         name: v for name, v in inherited.items() if not re.fullmatch("COLUMNS|.*_API_KEY", name)
     }
     return kept if columns is None else {**kept, "COLUMNS": str(columns)}
+
+
+def on_terminal(
+    folder: Path, arguments: Sequence[str], typed: Sequence[bytes], prompt: bytes, **more: str
+) -> tuple[int, str]:
+    """Run a command with somebody at a terminal: the status, and what it showed.
+
+    Args:
+        folder: Where.
+        arguments: Its words.
+        typed: What is typed, one after the other.
+        prompt: What each of them waits for: the end of what is shown.
+        more: Further environment variables.
+    """
+    import fcntl
+    import pty
+    import termios
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env=environment(folder, None) | {"TERM": "dumb"} | more,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    left, seen = list(typed), b""
+    while True:
+        if not select.select([ours], [], [], 60)[0]:
+            process.kill()  # it waits for what nobody will type
+        try:
+            seen += os.read(ours, 65536)
+        except OSError:  # the terminal has gone
+            break
+        if left and seen.endswith(prompt):
+            time.sleep(0.1)  # a Ctrl-C between the prompt and the reading of a line is lost
+            os.write(ours, left.pop(0))
+            seen += b"|"
+    os.close(ours)
+    return process.wait(timeout=60), seen.decode()
 
 
 def here(*arguments: str) -> None:

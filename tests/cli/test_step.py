@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
-import select
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +12,7 @@ import pytest
 from agentkit import Agent, Trace
 from agentkit.errors import ConfigurationError, TraceError
 from agentkit.testing import ScriptedModel
-from tests.cli.support import COMMAND, agentkit, here, ran
-from tests.support import child_environment
+from tests.cli.support import agentkit, here, on_terminal, ran
 
 Walk = Callable[..., tuple[list[str], str]]
 
@@ -228,45 +223,13 @@ def test_in_a_process(travel: Path) -> None:
     assert "/agent/m0/t0" in done.stdout
 
 
-def on_terminal(folder: Path, typed: list[bytes], **more: str) -> tuple[int, str]:
-    """Step with somebody at a terminal: the status, and what it showed."""
-    import fcntl
-    import pty
-    import termios
-
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, "step", "run.jsonl"],
-        cwd=folder,
-        env=child_environment(TERM="dumb", **more),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-    )
-    os.close(theirs)
-    told = b""
-    while True:
-        if not select.select([ours], [], [], 60)[0]:
-            process.kill()  # it waits for what nobody will type
-        try:
-            told += os.read(ours, 65536)
-        except OSError:  # the terminal has gone
-            break
-        if typed and told.endswith(b"step> "):
-            time.sleep(0.1)  # a Ctrl-C between the prompt and the reading of a line is lost
-            os.write(ours, typed.pop(0))
-            told += b"|"
-    os.close(ours)
-    return process.wait(timeout=60), told.decode()
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 def test_on_a_terminal(travel: Path) -> None:
     """The editor opens with what is there now; Ctrl-D ends; mistakes do not count."""
     typed = [b"goto m0/t1\n", b"edit\n", b"oops\n", b"\x04"]
-    status, text = on_terminal(travel, typed, EDITOR="sed -i s/sunny/flooded/")
+    status, text = on_terminal(
+        travel, ["step", "run.jsonl"], typed, b"step> ", EDITOR="sed -i s/sunny/flooded/"
+    )
     assert status == 0
     assert "result of /agent/m0/t1: Rome is flooded" in text
     assert "There is no command 'oops'" in text
@@ -315,7 +278,12 @@ def test_another_model(walk: Walk) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 def test_interrupting_the_prompt(travel: Path) -> None:
     """Ctrl-C clears the line and keeps what was changed; twice in a row leaves."""
-    status, text = on_terminal(travel, [b"edit A\n", b"gar\x03", b"changes\n", b"\x03", b"\x03"])
+    status, text = on_terminal(
+        travel,
+        ["step", "run.jsonl"],
+        [b"edit A\n", b"gar\x03", b"changes\n", b"\x03", b"\x03"],
+        b"step> ",
+    )
     assert status == 130
     assert text.count("result of /agent/m0: A") == 2
     assert "gar" not in text.rpartition("changes")[2]

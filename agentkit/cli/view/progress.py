@@ -16,13 +16,32 @@ from agentkit.events import Event, StepFinished, StepStarted, ToolCallFinished, 
 def following(tree: RunTree) -> Generator[None]:
     """Show a tree as it grows, from the first moment on; elsewhere the finished one."""
     if OUT.is_terminal:
-        with Live(tree, console=OUT, refresh_per_second=12):
-            yield
+        with Live(tree, console=OUT, refresh_per_second=12) as live:
+            _LIVE.append(live)
+            try:
+                yield
+            finally:
+                _LIVE.remove(live)
         return
     try:
         yield
     finally:
         OUT.print(tree)
+
+
+_LIVE: list[Live] = []
+
+
+@contextmanager
+def standing_still() -> Generator[None]:
+    """Leave the terminal to a question while a tree is shown."""
+    for live in _LIVE:
+        live.stop()
+    try:
+        yield
+    finally:
+        for live in _LIVE:
+            live.start()
 
 
 class Progress:

@@ -1,0 +1,189 @@
+"""`agentkit chat`: a conversation with an application's agent, in the terminal."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from agentkit.cli.commands.run import document
+from agentkit.cli.console import OUT, AsJson, print_line, print_text, shown
+from agentkit.cli.find import traces_folder
+from agentkit.cli.load import Application, application
+from agentkit.cli.view.ask import approve, is_somebody_there, read_line
+from agentkit.cli.view.run import print_error, print_waiting
+from agentkit.cli.view.tree import MARKS, pretty
+from agentkit.events import (
+    Event,
+    Restarted,
+    TextDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    Warned,
+)
+from agentkit.messages import Message, dump_messages, load_messages
+from agentkit.runtime.result import RunResult, result_of
+from agentkit.session import Session
+
+_HELP = """/undo       forget the last prompt and its answer
+/save FILE  write the conversation to a file; --history FILE goes on from it
+/help       this
+/exit       leave, as Ctrl-D does; Ctrl-C only ends an answer"""
+
+
+def chat(
+    app: str,
+    /,
+    *,
+    model: str | None = None,
+    deps: str | None = None,
+    history: Path | None = None,
+    trace: Path | None = None,
+    json: AsJson = False,
+) -> None:
+    """Talk to an agent: answers are streamed, and calls that need approval are asked about.
+
+    /help lists what can be done besides. Ctrl-C ends an answer, Ctrl-D the conversation.
+
+    Args:
+        app: The agent, as FILE.py:NAME or MODULE:NAME.
+        model: A model, instead of the agent's own.
+        deps: What its tools need, as FILE.py:NAME: the value, or a function that returns it.
+        history: A conversation to go on with, as /save has written it.
+        trace: A folder where each run is recorded; by default the state folder.
+        json: Read a prompt from each line of stdin, and print a JSON document a line.
+    """
+    messages = () if history is None else load_messages(history.read_bytes())
+    with application(app, model=model, deps=deps) as loaded:
+        loaded.check_deps()
+        session = Session(
+            loaded.agent,
+            history=messages,
+            deps=loaded.deps,
+            trace=f"{trace or traces_folder()}{os.sep}",
+            approver=approve if is_somebody_there() and not json else None,
+        )
+        _Chat(loaded, session, json=json).talk()
+
+
+class _Chat:
+    """A conversation, and where it stood before each of its prompts."""
+
+    def __init__(self, loaded: Application, session: Session[Any, Any], *, json: bool) -> None:
+        self._loaded = loaded
+        self._session = session
+        self._json = json
+        self._before: list[tuple[Message, ...]] = []
+
+    def talk(self) -> None:
+        """Answer prompts until there are no more."""
+        for line in self._prompts():
+            word, _, rest = line.partition(" ")
+            if word.startswith("/") and not self._json:
+                if word == "/exit":
+                    return
+                self._command(word, rest.strip())
+            else:
+                self._answer(line)
+
+    def _prompts(self) -> Iterator[str]:
+        asks = sys.stdin.isatty() and not self._json
+        while True:
+            try:
+                line = read_line("> ") if asks else sys.stdin.readline()
+            except KeyboardInterrupt:
+                print_line("\n(Ctrl-D leaves)", "dim")
+                continue
+            except EOFError:
+                print_line("")
+                return
+            if not (line or asks):
+                return
+            if line.strip():
+                yield line.strip()
+
+    def _command(self, word: str, rest: str) -> None:
+        if word == "/undo" and self._before:
+            self._session.messages = self._before.pop()
+            print_line("The last prompt and its answer are forgotten.", "dim")
+        elif word == "/undo":
+            print_line("There is nothing to undo.", "yellow")
+        elif word == "/save" and rest:
+            try:
+                path = Path(shlex.split(rest)[0]).expanduser()
+                path.write_text(dump_messages(self._session.messages), encoding="utf-8")
+            except (OSError, ValueError) as error:
+                print_error(error)
+            else:
+                print_line(f"The conversation is in {path}", "dim")
+        else:
+            print_line(_HELP)
+
+    def _answer(self, prompt: str) -> None:
+        """Answer a prompt. What ends the answer does not end the conversation."""
+        before = self._session.messages
+        self._before.append(before)
+        error: Exception | None = None
+        try:
+            result = self._loaded.run(lambda: self._streamed(prompt))
+        except KeyboardInterrupt:
+            if self._json:
+                raise
+            print_line("\n(stopped)", "yellow")
+            return
+        except Exception as failure:
+            reached = result_of(failure)
+            if reached is None:
+                raise
+            result, error = reached, failure
+        if self._json:
+            print(json_module.dumps(document(result, error)), flush=True)
+        elif error is not None:
+            print_error(error)
+        if result.status == "paused":
+            self._session.messages = before  # its trace has the rest
+            self._before.pop()
+            if not self._json:
+                path = None if result.trace is None else result.trace.path
+                print_waiting(result.pending, path, self._loaded.options())
+
+    async def _streamed(self, prompt: str) -> RunResult[Any]:
+        written = False
+        async with self._session.stream(prompt) as run:
+            async for event in run:
+                if self._json:
+                    continue
+                if isinstance(event, TextDelta) and run.concerns(event):
+                    OUT.out(shown(event.text), end="", highlight=False)
+                    written = True
+                elif (line := _line_of(event)) is not None:
+                    print_line(f"\n{line}" if written else line, "dim")
+                    written = False
+        result = run.result
+        if not self._json:
+            if result.status == "ok" and not isinstance(result.output, str):
+                print_text(pretty(to_jsonable_python(result.output, fallback=repr)), "bold")
+            print_line("")
+        return result
+
+
+def _line_of(event: Event) -> str | None:
+    """Return what is shown of an event besides the text of the answer."""
+    depth = "  " * (event.at.count("/") // 3)
+    match event:
+        case ToolCallStarted(name=name, arguments=arguments):
+            return shown(f"{depth}{name} {arguments}", OUT.width)
+        case ToolCallFinished(status=status, text=text):
+            return shown(f"{depth}{MARKS[status][0]} {text}", OUT.width)
+        case Restarted(reason=reason):
+            return shown(f"(again: {reason})", OUT.width)
+        case Warned(text=text):
+            return shown(f"{depth}! {text}", OUT.width)
+        case _:
+            return None

@@ -1,0 +1,131 @@
+"""`agentkit run`: an application's agent, run once and recorded."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from agentkit.cli.console import ERR, AsJson, command_line, print_json, print_line, print_text
+from agentkit.cli.find import traces_folder
+from agentkit.cli.load import application
+from agentkit.cli.view.ask import approve, is_somebody_there
+from agentkit.cli.view.progress import Progress
+from agentkit.cli.view.run import print_waiting, run_and_show
+from agentkit.cli.view.tree import RunTree, pretty
+from agentkit.errors import AgentKitError, ConfigurationError, safe_str
+from agentkit.events import ignore
+from agentkit.messages import JsonObject
+from agentkit.runtime.result import RunResult, result_of
+
+
+def run(
+    app: str,
+    prompt: str | None = None,
+    /,
+    *,
+    model: str | None = None,
+    deps: str | None = None,
+    trace: Path | None = None,
+    quiet: bool = False,
+    json: AsJson = False,
+) -> None:
+    """Run an agent once, show what happens, and record it.
+
+    Calls that need approval are asked about on a terminal; elsewhere the run pauses, and the
+    command that decides is printed.
+
+    Args:
+        app: The agent, as FILE.py:NAME or MODULE:NAME.
+        prompt: What it is asked; read from stdin if it is left out.
+        model: A model, instead of the agent's own.
+        deps: What its tools need, as FILE.py:NAME: the value, or a function that returns it.
+        trace: A new file, or a folder, where the run is recorded; by default the state folder.
+        quiet: Print the output and nothing else.
+        json: Print one JSON document about the run, and nothing else on stdout.
+    """
+    question = prompt_of(prompt)
+    somebody = is_somebody_there() and not (quiet or json)
+    with application(app, model=model, deps=deps) as loaded:
+        loaded.check_deps()
+        tree = RunTree(question)
+        progress = Progress(tree)
+
+        async def once() -> RunResult[Any]:
+            return await loaded.agent.run(
+                question,
+                deps=loaded.deps,
+                trace=trace or f"{traces_folder()}{os.sep}",
+                on_event=ignore if quiet or json else progress.event,
+                approver=approve if somebody else None,
+            )
+
+        if quiet or json:
+            result, error = _reached(lambda: loaded.run(once))
+            if json:
+                print_json(document(result, error))
+            elif result.status == "ok":
+                print_text(pretty(to_jsonable_python(result.output, fallback=repr)))
+        else:
+            result, error = run_and_show(tree, lambda: loaded.run(once))
+            if result.trace is not None:
+                print_line(f"The trace is in {result.trace.path}")
+        if error is not None:
+            raise error
+        if not json:
+            path = result.trace.path if result.trace is not None else None
+            print_waiting(result.pending, path, loaded.options())
+
+
+def prompt_of(prompt: str | None) -> str:
+    """Return the prompt, from stdin where none is given.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if prompt is not None:
+        return prompt
+    if sys.stdin.isatty():
+        ERR.print("The prompt, ended by Ctrl-D:", style="dim")
+    text = sys.stdin.read().strip()
+    if not text:
+        raise ConfigurationError(
+            f"There is no prompt. Give one: {command_line('run', 'FILE.py:NAME', 'PROMPT')}"
+        )
+    return text
+
+
+def _reached(work: Any) -> tuple[RunResult[Any], Exception | None]:
+    try:
+        return work(), None
+    except Exception as failure:
+        if (reached := result_of(failure)) is None:
+            raise
+        return reached, failure
+
+
+def document(result: RunResult[Any], error: Exception | None) -> JsonObject:
+    """Describe a run as one JSON document."""
+    output = result.output if result.status == "ok" else None
+    message = error.message if isinstance(error, AgentKitError) else error and safe_str(error)
+    return {
+        "run": result.run,
+        "status": result.status,
+        "output": to_jsonable_python(output, fallback=repr),
+        "error": error and {"type": type(error).__name__, "message": message},
+        "pending": [
+            {
+                "at": one.at,
+                "kind": one.kind,
+                "tool": one.call.name,
+                "arguments": one.call.arguments,
+            }
+            for one in result.pending
+        ],
+        "warnings": [{"at": one.at, "code": one.code, "text": one.text} for one in result.warnings],
+        "usage": result.usage.to_json(),
+        "trace": None if result.trace is None else str(result.trace.path),
+    }
