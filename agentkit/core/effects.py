@@ -183,7 +183,7 @@ class Compute:
     on_crash: OnCrash | None = None
 
 
-PendingKind: TypeAlias = Literal["approval", "deferred", "in_flight"]
+PendingKind: TypeAlias = Literal["approval", "deferred", "in_flight", "question"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,6 +196,7 @@ class PendingCall:
             converted, and complete with the tool's defaults.
         kind: `approval`: may it run? `deferred`: what is its result? `in_flight`: it had
             begun when the run was interrupted, and may have had its effect; run it again?
+            `question`: the running call asks a person something; see `RunContext.ask`.
     """
 
     at: Address

@@ -48,6 +48,7 @@ class OfferedTool:
         deferred: Its calls are answered from outside.
         sequential: Its calls run alone.
         handoff: The agent that takes the conversation over when this tool is called.
+        source: Who wrote the definition, if the program's author did not.
     """
 
     definition: ToolDefinition
@@ -57,11 +58,13 @@ class OfferedTool:
     sequential: bool = False
     handoff: str | None = None
     on_crash: OnCrash | None = None
+    source: str | None = None
 
     def to_json(self) -> JsonObject:
         """Return the JSON form in which the tools of a toolset are recorded."""
         rest = (self.effect, self.approval, self.deferred, self.sequential, self.handoff)
-        return {"definition": self.definition.to_json(), "facts": [*rest, self.on_crash]}
+        data = {"definition": self.definition.to_json(), "facts": [*rest, self.on_crash]}
+        return data if self.source is None else {"source": self.source, **data}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> OfferedTool:
@@ -75,6 +78,7 @@ class OfferedTool:
             sequential=sequential,
             handoff=handoff,
             on_crash=on_crash,
+            source=data.get("source"),
         )
 
 

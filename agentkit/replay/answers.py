@@ -275,6 +275,20 @@ class Recording:
         # An approver that fails ends the run, and leaves no other trace.
         return self.interrupted() if "error" in self.ended else stopped(_ended(pause.at))
 
+    def listed(self, agent: str) -> Mapping[str, Any]:
+        """Return the definitions of an agent's toolsets as they were listed last, by name."""
+        listed = [
+            one.output
+            for one in self.effects.values()
+            if one.kind == "compute"
+            and one.at == one.at.parent.child("toolsets")
+            and one.at.parent.parent == agent
+            and one.status == "ok"
+        ]
+        if not listed or not fits("toolsets", listed[-1]):
+            return {}
+        return {tool["definition"]["function"]["name"]: tool["definition"] for tool in listed[-1]}
+
     def det(self, at: Address, kind: str, use: int) -> Any:
         """Return the recorded value that was not deterministic, or None."""
         if at not in self._dets:

@@ -8,7 +8,7 @@ live run has its handlers, once for each agent; what these share is the `Engine`
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from functools import cached_property
@@ -244,6 +244,10 @@ class Engine:
     def det(self, at: Address, kind: str, use: int) -> Any:
         """Return the recorded value that was not deterministic, or None."""
         return self.recorded.det(at, kind, use)
+
+    def listed(self, agent: Address) -> Mapping[str, Any]:
+        """Return the definitions of an agent's toolsets as they were recorded last, by name."""
+        return self.recorded.listed(agent)
 
     def waits(self, call: ToolInvocation) -> PendingCall | None:
         """Return a call as it waited when it was recorded, if it has to wait here, too.

@@ -175,6 +175,7 @@ def offered_tool(tool: AnyTool) -> OfferedTool:
         approval=approval,
         deferred=tool.deferred,
         sequential=tool.sequential,
+        source=tool.source,
     )
 
 

@@ -7,7 +7,7 @@ the user's middleware, and innermost the one that asks models and runs tools.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -27,6 +27,7 @@ from agentkit.core.effects import (
     ModelCall,
     Outcome,
     Pause,
+    PendingCall,
     Suspended,
     ToolInvocation,
     ToolOutcome,
@@ -63,6 +64,7 @@ from agentkit.tools.context import RunContext, explain
 from agentkit.tools.invoke import called
 from agentkit.tools.tool import AnyTool, Arguments, Tool
 from agentkit.tools.toolset import as_entered, check_names, tools_of
+from agentkit.trace.naming import packed, unpacked
 from agentkit.trace.recorder import DurableHandler, RecordingHandler
 
 THREADS = 128
@@ -353,9 +355,25 @@ class LiveHandler:
         toolsets = [as_entered(one, entered) for one in config.toolsets]
         tools = [tool for one in toolsets for tool in await tools_of(one, context)]
         check_names([*config.fixed_tools, *tools])
+        self._compare_listed(tools, context)
         self._dynamic = {tool.name: tool for tool in tools}
         self._listed_at = context.address.parent
         return [offered_tool(tool).to_json() for tool in tools]
+
+    def _compare_listed(self, tools: Sequence[AnyTool], context: RunContext[Any]) -> None:
+        """Say, once, where text from outside is another than in the recording."""
+        known, self._then = self._then, {}
+        for tool in tools:
+            then = known.get(tool.name)
+            if tool.source is None or then is None:
+                continue
+            if then == unpacked(packed(tool.definition.to_json(), self._scope.redact)):
+                continue
+            warned = (one for one in self._scope.warnings if one.code == "tool_changed")
+            if not any(one.data.get("tool") == tool.name for one in warned):
+                text = f"{tool.name} of {tool.source} is not described as in the recorded run."
+                data = {"tool": tool.name, "source": tool.source}
+                context.emit(Warned(at=context.address, code="tool_changed", text=text, data=data))
 
     async def _function(self, effect: Compute) -> ComputeFunction | Failure | Interrupt:
         if effect.name == "toolsets":
@@ -385,20 +403,24 @@ class LiveHandler:
             outcome = await frame.run(call)
         return outcome if frame.used is NO_USAGE else replace(outcome, usage=frame.used)
 
-    async def _decide(self, pause: Pause) -> tuple[Decision, ...] | Suspended | Interrupt:
+    async def decide(self, pending: PendingCall) -> Decision | None:
+        """Have the approver decide about a call; None if it does not, or there is none."""
         approver = self._scope.approver
+        decision = await called(approver, pending) if approver is not None else None
+        if isinstance(decision, bool):
+            return Decision.approve() if decision else Decision.deny()
+        if decision is not None and not isinstance(decision, Decision):
+            text = f"The approver returned {safe_repr(decision)}; expected a Decision, True "
+            raise ConfigurationError(text + "or False.")
+        return decision
+
+    async def _decide(self, pause: Pause) -> tuple[Decision, ...] | Suspended | Interrupt:
         decisions: list[Decision | None] = []
         for pending in pause.pending:
             try:
-                decision = await called(approver, pending) if approver is not None else None
+                decisions.append(await self.decide(pending))
             except Exception as error:
                 return _broken(error)
-            if isinstance(decision, bool):
-                decision = Decision.approve() if decision else Decision.deny()
-            if decision is not None and not isinstance(decision, Decision):
-                text = f"The approver returned {safe_repr(decision)}; expected a Decision, True "
-                return _broken(ConfigurationError(text + "or False."))
-            decisions.append(decision)
         outcome, recorder = decided(decisions), self._scope.recorder
         if isinstance(outcome, Suspended) and (recorder is None or not recorder.resumable):
             text = "The run pauses and cannot be resumed: its trace does not hold what that needs. "
@@ -420,6 +442,12 @@ class LiveHandler:
         )
 
     # What few runs need is made when it is needed.
+
+    @cached_property
+    def _then(self) -> Mapping[str, Any]:
+        """The definitions of toolsets' tools as the recording has them last, by name."""
+        recorded = self._scope.recorded
+        return recorded.listed(self._program.spec.at) if recorded is not None else {}
 
     @cached_property
     def _threads(self) -> CapacityLimiter:

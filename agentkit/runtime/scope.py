@@ -46,6 +46,10 @@ class Answers(Protocol):
         """Return the value that was recorded there, or None."""
         ...
 
+    def listed(self, agent: Address) -> Mapping[str, Any]:
+        """Return the definitions of an agent's toolsets as they were listed last, by name."""
+        ...
+
     def waits(self, call: ToolInvocation) -> PendingCall | None:
         """Return this call as it waited for a decision when it was recorded, and has to here."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import json
 import random
 import threading
 from collections.abc import Callable
@@ -17,10 +18,10 @@ import anyio.from_thread
 from anyio.lowlevel import EventLoopToken
 from typing_extensions import TypeVar
 
-from agentkit.core.effects import Address
+from agentkit.core.effects import Address, Decision, PendingCall
 from agentkit.errors import safe_str
 from agentkit.events import Emit, ToolProgress, ignore
-from agentkit.messages import NO_USAGE, Message, Usage
+from agentkit.messages import NO_USAGE, JsonObject, Message, ToolCall, Usage
 
 DepsT = TypeVar("DepsT", default=None)
 ResultT = TypeVar("ResultT")
@@ -47,6 +48,10 @@ class Services(Protocol):
 
     async def run_agent(self, agent: Any, prompt: str, at: Address) -> Any:
         """Run an agent at an address below a tool call."""
+        ...
+
+    async def decide(self, pending: PendingCall) -> Decision | None:
+        """Have the run's approver decide; None if it does not, or there is none."""
         ...
 
     def det(self, at: Address, kind: str, use: int, make: Callable[[], Any]) -> Any:
@@ -138,6 +143,31 @@ class RunContext(Generic[DepsT]):
         name = name or agent.name
         at = self.address.child(name, self._use(name))
         return await self.services.run_agent(agent, prompt, at)
+
+    async def ask(
+        self, question: str, *, name: str = "ask", schema: JsonObject | None = None
+    ) -> Decision | None:
+        """Ask the run's approver something while this tool runs, and wait for the answer.
+
+        The question and the answer are recorded as progress. A run never pauses for it: what
+        the tool has done so far would be lost.
+
+        Args:
+            question: What a person reads.
+            name: Who asks, as the approver sees it in `PendingCall.call.name`.
+            schema: JSON Schema of the object that is expected, in `PendingCall.args`.
+
+        Returns:
+            The decision: approved, denied, or with `edit` or `answer` what to go on with. None
+            if there is no approver, or it does not decide.
+        """
+        asked = {"question": question} | ({"schema": schema} if schema is not None else {})
+        call = ToolCall(id="", name=name, arguments=json.dumps(asked, ensure_ascii=False))
+        pending = PendingCall(at=self.address, call=call, kind="question")
+        decision = await self.services.decide(pending) if self.services is not None else None
+        answer = None if decision is None else {"kind": decision.kind, "text": decision.text}
+        self.progress({"question": question, "decision": answer})
+        return decision
 
     def _det(self, kind: str, make: Callable[[], Any]) -> Any:
         if self.services is None:

@@ -31,6 +31,7 @@ class BehaviourOptions(TypedDict, total=False):
     on_crash: OnCrash | None
     retries: int
     approval: Approval
+    source: str | None
 
 
 class ToolOptions(BehaviourOptions, total=False):
@@ -53,6 +54,7 @@ _ALLOWED = {
     "on_error": _checks.one_of("tell", "raise"),
     "on_crash": _checks.one_of("retry", "ask", "fail").or_none(),
     "retries": _checks.integer(0),
+    "source": _checks.TEXT.or_none(),
     "approval": Check(
         "True, False, or a function of the context and the arguments",
         lambda value: isinstance(value, bool) or callable(value),

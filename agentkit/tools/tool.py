@@ -108,6 +108,8 @@ class Tool(Generic[P, R]):
         approval: Whether a person has to approve a call before it runs: True, False, or
             a function of the `RunContext` and the arguments (a dict of JSON, as the tool
             will get them) that decides; anything but False requires it.
+        source: Who wrote name, description and schema if the program's author did not, such
+            as an MCP server: text from outside, and recorded as such.
 
     Raises:
         InvalidTool: The function cannot be a tool, or an option is out of its range.
@@ -124,6 +126,7 @@ class Tool(Generic[P, R]):
     on_crash: OnCrash | None
     retries: int
     approval: Approval
+    source: str | None
     deferred: bool
 
     _schema: FunctionSchema | RawSchema
@@ -147,6 +150,7 @@ class Tool(Generic[P, R]):
         on_crash: OnCrash | None = None,
         retries: int = 0,
         approval: Approval = False,
+        source: str | None = None,
     ) -> None:
         function = _undecorated(function)
         method = is_method(function)
@@ -164,6 +168,7 @@ class Tool(Generic[P, R]):
             on_crash=on_crash,
             retries=retries,
             approval=approval,
+            source=source,
         )
         self._set(function, FunctionSchema(signature), options, method=method)
         check_tool(self.name, options)
