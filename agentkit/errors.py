@@ -33,6 +33,7 @@ instructions, an approver) ends a run too, and is raised unchanged:
     ├── RunCancelled                a run cancelled from outside
     ├── NoOutput                    the output of a run that has none, such as a paused one
     ├── LocalModelError             weights or an embedded server that is unavailable
+    ├── ServerUnreachable           an MCP server that does not start, does not answer, or ended
     ├── TraceError                  a trace that cannot be read or written
     │   ├── TraceCorrupt            a bad line that is not the torn last one
     │   └── TraceUnsupported        not a trace, or of a schema that this version cannot read
@@ -72,6 +73,7 @@ __all__ = [
     "RecordedError",
     "ReplayDivergence",
     "RunCancelled",
+    "ServerUnreachable",
     "ToolError",
     "ToolsFailed",
     "TraceCorrupt",
@@ -278,6 +280,16 @@ class NoOutput(AgentKitError):
 
 class LocalModelError(AgentKitError):
     """Weights, or an embedded server, that are not available."""
+
+
+class ServerUnreachable(AgentKitError):
+    """An MCP server that does not start, does not answer, or has ended.
+
+    `server` is its name, and `stderr` the last lines of what a process wrote there.
+    """
+
+    server: str
+    stderr: str | None
 
 
 class TraceError(AgentKitError):

@@ -19,6 +19,7 @@ PUBLIC = {
     "agentkit.errors",
     "agentkit.events",
     "agentkit.history",
+    "agentkit.mcp",
     "agentkit.messages",
     "agentkit.middleware",
     "agentkit.models",
@@ -91,6 +92,7 @@ def test_only_declared_packages_are_imported() -> None:
     core |= {"structlog", "typing_extensions"}
     extras = {"aiohttp", "cyclopts", "genai_prices", "pip", "platformdirs", "rich", "xllamacpp"}
     extras |= {"hypothesis", "starlette", "uvicorn"}
+    extras |= {"mcp", "mcp_types"}
     extras |= {"trio"}  # only under trio, where it is there
     graph = grimp.build_graph("agentkit", include_external_packages=True, cache_dir=None)
     used = {module.split(".")[0] for module in graph.modules} - {"agentkit"}

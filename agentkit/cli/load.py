@@ -76,7 +76,7 @@ def application(
     """
     with asyncio.Runner() as loop:
         agent = with_model(load_agent(loop, app, trace), model, trace)
-        value = None if deps is None else _load_deps(loop, deps)
+        value = None if deps is None else load_deps(loop, deps)
         yield Application(agent=agent, deps=value, names=(app, model, deps), loop=loop)
 
 
@@ -108,7 +108,7 @@ def agent_of(loop: asyncio.Runner, module: ModuleType, name: str, place: str) ->
     """Return the agent of this name in a module that was imported from `place`."""
     if not hasattr(module, name):
         raise ConfigurationError(f"{place} has no {name!r}; it has {_listed(agents_in(module))}.")
-    agent = _value_of(loop, getattr(module, name), f"{name!r} in {place}", place)
+    agent = value_of(loop, getattr(module, name), f"{name!r} in {place}", place)
     if not isinstance(agent, Agent):
         raise ConfigurationError(
             f"{name!r} in {place} gives a value of type {type(agent).__name__}; expected an Agent, "
@@ -117,7 +117,8 @@ def agent_of(loop: asyncio.Runner, module: ModuleType, name: str, place: str) ->
     return cast("Agent[Any]", agent)
 
 
-def _load_deps(loop: asyncio.Runner, deps: str) -> Any:
+def load_deps(loop: asyncio.Runner, deps: str) -> Any:
+    """Return the deps of `--deps`; see `application`."""
     place, name = split_name(deps)
     if not name:
         raise ConfigurationError(f"--deps {deps!r} names no value: write --deps {deps}:NAME.")
@@ -127,7 +128,7 @@ def _load_deps(loop: asyncio.Runner, deps: str) -> Any:
     module = next(known, None) or load_module(place)
     if not hasattr(module, name):
         raise ConfigurationError(f"--deps {deps!r}: {place} has no {name!r}.")
-    return _value_of(loop, getattr(module, name), f"--deps {deps!r}", place)
+    return value_of(loop, getattr(module, name), f"--deps {deps!r}", place)
 
 
 def _file(module: object) -> str | None:
@@ -135,7 +136,7 @@ def _file(module: object) -> str | None:
     return str(Path(file).resolve()) if isinstance(file, str) else None
 
 
-def _value_of(loop: asyncio.Runner, value: Any, what: str, place: str) -> Any:
+def value_of(loop: asyncio.Runner, value: Any, what: str, place: str) -> Any:
     """Return a value, or what the function returns that is in its place."""
     if not is_factory(value):
         return value

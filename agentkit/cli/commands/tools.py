@@ -11,7 +11,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, redirect_stdout
 from dataclasses import dataclass, replace
 from textwrap import indent
 from typing import Any, cast
@@ -28,7 +28,7 @@ from agentkit.errors import AgentKitError, ConfigurationError, InvalidTool
 from agentkit.messages import ToolDefinition
 from agentkit.tools.context import RunContext
 from agentkit.tools.tool import AnyTool, Tool
-from agentkit.tools.toolset import Toolset, tools_of
+from agentkit.tools.toolset import Toolset, tools_of, with_lifetime
 
 
 def tools(source: str, /, *, as_json: AsJson = False) -> None:
@@ -180,7 +180,10 @@ async def _of_agent(name: str, agent: Agent[Any], notes: list[str]) -> list[_Off
 async def _of_toolset(name: str, toolset: Toolset, notes: list[str]) -> list[_Offer]:
     """Return what a toolset offers at the first step, without dependencies."""
     try:
-        return [_of_tool(tool) for tool in await tools_of(toolset, RunContext())]
+        async with AsyncExitStack() as stack:
+            if (held := with_lifetime(toolset)) is not None:
+                await stack.enter_async_context(cast("AbstractAsyncContextManager[Any]", held))
+            return [_of_tool(tool) for tool in await tools_of(toolset, RunContext())]
     except Exception as error:
         # It is the user's code, and may want what only a run has.
         reason = error.message if isinstance(error, AgentKitError) else repr(error)
@@ -194,6 +197,8 @@ def _of_tool(tool: AnyTool) -> _Offer:
     facts = (f"effect {tool.effect}", f"approval {_approval(tool)}")
     if tool.deferred:
         facts += ("answered from outside",)
+    if tool.source is not None:
+        facts += (f"described by {tool.source}",)
     try:
         definition, warnings = tool.definition, tool.warnings
     except InvalidTool as error:

