@@ -118,7 +118,7 @@ def furnish(job: Job) -> None:
     if folder is not None:
         bind(folder, f"{new}/box", read_only=not job["write"])
     for path, descriptor in held:
-        if os.path.islink(path):
+        if path in SYSTEM and os.path.islink(path):  # /bin is usr/bin
             os.makedirs(os.path.dirname(new + path), exist_ok=True)
             os.symlink(os.readlink(path), new + path)
         else:
@@ -219,8 +219,9 @@ def watched(job: Job) -> int:
         execute(job)
     if job["isolated"]:
         _libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # nobody in here may trace its own guard
-    with contextlib.suppress(OSError):  # of root: so that no number of processes can outrun it
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # for root, so that no number of processes outruns it
+            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     reason: str | None = None
     while (status := reaped(pid)) is None and reason is None:
         ready = select.select([0, wake], [], [], 0.02 if job["isolated"] else 0.1)[0]
@@ -254,7 +255,8 @@ def execute(job: Job) -> NoReturn:
             number = getattr(resource, f"RLIMIT_{name}")
             hard = resource.getrlimit(number)[1]
             soft = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(number, (soft, soft))
+            with contextlib.suppress(*(() if sys.platform == "linux" else (ValueError, OSError))):
+                resource.setrlimit(number, (soft, soft))
         os.chdir("/box" if job["isolated"] else job["folder"] or "/")
         if job["isolated"]:
             drop(job)

@@ -20,12 +20,25 @@ import anyio.abc
 
 from agentkit import ToolError
 from agentkit.errors import ConfigurationError
+from agentkit_tools._options import check_positive
 
 _JAIL = str(Path(__file__).with_name("_jail.py"))
 _OUTPUT = 60_000
 _DRAINED = 10_000_000
 _GRACE = 5.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def listed(option: str, values: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Return paths or names as text.
+
+    Raises:
+        ConfigurationError: It is one text and no list, or holds something else.
+    """
+    if not isinstance(values, (str, bytes, os.PathLike)):
+        with contextlib.suppress(TypeError):
+            return [os.fspath(value) for value in values]
+    raise ConfigurationError(f"{option}={values!r} has to be a list of texts or paths.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +64,20 @@ class Place:
     seconds: float = 30.0
     memory: int = 512 * 2**20
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ConfigurationError: One is not allowed; the text names it.
+        """
+        check_positive(seconds=self.seconds, memory=self.memory)
+        for path in self.read:
+            if not os.path.exists(path):
+                raise ConfigurationError(f"read={path!r}: there is no such file or folder.")
+        for name, value in self.environment.items():
+            if not (isinstance(name, str) and isinstance(value, str)):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigurationError(f"environment={name!r}: {value!r} has to be text.")
 
     async def run(self, command: Sequence[str], files: Mapping[str, str]) -> str:
         """Run a program to its end and return what it wrote, and how it ended.

@@ -10,7 +10,7 @@ from typing import Any
 
 from agentkit import Tool, Toolset
 from agentkit.tools import FunctionToolset
-from agentkit_tools._process import Place
+from agentkit_tools._process import Place, listed
 from agentkit_tools._root import Root
 
 _MAIN = "/tmp/main.py"
@@ -57,7 +57,7 @@ def python_tools(
     place = Place(
         folder=None if folder is None else Root(folder).path,
         write=True,
-        read=(*(os.path.realpath(one) for one in read), *_interpreter()),
+        read=(*(os.path.realpath(one) for one in listed("read", read)), *_interpreter()),
         network=network,
         isolated=isolated,
         seconds=seconds,

@@ -12,7 +12,7 @@ from typing import Any
 from agentkit import Tool, ToolError, Toolset
 from agentkit.errors import ConfigurationError
 from agentkit.tools import FunctionToolset
-from agentkit_tools._process import Place
+from agentkit_tools._process import Place, listed
 from agentkit_tools._root import Root
 
 _ARGUMENTS_BYTES = 100_000
@@ -20,7 +20,7 @@ _ARGUMENTS_BYTES = 100_000
 
 def shell_tools(
     *,
-    allow: Sequence[str],
+    allow: Sequence[str | os.PathLike[str]],
     root: str | os.PathLike[str] | None = None,
     write: bool = False,
     network: bool = False,
@@ -66,14 +66,17 @@ def shell_tools(
     Example:
         >>> agent = Agent("openai:gpt-4o", tools=[shell_tools(allow=["git log"], root=".")])
     """
-    programs = {entry: _command(entry) for entry in allow}
+    programs = {entry: _command(entry) for entry in listed("allow", allow)}
     if not programs:
         return FunctionToolset([])
     own = (command[0] for command in programs.values())
     place = Place(
         folder=None if root is None else Root(root).path,
         write=write or not isolated,
-        read=(*(os.path.realpath(one) for one in read), *(one for one in own if _foreign(one))),
+        read=(
+            *(os.path.realpath(one) for one in listed("read", read)),
+            *(one for one in own if _foreign(one)),
+        ),
         network=network,
         isolated=isolated,
         seconds=seconds,
