@@ -149,6 +149,20 @@ def _status(outcome: Outcome) -> str:
             return "ok"
 
 
+def _model_of(handler: Handler, effect: ModelCall) -> Any:
+    """Return the model that handlers end at, or the effect where one of them hides it."""
+    while (inner := getattr(handler, "inner", None)) is not None:
+        handler = inner
+    return getattr(handler, "model", _Named(effect.model))
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A model of which only the name is known."""
+
+    name: str
+
+
 @dataclass(slots=True)
 class Budget:
     """Middleware that many runs pay from; made by `budget`.
@@ -170,7 +184,7 @@ class Budget:
             return await inner.perform(effect)
         if self.limits.cost is not None:
             try:
-                check_price(effect.model)
+                check_price(_model_of(inner, effect))
             except ConfigurationError as error:
                 return Failure.of(error)
         if reached := self.limits.reached(self.used):

@@ -90,7 +90,8 @@ class Limits:
         input_tokens: Input tokens over all steps.
         output_tokens: Output tokens over all steps.
         total_tokens: Input and output tokens over all steps.
-        cost: USD. Needs a known price: the extra `prices`, or a server that says.
+        cost: USD. Needs a known price: the extra `prices`, a server that reports it, or
+            `ChatModel(price=…)`.
         output_bytes: Bytes of tool results that are told to the model.
         seconds: Wall-clock time of the run.
         parallel: Tool calls running at the same time, those of sub-agents included.

@@ -14,6 +14,7 @@ from agentkit.models.chat.model import ChatModel
 from agentkit.models.fallback import FallbackModel
 from agentkit.models.limits import ConcurrencyLimit, RateLimit
 from agentkit.models.names import resolve_model
+from agentkit.models.prices import Price
 from agentkit.models.profiles import COMPATIBLE, LOCAL, PROFILES, OutputMode, Profile
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "LocalModel",
     "Model",
     "OutputMode",
+    "Price",
     "Profile",
     "RateLimit",
     "resolve_model",

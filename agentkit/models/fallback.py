@@ -67,6 +67,11 @@ class FallbackModel:
         return "fallback(" + ", ".join(model.name for model in self._models) + ")"
 
     @property
+    def wrapped(self) -> tuple[Model, ...]:
+        """The models."""
+        return self._models
+
+    @property
     def profile(self) -> Profile:
         """The first model's profile, with only the output modes that all of them support."""
         first, *others = (model.profile for model in self._models)

@@ -34,6 +34,11 @@ class _Wrapper:
         return self._model.name
 
     @property
+    def wrapped(self) -> tuple[Model, ...]:
+        """The wrapped model."""
+        return (self._model,)
+
+    @property
     def profile(self) -> Profile:
         """The wrapped model's."""
         return self._model.profile

@@ -7,15 +7,57 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Any, cast
 
+from agentkit._checks import is_number
+from agentkit._options import options
 from agentkit.errors import ConfigurationError
 from agentkit.messages import ModelResponse, Usage
+from agentkit.models.base import Model, check_argument
 
 _UNPRICED = frozenset("local ollama lmstudio llamacpp openrouter scripted function".split())
 """Providers that cost nothing, or report the cost themselves."""
 _PROVIDERS = {"gemini": "google"}
 """Providers with another name in the price list."""
+
+
+@options
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Price:
+    """The price of a model that no price list has, in USD per million tokens.
+
+        model = ChatModel("ours", base_url="…", price=Price(input=0.5, output=1.5))
+
+    Attributes:
+        input: For input tokens.
+        output: For output tokens, reasoning included.
+        cached: For input tokens that the server had in its cache; `input` if None.
+
+    Raises:
+        InvalidSetting: A price is not a number >= 0.
+    """
+
+    input: float
+    output: float
+    cached: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        prices: dict[str, Any] = {"input": self.input, "output": self.output}
+        if self.cached is not None:
+            prices["cached"] = self.cached
+        for name, value in prices.items():
+            valid = is_number(value) and 0 <= value < inf
+            check_argument(f"Price.{name}", value, valid, "a number >= 0")
+
+    def of(self, usage: Usage) -> float:
+        """Return the cost of these tokens in USD."""
+        cached = usage.cached_tokens
+        read = self.input if self.cached is None else self.cached
+        fresh = max(usage.input_tokens - cached, 0) * self.input
+        return (fresh + cached * read + usage.output_tokens * self.output) / 1_000_000
 
 
 def usage_with_cost(model: str, response: ModelResponse) -> Usage:
@@ -33,24 +75,37 @@ def usage_with_cost(model: str, response: ModelResponse) -> Usage:
     return response.usage
 
 
-def check_price(model: str) -> None:
-    """Check that a limit on cost can be enforced.
+def check_price(model: Model) -> None:
+    """Check that a limit on cost can be enforced, for each model that may answer.
 
     Raises:
         ConfigurationError: There is no price for this model.
     """
+    wrapped: Any = getattr(model, "wrapped", None)
+    if isinstance(wrapped, tuple):  # those of a model of another library may be anything
+        for one in cast("tuple[Model, ...]", wrapped):
+            check_price(one)
+    elif not isinstance(getattr(model, "price", None), Price):
+        _check_listed(model.name)
+
+
+def _check_listed(model: str) -> None:
     provider, _, name = model.partition(":")
     if provider in _UNPRICED:
         return
+    own = (
+        "pass ChatModel(…, price=Price(input=…, output=…)), in USD per million tokens, or limit "
+        "total_tokens instead."
+    )
     if not _installed():
         raise ConfigurationError(
-            "Limits.cost needs a price list, which is not installed. "
-            'Run: pip install "agentkit-replay[prices]"'
+            f"Limits.cost needs a price for {model!r}, and the price list is not installed. "
+            f'Run: pip install "agentkit-replay[prices]", {own}'
         )
     if _cost(provider, name, Usage(input_tokens=1)) is None:
         raise ConfigurationError(
             f"Limits.cost cannot be enforced: the price list has no price for {model!r}. "
-            "Upgrade genai-prices, or limit total_tokens instead."
+            f"Upgrade genai-prices, {own}"
         )
 
 

@@ -77,7 +77,7 @@ def assemble(
         ConfigurationError: Its parts do not fit together.
     """
     if (bounds := limits or config.limits).cost is not None:
-        check_price(config.resolved.name)
+        check_price(config.resolved)
     if settings is not None or limits is not None or config.handoffs:
         return _assembled(config, settings, bounds)
     # Most runs change neither: their program is made once, and lies with the options.

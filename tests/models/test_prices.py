@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from agentkit import Agent, ChatModel, Limits, Usage, tool
-from agentkit.errors import ConfigurationError, LimitExceeded
+from agentkit.errors import ConfigurationError, InvalidSetting, LimitExceeded
 from agentkit.messages import AssistantMessage, ModelResponse, ToolCall
+from agentkit.middleware import budget
+from agentkit.models import FallbackModel, Price, RateLimit
 from agentkit.models.prices import usage_with_cost
 from agentkit.testing import ChatServer, FunctionModel, ScriptedModel, reply
 
@@ -56,6 +58,46 @@ async def test_a_limit_needs_a_price() -> None:
     agent = Agent(ChatModel("gpt-99", api_key="k"), limits=Limits(cost=1))
     with pytest.raises(ConfigurationError, match="no price for 'openai:gpt-99'"):
         await agent.run("go")
+
+
+async def test_a_server_of_ones_own_has_the_price_it_is_given() -> None:
+    """In USD per million tokens, alone and below other models, for limits and for budgets."""
+    counted = Usage(input_tokens=1000, output_tokens=100, cached_tokens=500)
+    price = Price(input=2, output=10, cached=1)
+    async with ChatServer([reply("hi", usage=counted)] * 4) as server:
+        url = server.base_url
+        model = ChatModel("ours", base_url=url, api_key="k", profile="vllm", price=price)
+        limits = Limits(cost=1)
+        for one in (model, FallbackModel(model), RateLimit(model, requests=60)):
+            async with Agent(one, limits=limits).stream("go") as run:
+                [event async for event in run]
+            assert run.result.cost == pytest.approx(0.0025)
+        shared = budget(cost=1)
+        await Agent(model, middleware=[shared]).run("go")
+    assert shared.used.cost == pytest.approx(0.0025)
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), "2", None, True])
+def test_a_price_is_a_number(wrong: Any) -> None:
+    """It is checked at once, and the option is named."""
+    with pytest.raises(InvalidSetting, match=r"Price\.input must be a number >= 0, not"):
+        Price(input=wrong, output=1)
+    with pytest.raises(ConfigurationError, match=r"price=2: expected Price\(input=…, output=…\)"):
+        ChatModel("m", price=2)  # type: ignore[arg-type]
+
+
+def test_a_price_has_no_other_names() -> None:
+    """Words of price lists are refused with the name here."""
+    wrong: Any = {"prompt": 1, "completion": 2}
+    with pytest.raises(TypeError, match=r"'prompt'; use input=….*'completion'; use output=…"):
+        Price(**wrong)
+
+
+async def test_a_server_without_a_price_is_named() -> None:
+    """The message says how to give it one."""
+    model = ChatModel("ours", base_url="http://localhost:1/v1", api_key="k", profile="vllm")
+    with pytest.raises(ConfigurationError, match=r"'vllm:ours'.*price=Price\(input=…, output=…\)"):
+        await Agent(model, limits=Limits(cost=1)).run("go")
 
 
 async def test_a_run_ends_at_its_cost_limit() -> None:

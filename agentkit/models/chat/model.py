@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import uniform
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -23,10 +23,12 @@ from agentkit._options import options
 from agentkit.core.effects import Address
 from agentkit.errors import (
     AgentKitError,
+    ConfigurationError,
     InvalidResponse,
     ModelError,
     ModelHTTPError,
     ModelUnreachable,
+    safe_repr,
 )
 from agentkit.events import (
     Emit,
@@ -54,6 +56,7 @@ from agentkit.models.chat.parameters import Note
 from agentkit.models.chat.stream import EventDecoder, StreamFold
 from agentkit.models.constrained.rewrite import constrain, release
 from agentkit.models.lenient import parse_json
+from agentkit.models.prices import Price
 from agentkit.models.profiles import Profile, profile_source
 from agentkit.settings import Timeouts
 
@@ -124,6 +127,8 @@ class ChatModel:
             429, 5xx, a broken answer. The server's Retry-After is respected.
         strict_settings: Refuse parameters that the server does not support, instead of
             dropping them with a warning.
+        price: What its tokens cost, where the server does not report it. Default: by the price
+            list of the extra `prices`.
 
     Raises:
         ConfigurationError: An argument is not valid.
@@ -144,6 +149,7 @@ class ChatModel:
         timeout: float | Timeouts | None = None,
         retries: int = 3,
         strict_settings: bool = False,
+        price: Price | None = None,
     ) -> None:
         self._model = model
         self._profile = choose_profile(profile, base_url, model)
@@ -164,6 +170,12 @@ class ChatModel:
         check_argument("retries", retries, retries >= 0, ">= 0")
         self._attempts = retries + 1
         self._strict = strict_settings
+        if price is not None and not isinstance(price, Price):  # pyright: ignore[reportUnnecessaryIsInstance]  # not everybody checks types
+            raise ConfigurationError(
+                f"price={safe_repr(price)}: expected Price(input=…, output=…), in USD per million "
+                "tokens."
+            )
+        self.price = price
         self._open_transport: Transport | None = None
 
     @property
@@ -231,7 +243,11 @@ class ChatModel:
         call = self._prepare(request, at, emit, stream)
         total = self._timeouts.total
         with anyio.move_on_after(total) as scope:
-            return await self._with_retries(call, scope.deadline)
+            response = await self._with_retries(call, scope.deadline)
+            if self.price is None or response.usage.cost is not None:
+                return response
+            cost = self.price.of(response.usage)
+            return replace(response, usage=replace(response.usage, cost=cost))
         raise self._timed_out(call.url)
 
     async def models(self) -> list[str]:
