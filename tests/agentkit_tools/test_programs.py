@@ -138,6 +138,7 @@ for path in ('/proc/1/environ', '/proc/1/mem', '/proc/1/root', '/etc/shadow', '/
 print(socket.gethostname(), open('/etc/passwd').read().count(':'))
 """
     assert await run(python, code) == "True\nsandbox 6"
+    assert _JAIL not in await run(python, "print(open('/proc/1/cmdline').read())")
     traceback = await run(python, "import json; json.loads('x')")
     assert sys.base_prefix not in traceback
     assert sys.prefix not in traceback

@@ -188,6 +188,7 @@ class Place:
         """Hide where things are on this machine."""
         if self.folder is not None:
             text = text.replace(str(self.folder), "/box")
+        text = text.replace(_JAIL, "/jail")
         for prefix in sorted({sys.prefix, sys.base_prefix}, key=len, reverse=True):
             text = text if prefix in ("/usr", "/usr/local") else text.replace(prefix, "/python")
         return text
