@@ -187,6 +187,8 @@ async def test_statements_of_a_file_end(shop: Tools) -> None:
             "The statement took longer than 1 s and was ended."
         )
     assert time.monotonic() - began < 6
+    assert "printf" in await refusal(shop, "SELECT printf('%.*c', 2000000000, 'x')")
+    assert "format" in await refusal(shop, "SELECT format('%.*c', 2000000000, 'x')")
     assert "too big" in await refusal(shop, "SELECT hex(zeroblob(500000000))")
     wide = f"SELECT {', '.join(['zeroblob(5000000)'] * 500)}"
     assert "too many columns" in await refusal(shop, wide)

@@ -123,16 +123,25 @@ class PublicNetwork(httpcore2.AsyncNetworkBackend):
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
                 continue
-            peer = stream.get_extra_info("server_addr")
-            if ipaddress.ip_address(peer[0]) != address:
+            if _peer(stream) != address:
                 await stream.aclose()
-                raise ToolError(f"The connection to {host!r} led to another address.")
+                failure = httpcore2.ConnectError("closed at once, or led elsewhere")
+                continue
             return stream
         raise failure
 
     def _may_reach(self, address: Address) -> bool:
         inner = _embedded(address) or address
         return is_public(address) or any(inner in network for network in self._private)
+
+
+def _peer(stream: httpcore2.AsyncNetworkStream) -> Address | None:
+    """Return the address at the other end, or None if it has closed already."""
+    try:
+        peer = stream.get_extra_info("server_addr")
+    except OSError:
+        return None
+    return ipaddress.ip_address(peer[0]) if peer else None
 
 
 async def _resolve(host: str, port: int) -> list[Address]:

@@ -104,8 +104,11 @@ _WRITES = {
     ).split()
 }
 _MODULES = {"fts4", "fts5", "rtree"}
-# "regexp" is SQLAlchemy's, in Python: some patterns take for ever.
-_FORBIDDEN = set("load_extension readfile writefile edit eval fts3_tokenizer regexp".split())
+# The last three can take half a minute in one step, which no time-out ends: "regexp" is of
+# SQLAlchemy, in Python, and the others write a character two thousand million times.
+_FORBIDDEN = set(
+    "load_extension readfile writefile edit eval fts3_tokenizer regexp printf format".split()
+)
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: 5_000_000,  # bytes of a value or a row
     sqlite3.SQLITE_LIMIT_COLUMN: MAX_COLUMNS,

@@ -229,4 +229,4 @@ def _reason(error: BaseException | None) -> str:
     about = getattr(error, "diag", None)
     parts = [about.message_primary, about.message_hint] if about else []
     text = " ".join(filter(None, parts)) or str(error)
-    return "it is not allowed here." if text.startswith(_NOT_ALLOWED) else text[:500]
+    return "it is not allowed here." if text in _NOT_ALLOWED else text[:500]
