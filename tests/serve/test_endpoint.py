@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ import anyio
 import httpx
 import openai
 import pytest
-import uvicorn
 
 from agentkit import Agent, ChatModel, Limits, Trace, tool
 from agentkit.errors import ConfigurationError, ModelHTTPError
 from agentkit.messages import ModelRequest
 from agentkit.serve import Key, app
 from agentkit.testing import FunctionModel, ScriptedModel
+from tests.serve.support import running
 from tests.support import tool_texts
 
 CALL = [("look", {"city": "Paris"})]
@@ -41,20 +41,6 @@ class Plan:
 
     city: str
     umbrella: bool
-
-
-@contextmanager
-def running(application: Any) -> Generator[str]:
-    """Serve an application in a thread; yield its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(application, log_level="error"))
-    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
 
 
 Serve = Callable[..., tuple[openai.OpenAI, str]]
