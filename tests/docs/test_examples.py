@@ -14,6 +14,8 @@ from typing import Any
 
 import anyio
 import httpx2
+import nbclient
+import nbformat
 import pytest
 import uvicorn
 
@@ -28,10 +30,12 @@ from agentkit import (
     ToolMessage,
     Trace,
     Usage,
+    UserMessage,
 )
 from agentkit.errors import LimitExceeded, ModelUnreachable
 from agentkit.testing import HOLD, ChatServer, FunctionModel, ScriptedModel, reply, sse
-from examples import approval, chat, look, research, web
+from examples import approval, chat, look, research, sessions, web
+from tests.serve.support import running
 from tests.support import ROOT, events_of, tool_texts
 
 
@@ -122,6 +126,59 @@ async def test_web_cancels_the_run_when_its_reader_leaves(tmp_path: Path) -> Non
         assert trace.status == "cancelled"
         (end,) = events_of(trace, "agent.end")
         assert end["error"]["message"] == "The run was cancelled: the reader has left."
+
+
+# examples/sessions.py
+
+
+def test_sessions_keep_users_apart(tmp_path: Path) -> None:
+    """Over HTTP, and over a restart; a failed run is kept as far as it came."""
+
+    def answer(request: ModelRequest) -> str:
+        if request.messages[-1].text == "fail":
+            raise ModelUnreachable("no route")
+        return " ".join(one.text for one in request.messages if isinstance(one, UserMessage))
+
+    agent = Agent(FunctionModel(answer), deps_type=str)
+    said: list[Any] = []
+    for _ in range(2):
+        with running(sessions.make_app(agent, tmp_path)) as url:
+            for user in ("ada", "bob"):
+                headers = {"x-user": user}
+                body = {"text": f"I am {user}."}
+                reply = httpx2.post(f"{url}/messages", json=body, headers=headers)
+                said.append(reply.json()["text"])
+    assert said == ["I am ada.", "I am bob.", "I am ada. I am ada.", "I am bob. I am bob."]
+    with running(sessions.make_app(agent, tmp_path)) as url:
+        failed = httpx2.post(f"{url}/messages", json={"text": "fail"}, headers={"x-user": "ada"})
+        kept = httpx2.get(f"{url}/messages", headers={"x-user": "ada"}).json()
+        httpx2.delete(f"{url}/messages", headers={"x-user": "bob"})
+        gone = httpx2.get(f"{url}/messages", headers={"x-user": "bob"}).json()
+        wrong = httpx2.get(f"{url}/messages", headers={"x-user": "../ada"})
+    assert (failed.status_code, wrong.status_code, gone) == (502, 400, [])
+    assert [one["role"] for one in kept] == ["user", "assistant"] * 2 + ["user"]
+    assert len(list((tmp_path / "traces" / "ada").iterdir())) == 3
+
+
+# examples/notebook.ipynb
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its kernel needs another event loop there")
+@pytest.mark.filterwarnings("default")
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    """From its first cell to its last, in a kernel of its own."""
+    book = nbformat.read(ROOT / "examples" / "notebook.ipynb", as_version=4)
+    paths = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    client = nbclient.NotebookClient(book, timeout=120, resources={"metadata": {"path": tmp_path}})
+    client.execute(env=os.environ | {"PYTHONPATH": paths})
+    shown = [
+        output["data"]["text/plain"]
+        for cell in book.cells
+        for output in cell.get("outputs", ())
+        if output["output_type"] == "execute_result"
+    ]
+    assert shown[0] == "'200 were sold in 2 cities.'"
+    assert shown[-1] == "'120 were sold in 2 cities.'"
 
 
 # examples/chat.py
