@@ -7,9 +7,12 @@ checked, limited, approved and recorded like any other one.
 from __future__ import annotations
 
 import json
+import secrets
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, redirect_stdout
+from dataclasses import dataclass
 from typing import Any, TextIO, TypeAlias, cast
 
 import anyio
@@ -26,6 +29,7 @@ from agentkit.events import Emit, Event, ToolCallFinished, ToolCallStarted, Tool
 from agentkit.mcp.content import blocks_of
 from agentkit.messages import (
     AssistantMessage,
+    JsonObject,
     Message,
     ModelRequest,
     ModelResponse,
@@ -37,10 +41,12 @@ from agentkit.messages import (
 from agentkit.models.base import DIRECT
 from agentkit.models.profiles import Profile
 from agentkit.runtime.request import TraceTo
+from agentkit.runtime.result import RunResult
 from agentkit.runtime.scope import Approver
 from agentkit.tools.context import RunContext
 from agentkit.tools.tool import AnyTool, Tool
 from agentkit.tools.toolset import Toolset, check_names, tools_of
+from agentkit.trace.reader import Trace
 
 Offered: TypeAlias = AnyTool | Callable[..., Any] | Toolset | Agent[Any, Any]
 Context: TypeAlias = ServerRequestContext[Any, Any]
@@ -100,6 +106,7 @@ class ToolServer:
         self._trace = trace
         self._approver = approver
         self._described: dict[AnyTool, types.Tool] = {}
+        self._paused: OrderedDict[str, _Paused] = OrderedDict()
         self.server: Server[Any] = Server(
             name,
             instructions=instructions,
@@ -130,19 +137,23 @@ class ToolServer:
 
     async def _call(
         self, context: Context, params: types.CallToolRequestParams
-    ) -> types.CallToolResult:
+    ) -> types.CallToolResult | types.InputRequiredResult:
         arguments = json.dumps(params.arguments or {}, ensure_ascii=False)
         agent = Agent(_OneCall(params.name, arguments), name="mcp", tools=self._tools)
         send, receive = anyio.create_memory_object_stream[Event](_QUEUE)
         async with anyio.create_task_group() as group:
             group.start_soon(_report, context, receive)
             with send:
-                return await self._run(agent, context, send)
+                return await self._run(agent, context, params, send)
         raise AssertionError("unreachable")
 
     async def _run(
-        self, agent: Agent[Any], context: Context, send: MemoryObjectSendStream[Event]
-    ) -> types.CallToolResult:
+        self,
+        agent: Agent[Any],
+        context: Context,
+        params: types.CallToolRequestParams,
+        send: MemoryObjectSendStream[Event],
+    ) -> types.CallToolResult | types.InputRequiredResult:
         finished: list[ToolCallFinished] = []
 
         def listen(event: Event) -> None:
@@ -150,19 +161,89 @@ class ToolServer:
                 finished.append(event)
             _forward(event, send)
 
+        approver = self._approver or _Approval(context).decide
         try:
-            result = await agent.run(
-                "Make this call.",
-                deps=self._deps,
-                trace=self._trace,
-                on_event=listen,
-                approver=self._approver or _Approval(context).decide,
-            )
+            if params.request_state is None:
+                # A run that may pause for the client's answer needs a trace to go on in.
+                result = await agent.run(
+                    "Make this call.",
+                    deps=self._deps,
+                    trace=self._trace or True,
+                    on_event=listen,
+                    approver=approver,
+                )
+            else:
+                paused = self._paused.pop(params.request_state, None)
+                if paused is None or paused.call != (params.name, params.arguments):
+                    return _failed("This question is not open any more. Call the tool again.")
+                result = await agent.resume(
+                    paused.trace,
+                    decisions=_decisions(paused.pending, params.input_responses or {}),
+                    deps=self._deps,
+                    on_event=listen,
+                    approver=approver,
+                )
         except AgentKitError as error:
             return _failed(error.message)
         except Exception as error:  # of a tool with on_error="raise"
             return _failed(f"{type(error).__name__}: {safe_str(error)}")
+        if result.status == "paused":
+            return self._asking(params, result)
         return _answer(result.messages, finished)
+
+    def _asking(
+        self, params: types.CallToolRequestParams, result: RunResult[Any]
+    ) -> types.InputRequiredResult:
+        """Keep a paused call, and ask the client; it calls again with the answers."""
+        assert result.trace is not None
+        state, call = secrets.token_urlsafe(), (params.name, params.arguments)
+        self._paused[state] = _Paused(call=call, trace=result.trace, pending=result.pending)
+        while len(self._paused) > _QUESTIONS:
+            self._paused.popitem(last=False)
+        requests: types.InputRequests = {
+            one.at: types.ElicitRequest(
+                params=types.ElicitRequestFormParams(
+                    message=_question(one), requested_schema=_NOTHING
+                )
+            )
+            for one in result.pending
+        }
+        return types.InputRequiredResult(input_requests=requests, request_state=state)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Paused:
+    """A call that waits for its client's user; only the same call goes on with it."""
+
+    call: tuple[str, dict[str, Any] | None]
+    trace: Trace
+    pending: tuple[PendingCall, ...]
+
+
+_QUESTIONS = 256
+"""Calls that wait for their clients; the oldest is given up for a newer one."""
+_NOTHING: JsonObject = {"type": "object", "properties": {}}
+_REFUSED = "The user of the client refused it."
+
+
+def _question(pending: PendingCall) -> str:
+    return f"Allow {pending.call.name} {pending.call.arguments}?"
+
+
+def _decisions(
+    pending: Sequence[PendingCall], answers: Mapping[str, types.InputResponse]
+) -> dict[Address, Decision]:
+    """Return what a client's user decided; what was not answered is refused."""
+    decisions: dict[Address, Decision] = {}
+    for one in pending:
+        answer = answers.get(one.at)
+        agreed = isinstance(answer, types.ElicitResult) and answer.action == "accept"
+        decisions[one.at] = (
+            Decision.approve(by="the client")
+            if agreed
+            else Decision.deny(_REFUSED, by="the client")
+        )
+    return decisions
 
 
 _QUEUE = 1000
@@ -241,22 +322,26 @@ class _Approval:
     def __init__(self, context: Context) -> None:
         self._session = context.session
 
-    async def decide(self, pending: PendingCall) -> Decision:
-        """Ask about a call, or what a running one asks; no answer is a refusal."""
+    async def decide(self, pending: PendingCall) -> Decision | None:
+        """Ask about a call, or what a running one asks; no answer is a refusal.
+
+        Since 2026-07-28 servers do not ask while a call runs: it pauses, and is called again.
+        """
         capable = types.ClientCapabilities(elicitation=types.ElicitationCapability())
-        call = pending.call
-        if not (self._session.can_send_request and self._session.check_client_capability(capable)):
+        able = self._session.check_client_capability(capable)
+        if able and pending.kind != "question" and self._session.protocol_version >= "2026":
+            return None
+        if not (able and self._session.can_send_request):
             return Decision.deny("It needs a person's decision, and this client cannot ask for it.")
-        text, schema = f"Allow {call.name} {call.arguments}?", None
+        text, schema = _question(pending), None
         if pending.kind == "question":
             text, schema = pending.args["question"], pending.args.get("schema")
         try:
-            form = schema or {"type": "object", "properties": {}}
-            answer = await self._session.elicit_form(text, form)
+            answer = await self._session.elicit_form(text, schema or _NOTHING)
         except MCPError as error:
             return Decision.deny(f"The client cannot ask a person: {error.message}")
         if answer.action != "accept":
-            return Decision.deny("The user of the client refused it.", by="the client")
+            return Decision.deny(_REFUSED, by="the client")
         if schema is not None:
             return Decision.edit(answer.content or {}, by="the client")
         return Decision.approve(by="the client")

@@ -121,14 +121,15 @@ def conformance() -> list[str]:
 
 
 @contextmanager
-def served_by_http(*offered: Any) -> Generator[str]:
-    """Serve by HTTP, in a thread; yield the endpoint."""
+def served_by_http(*offered: Any, port: int = 0) -> Generator[str]:
+    """Serve by HTTP, in a thread, at this port or a free one; yield the endpoint."""
     uvicorn = pytest.importorskip("uvicorn")
     from agentkit.mcp import app
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    if not port:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
     options = {"log_level": "error", "timeout_graceful_shutdown": 1}
     server = uvicorn.Server(uvicorn.Config(app(*offered), port=port, **options))
     thread = threading.Thread(target=server.run, daemon=True)

@@ -120,7 +120,8 @@ async def test_an_agent_is_one_tool(tmp_path: Path) -> None:
     assert "/mcp/m0/t0/helper/m0/t0" in Trace.load(file).effects
 
 
-async def test_the_clients_user_approves() -> None:
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_the_clients_user_approves(mode: str) -> None:
     """A call that needs approval is asked about at the client; without a way to ask, denied."""
     asked: list[str] = []
 
@@ -132,19 +133,38 @@ async def test_the_clients_user_approves() -> None:
         return types.ElicitResult(action="decline")
 
     call = ("wipe", {"path": "/x"})
-    async with client_of(served.wipe, mode="legacy", elicit=accept) as client:
+    async with client_of(served.wipe, mode=mode, elicit=accept) as client:
         assert text_of(await client.call_tool(*call)) == "wiped /x"
     assert asked == ['Allow wipe {"path": "/x"}?']
-    async with client_of(served.wipe, mode="legacy", elicit=decline) as client:
+    async with client_of(served.wipe, mode=mode, elicit=decline) as client:
         result = await client.call_tool(*call)
         assert (result.is_error, text_of(result)) == (
             True,
             "Denied: The user of the client refused it.",
         )
-    async with client_of(served.wipe) as client:
+    async with client_of(served.wipe, mode=mode) as client:
         assert "cannot ask for it" in text_of(await client.call_tool(*call))
     async with client_of(served.wipe, approver=lambda call: Decision.approve()) as client:
         assert text_of(await client.call_tool(*call)) == "wiped /x"
+
+
+async def test_an_approval_is_good_for_its_call_and_once() -> None:
+    """What a client's user has agreed to is this call: no other one goes on with it, nor twice."""
+
+    async def accept(context: Any, params: Any) -> Any:
+        raise AssertionError("the answers are made by hand")
+
+    answers = {"/mcp/m0/t0": types.ElicitResult(action="accept", content={})}
+    async with client_of(served.wipe, elicit=accept) as client:
+        session = client.session
+        first = await session.call_tool("wipe", {"path": "/x"}, allow_input_required=True)
+        again = {"request_state": first.request_state, "input_responses": answers}
+        other = await session.call_tool("wipe", {"path": "/"}, **again)
+        assert "not open any more" in text_of(other)
+        second = await session.call_tool("wipe", {"path": "/x"}, allow_input_required=True)
+        again = {"request_state": second.request_state, "input_responses": answers}
+        assert text_of(await session.call_tool("wipe", {"path": "/x"}, **again)) == "wiped /x"
+        assert "not open" in text_of(await session.call_tool("wipe", {"path": "/x"}, **again))
 
 
 async def test_what_a_tool_asks_is_asked_at_the_client() -> None:
