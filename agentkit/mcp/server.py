@@ -6,6 +6,7 @@ checked, limited, approved and recorded like any other one.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import sys
@@ -373,7 +374,8 @@ async def serve(
             where the client cannot do that, the call is denied.
 
     Raises:
-        ConfigurationError: There is nothing to offer, or something else is offered.
+        ConfigurationError: There is nothing to offer, something else is offered, or `http=` is no
+            address; or it is used under trio, where uvicorn does not run.
     """
     tools = ToolServer(
         offered,
@@ -440,6 +442,8 @@ async def _listen(server: Server[Any], address: str) -> None:
     host, _, port = address.rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
         raise ConfigurationError(f"http={address!r}: expected HOST:PORT, such as 127.0.0.1:8000.")
+    if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
+        raise ConfigurationError("serve(http=…) needs asyncio: uvicorn does not run under trio.")
     host = host.strip("[]") or "127.0.0.1"
     application = server.streamable_http_app(host=host)
     await uvicorn.Server(

@@ -131,10 +131,12 @@ def served_by_http(*offered: Any, port: int = 0) -> Generator[str]:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
     options = {"log_level": "error", "timeout_graceful_shutdown": 1}
-    server = uvicorn.Server(uvicorn.Config(app(*offered), port=port, **options))
+    # Made in the thread: what an application holds belongs to the event loop that makes it.
+    config = uvicorn.Config(lambda: app(*offered), factory=True, port=port, **options)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    while not server.started:
+    while thread.is_alive() and not server.started:
         time.sleep(0.02)
     try:
         yield f"http://127.0.0.1:{port}/mcp"

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from agentkit import Agent, Decision, RunContext, tool
-from agentkit.errors import ConfigurationError
+from agentkit.errors import ConfigurationError, ToolError
 from agentkit.mcp import app, http, serve
 from agentkit.testing import ScriptedModel
 from agentkit.trace import Trace
@@ -184,7 +184,7 @@ async def test_what_a_tool_asks_is_asked_at_the_client() -> None:
         assert text_of(await client.call_tool("book")) == 'edit {"seat": "12a"}'
 
 
-async def test_nothing_is_offered_that_is_no_tool() -> None:
+async def test_nothing_is_offered_that_is_no_tool(anyio_backend: str) -> None:
     """Serving nothing, or something else than tools, is refused."""
     with pytest.raises(ConfigurationError, match="nothing to offer"):
         await serve()
@@ -192,6 +192,9 @@ async def test_nothing_is_offered_that_is_no_tool() -> None:
         app(7)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="http='here': expected HOST:PORT"):
         await serve(served.add, http="here")
+    if anyio_backend == "trio":
+        with pytest.raises(ConfigurationError, match="needs asyncio"):
+            await serve(served.add, http="127.0.0.1:0")
 
 
 async def test_stdout_is_the_wire_alone(tmp_path: Path) -> None:
@@ -257,6 +260,29 @@ async def test_our_client_and_our_server_over_http(endpoint: str) -> None:
     assert "expected integer" in wrong
     assert {"progress": 1, "total": 2, "message": "at it"} in seen
     assert (await agent.replay(result.trace)).output == "Done."
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as above
+async def test_a_server_that_comes_back_is_found_again() -> None:
+    """While a server by HTTP is down its calls are tool errors; the next one finds it again."""
+    port = 0
+
+    def running(*offered: Any) -> Any:
+        return served_by_http(*offered, port=port)
+
+    with running(served.add) as url:
+        port = int(url.rpartition(":")[2].partition("/")[0])
+    toolset = http(url)
+    async with toolset:
+        with running(served.add):
+            (tool,) = await toolset.tools(RunContext())
+            assert await tool.call({"a": 1}) == "3"
+        with pytest.raises(ToolError, match="MCP server 127"):
+            await tool.call({"a": 1})
+        with running(served.add, served.slow):
+            assert await tool.call({"a": 1}) == "3"
+            # A new connection is listed anew.
+            assert len(await toolset.tools(RunContext())) == 2
 
 
 async def test_foreign_web_pages_are_refused(endpoint: str) -> None:
