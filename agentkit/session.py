@@ -24,7 +24,7 @@ from agentkit.redaction import Redactor
 from agentkit.replay.resume import Decisions
 from agentkit.runtime.request import History, Prompt
 from agentkit.runtime.result import RunResult, result_of
-from agentkit.runtime.run import Run, Steps
+from agentkit.runtime.run import Run, Steps, block
 from agentkit.runtime.scope import Approver
 from agentkit.settings import ChatSettings, Limits
 from agentkit.tools.invoke import run_blocking
@@ -143,7 +143,7 @@ class Session(Generic[DepsT, OutputT]):
         return run_blocking(functools.partial(self.run, *args, **options))
 
     @takes(run)
-    @asynccontextmanager
+    @block("stream")
     async def stream(self, prompt: Prompt, **options: Any) -> AsyncGenerator[Run[OutputT], None]:
         """Run the agent and read its events; see `Agent.stream`.
 
@@ -195,7 +195,7 @@ class Session(Generic[DepsT, OutputT]):
         return run_blocking(functools.partial(self.resume, *args, **options))
 
     @takes(resume)
-    @asynccontextmanager
+    @block("stream")
     async def resume_stream(
         self, trace: Trace | str | os.PathLike[str], **options: Any
     ) -> AsyncGenerator[Run[OutputT], None]:

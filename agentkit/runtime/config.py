@@ -12,7 +12,7 @@ import inspect
 import os
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from types import NoneType
 from typing import Any, Protocol, TypeAlias, cast, get_args
@@ -92,7 +92,17 @@ TRACE_TO = Check(
 CHECKS: Mapping[str, Check] = {
     "model": Check(
         "a model string or a model",
-        lambda value: isinstance(value, str) or hasattr(value, "request"),
+        lambda value: (
+            isinstance(value, str) or (hasattr(value, "request") and not isinstance(value, type))
+        ),
+    ),
+    "output": Check(
+        "a type, such as a pydantic model, or a function. Write a JSON Schema as JsonSchema({…}), "
+        "several types as A | B, and of an object its class",
+        lambda value: (
+            not isinstance(value, (Mapping, Sequence, Set, BaseModel))
+            or isinstance(value, (str, bytes))
+        ),
     ),
     "name": Check(
         "letters, digits, '_', '-' and '.', which can stand in an address",
@@ -328,9 +338,20 @@ def _kinds(returned: Any) -> Iterator[Any]:
 def _tool_source(source: Any) -> ToolSource:
     if isinstance(source, (Tool, Toolset, Handoff)):
         return cast("ToolSource", source)
+    if inspect.isclass(source) and issubclass(source, (Tool, Toolset, Handoff)):
+        name = source.__name__
+        text = f"tools holds the class {name}; it takes objects. Make one: {name}(…)."
+        raise InvalidTool(text, tool=name)
     if callable(source):
         return Tool(source)
-    raise InvalidTool(f"tools holds {safe_repr(source)}, which is neither a tool nor a function.")
+    text = f"tools holds {safe_repr(source)}, which is neither a tool nor a function."
+    if hasattr(source, "as_tool"):
+        text += " Put an agent there as agent.as_tool(), or as Handoff(agent)."
+    elif isinstance(source, Mapping):
+        text += " Make a tool of a JSON Schema with Tool.from_schema(…)."
+    elif isinstance(source, (list, tuple)):
+        text += " Put its items there instead: tools=[*these, …]."
+    raise InvalidTool(text)
 
 
 def _needed_by(function: Callable[..., Any]) -> Any:

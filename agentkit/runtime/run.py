@@ -7,10 +7,11 @@ which stand still between the effects.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar
 
 import anyio
 
@@ -34,6 +35,8 @@ from agentkit.tools.invoke import is_async
 from agentkit.trace.deltas import Delta, model_of
 
 OutputT = TypeVar("OutputT")
+HeldT = TypeVar("HeldT")
+ParamsT = ParamSpec("ParamsT")
 
 
 class Request(Protocol[OutputT]):
@@ -208,7 +211,67 @@ def _result(driver: Driver[OutputT]) -> RunResult[OutputT]:
     return driver.reached if driver.finish.status == "cancelled" else driver.result
 
 
-@asynccontextmanager
+_HOW = {
+    "stream": "Open it first: `async with agent.stream(…) as run:`, and in the block "
+    "`async for event in run:`. For the result alone, `await agent.run(…)`",
+    "iter": "Open it first: `async with agent.iter(…) as steps:`, and in the block "
+    "`async for step in steps:`. For the result alone, `await agent.run(…)`",
+}
+
+
+class _Block(AbstractAsyncContextManager[HeldT]):
+    """What opens a run. Used in any other way, it says how to open it."""
+
+    def __init__(self, form: str, opening: AbstractAsyncContextManager[HeldT]) -> None:
+        self._form = form
+        self._opening = opening
+
+    async def __aenter__(self) -> HeldT:
+        return await self._opening.__aenter__()
+
+    async def __aexit__(self, *raised: Any) -> bool | None:
+        return await self._opening.__aexit__(*raised)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked for by copies, and by tools that look at objects
+            raise AttributeError(name)
+        raise AttributeError(
+            f"agent.{self._form}(…) has no {name!r} before it is open. {_HOW[self._form]}.",
+            name=name,
+        )
+
+    def _misused(self, *raised: Any) -> Any:
+        sync = "; in code that is not async, `agent.run_sync(…)`"
+        raise TypeError(f"agent.{self._form}(…) is not open. {_HOW[self._form]}{sync}.")
+
+    __aiter__ = __anext__ = __await__ = __iter__ = __next__ = __enter__ = __exit__ = _misused
+
+
+def block(
+    form: Literal["stream", "iter"],
+) -> Callable[
+    [Callable[ParamsT, AsyncGenerator[HeldT, None]]],
+    Callable[ParamsT, AbstractAsyncContextManager[HeldT]],
+]:
+    """Make an async context manager of a generator, as `asynccontextmanager` does."""
+
+    def decorate(
+        function: Callable[ParamsT, AsyncGenerator[HeldT, None]],
+    ) -> Callable[ParamsT, AbstractAsyncContextManager[HeldT]]:
+        opening = asynccontextmanager(function)
+
+        @functools.wraps(function)
+        def opened(
+            *args: ParamsT.args, **kwargs: ParamsT.kwargs
+        ) -> AbstractAsyncContextManager[HeldT]:
+            return _Block(form, opening(*args, **kwargs))
+
+        return opened
+
+    return decorate
+
+
+@block("stream")
 async def streaming(request: Request[OutputT]) -> AsyncGenerator[Run[OutputT], None]:
     """Drive a run beside the caller's block. Leaving the block early cancels the run."""
     run = Run(request)
@@ -313,7 +376,7 @@ class Steps(Generic[OutputT]):
         return step
 
 
-@asynccontextmanager
+@block("iter")
 async def stepping(request: Request[OutputT]) -> AsyncGenerator[Steps[OutputT], None]:
     """Hold a run open for stepping and close its trace at the end."""
     driver = request.open()

@@ -14,6 +14,7 @@ import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import pydantic
@@ -26,7 +27,14 @@ from agentkit.schema.walk import subschemas, tidied
 from agentkit.tools.annotations import OfferedSchema, accepted, fields, unpacked, validator_of
 from agentkit.tools.docstrings import Docstring
 from agentkit.tools.render import alias_of
-from agentkit.tools.signature import EMPTY, STARS, Signature, describe, refused
+from agentkit.tools.signature import (
+    EMPTY,
+    STARS,
+    Signature,
+    describe,
+    parameters_of,
+    refused,
+)
 from agentkit.tools.validation import TypeChecker
 
 _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
@@ -48,6 +56,27 @@ class FunctionSchema:
     def warnings(self) -> tuple[str, ...]:
         """The parameters that the model does not see, because their types have no JSON form."""
         return self._built.warnings
+
+    @property
+    def misdocumented(self) -> tuple[str, ...]:
+        """Where the docstring describes a parameter that the function does not have."""
+        function = self.signature.function
+        # What a partial has bound, and a wrapper passes on, is still in the docstring.
+        parameters = [*self.signature.parameters, *parameters_of(function)]
+        if inspect.isclass(function) or any(p.kind is _VAR_KEYWORD for p in parameters):
+            return ()
+        known = {p.name for p in parameters}
+        offered = [p.name for p in self.signature.parameters]
+        return tuple(
+            f"The docstring describes {name!r}, which is no parameter. "
+            + (
+                f"Did you mean {close[0]!r}?"
+                if (close := get_close_matches(name, offered))
+                else f"The parameters are: {', '.join(offered) or 'none'}."
+            )
+            for name in self.signature.docstring.parameters
+            if name.isidentifier() and name not in {*known, *self.keys.values(), "None", "self"}
+        )
 
     @property
     def checker(self) -> TypeChecker:

@@ -36,6 +36,7 @@ class RawSchema:
 
     description = ""
     warnings: tuple[str, ...] = ()
+    misdocumented: tuple[str, ...] = ()
     keys: Mapping[str, str] = {}
 
     def __init__(self, name: str, schema: JsonObject, signature: Signature) -> None:

@@ -34,6 +34,12 @@ STARS = frozenset({_Kind.VAR_POSITIONAL, _Kind.VAR_KEYWORD})
 """The kinds of `*args` and `**kwargs`."""
 
 
+_CONTEXT_NAMES = frozenset(
+    "ctx context run_context run_ctx runcontext tool_context tool_ctx wrapper runtime".split()
+)
+"""What functions of other frameworks call the context of a run."""
+
+
 class _Injected:
     """The placeholder of the run's context in bound arguments."""
 
@@ -110,7 +116,7 @@ class Signature:
         text = None if parameter.kind in STARS else self.docstring.types.get(parameter.name)
         hint = text and documented_type(text, _namespace(self.function, scope))
         if not hint:
-            raise _missing(self.function, parameter)
+            raise _missing(self.function, parameter, self._injected)
         return parameter.replace(annotation=hint)
 
     @functools.cached_property
@@ -216,7 +222,7 @@ class Signature:
         return [(p.name, p.kind) for p in self.parameters]
 
 
-def _missing(function: Any, parameter: inspect.Parameter) -> InvalidTool:
+def _missing(function: Any, parameter: inspect.Parameter, injected: type) -> InvalidTool:
     stars = {_Kind.VAR_POSITIONAL: "*", _Kind.VAR_KEYWORD: "**"}.get(parameter.kind, "")
     name = f"{stars}{parameter.name}"
     default = "" if parameter.default is EMPTY else " = …"
@@ -224,6 +230,11 @@ def _missing(function: Any, parameter: inspect.Parameter) -> InvalidTool:
         f"Annotate it, for example `{name}: str{default}`, or `{name}: Any{default}` if it "
         "takes anything."
     )
+    if parameter.name.strip("_").lower() in _CONTEXT_NAMES:
+        how = (
+            f"For the context of the run, annotate it `{name}: {injected.__name__}`; for a value "
+            f"that the model gives, with its type, for example `{name}: str`."
+        )
     inner = getattr(function, "__wrapped__", None)
     if inner is not None and parameter.name not in {p.name for p in _own_parameters(inner)}:
         how = (
@@ -288,6 +299,13 @@ def _innermost(function: Any) -> Any:
             function = type(function).__call__
         else:
             return function
+
+
+def parameters_of(function: Any) -> list[inspect.Parameter]:
+    """Return the parameters of the function whose code runs; none where they cannot be read."""
+    with contextlib.suppress(Exception):
+        return [*inspect.signature(_innermost(function)).parameters.values()]
+    return []
 
 
 def _raw_parameters(function: Any) -> list[inspect.Parameter]:

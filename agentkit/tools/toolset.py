@@ -128,8 +128,14 @@ async def tools_of(
     listed: Any = await called(list_tools, context)
     tools = tuple(cast("Iterable[AnyTool]", listed)) if isinstance(listed, Iterable) else (listed,)
     if wrong := [one for one in tools if not isinstance(one, Tool)]:
-        returned = safe_repr(wrong[0])
-        raise InvalidTool(f"{source!r} returned {returned}; expected a list of tools.")
+        text = f"{safe_repr(source)} returned {safe_repr(wrong[0])}; expected a list of tools."
+        if listed is None:
+            text += " Does its function tools(context) lack a return? For no tools, return []."
+        elif hasattr(cast("Any", listed), "__aiter__"):
+            text += " Its function tools(context) yields them: return them as a list."
+        elif callable(wrong[0]):
+            text += " Make a tool of a function with @tool, or Tool(function)."
+        raise InvalidTool(text)
     check_names(tools)
     return tools
 
