@@ -212,3 +212,16 @@ def test_no_name_and_no_id_ends_a_run(name: str, approval: bool, tmp_path: Path)
     first = ModelResponse(message=message, finish="tool_calls")
     made = Agent(ScriptedModel([first, "done"]), tools=[look.with_(approval=approval)])
     assert replayed(made, tmp_path / "run.jsonl").output == "done"
+
+
+@pytest.mark.parametrize(
+    "name", ["tools", "output_validators", "middleware", "settings", "limits", "redact"]
+)
+def test_none_is_the_default_where_the_pages_say_so(name: str) -> None:
+    """Of an agent's options, and of a run's listener and history."""
+    agent: Agent[Any, Any] = Agent(ScriptedModel(["Hello."] * 3), **{name: None})
+    given: dict[str, Any] = {"on_event": None, "history": None, "settings": None}
+    result = agent.run_sync("Hi", **given)
+    assert result.output == "Hello."
+    assert agent.replay_sync(result.trace, on_event=None).output == "Hello."  # type: ignore[arg-type]
+    assert agent.fork_sync(result.trace, at="/agent/m0", on_event=None).output == "Hello."  # type: ignore[arg-type]

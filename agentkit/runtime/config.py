@@ -147,6 +147,9 @@ _DEFAULTS: Mapping[str, Callable[[], Any]] = {
     "settings": ChatSettings,
     "limits": Limits,
     "redact": Redactor,
+    "tools": tuple,
+    "output_validators": tuple,
+    "middleware": tuple,
 }
 """What None means for these options."""
 

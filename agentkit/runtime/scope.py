@@ -35,7 +35,7 @@ MakeHandler: TypeAlias = Callable[["Scope", Program[Any]], Handler]
 
 LISTENER = Check(
     "a function of an event, not async: events are not awaited",
-    lambda value: value is ignore or (callable(value) and not is_async(value)),
+    lambda value: value is None or value is ignore or (callable(value) and not is_async(value)),
 )
 
 
@@ -155,13 +155,13 @@ def followed_by(follow: Callable[[Scope], None]) -> Generator[None, None, None]:
         _followers.remove(follow)
 
 
-def guarded(listener: Emit) -> Emit:
+def guarded(listener: Emit | None) -> Emit:
     """Wrap a listener: its first exception is logged, then it is no longer called.
 
     Raises:
         ConfigurationError: It is async: nobody awaits an event.
     """
-    if listener is ignore:
+    if listener is None or listener is ignore:
         return ignore
     if not LISTENER.fits(listener):
         raise ConfigurationError(f"on_event={listener!r}: expected {LISTENER.expected}.")
