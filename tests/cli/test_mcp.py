@@ -25,12 +25,12 @@ two = Agent(ScriptedModel(["2"]), name="two")
 """
 
 
-def run(*arguments: str, sent: str = "") -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "agentkit", *arguments],
-        cwd=ROOT,
+        cwd=folder,
         env=child_environment(),
-        input=sent,
+        input="",
         capture_output=True,
         text=True,
         timeout=60,
@@ -42,7 +42,7 @@ def test_it_ends_with_its_client(tmp_path: Path) -> None:
     """Where stdin ends, the server ends well, and stdout was the wire alone."""
     file = tmp_path / "app.py"
     file.write_text(AGENTS + "\nprint('loaded')\n")
-    done = run("mcp", f"{file}:one")
+    done = run("mcp", "app.py:one", folder=tmp_path)
     assert (done.returncode, done.stdout) == (0, "")
     assert "loaded" in done.stderr
 
@@ -51,10 +51,10 @@ def test_it_says_what_it_cannot_serve(tmp_path: Path) -> None:
     """A file with several agents, a name that is not there, and a bad address are refused."""
     file = tmp_path / "app.py"
     file.write_text(AGENTS)
-    done = run("mcp", str(file))
+    done = run("mcp", "app.py", folder=tmp_path)
     assert done.returncode == 2
-    assert f"write {file}:NAME. It has add, one, two." in " ".join(done.stderr.split())
-    done = run("mcp", f"{file}:three")
+    assert "write app.py:NAME. It has add, one, two." in " ".join(done.stderr.split())
+    done = run("mcp", "app.py:three", folder=tmp_path)
     assert "has no 'three'; it has add, one, two." in " ".join(done.stderr.split())
 
 
@@ -67,6 +67,6 @@ def test_tools_lists_those_of_a_server(tmp_path: Path) -> None:
         f"tools = stdio(sys.executable, {str(server)!r}, {str(tmp_path)!r}, name='s')\n"
         "agent = Agent(ScriptedModel(['1']), tools=[tools])\n"
     )
-    done = run("tools", str(file))
+    done = run("tools", "app.py", folder=tmp_path)
     assert done.returncode == 0
     assert "described by mcp:s" in " ".join(done.stdout.split())
