@@ -130,7 +130,13 @@ def options(function: FunctionT) -> FunctionT:
 
     @functools.wraps(function)
     async def call_async(*args: Any, **kwargs: Any) -> Any:
-        return await call(*args, **kwargs)
+        try:
+            coroutine = function(*args, **kwargs)
+        except TypeError:
+            if (error := _wrong(function, args, kwargs)) is not None:
+                raise error from None
+            raise
+        return await coroutine
 
     return cast("FunctionT", call_async if inspect.iscoroutinefunction(function) else call)
 

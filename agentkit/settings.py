@@ -22,8 +22,10 @@ def _field(check: Check, default: Any = None) -> Any:
 
 def _check(settings: Any) -> None:
     """Check every value, and copy what the caller could still change."""
-    values = {one.name: getattr(settings, one.name) for one in fields(settings)}
-    found = _checks.misfit(values, {one.name: one.metadata["check"] for one in fields(settings)})
+    every = ((one, getattr(settings, one.name)) for one in fields(settings))
+    present = [(one, value) for one, value in every if value is not None]  # None always fits
+    values = {one.name: value for one, value in present}
+    found = _checks.misfit(values, {one.name: one.metadata["check"] for one, _ in present})
     if found is not None:
         name, check = found
         allowed = check.expected.removeprefix("None or ")
