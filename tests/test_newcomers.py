@@ -43,6 +43,13 @@ def test_a_model_string_is_answered_with_the_one_that_works(written: str, meant:
     assert Agent(meant).config.resolved.name == meant
 
 
+def test_a_provider_alone_is_answered_with_its_form() -> None:
+    """It lacks the model."""
+    for spec in ("ollama", "ollama:"):
+        with pytest.raises(UnknownModel, match=r"Name the model too: 'ollama:…'"):
+            _ = Agent(spec).config.resolved
+
+
 async def test_a_stream_that_was_not_opened_says_how() -> None:
     """Whatever is tried with it; nothing has begun, so nothing is left open."""
     agent = Agent(ScriptedModel(["hi"]))
@@ -107,6 +114,7 @@ class Shelf(Toolset):
         (Handoff, r"Make one: Handoff\(…\)"),
         (Tool, r"Make one: Tool\(…\)"),
         (Agent(ScriptedModel([])), r"agent\.as_tool\(\), or as Handoff\(agent\)"),
+        (Agent, r"agent\.as_tool\(\)"),
         ({"type": "function"}, r"Tool\.from_schema\(…\)"),
         ([print], r"tools=\[\*these, …\]"),
     ],

@@ -62,6 +62,8 @@ def resolve_model(spec: str | Model) -> Model:
     known += [name for name in (*PROFILES, "local") if name not in known]
     meant = _meant(spec)
     form = "Write it as provider:model, such as 'openai:gpt-4o'."
+    if spec.rstrip(":") in PROFILES:
+        form = f"Name the model too: '{spec.rstrip(':')}:…'."
     hint = f"Did you mean {meant!r}?" if meant else form
     raise UnknownModel(
         f"Unknown model {spec!r}. {hint} Known providers: {', '.join(known)}. For any other "
@@ -81,7 +83,7 @@ def _meant(spec: str) -> str | None:
         word, separator, model = found.groups()
     if separator and (provider := _provider(word)):
         return f"{provider}:{model}"
-    if separator == "/":  # a vendor and its model, as model hubs write it
+    if separator == "/" and "/" not in model:  # a vendor and its model, as model hubs write it
         return f"openrouter:{text}"
     if text.lower() in ("local", "embedded"):
         return "local"

@@ -345,7 +345,7 @@ def _tool_source(source: Any) -> ToolSource:
         name = source.__name__
         text = f"tools holds the class {name}; it takes objects. Make one: {name}(…)."
         raise InvalidTool(text, tool=name)
-    if callable(source):
+    if callable(source) and not hasattr(source, "as_tool"):
         return Tool(source)
     text = f"tools holds {safe_repr(source)}, which is neither a tool nor a function."
     if hasattr(source, "as_tool"):
