@@ -40,7 +40,10 @@ def change(args: dict[str, Any]) -> Iterator[str]:
 async def ask(pending: PendingCall) -> Decision:
     """Show a change in the terminal and return the decision of the person there."""
     print(f"\n{pending.call.name}", *change(pending.args), sep="\n")
-    answer = await anyio.to_thread.run_sync(input, "Do it? [y, or why not] ")
+    try:
+        answer = await anyio.to_thread.run_sync(input, "Do it? [y, or why not] ")
+    except EOFError:
+        answer = "Nobody is there to approve it."
     if answer.strip().lower() in ("y", "yes"):
         return Decision("approve", by="the terminal")
     return Decision("deny", answer, by="the terminal")
