@@ -209,3 +209,4 @@ def test_a_tool_without_docstring_is_a_warning() -> None:
     (warning,) = Tool(look).warnings
     assert "There is no docstring" in warning
     assert Tool(look, description="Look.").warnings == ()
+    assert Agent(ScriptedModel(["hi"]), tools=[look]).run_sync("go").warnings == ()

@@ -108,7 +108,7 @@ def _assembled(config: AgentConfig, settings: ChatSettings | None, bounds: Limit
         notes=tuple(
             Warned(at=at, code="tool_schema", text=f"{tool.name}: {text}")
             for tool in fixed
-            for text in tool.warnings
+            for text in tool.schema_warnings
         ),
         spec=AgentSpec(
             at=at,

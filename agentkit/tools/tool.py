@@ -316,13 +316,18 @@ class Tool(Generic[P, R]):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why the tool is not strict, what the model does not see, and what is not described."""
-        warnings = [*self._described[1], *self._schema.misdocumented]
+        warnings = [*self.schema_warnings, *self._schema.misdocumented]
         if not self.description.strip():
             warnings.append(
                 "There is no docstring, so the model reads only the name and the parameters. "
                 "Write one, or pass description=…."
             )
         return tuple(warnings)
+
+    @property
+    def schema_warnings(self) -> tuple[str, ...]:
+        """Those of `warnings` that each run has too: about the schema, not the docstring."""
+        return self._described[1]
 
     @functools.cached_property
     def _described(self) -> tuple[ToolDefinition, tuple[str, ...]]:
