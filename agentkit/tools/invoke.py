@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import math
+import time
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar, cast
 
@@ -64,19 +65,74 @@ def _cancelled() -> bool:
     return task is None or task.cancelling() > 0
 
 
-async def run(call: Callable[[], Any], context: RunContext[Any], *, threaded: bool) -> Any:
+HELD = 1.0
+"""Seconds for which an async tool may hold the event loop without a warning."""
+
+
+async def run(
+    call: Callable[[], Any], context: RunContext[Any], *, threaded: bool, name: str
+) -> Any:
     """Run a tool's function: coroutines in the event loop, everything else in a worker thread.
 
     A generator's yields are progress; its return value, or else its last yield, is
     the value. A sync function whose call is cancelled continues in its thread, and
     what it still reports or returns is discarded.
     """
-    value = await (called(_in_thread, call, context) if threaded else called(call))
+    if threaded:
+        value = await called(_in_thread, call, context)
+    else:
+        value = await _Watched(called(call), context, name)
     if inspect.isawaitable(value):  # of a function that hands another one's on
         value = await called(lambda: value)
     if inspect.isasyncgen(value):
-        return await called(_exhausted, value, context)
+        return await _Watched(called(_exhausted, value, context), context, name)
     return value
+
+
+class _Watched:
+    """A coroutine, with a warning where its code held the event loop for long.
+
+    Nothing can stop such code while it does, a time-out neither, so it is found afterwards.
+    """
+
+    __slots__ = ("_context", "_coroutine", "_name")
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, Any], context: RunContext[Any], name: str
+    ) -> None:
+        self._coroutine = coroutine
+        self._context = context
+        self._name = name
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        resume: Callable[[Any], Any] = self._coroutine.send
+        value: Any = None
+        longest = 0.0
+        try:
+            while True:
+                began = time.perf_counter()
+                try:
+                    awaited = resume(value)
+                except StopIteration as end:
+                    return end.value
+                finally:
+                    longest = max(longest, time.perf_counter() - began)
+                resume = self._coroutine.send
+                try:
+                    value = yield awaited
+                except BaseException as error:
+                    resume, value = self._coroutine.throw, error
+        finally:
+            if longest > HELD:
+                self._warn(longest)
+
+    def _warn(self, seconds: float) -> None:
+        text = (
+            f"{self._name} held the event loop for {seconds:.1f} s: nothing else ran meanwhile, "
+            "and no time-out or cancellation could end it. Make it a plain `def`, which runs in "
+            "a thread, or await what blocks."
+        )
+        self._context.emit(Warned(at=self._context.address, code="blocked_loop", text=text))
 
 
 def is_async(function: Any) -> bool:

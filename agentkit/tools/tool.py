@@ -411,7 +411,7 @@ class Tool(Generic[P, R]):
             args = [context if value is INJECTED else value for value in args]
             kwargs = {k: context if v is INJECTED else v for k, v in kwargs.items()}
         call = functools.partial(self.function, *args, **kwargs)
-        return await run(call, context, threaded=not self.is_async)
+        return await run(call, context, threaded=not self.is_async, name=self.name)
 
     def render(self, value: Any) -> Content:
         """Render a value of the function as what the model reads.
