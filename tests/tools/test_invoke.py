@@ -80,6 +80,16 @@ async def test_an_async_tool_that_blocks_is_named(name: str) -> None:
     assert "Make it a plain `def`" in held.text
 
 
+async def test_the_tool_around_it_is_not() -> None:
+    """A sub-agent's tool blocks; the one that runs the sub-agent only waits."""
+    inner = Agent(ScriptedModel([[("fetch", {"seconds": 0.25})], "x"]), name="inner", tools=[fetch])
+    script = [[("inner", {"prompt": "go"})], "Done."]
+    result = await Agent(ScriptedModel(script), tools=[inner.as_tool()]).run("go")
+    assert [(one.at, one.code) for one in result.warnings] == [
+        ("/agent/m0/t0/inner/m0/t0", "blocked_loop")
+    ]
+
+
 async def test_others_are_not() -> None:
     """Of a function in a thread, and of one that waits as it should."""
     result = await ran(("plain", {}), ("fetch", {"seconds": 0, "steps": 5}))
