@@ -96,7 +96,7 @@ class Driver(Generic[OutputT]):
         self._new: list[Message] = []
         self._part = slots_of(self._limits) if nested else None
         self.unentered: Sequence[Toolset] = ()
-        self._lifetimes = Lifetimes()
+        self._lifetimes: Lifetimes | None = None
         self._enter(program, messages, NO_USAGE)
 
     @property
@@ -169,6 +169,7 @@ class Driver(Generic[OutputT]):
         self._last = effect.at
         toolsets, self.unentered = self.unentered, ()
         outcome: Outcome | None = None
+        assert self._lifetimes is not None
         try:
             for toolset in toolsets:
                 if not await self._lifetimes.enter(toolset, self._deadline, self._hold):
@@ -198,7 +199,7 @@ class Driver(Generic[OutputT]):
         Args:
             error: What goes through the run; else that is how it has failed.
         """
-        if not self._lifetimes.entered:
+        if self._lifetimes is None:
             return False
         if error is None and self.finish is not None and self.finish.error is not None:
             error = self.finish.error.to_error() if self.finish.status != "paused" else None
@@ -216,6 +217,7 @@ class Driver(Generic[OutputT]):
         self._slots = [slots for slots in bounds if slots is not None]
         if program.lifetimes:
             self.unentered = program.lifetimes
+            self._lifetimes = self._lifetimes or Lifetimes()
             program = replace(program, entered=self._lifetimes.entered)
         self.program = program
         self._handler = self.scope.handler(self.scope, program)
