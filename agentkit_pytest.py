@@ -21,6 +21,7 @@ import pytest
 
 if TYPE_CHECKING:
     from agentkit import Trace
+    from agentkit.errors import ReplayDivergence
     from agentkit.replay.cassette import Cassette
     from agentkit.runtime.scope import Scope
     from agentkit.testing import ChatServer, ScriptedModel
@@ -37,6 +38,13 @@ _BLOCKED = (
     "network=True into the marker if the test itself needs it."
 )
 
+_LOOSER = """\
+If other texts, arguments and settings are fine here: agentkit_replay(…, strictness="structural").\
+"""
+_LIVE = """\
+To see what the model answers now: agent.replay(path, plan="model_live"), without the marker.\
+"""
+
 
 @dataclass(slots=True)
 class _Test:
@@ -46,6 +54,7 @@ class _Test:
         cassette: Its recordings.
         paths: Their files.
         advice: How they are recorded.
+        strictness: What has to be the same.
         refused: The connections that were not made.
         written: The recordings that it has made.
     """
@@ -53,6 +62,7 @@ class _Test:
     cassette: Cassette
     paths: Sequence[Path]
     advice: str
+    strictness: str
     refused: Sequence[NetworkBlocked] = ()
     written: Sequence[Path] = ()
 
@@ -60,9 +70,13 @@ class _Test:
         """Return an error as the report has it, with what to do where a recording does not fit."""
         from agentkit.errors import ReplayDivergence  # loaded by now
 
-        text = f"{type(error).__name__}: {error}"
-        complete = self.advice in text or not isinstance(error, ReplayDivergence)
-        return text if complete else f"{text}\n{self.advice}"
+        lines = [f"{type(error).__name__}: {error}"]
+        if isinstance(error, ReplayDivergence):
+            if self.strictness == "exact" and _is_of_texts(error):
+                lines.append(_LOOSER)
+            lines.append(_LIVE)
+            lines += [self.advice] if self.advice not in lines[0] else []
+        return "\n".join(lines)
 
     def cause(self) -> str | None:
         """Return why the test fails, if its recordings or the blocked network are the cause."""
@@ -127,7 +141,7 @@ def _agentkit_replay(  # pyright: ignore[reportUnusedFunction]  # pytest finds i
         wrong = error.message
     if cassette is None:  # not in the handler: the report would show both exceptions
         pytest.fail(wrong, pytrace=False)
-    test = item.stash[_TEST] = _Test(cassette, paths, advice)
+    test = item.stash[_TEST] = _Test(cassette, paths, advice, options["strictness"])
     with ExitStack() as stack:
         stack.enter_context(intercepted_by(cassette.intercept))
         if not cassette.records:
@@ -158,6 +172,13 @@ def _arguments(item: pytest.Item, marker: pytest.Mark) -> tuple[list[Path], dict
             pytrace=False,
         )
     return paths, options
+
+
+def _is_of_texts(error: ReplayDivergence) -> bool:
+    """Return whether it is of a kind that strictness="structural" lets pass."""
+    if error.kind == "wrong_call":
+        return (error.pointer or "").startswith("/arguments")
+    return error.kind in ("request_changed", "tool_schema_changed", "order_changed")
 
 
 def _others(item: pytest.Item, paths: Sequence[Path]) -> dict[Path, str]:

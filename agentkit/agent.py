@@ -498,6 +498,7 @@ class Agent(Generic[DepsT, OutputT]):
         instructions: Instructions[DepsT] | None = None,
         messages: Mapping[int, str | Message | JsonObject] | None = None,
         result: Any = None,
+        answers: Mapping[str, Any] | None = None,
         settings: ChatSettings | None = None,
         model: str | Model | None = None,
         tools: Sequence[Tool[..., Any]] = (),
@@ -522,12 +523,15 @@ class Agent(Generic[DepsT, OutputT]):
             result: The outcome of the effect at `at`, instead of performing it: the text a tool
                 answers; the text or the message of a model; the value of a function; a
                 `Decision` about a call.
+            answers: Outcomes by the name of a tool, for all its calls, or by the address of one
+                effect; each as `result`. In sub-agents, too.
             settings: Sampling parameters over those of the agent and the run.
             model: Another model.
             tools: Other implementations of tools that the agent has; they run.
-            live: The tools that may run although they write, by name, or single calls, by
-                address. Other writing calls are held back: answered with what was recorded of
-                the same call, and refused if there is none.
+            live: The tools whose calls all run again from `at` on, also those that write and
+                those in sub-agents, by name; or single calls, by address. Other writing calls
+                are held back: answered with what was recorded of the same call, and refused if
+                there is none.
             deps: Given to tools.
             approver: Decides about calls that were not decided about then.
             on_event: Called with each event.
@@ -551,6 +555,7 @@ class Agent(Generic[DepsT, OutputT]):
             instructions=instructions,
             messages=messages or {},
             result=result,
+            answers={} if answers is None else answers,
             settings=settings,
             model=model,
             tools=tools,

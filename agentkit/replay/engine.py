@@ -104,7 +104,7 @@ class Plan:
         """Return how an answered effect is compared; None for its kind alone."""
         return "exact"
 
-    def decision(self, at: Address) -> Decision | None:
+    def decision(self, pending: PendingCall) -> Decision | None:
         """Return the decision that the plan itself has about a call."""
         return None
 
@@ -421,6 +421,8 @@ class _Answering:
             return await self._answer(effect)
         if not exists:
             return await self._perform(effect)  # nothing runs, and the model reads why
+        if held and self._recorded.finished(effect) and self._recorded.compare(effect) is None:
+            return await self._answer(effect)  # the same call, with all that happened in it
         outcome = engine.calls.answer(effect)
         if isinstance(outcome, ReplayDivergence):
             engine.held_back.add(effect.at)
@@ -490,7 +492,7 @@ class _Answering:
 
     def _known(self, pending: PendingCall) -> Decision | None:
         """Return what is decided already about a call."""
-        if (decision := self._plan.decision(pending.at)) is not None:
+        if (decision := self._plan.decision(pending)) is not None:
             return decision
         if self._recorded.waited(pending):
             return self._recorded.effects[pending.at].decision

@@ -23,8 +23,10 @@ from agentkit.core.effects import (
     Effect,
     ModelCall,
     Outcome,
+    PendingCall,
     ToolInvocation,
     Value,
+    ancestors,
 )
 from agentkit.errors import ConfigurationError, safe_repr
 from agentkit.events import Emit, ignore
@@ -58,6 +60,7 @@ from agentkit.settings import ChatSettings, asked_of
 from agentkit.tools.tool import Tool
 from agentkit.trace.check import check_replayable, recorded_options
 from agentkit.trace.compare import Strictness
+from agentkit.trace.effects import RecordedEffect
 from agentkit.trace.naming import packed
 from agentkit.trace.open import TraceTo, open_recorder
 from agentkit.trace.reader import Trace
@@ -73,6 +76,7 @@ class Patch:
     instructions: Instructions | None = None
     messages: Mapping[int, str | Message | JsonObject] = field(default_factory=dict[int, Any])
     result: Any = None
+    answers: Mapping[str, Any] = field(default_factory=dict[str, Any])
     settings: ChatSettings | None = None
     model: str | Model | None = None
     tools: Sequence[Tool[..., Any]] = ()
@@ -82,8 +86,13 @@ class Patch:
         settings: Any = self.settings
         tools: Sequence[Any] = self.tools
         indexed = all(type(one) is int for one in self.messages)
+        named = isinstance(self.answers, Mapping) and all(  # pyright: ignore[reportUnnecessaryIsInstance]  # not everybody checks types
+            isinstance(one, str)  # pyright: ignore[reportUnnecessaryIsInstance]  # as above
+            for one in self.answers
+        )
         _check(
             ("settings", settings, isinstance(settings, ChatSettings | None), "ChatSettings(…)"),
+            ("answers", self.answers, named, "{tool name or address: answer}"),
             ("messages", self.messages, indexed, "{index: message}"),
             ("tools", tools, all(isinstance(one, Tool) for one in tools), "a list of tools"),
         )
@@ -97,6 +106,7 @@ class Patch:
             "instructions": "(computed)" if callable(instructions) else instructions,
             "messages": {str(index): one for index, one in self.messages.items()} or None,
             "result": self.result,
+            "answers": dict(self.answers) or None,
             "settings": settings,
             "model": model if model is None or isinstance(model, str) else model.name,
             "tools": [tool.name for tool in self.tools] or None,
@@ -136,6 +146,7 @@ async def fork(
         settings = settings.merge(patch.settings) if settings is not None else patch.settings
     program = assemble(plan.changed(config), settings, limits)
     check_names(live, program, recorded)
+    check_names(patch.answers, program, recorded, option="answers=")
     program.model.check()
     program.config.check_deps(deps)
     messages, earlier = plan.input(), plan.earlier
@@ -194,18 +205,30 @@ class _Fork(Plan):
         self._messages = list(messages)
         self._results: dict[str, Any] = {}
         self._decisions: dict[str, Decision] = {}
+        self._named: dict[str, Any] = {}
         self._check(config)
+        self._check_live()
         if at is not None and patch.result is not None:
             self._answer(at, patch.result)
+        for name, answer in patch.answers.items():
+            self._answer_named(name, answer)
+        # What a sub-agent called is reached by running the tool that it was.
+        changed = {*live, *patch.answers}
+        self._around = {
+            up
+            for one in recorded.effects.values()
+            if not changed.isdisjoint({one.at, one.name if one.kind == "tool" else one.at})
+            for up in ancestors(one.at)
+        }
         for index, message in patch.messages.items():
             self._replace(index, message)
 
     def _check(self, config: AgentConfig) -> None:
         """Refuse a patch that changes nothing, or that does not fit the agent or the trace."""
-        at, patch, recorded = self._at, self._patch, self._recorded
-        if at is None and patch == Patch():
+        at, patch = self._at, self._patch
+        if at is None and patch == Patch() and not self._live:
             raise ConfigurationError(
-                "The fork changes nothing: give at=, or say what is different."
+                "The fork changes nothing: give at=, live= or answers=, or say what is different."
             )
         if at is None and (patch.result is not None or patch.messages):
             raise ConfigurationError("result= and messages= need at=ADDRESS.")
@@ -217,12 +240,7 @@ class _Fork(Plan):
             )
         if at is None:
             return
-        known = recorded.effects.get(at)
-        if known is None:
-            close = difflib.get_close_matches(at, recorded.effects, n=3, cutoff=0)
-            raise ConfigurationError(
-                f"The trace has nothing at {at!r}; the closest: {', '.join(close) or 'none'}."
-            )
+        known = self._check_address(at)
         if patch != Patch() or known.kind != "tool":
             return
         name = known.name
@@ -241,9 +259,61 @@ class _Fork(Plan):
                 f"live=[{name!r}] lets it run, and result= replaces its result."
             )
 
+    def _check_live(self) -> None:
+        """Refuse addresses in `live=` at which nothing would run, and contradictions."""
+        live, answers, at = {*self._live}, self._patch.answers, self._at
+        if both := sorted(live & answers.keys()):
+            raise ConfigurationError(
+                f"{both[0]!r} is in live= and in answers=: it either runs or is answered."
+            )
+        if self._patch.result is not None and at in answers:
+            raise ConfigurationError(f"result= and answers= both have an outcome for {at}.")
+        addresses = [one for one in self._live if one.startswith("/")]
+        alone = at is None and self._patch == Patch() and len(addresses) == len(live)
+        for one in addresses:
+            known = self._recorded.effects.get(one)
+            if known is None:
+                if alone:
+                    self._check_address(one)
+                continue  # it may be asked for in the fork
+            if known.kind != "tool":
+                kind = "model call" if known.kind == "model" else "function"
+                raise ConfigurationError(
+                    f"live= has {one!r}, which is a {kind}, and lets calls of tools run. "
+                    f"at={one!r} does it again."
+                )
+            if (kept := known.decision) is not None and kept.kind in ("deny", "answer"):
+                was = "denied" if kept.kind == "deny" else "answered from outside"
+                raise ConfigurationError(
+                    f"{known.name} at {one} would not be run: it was {was}. "
+                    f"answers={{{one!r}: Decision.approve()}} lets it run."
+                )
+            if self._is_early(known.at) and not f"{at}/".startswith(f"{one}/"):
+                raise ConfigurationError(
+                    f"live= has {one!r}, which stands before at={at!r} and so stays as recorded. "
+                    "Leave at= out, or fork at an address before it."
+                )
+
+    def _check_address(self, at: str) -> RecordedEffect:
+        effects = self._recorded.effects
+        if (known := effects.get(at)) is not None:
+            return known
+        close = ", ".join(difflib.get_close_matches(at, effects, n=3, cutoff=0))
+        raise ConfigurationError(
+            f"The trace has nothing at {at!r}; the closest: {close or 'none'}."
+        )
+
     def choose(self, effect: Effect) -> Choice:
         if effect.at in self._results:
             return _patched(effect, self._results[effect.at])
+        if isinstance(effect, ToolInvocation) and not self._is_early(effect.at):
+            if self._is_live(effect):
+                return Do.PERFORM
+            given = self._named.get(effect.call.name)
+            if given is not None and not isinstance(given, Decision):
+                return _patched(effect, given)
+            if effect.at in self._around:
+                return Do.PERFORM if self._runs(effect) else Do.HOLD_BACK
         if self._holds(effect):
             return Do.ANSWER
         if not isinstance(effect, ToolInvocation) or self._runs(effect):
@@ -255,8 +325,12 @@ class _Fork(Plan):
         other = self._patch.instructions is not None and effect.at.parent == self._root
         return None if other else "structural"
 
-    def decision(self, at: Address) -> Decision | None:
-        return self._decisions.get(at)
+    def decision(self, pending: PendingCall) -> Decision | None:
+        given = self._decision_about(pending)
+        if given is not None or pending.kind == "question" or self._is_early(pending.at):
+            return given
+        named = None if self._is_live(pending) else self._named.get(pending.call.name)
+        return Decision.answer(named) if isinstance(named, str) else None
 
     def changed(self, config: AgentConfig) -> AgentConfig:
         """Return the agent of the fork."""
@@ -290,36 +364,44 @@ class _Fork(Plan):
         if not self._recorded.finished(effect):
             return False
         if isinstance(effect, ToolInvocation) and effect.call.name in self._renewed:
-            return self._is_early(effect)
-        return self._is_early(effect) or self._recorded.compare(effect) is None
+            return self._is_early(effect.at)
+        return self._is_early(effect.at) or self._recorded.compare(effect) is None
 
     def _runs(self, call: ToolInvocation) -> bool:
         """Return whether a call that has no recorded answer may run."""
-        decision = self._decisions.get(call.at)
+        decision = self._decision_about(call)
         return (
             call.effect == "read"
             or call.call.name in self._renewed
-            or not {call.call.name, call.at}.isdisjoint(self._live)
+            or self._is_live(call)
             or (decision is not None and decision.kind in ("approve", "edit"))
             or (self._at is not None and self._at.startswith(f"{call.at}/"))  # on the way
         )
+
+    def _is_live(self, call: ToolInvocation | PendingCall) -> bool:
+        return not {call.call.name, call.at}.isdisjoint(self._live)
+
+    def _decision_about(self, call: ToolInvocation | PendingCall) -> Decision | None:
+        """Return the decision of the patch about a call, by its address or its tool."""
+        named = None if self._is_early(call.at) else self._named.get(call.call.name)
+        return self._decisions.get(call.at) or (named if isinstance(named, Decision) else None)
 
     def _is_patched(self, effect: Compute) -> bool:
         """Return whether the patch replaces what this function of the agent gives."""
         if effect.at == f"{self._root}/instructions":
             return self._patch.instructions is not None
         ours = effect.at.parent.parent == self._root and effect.name == "settings"
-        return ours and self._patch.settings is not None and not self._is_early(effect)
+        return ours and self._patch.settings is not None and not self._is_early(effect.at)
 
-    def _is_early(self, effect: Effect) -> bool:
-        """Return whether it stands before the place of the fork, so that it may not change.
+    def _is_early(self, at: str) -> bool:
+        """Return whether an address stands before the place of the fork, so that it may not change.
 
         Of two agents that a tool asks, nobody knows which needs the other's answer: what
         they do is compared.
         """
         if self._at is None:
             return False
-        ours, theirs = place(effect.at), place(self._at)
+        ours, theirs = place(at), place(self._at)
         for one, other in zip(ours, theirs, strict=False):
             if one != other:
                 return one < other and not (one[2] and other[2])
@@ -356,7 +438,21 @@ class _Fork(Plan):
             else _message(message)
         )
 
-    def _answer(self, at: str, given: Any) -> None:
+    def _answer_named(self, name: str, answer: Any) -> None:
+        """Keep what `answers=` has for a tool, or for the effect at an address."""
+        option = f"answers={{{name!r}: …}}"
+        if not name.startswith("/"):
+            decides = isinstance(answer, Decision)
+            self._named[name] = answer if decides else _content(answer, option)
+            return
+        self._check_address(name)
+        waits = self._recorded.pending(name) is not None and self._recorded.begun(name) is None
+        if waits and not isinstance(answer, Decision):
+            content = _content(answer, option)
+            answer = Decision.answer(content) if isinstance(content, str) else answer
+        self._answer(name, answer, option)
+
+    def _answer(self, at: str, given: Any, option: str = "result=") -> None:
         """Keep the outcome of the effect at an address, as it needs it.
 
         Raises:
@@ -380,11 +476,11 @@ class _Fork(Plan):
             given = AssistantMessage(content=given) if isinstance(given, str) else _message(given)
             if not isinstance(given, AssistantMessage):
                 raise ConfigurationError(
-                    f"At {at} a model answers: result= needs text or an assistant message, "
+                    f"At {at} a model answers: {option} needs text or an assistant message, "
                     f"not {given!r}."
                 )
         elif known is not None and known.kind == "tool":
-            given = _content(given)
+            given = _content(given, option)
         self._results[at] = given
 
     def _input_names(self) -> list[str]:
@@ -432,7 +528,7 @@ def _patched(effect: Effect, given: Any) -> Outcome:
             return Value(value=given, recorded=True)
 
 
-def _content(given: Any) -> Any:
+def _content(given: Any, option: str = "result=") -> Any:
     """Return the content of a tool's answer: of text, a message, its JSON, or any value."""
     if isinstance(given, str):
         return given
@@ -443,7 +539,7 @@ def _content(given: Any) -> Any:
         return content if content is not None else json.dumps(given, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"result={given!r}: a tool answers with text, a message or JSON: {error}."
+            f"{option} {safe_repr(given)}: a tool answers with text, a message or JSON: {error}."
         ) from error
 
 

@@ -96,7 +96,9 @@ def check_live(live: Collection[str]) -> None:
         )
 
 
-def check_names(live: Collection[str], program: Program[Any], recorded: Recording) -> None:
+def check_names(
+    live: Collection[str], program: Program[Any], recorded: Recording, *, option: str = "live="
+) -> None:
     """Refuse names of tools that neither the agent has nor the run has called.
 
     Raises:
@@ -107,7 +109,7 @@ def check_names(live: Collection[str], program: Program[Any], recorded: Recordin
     unknown = sorted(one for one in {*live} - known.keys() if not one.startswith("/"))
     if unknown and not program.spec.toolsets:
         raise ConfigurationError(
-            f"live= names {unknown[0]!r}, which the agent does not have; "
+            f"{option} names {unknown[0]!r}, which the agent does not have; "
             f"its tools: {', '.join(map(repr, known)) or 'none'}."
         )
 

@@ -217,3 +217,39 @@ def test_a_fork_that_is_interrupted(travel: Path) -> None:
     assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
     assert "The trace of the fork, as far as it came, is in fork.jsonl" in done.stdout
     assert Trace.load(travel / "fork.jsonl").status == "cancelled"
+
+
+def test_a_tool_runs_again_and_another_is_answered(
+    travel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By name, or by the end of an address; which tools ran is listed."""
+    fork_here("--live", "look", "--answer", "book=no = train", "--answer", "m2/t0=paid by hand")
+    told = capsys.readouterr().out
+    assert sorted(ran(travel)) == ["look Paris", "look Rome"]
+    assert "Kindly: no = train, paid by hand" in told
+    assert "Tools that ran: look (/agent/m0/t0), look (/agent/m0/t1)\n" in told
+
+
+def test_live_alone_is_a_change(travel: Path) -> None:
+    """A call by the end of its address; without it nothing would be different."""
+    fork_here("--live", "m1/t0")
+    assert ran(travel) == ["book Rome"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--answer", "book"], "--answer 'book': expected --answer TOOL=TEXT"),
+        (["--answer", "bok=x"], "answers= names 'bok', which the agent does not have"),
+        (["--answer", "m7/t0=x"], "no address 'm7/t0'"),
+        (["--live", "m0/t9"], "no address 'm0/t9'"),
+        (["--live", "book", "--answer", "book=x"], "'book' is in live= and in answers="),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_calls(travel: Path, arguments: list[str], says: str) -> None:
+    """One clear message, and nothing runs."""
+    with pytest.raises((ConfigurationError, TraceError)) as caught:
+        fork_here(*arguments)
+    assert says in caught.value.message
+    assert ran(travel) == []

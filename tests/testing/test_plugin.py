@@ -283,6 +283,34 @@ def test_the_divergence_is_shown_first(project: Project) -> None:
     done.stdout.no_fnmatch_line("*run_blocking*")
 
 
+def test_a_failure_names_the_ways_out(project: Project) -> None:
+    """Looser, the model of now, and a new recording; looser only where that lets the run pass."""
+    project.record()
+    project.test(
+        """
+        @pytest.mark.agentkit_replay("umbrella.jsonl")
+        def test_exact():
+            agent.with_(instructions="Be polite.").run_sync(PROMPT)
+
+        @pytest.mark.agentkit_replay("umbrella.jsonl", strictness="structural")
+        def test_structural():
+            agent.with_(instructions="Be polite.").run_sync(PROMPT)
+
+        @pytest.mark.agentkit_replay("umbrella.jsonl", strictness="structural")
+        def test_renamed():
+            agent.with_(name="weather").run_sync(PROMPT)
+        """
+    )
+    done = project.run()
+    done.assert_outcomes(passed=1, failed=2)
+    looser = '*agentkit_replay(…, strictness="structural").'
+    live = '*agent.replay(path, plan="model_live"), without the marker.'
+    for name, ways in (("exact", [looser, live]), ("renamed", [live])):
+        new = f"To record it: pytest --agentkit-record=all test_app.py::test_{name}"
+        done.stdout.fnmatch_lines([f"*_ test_{name} _*", *ways, new])
+    assert sum("strictness=" in line and "fine here" in line for line in done.outlines) == 1
+
+
 def test_a_renamed_agent_is_told_first(project: Project) -> None:
     """With the recording's file, whether the error is raised, or caught and forgotten."""
     project.record()

@@ -18,6 +18,7 @@ from agentkit.cli.view.describe import address_in
 from agentkit.cli.view.run import (
     effects_of,
     print_held_back,
+    print_ran,
     print_waiting,
     run_and_show,
     tools_at,
@@ -46,6 +47,7 @@ def fork(
     deps: str | None = None,
     settings: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     live: Many = None,
+    answer: Annotated[list[str] | None, Parameter(name="--answer", negative="")] = None,
     to: Annotated[Path | None, Parameter(name="--trace")] = None,
 ) -> None:
     """Run a recorded run again with something changed, and show the difference.
@@ -66,8 +68,10 @@ def fork(
         model: Another model, such as openai:gpt-4o; also the run's own, if the agent has another.
         deps: What its tools need, as FILE.py:NAME: the value, or a function that returns it.
         settings: NAME=VALUE: another sampling parameter, such as temperature=0.2.
-        live: A tool that may run although it writes, by name, or a call, by its address; tools
-            that only read run anyway. May be repeated.
+        live: A tool whose calls run again, also if it writes, by name, or one call, by its address
+            or the end of it. May be repeated.
+        answer: TOOL=TEXT: what all calls of a tool are answered with; or one effect, as
+            ADDRESS=TEXT. May be repeated.
         to: A new file, or a folder, where the fork is recorded; by default the state folder.
     """
     original = replayable(trace)
@@ -82,21 +86,35 @@ def fork(
         "instructions": instructions,
         "messages": {message_number(original, where or "", n): text for n, text in texts} or None,
         "result": outcome,
+        "answers": _answers(original, answer or ()) or None,
         "settings": settings_from(pairs) if pairs else None,
         "model": model,
     }
     patch = {name: value for name, value in changes.items() if value is not None}
-    if where is None and not patch:
+    if where is None and not patch and not live:
         raise ConfigurationError(
-            "The fork changes nothing: give --at ADDRESS to do an effect again, or say what is "
-            "different, such as --prompt TEXT."
+            "The fork changes nothing: give --at ADDRESS to do an effect again, --live NAME to run "
+            "a tool again, or say what is different, such as --prompt TEXT."
         )
-    # A tool has no slash in its name: the end of an address has.
-    running = [
-        address_in(original, one) if "/" in one and one[0] != "/" else one for one in live or ()
-    ]
+    running = [_whole(original, one) for one in live or ()]
     with application(app, original, deps=deps) as loaded:
         forked(original, loaded, at=where, patch=patch, live=running, to=to)
+
+
+def _answers(trace: Trace, pairs: Iterable[str]) -> dict[str, Any]:
+    """Return what tools and single effects are answered with."""
+    answers: dict[str, Any] = {}
+    for one in pairs:
+        name, text = _pair(one, "--answer TOOL=TEXT")
+        at = _whole(trace, name)
+        answers[at] = outcome_from(trace, at, text) if at in trace.effects else text
+    return answers
+
+
+def _whole(trace: Trace, name: str) -> str:
+    """Return a tool's name, or the address that one or its end stands for."""
+    # A tool has no slash in its name: the end of an address has.
+    return address_in(trace, name) if "/" in name and name[0] != "/" else name
 
 
 def _check_runs(
@@ -170,7 +188,9 @@ def forked(
         _print_interrupted(original, _files(to) - before)
         raise
     assert result.trace is not None
-    held_back = result.replayed.held_back if result.replayed is not None else ()
+    assert result.replayed is not None
+    held_back = result.replayed.held_back
+    print_ran(result.trace, result.replayed.ran)
     if error is None:
         print_held_back(result.trace, held_back, allow)
     print_waiting(result.pending, result.trace.path, loaded.options(patch.get("model")))

@@ -365,7 +365,7 @@ class _Walk(Cmd):
     def do_go(self, rest: str) -> None:
         """Run on from the change, or from here: what was before stays as recorded.
 
-        Tools that only read run; with `go live` all do.
+        Calls that may write are held back; `go live` runs every call from there on again.
         """
         how = rest.removeprefix("on").strip()
         if how not in ("", "live"):

@@ -19,6 +19,7 @@ from agentkit.errors import AgentKitError, safe_str
 from agentkit.runtime.result import RunResult, result_of
 from agentkit.trace.reader import Trace
 
+_LISTED = 20
 _IN_DOUBT = "Interrupted: it is not known whether this was done."
 
 
@@ -112,6 +113,14 @@ def print_held_back(trace: Trace, addresses: Iterable[str], allow: str) -> None:
     """Print which tools were held back because they may write, and what would let each run."""
     for name in sorted(tools_at(trace, addresses)):
         print_line(f"{name} was not run: it may write ({allow.replace('NAME', name)})", "yellow")
+
+
+def print_ran(trace: Trace, addresses: Sequence[str]) -> None:
+    """Print which tools ran, and where: that is what a fork did to the world."""
+    calls = [at for at in addresses if at in trace.effects and trace.effects[at].kind == "tool"]
+    listed = [f"{trace.effects[at].name} ({at})" for at in calls[:_LISTED]]
+    if calls:
+        print_line(f"Tools that ran: {', '.join(listed)}{' …' * (len(calls) > _LISTED)}")
 
 
 def tools_at(trace: Trace, addresses: Iterable[str]) -> set[str]:
