@@ -76,3 +76,19 @@ def serving(address: str = "127.0.0.1", **options: Any) -> Iterator[Site]:
         yield site
     finally:
         site.socket.close()
+
+
+@contextlib.contextmanager
+def serving_both(first: str, second: str) -> Iterator[tuple[Site, Site]]:
+    """Start sites at two addresses with one port, which another program may have at one."""
+    for attempt in range(50):
+        with contextlib.ExitStack() as stack:
+            one = stack.enter_context(serving(first))
+            try:
+                other = stack.enter_context(serving(second, port=one.port))
+            except OSError:
+                if attempt == 49:
+                    raise
+                continue
+            yield one, other
+            return

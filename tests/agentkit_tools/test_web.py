@@ -23,7 +23,7 @@ from agentkit_tools.web import web_tools
 from agentkit import Agent, RunContext, Tool, ToolError
 from agentkit.errors import ConfigurationError
 from agentkit.testing import ScriptedModel
-from tests.agentkit_tools.site import Site, page, redirect, serving
+from tests.agentkit_tools.site import Site, page, redirect, serving, serving_both
 from tests.support import run_python, tool_texts
 
 pytestmark = pytest.mark.anyio
@@ -410,7 +410,7 @@ def resolver(answers: dict[str, list[list[str]]]) -> Any:
 
 async def test_rebinding(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that leads elsewhere at the second question is connected to as it was checked."""
-    with serving("127.0.0.2") as outside, serving("127.0.0.1", port=outside.port) as inside:
+    with serving_both("127.0.0.2", "127.0.0.1") as (outside, inside):
         outside.pages["/"] = page("<p>outside")
         inside.pages["/"] = page("<p>inside")
         names = {"rebind.test": [["127.0.0.2"], ["127.0.0.1"]]}
@@ -541,7 +541,7 @@ async def test_redirects_to_other_sites_are_refused(site: Site) -> None:
 
 async def test_a_rebinding_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that redirects to its own name, which leads inside by then, is refused."""
-    with serving("127.0.0.2") as outside, serving("127.0.0.1", port=outside.port) as inside:
+    with serving_both("127.0.0.2", "127.0.0.1") as (outside, inside):
         url = f"http://rebind.test:{outside.port}/"
         outside.pages["/"] = redirect(url + "secret")
         names = {"rebind.test": [["127.0.0.2"], ["127.0.0.1"]]}
