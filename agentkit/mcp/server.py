@@ -322,6 +322,7 @@ class _Approval:
 
     def __init__(self, context: Context) -> None:
         self._session = context.session
+        self._request = context.request_id
 
     async def decide(self, pending: PendingCall) -> Decision | None:
         """Ask about a call, or what a running one asks; no answer is a refusal.
@@ -338,7 +339,8 @@ class _Approval:
         if pending.kind == "question":
             text, schema = pending.args["question"], pending.args.get("schema")
         try:
-            answer = await self._session.elicit_form(text, schema or _NOTHING)
+            # On the stream of the call: a client may have no other open, or not yet.
+            answer = await self._session.elicit_form(text, schema or _NOTHING, self._request)
         except MCPError as error:
             return Decision.deny(f"The client cannot ask a person: {error.message}")
         if answer.action != "accept":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Generator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 
 from agentkit import Agent, Decision, RunContext, tool
@@ -302,3 +304,35 @@ async def test_an_http_server_that_is_not_there() -> None:
     agent = Agent(ScriptedModel(["Done."]), tools=[http("http://127.0.0.1:9/mcp", name="far")])
     with pytest.raises(ServerUnreachable, match="The MCP server far cannot be reached: "):
         await agent.run("x")
+
+
+def test_a_question_comes_on_the_stream_of_its_call() -> None:
+    """A client that holds no other stream open, as none must, is asked all the same."""
+    head = {"accept": "application/json, text/event-stream"}
+    hello = {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {"elicitation": {}},
+        "clientInfo": {"name": "plain", "version": "1"},
+    }
+
+    def message(method: str, params: Any = None, **more: Any) -> dict[str, Any]:
+        return {"jsonrpc": "2.0", "method": method, "params": params or {}, **more}
+
+    with served_by_http(*served.TOOLS) as url, httpx2.Client(timeout=20) as client:
+        greeted = client.post(url, json=message("initialize", hello, id=1), headers=head)
+        head["mcp-session-id"] = greeted.headers["mcp-session-id"]
+        client.post(url, json=message("notifications/initialized"), headers=head)
+        call = message("tools/call", {"name": "wipe", "arguments": {"path": "/x"}}, id=2)
+        with client.stream("POST", url, json=call, headers=head) as stream:
+            events = (
+                json.loads(line.removeprefix("data:"))
+                for line in stream.iter_lines()
+                if line.startswith("data:") and line != "data: "
+            )
+            question = next(events)
+            assert question["method"] == "elicitation/create"
+            accepted = {"action": "accept", "content": {}}
+            answer = {"jsonrpc": "2.0", "id": question["id"], "result": accepted}
+            client.post(url, json=answer, headers=head)
+            result = next(events)
+    assert result["result"]["content"] == [{"type": "text", "text": "wiped /x"}]
