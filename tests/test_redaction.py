@@ -94,10 +94,16 @@ def test_mistakes_are_said_at_once(given: dict[str, Any], says: str) -> None:
 
 
 ALNUM = string.ascii_letters + string.digits
+KEY_PREFIXES = st.sampled_from(
+    ["sk-", "pk_", "rk-", "gsk_", "xai-", "fw_", "csk-", "r8_", "nvapi-"]
+)
 BUILT_IN = {
     "api_key": st.tuples(
-        st.sampled_from(["sk-", "pk_", "rk-", "gsk_", "xai-", "fw_", "csk-", "r8_", "nvapi-"]),
-        st.text(ALNUM, min_size=16, max_size=30),
+        KEY_PREFIXES,
+        # What is shorter than 24 and has no digit is a name: `sk-transformersmodel`.
+        st.text(ALNUM, min_size=16, max_size=30).filter(
+            lambda body: len(body) >= 24 or any(map(str.isdigit, body))
+        ),
     ),
     "google": st.tuples(st.just("AIza"), st.text(ALNUM, min_size=35, max_size=35)),
     "hugging_face": st.tuples(st.just("hf_"), st.text(ALNUM, min_size=20, max_size=30)),
@@ -124,13 +130,20 @@ BUILT_IN = {
     "customer": st.tuples(st.just("C-"), st.text(string.digits, min_size=6, max_size=6)),
 }
 SECRETS = st.one_of([one.map("".join) for one in BUILT_IN.values()])
+NAMES = st.tuples(KEY_PREFIXES, st.text(string.ascii_letters, min_size=16, max_size=23)).map(
+    "".join
+)
 WORDS = st.text(st.characters(codec="utf-8"), max_size=20)
 REDACT = Redactor(
     patterns={"customer": r"C-\d{6}"}, fields=["**.pin", "**.password"], key=b"a key of this test"
 )
 
 
-@given(st.lists(SECRETS | WORDS | st.sampled_from(["Bearer abcdefghijkl12", "://u:pass@h", "-"])))
+@given(
+    st.lists(
+        SECRETS | NAMES | WORDS | st.sampled_from(["Bearer abcdefghijkl12", "://u:pass@h", "-"])
+    )
+)
 def test_looking_for_marks_first_misses_nothing(parts: list[str]) -> None:
     """A text is what the patterns make of it, though most texts never meet them."""
     text, redact = " ".join(parts), Redactor(key=b"k")
@@ -144,7 +157,7 @@ def test_looking_for_marks_first_misses_nothing(parts: list[str]) -> None:
         assert redact.passes(text) <= (redact(text) == text)
 
 
-@given(st.lists(SECRETS | WORDS), st.data())
+@given(st.lists(SECRETS | NAMES | WORDS), st.data())
 def test_the_quick_way_names_messages_as_the_careful_one(parts: list[str], data: Any) -> None:
     """A message of plain text has the blob and the identity that the general way gives it."""
     from agentkit.messages import AssistantMessage, ToolCall, ToolMessage
