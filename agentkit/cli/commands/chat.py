@@ -10,15 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_jsonable_python
-
 from agentkit.cli.commands.run import document
-from agentkit.cli.console import OUT, AsJson, print_line, print_text, shown
+from agentkit.cli.console import OUT, AsJson, print_line, shown
 from agentkit.cli.find import traces_folder
 from agentkit.cli.load import Application, application
 from agentkit.cli.view.ask import approve, is_somebody_there, read_line
-from agentkit.cli.view.run import print_error, print_waiting
-from agentkit.cli.view.tree import MARKS, pretty
+from agentkit.cli.view.run import print_error, print_output, print_waiting, reached
+from agentkit.cli.view.tree import MARKS
 from agentkit.events import (
     Event,
     Restarted,
@@ -28,7 +26,7 @@ from agentkit.events import (
     Warned,
 )
 from agentkit.messages import Message, dump_messages, load_messages
-from agentkit.runtime.result import RunResult, result_of
+from agentkit.runtime.result import RunResult
 from agentkit.session import Session
 
 _HELP = """/undo       forget the last prompt and its answer
@@ -129,19 +127,13 @@ class _Chat:
         """Answer a prompt. What ends the answer does not end the conversation."""
         before = self._session.messages
         self._before.append(before)
-        error: Exception | None = None
         try:
-            result = self._loaded.run(lambda: self._streamed(prompt))
+            result, error = reached(lambda: self._loaded.run(lambda: self._streamed(prompt)))
         except KeyboardInterrupt:
             if self._json:
                 raise
             print_line("\n(stopped)", "yellow")
             return
-        except Exception as failure:
-            reached = result_of(failure)
-            if reached is None:
-                raise
-            result, error = reached, failure
         if self._json:
             print(json_module.dumps(document(result, error)), flush=True)
         elif error is not None:
@@ -168,7 +160,7 @@ class _Chat:
         result = run.result
         if not self._json:
             if result.status == "ok" and not isinstance(result.output, str):
-                print_text(pretty(to_jsonable_python(result.output, fallback=repr)), "bold")
+                print_output(result, "bold")
             print_line("")
         return result
 

@@ -9,17 +9,23 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from agentkit.cli.console import ERR, AsJson, command_line, print_json, print_line, print_text
+from agentkit.cli.console import ERR, AsJson, command_line, print_json, print_line
 from agentkit.cli.find import traces_folder
 from agentkit.cli.load import application
 from agentkit.cli.view.ask import approve, is_somebody_there
 from agentkit.cli.view.progress import Progress
-from agentkit.cli.view.run import print_waiting, run_and_show
-from agentkit.cli.view.tree import RunTree, pretty
-from agentkit.errors import AgentKitError, ConfigurationError, safe_str
+from agentkit.cli.view.run import (
+    message_of,
+    print_output,
+    print_waiting,
+    reached,
+    run_and_show,
+)
+from agentkit.cli.view.tree import RunTree
+from agentkit.errors import ConfigurationError
 from agentkit.events import ignore
 from agentkit.messages import JsonObject
-from agentkit.runtime.result import RunResult, result_of
+from agentkit.runtime.result import RunResult
 
 
 def run(
@@ -64,11 +70,11 @@ def run(
             )
 
         if quiet or json:
-            result, error = _reached(lambda: loaded.run(once))
+            result, error = reached(lambda: loaded.run(once))
             if json:
                 print_json(document(result, error))
             elif result.status == "ok":
-                print_text(pretty(to_jsonable_python(result.output, fallback=repr)))
+                print_output(result)
         else:
             result, error = run_and_show(tree, lambda: loaded.run(once))
             if result.trace is not None:
@@ -98,24 +104,14 @@ def prompt_of(prompt: str | None) -> str:
     return text
 
 
-def _reached(work: Any) -> tuple[RunResult[Any], Exception | None]:
-    try:
-        return work(), None
-    except Exception as failure:
-        if (reached := result_of(failure)) is None:
-            raise
-        return reached, failure
-
-
 def document(result: RunResult[Any], error: Exception | None) -> JsonObject:
     """Describe a run as one JSON document."""
     output = result.output if result.status == "ok" else None
-    message = error.message if isinstance(error, AgentKitError) else error and safe_str(error)
     return {
         "run": result.run,
         "status": result.status,
         "output": to_jsonable_python(output, fallback=repr),
-        "error": error and {"type": type(error).__name__, "message": message},
+        "error": error and {"type": type(error).__name__, "message": message_of(error)},
         "pending": [
             {
                 "at": one.at,

@@ -39,42 +39,50 @@ def run_and_show(
         Exception: The run has not begun.
     """
     with following(tree):
-        result, error = _reached(tree, work)
+        result, error = reached(work)
+        if result.trace is not None:
+            with damage_named(result.trace):
+                tree.know(result.trace)
     if error is None:
         print_result(result)
     return result, error
 
 
-def _reached(
-    tree: RunTree, work: Callable[[], RunResult[Any]]
-) -> tuple[RunResult[Any], Exception | None]:
-    """Run, and complete the tree from the trace in the end."""
-    error = None
+def reached(work: Callable[[], RunResult[Any]]) -> tuple[RunResult[Any], Exception | None]:
+    """Run; return what was reached, and the exception that ended the run, if one did.
+
+    Raises:
+        Exception: The run has not begun.
+    """
     try:
-        result = work()
+        return work(), None
     except Exception as failure:
-        reached = result_of(failure)
-        if reached is None:
+        if (result := result_of(failure)) is None:
             raise
-        result, error = reached, failure
-    if result.trace is not None:
-        with damage_named(result.trace):
-            tree.know(result.trace)
-    return result, error
+        return result, failure
 
 
 def print_result(result: RunResult[Any]) -> None:
     """Print the output of a run, and what it used."""
     if result.status == "ok":
-        output = to_jsonable_python(result.output, fallback=repr)
-        print_text(pretty(output), "bold")
+        print_output(result, "bold")
     OUT.print(used(result.usage), style="dim")
+
+
+def print_output(result: RunResult[Any], style: str = "") -> None:
+    """Print the output of a run that has one."""
+    print_text(pretty(to_jsonable_python(result.output, fallback=repr)), style)
 
 
 def print_error(error: Exception) -> None:
     """Print one message on stderr, without a traceback."""
-    text = error.message if isinstance(error, AgentKitError) else safe_str(error)
-    ERR.print(Text.assemble((f"{type(error).__name__}: ", "bold red"), shown(text)))
+    name = f"{type(error).__name__}: "
+    ERR.print(Text.assemble((name, "bold red"), shown(message_of(error))))
+
+
+def message_of(error: Exception) -> str:
+    """Return what an exception says, without the notes that `str` may add."""
+    return error.message if isinstance(error, AgentKitError) else safe_str(error)
 
 
 def print_waiting(
