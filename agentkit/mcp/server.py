@@ -95,7 +95,7 @@ class ToolServer:
         name: str,
         instructions: str | None,
         deps: Any,
-        trace: TraceTo,
+        trace: TraceTo | None,
         approver: Approver | None,
     ) -> None:
         """Prepare the server; see `serve`."""
@@ -104,7 +104,7 @@ class ToolServer:
             raise ConfigurationError("serve() has nothing to offer: give it tools or an agent.")
         check_names([one for one in self._tools if isinstance(one, Tool)])
         self._deps = deps
-        self._trace = trace
+        self._trace: TraceTo = False if trace is None else trace
         self._approver = approver
         self._described: dict[AnyTool, types.Tool] = {}
         self._paused: OrderedDict[str, _Paused] = OrderedDict()
@@ -384,7 +384,7 @@ async def serve(
         name=name,
         instructions=instructions,
         deps=deps,
-        trace=False if trace is None else trace,
+        trace=trace,
         approver=approver,
     )
     if http is not None:
@@ -422,7 +422,7 @@ def app(
         name=name,
         instructions=instructions,
         deps=deps,
-        trace=False if trace is None else trace,
+        trace=trace,
         approver=approver,
     )
     return tools.server.streamable_http_app(host=host)
