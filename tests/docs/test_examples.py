@@ -6,9 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,6 @@ import httpx2
 import nbclient
 import nbformat
 import pytest
-import uvicorn
 
 from agentkit import (
     Agent,
@@ -35,8 +31,7 @@ from agentkit import (
 from agentkit.errors import LimitExceeded, ModelUnreachable
 from agentkit.testing import HOLD, ChatServer, FunctionModel, ScriptedModel, reply, sse
 from examples import approval, chat, look, research, sessions, web
-from tests.serve.support import running
-from tests.support import ROOT, events_of, tool_texts
+from tests.support import ROOT, events_of, running, tool_texts
 
 
 def environment(server: ChatServer) -> dict[str, str]:
@@ -47,25 +42,6 @@ def environment(server: ChatServer) -> dict[str, str]:
 
 
 # examples/web.py
-
-
-@contextmanager
-def served(agent: Agent[str]) -> Iterator[str]:
-    """Serve the web example with uvicorn in a thread, and yield its URL."""
-    config = uvicorn.Config(
-        web.make_app(agent), port=0, lifespan="off", ws="none", log_level="critical"
-    )
-    server = uvicorn.Server(config)
-    listening = config.bind_socket()
-    listening.listen()  # early connections wait for the thread instead of failing
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(timeout=10)
-    assert not thread.is_alive()
 
 
 def only_file(folder: Path) -> Path:
@@ -82,7 +58,7 @@ def delta(text: str) -> dict[str, Any]:
 @pytest.mark.anyio
 async def test_web_streams_the_answer_to_its_end(tmp_path: Path) -> None:
     """The text arrives as server-sent events, followed by the status."""
-    with served(Agent(ScriptedModel(["Good day."]), trace=tmp_path)) as url:
+    with running(web.make_app(Agent(ScriptedModel(["Good day."]), trace=tmp_path))) as url:
         async with httpx2.AsyncClient() as client:
             page = await client.get(url)
             answer = await client.get(url + "/answer", params={"q": "Hi"})
@@ -97,7 +73,9 @@ async def test_web_streams_the_answer_to_its_end(tmp_path: Path) -> None:
 @pytest.mark.anyio
 async def test_web_reports_a_failed_run() -> None:
     """The error is the last event, and the server keeps serving."""
-    with served(Agent(ScriptedModel([ModelUnreachable("no route"), "Hello."]))) as url:
+    with running(
+        web.make_app(Agent(ScriptedModel([ModelUnreachable("no route"), "Hello."])))
+    ) as url:
         async with httpx2.AsyncClient() as client:
             failed = await client.get(url + "/answer")
             next_answer = await client.get(url + "/answer")
@@ -111,7 +89,7 @@ async def test_web_cancels_the_run_when_its_reader_leaves(tmp_path: Path) -> Non
     with ChatServer([sse([delta("Once"), delta(" upon"), HOLD, delta(" a time")])]) as server:
         model = ChatModel("m", base_url=server.base_url, api_key="k")
         agent = Agent(model, trace=tmp_path)
-        with served(agent) as url:
+        with running(web.make_app(agent)) as url:
             async with await anyio.connect_tcp("127.0.0.1", int(url.rpartition(":")[2])) as reader:
                 await reader.send(b"GET /answer?q=Hi HTTP/1.1\r\nHost: here\r\n\r\n")
                 received = b""

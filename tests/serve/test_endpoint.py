@@ -22,8 +22,7 @@ from agentkit.errors import ConfigurationError, ModelHTTPError
 from agentkit.messages import ModelRequest
 from agentkit.serve import Key, app
 from agentkit.testing import FunctionModel, ScriptedModel
-from tests.serve.support import running
-from tests.support import tool_texts
+from tests.support import running, tool_texts
 
 CALL = [("look", {"city": "Paris"})]
 HI: Any = [{"role": "user", "content": "Umbrella?"}]

