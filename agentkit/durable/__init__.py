@@ -1,0 +1,1 @@
+"""Runs that outlive their process: resumed from traces, or hosted by a durable engine."""
