@@ -18,12 +18,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeAlias
 
 from agentkit.cli.view.describe import describe
-from agentkit.cli.view.tree import as_text
 from agentkit.core.effects import Decision
 from agentkit.errors import ConfigurationError
 from agentkit.messages import is_object
 from agentkit.settings import ChatSettings
 from agentkit.trace.reader import Trace
+from agentkit.trace.words import as_text
 
 What: TypeAlias = Literal["result", "messages", "prompt", "instructions", "settings", "model"]
 """The names of the changes, as `Agent.fork` has them."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -112,33 +110,3 @@ def failed(status: str) -> bool:
 def _files_in(folder: Path) -> list[Path]:
     """Return the traces of a folder by name; a pipe would be waited for."""
     return sorted(file for file in folder.glob("*.jsonl") if file.is_file())
-
-
-def state_of(trace: Trace) -> str:
-    """Return how the run ended; `running` if a process is known to be writing it still."""
-    if trace.status != "interrupted" or trace.path is None or sys.platform == "win32":
-        return trace.status
-    import fcntl  # there is none on Windows
-
-    try:
-        with trace.path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # until it is closed, at once
-    except BlockingIOError:
-        return "running"
-    except OSError:
-        pass  # a file system without locks
-    return trace.status
-
-
-def now_in(trace: Trace) -> float:
-    """Return until when what is open in a run has lasted, in seconds since its trace was opened.
-
-    Of a run that is over, that is its last line; of one that goes on, that and the time since.
-    """
-    recorded = trace.t / 1e6
-    if trace.path is None or state_of(trace) != "running":
-        return recorded
-    try:
-        return recorded + max(0, time.time() - trace.path.stat().st_mtime)
-    except OSError:  # it was removed meanwhile
-        return recorded

@@ -3,6 +3,7 @@
 from agentkit.trace.effects import (
     Det,
     HttpAttempt,
+    LogLine,
     Moment,
     RecordedDelta,
     RecordedEffect,
@@ -14,6 +15,7 @@ from agentkit.trace.reader import Trace
 __all__ = [
     "Det",
     "HttpAttempt",
+    "LogLine",
     "Moment",
     "RecordedDelta",
     "RecordedEffect",

@@ -133,6 +133,23 @@ class Det:
     seq: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogLine:
+    """A line that the application has logged inside an effect; see `to_trace`.
+
+    Attributes:
+        t: When, in microseconds since the trace was opened.
+        level: Its level.
+        text: Its text.
+        data: Its other fields.
+    """
+
+    t: int
+    level: str
+    text: Any
+    data: JsonObject
+
+
 @dataclass(slots=True)
 class Lines:
     """The numbers of the events of one effect, as they are found.
@@ -146,7 +163,7 @@ class Lines:
         in_flight: The open question whether to run it again.
         answer: The decision about `ask`.
         skip: That no tool runs it, and why.
-        inner: What happened in it: attempts, deltas, progress, dets, warnings.
+        inner: What happened in it: attempts, deltas, progress, dets, warnings, log lines.
     """
 
     start: int | None = None
@@ -410,6 +427,19 @@ class RecordedEffect:
     def warnings(self) -> tuple[Warned, ...]:
         """What was changed on the way."""
         return tuple(map(warning_from_json, self._inner("warning", ever=True)))
+
+    @property
+    def logs(self) -> tuple[LogLine, ...]:
+        """The lines that the application has logged in it."""
+        return tuple(
+            LogLine(
+                t=one["t"],
+                level=one["level"],
+                text=unpacked(one["text"]),
+                data=unpacked(one.get("data", {})),
+            )
+            for one in self._inner("log", ever=True)
+        )
 
     def _inner(self, name: str, *, ever: bool = False) -> Iterator[JsonObject]:
         """Yield the events of this name; those before the last start only if `ever`."""

@@ -125,7 +125,7 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
                 self._decided(number, event, part)
             case ["http", _]:
                 self._inside(number, event["at"].rpartition("/")[0])
-            case ["model" | "tool", "chunks"] | ["det" | "warning"]:
+            case ["model" | "tool", "chunks"] | ["det" | "log" | "warning"]:
                 self._inside(number, event.get("at", ""))
             case _:
                 pass

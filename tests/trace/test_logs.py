@@ -179,6 +179,10 @@ async def test_lines_of_the_application_go_to_the_trace() -> None:
     assert (line["at"], line["level"], line["text"]) == ("/agent/m0/t0", "info", "working")
     assert line["data"] == {"text": secret("hard"), "level_of_detail": 3}
     assert [event["text"] for event in seen] == ["hard"]
+    assert result.trace is not None
+    (logged,) = result.trace.effects["/agent/m0/t0"].logs
+    assert (logged.t, logged.level, logged.text) == (line["t"], "info", "working")
+    assert logged.data == line["data"]
 
 
 async def test_a_line_with_an_exception_has_its_traceback() -> None:

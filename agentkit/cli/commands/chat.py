@@ -16,7 +16,6 @@ from agentkit.cli.find import traces_folder
 from agentkit.cli.load import Application, application
 from agentkit.cli.view.ask import approve, is_somebody_there, read_line
 from agentkit.cli.view.run import print_error, print_output, print_waiting, reached
-from agentkit.cli.view.tree import MARKS
 from agentkit.events import (
     Event,
     Restarted,
@@ -28,6 +27,7 @@ from agentkit.events import (
 from agentkit.messages import Message, dump_messages, load_messages
 from agentkit.runtime.result import RunResult
 from agentkit.session import Session
+from agentkit.trace.words import MARKS
 
 _HELP = """/undo       forget the last prompt and its answer
 /save FILE  write the conversation to a file; --history FILE goes on from it

@@ -14,14 +14,15 @@ from rich.text import Text
 
 from agentkit.cli import find
 from agentkit.cli.console import OUT, AsJson, Count, print_json, print_note, shown
-from agentkit.cli.find import newest_first, state_of, traces_in
+from agentkit.cli.find import newest_first, traces_in
 from agentkit.cli.view.describe import damage_named
-from agentkit.cli.view.tree import as_text
 from agentkit.errors import ConfigurationError, TraceError
 from agentkit.messages import JsonObject, is_object
 from agentkit.trace.effects import RecordedEffect
 from agentkit.trace.naming import unpacked
 from agentkit.trace.reader import Trace
+from agentkit.trace.summary import state_of
+from agentkit.trace.words import as_text
 
 _LINE = 400
 """Characters of a matching line that are printed."""

@@ -12,13 +12,14 @@ from agentkit.cli.console import print_line
 from agentkit.cli.find import replayable
 from agentkit.cli.load import Many, application
 from agentkit.cli.view.run import print_held_back, run_and_show
-from agentkit.cli.view.tree import RunTree, counted
+from agentkit.cli.view.tree import RunTree
 from agentkit.core.effects import Failure
 from agentkit.errors import ReplayDivergence, safe_str
 from agentkit.replay.replay import OnDivergence, PlanName
 from agentkit.runtime.result import RunResult
 from agentkit.trace.compare import Strictness
 from agentkit.trace.reader import Trace
+from agentkit.trace.words import counted
 
 
 def replay(

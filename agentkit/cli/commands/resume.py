@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.cli.console import command_line, print_line
-from agentkit.cli.find import replayable, state_of
+from agentkit.cli.find import replayable
 from agentkit.cli.load import Many, application, options_of
 from agentkit.cli.view.describe import ends_with
 from agentkit.cli.view.run import print_waiting, run_and_show
@@ -16,6 +16,7 @@ from agentkit.core.effects import Decision
 from agentkit.errors import ConfigurationError
 from agentkit.runtime.result import RunResult
 from agentkit.trace.reader import Trace
+from agentkit.trace.summary import state_of
 
 
 def resume(

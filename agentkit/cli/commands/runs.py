@@ -23,11 +23,12 @@ from agentkit.cli.console import (
     shown,
 )
 from agentkit.cli.find import newest_first, traces_folder, traces_in
-from agentkit.cli.view.describe import damage_named, summary
-from agentkit.cli.view.tree import MARKS, as_text, forked_from, money
+from agentkit.cli.view.describe import damage_named
 from agentkit.errors import TraceError
 from agentkit.messages import JsonObject
 from agentkit.trace.reader import Trace
+from agentkit.trace.summary import summary
+from agentkit.trace.words import MARKS, as_text, forked_from, money
 
 _WIDE = 110
 """Columns that a row of the table needs."""

@@ -23,32 +23,15 @@ from agentkit.cli.console import (
     shown,
 )
 from agentkit.cli.find import find
-from agentkit.cli.view.describe import (
-    address_in,
-    damage_named,
-    describe,
-    describe_run,
-    lines_at,
-    prompt_of,
-    summary,
-)
+from agentkit.cli.view.describe import address_in, damage_named, describe, describe_run, lines_at
 from agentkit.cli.view.run import print_waiting
-from agentkit.cli.view.tree import (
-    FAILED,
-    MARKS,
-    RunTree,
-    as_text,
-    cut,
-    decided,
-    forked_from,
-    pretty,
-    tree_of,
-    used,
-)
+from agentkit.cli.view.tree import RunTree, cut, tree_of
 from agentkit.core.effects import Decision
 from agentkit.errors import ConfigurationError
 from agentkit.messages import JsonObject, Usage, is_array, is_object
 from agentkit.trace.reader import Trace
+from agentkit.trace.summary import prompt_of, summary
+from agentkit.trace.words import FAILED, MARKS, as_text, decided, forked_from, pretty, used
 
 _SHORT = 60
 _SHOWN = ("role", "content", "tool_calls", "tool_call_id", "name")

@@ -29,11 +29,10 @@ from agentkit.cli.changes import (
 from agentkit.cli.commands.fork import forked
 from agentkit.cli.commands.show import print_effect, print_message
 from agentkit.cli.console import OUT, print_line, print_note, shown
-from agentkit.cli.find import find, state_of
+from agentkit.cli.find import find
 from agentkit.cli.load import Application, application
 from agentkit.cli.view.describe import address_in, damage_named, describe
 from agentkit.cli.view.run import effects_of, print_error
-from agentkit.cli.view.tree import MARKS, as_text, decided, pretty
 from agentkit.core.effects import Decision
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
 from agentkit.messages import is_object
@@ -41,6 +40,8 @@ from agentkit.models import resolve_model
 from agentkit.runtime.result import result_of
 from agentkit.trace.effects import RecordedEffect
 from agentkit.trace.reader import Trace
+from agentkit.trace.summary import state_of
+from agentkit.trace.words import MARKS, as_text, decided, pretty
 
 _NAMES = "next previous goto list show messages edit changes undo go help quit".split()
 _SHORT = {name[0]: name for name in _NAMES if name != "go"}

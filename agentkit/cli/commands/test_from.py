@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.cli.console import command_line, print_line
-from agentkit.cli.find import replayable, state_of
+from agentkit.cli.find import replayable
 from agentkit.cli.load import (
     Application,
     Many,
@@ -36,6 +36,7 @@ from agentkit.core.effects import ancestors
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
 from agentkit.runtime.result import RunResult
 from agentkit.trace.reader import Trace
+from agentkit.trace.summary import state_of
 
 _WORDS, _LONGEST = 6, 40
 

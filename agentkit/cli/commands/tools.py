@@ -23,12 +23,12 @@ from rich.text import Text
 from agentkit.agent import Agent
 from agentkit.cli.console import INDENTED, OUT, AsJson, print_json, print_note, shown
 from agentkit.cli.load import agent_of, agents_in, load_module, split_name
-from agentkit.cli.view.tree import counted
 from agentkit.errors import AgentKitError, ConfigurationError, InvalidTool
 from agentkit.messages import ToolDefinition
 from agentkit.tools.context import RunContext
 from agentkit.tools.tool import AnyTool, Tool
 from agentkit.tools.toolset import Toolset, tools_of, with_lifetime
+from agentkit.trace.words import counted
 
 
 def tools(source: str, /, *, as_json: AsJson = False) -> None:

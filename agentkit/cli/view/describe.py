@@ -14,14 +14,14 @@ from typing import Any
 from pydantic_core import from_json
 
 from agentkit.cli.console import command_line
-from agentkit.cli.find import state_of
 from agentkit.errors import AgentKitError, TraceCorrupt, TraceError
 from agentkit.events import ReasoningDelta, Restarted, TextDelta, ToolCallDelta
-from agentkit.messages import JsonObject, Usage
+from agentkit.messages import JsonObject
 from agentkit.trace.check import DAMAGE
 from agentkit.trace.deltas import Delta
 from agentkit.trace.effects import HttpAttempt, RecordedEffect
 from agentkit.trace.reader import Trace
+from agentkit.trace.summary import summary
 
 _FRAME = ("event", "seq", "t", "at")
 _CANDIDATES = 20
@@ -42,42 +42,6 @@ def damage_named(trace: Trace) -> Generator[None]:
             f"({type(error).__name__}: {error}). `{raw}` prints its lines.",
             path=str(trace.path),
         ) from error
-
-
-def summary(trace: Trace) -> JsonObject:
-    """Return what a list of runs shows of one. Times are in seconds."""
-    effects = [*trace.effects.values()]
-    root = next((one for one in effects if one.kind == "agent"), None)
-    end = (root.end if root is not None else None) or {}
-    steps = [one for one in effects if one.kind == "model"]
-    usage = sum((one.usage for one in steps), Usage())
-    if root is not None and "usage" in end:
-        usage = root.usage  # also counts what failed and cost something
-    return {
-        "file": None if trace.path is None else str(trace.path),
-        "run": trace.run,
-        "wall": trace.header.get("wall"),
-        "status": state_of(trace),
-        "fork": trace.header.get("fork"),
-        "agent": trace.agent_start.get("agent"),
-        "prompt": prompt_of(trace),
-        "steps": len(steps),
-        "tool_calls": sum(one.kind == "tool" and one.begun for one in effects),
-        "usage": usage.to_json(),
-        "cost": usage.cost,
-        "seconds": trace.events[-1]["t"] / 1e6,
-        "output": end.get("output"),
-        "error": end.get("error"),
-    }
-
-
-def prompt_of(trace: Trace) -> Any:
-    """Return the content of the last message that the run began with; None without one."""
-    try:
-        messages, _ = trace.input()
-    except AgentKitError:
-        return None  # no agent has started, or its input is not in the trace
-    return messages[-1].to_json()["content"] if messages else None
 
 
 def describe_run(trace: Trace) -> JsonObject:

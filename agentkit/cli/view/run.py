@@ -13,11 +13,12 @@ from agentkit.agent import Agent
 from agentkit.cli.console import ERR, OUT, command_line, print_line, print_text, shown
 from agentkit.cli.view.describe import damage_named
 from agentkit.cli.view.progress import following
-from agentkit.cli.view.tree import RunTree, pretty, used
+from agentkit.cli.view.tree import RunTree
 from agentkit.core.effects import PendingCall
 from agentkit.errors import AgentKitError, safe_str
 from agentkit.runtime.result import RunResult, result_of
 from agentkit.trace.reader import Trace
+from agentkit.trace.words import pretty, used
 
 _LISTED = 20
 _IN_DOUBT = "Interrupted: it is not known whether this was done."
