@@ -47,7 +47,7 @@ from agentkit.replay.order import Order
 from agentkit.replay.playback import Player
 from agentkit.runtime.assemble import Program
 from agentkit.runtime.driver import Driver
-from agentkit.runtime.handlers import observed, performing
+from agentkit.runtime.handlers import LiveHandler, observed, performing
 from agentkit.runtime.handlers import recorded as recording
 from agentkit.runtime.result import Replayed, RunResult, conclude
 from agentkit.runtime.scope import Scope
@@ -171,10 +171,13 @@ class Engine:
 
     def handler(self, scope: Scope, program: Program[Any]) -> Handler:
         """Return the handlers of one agent of the run."""
-        live = performing(scope, program)
+        innermost = LiveHandler(program, scope)
+        live = performing(scope, program, innermost)
         if scope.resumed:  # what is answered stands in the trace that goes on
-            return observed(scope, _Answering(self, scope, program, recording(scope, live)))
-        handler = observed(scope, recording(scope, _Answering(self, scope, program, live)))
+            live = recording(scope, live)
+            return observed(scope, _Answering(self, scope, program, live, innermost))
+        answering = _Answering(self, scope, program, live, innermost)
+        handler = observed(scope, recording(scope, answering))
         return _InOrder(self, handler) if self._driven else handler
 
     def concluded(self, driver: Driver[OutputT], finish: Finish[Any]) -> RunResult[OutputT]:
@@ -317,13 +320,21 @@ class _InOrder:
 class _Answering:
     """Answers the effects of one agent from the recording, or has them performed."""
 
-    def __init__(self, engine: Engine, scope: Scope, program: Program[Any], live: Handler):
+    def __init__(
+        self,
+        engine: Engine,
+        scope: Scope,
+        program: Program[Any],
+        live: Handler,
+        innermost: LiveHandler,
+    ) -> None:
         self._engine = engine
         self._recorded = engine.recorded
         self._plan = engine.plan
         self._scope = scope
         self._tools = program.tools
         self._performing = live
+        self._innermost = innermost
         self._offered: set[str] = set()
 
     async def perform(self, effect: Effect) -> Outcome:
@@ -334,6 +345,8 @@ class _Answering:
             return outcome
         if isinstance(effect, ModelCall):
             self._offered = {tool.name for tool in effect.request.tools}
+            # What is performed after an answered call sees the same conversation.
+            self._innermost.messages = effect.request.messages
         match self._plan.choose(effect):
             case Do.ANSWER:
                 return await self._answer(effect)

@@ -74,9 +74,11 @@ Bounded calls are fewer; a limiter as small as `parallel` would count abandoned 
 """
 
 
-def performing(scope: Scope, program: Program[Any]) -> Handler:
+def performing(
+    scope: Scope, program: Program[Any], innermost: LiveHandler | None = None
+) -> Handler:
     """Make what performs an agent's effects for real, with its middleware around it."""
-    live = LiveHandler(program, scope)
+    live = innermost or LiveHandler(program, scope)
     handler: Handler = live
     for wrap in reversed(program.middleware):
         handler = wrap(handler)
@@ -156,13 +158,18 @@ class _Prepared:
 
 
 class LiveHandler:
-    """Performs effects for real: asks the model, runs the tools, calls the user's functions."""
+    """Performs effects for real: asks the model, runs the tools, calls the user's functions.
+
+    Attributes:
+        model: Answers model calls.
+        messages: Those of the last model call, for `RunContext.messages`.
+    """
 
     def __init__(self, program: Program[Any], scope: Scope) -> None:
         self.model = program.model
         self._program = program
         self._scope = scope
-        self._messages: tuple[Message, ...] = ()
+        self.messages: tuple[Message, ...] = ()
         self._dynamic: Mapping[str, AnyTool] = {}
         self._listed_at: Address | None = None
         self._read: dict[Address, ReadCall] = {}  # the calls of this step
@@ -210,7 +217,7 @@ class LiveHandler:
         return value
 
     async def _ask(self, call: ModelCall) -> ModelResponse | Failure:
-        self._messages = call.request.messages
+        self.messages = call.request.messages
         scope, meter = self._scope, self._scope.meter
         # The loop counts for its own agent, the meter for all agents of the run together.
         used = meter.used + Usage(requests=meter.under_way) if meter.under_way else meter.used
@@ -433,7 +440,7 @@ class LiveHandler:
             deps=self._scope.deps,
             address=at,
             run_id=self._scope.run,
-            messages=self._messages,
+            messages=self.messages,
             usage=self._scope.meter.used,
             emit=self._scope.emit,
             threads=self._threads,
