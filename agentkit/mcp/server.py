@@ -6,9 +6,9 @@ checked, limited, approved and recorded like any other one.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
+import socket
 import sys
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
@@ -28,6 +28,7 @@ from agentkit.core.effects import Address, Decision, PendingCall
 from agentkit.errors import AgentKitError, ConfigurationError, safe_repr, safe_str
 from agentkit.events import Emit, Event, ToolCallFinished, ToolCallStarted, ToolProgress, ignore
 from agentkit.mcp.content import blocks_of
+from agentkit.mcp.endpoint import application_of, serve_http
 from agentkit.messages import (
     AssistantMessage,
     JsonObject,
@@ -354,7 +355,7 @@ async def serve(
     *offered: Offered,
     name: str = "agentkit",
     instructions: str | None = None,
-    http: str | None = None,
+    http: str | socket.socket | None = None,
     deps: Any = None,
     trace: TraceTo | None = None,
     approver: Approver | None = None,
@@ -368,16 +369,17 @@ async def serve(
         offered: Tools, functions, toolsets and agents. A client reaches these and nothing else.
         name: What the server is called.
         instructions: What a client may tell its model about the server.
-        http: `HOST:PORT` to listen on, such as "127.0.0.1:8000"; the endpoint is `/mcp`.
-            Nobody is asked who they are: beyond your own machine, put a proxy in front that does.
+        http: `HOST:PORT` to listen on, such as "127.0.0.1:8000", or a socket that listens; the
+            endpoint is `/mcp`. Nobody is asked who they are: beyond your own machine, put a proxy
+            in front that does.
         deps: What the tools depend on.
         trace: The folder in which the trace of each call is written; False for none.
         approver: Decides about calls that need approval. By default the client's user is asked;
             where the client cannot do that, the call is denied.
 
     Raises:
-        ConfigurationError: There is nothing to offer, something else is offered, or `http=` is no
-            address; or it is used under trio, where uvicorn does not run.
+        ConfigurationError: There is nothing to offer, something else is offered, `http=` is no
+            address or cannot be listened at, or it is used under trio, where uvicorn does not run.
     """
     tools = ToolServer(
         offered,
@@ -388,7 +390,7 @@ async def serve(
         approver=approver,
     )
     if http is not None:
-        await _listen(tools.server, http)
+        await serve_http(tools.server, http)
         return
     server = tools.server
     async with stdio_server() as (read, write):
@@ -404,8 +406,12 @@ def app(
     trace: TraceTo | None = None,
     approver: Approver | None = None,
     host: str = "127.0.0.1",
+    origins: Sequence[str] = (),
 ) -> Starlette:
     """Return the same server as an ASGI application, whose endpoint is `/mcp`; see `serve`.
+
+    It runs in its own lifespan. Mounted into another application, it has to be started by that
+    one's: `Starlette(lifespan=lambda _: tools.router.lifespan_context(tools))`.
 
     Args:
         offered: As of `serve`, like all that follow.
@@ -414,8 +420,10 @@ def app(
         deps: What the tools depend on.
         trace: The folder in which the trace of each call is written.
         approver: Decides about calls that need approval.
-        host: Where it will listen. On this machine alone, requests of foreign web pages are
-            refused.
+        host: Where clients reach it. On a loopback address, requests to other names of this
+            machine are refused: a web page could have made them up.
+        origins: Web pages that may call it, such as "https://chat.example.org". Others are
+            refused, but for those of this machine if it listens on a loopback address.
     """
     tools = ToolServer(
         offered,
@@ -425,7 +433,7 @@ def app(
         trace=trace,
         approver=approver,
     )
-    return tools.server.streamable_http_app(host=host)
+    return application_of(tools.server, host, origins)
 
 
 @contextmanager
@@ -436,21 +444,6 @@ def _clean(stdout: TextIO) -> Generator[None, None, None]:
             yield
     finally:
         stdout.flush()  # its descriptor is that of stderr, as long as the transport is open
-
-
-async def _listen(server: Server[Any], address: str) -> None:
-    import uvicorn  # needed for HTTP alone
-
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535:
-        raise ConfigurationError(f"http={address!r}: expected HOST:PORT, such as 127.0.0.1:8000.")
-    if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
-        raise ConfigurationError("serve(http=…) needs asyncio: uvicorn does not run under trio.")
-    host = host.strip("[]") or "127.0.0.1"
-    application = server.streamable_http_app(host=host)
-    await uvicorn.Server(
-        uvicorn.Config(application, host=host, port=int(port), log_level="warning")
-    ).serve()
 
 
 def serve_sync(*offered: Offered, **options: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,17 @@ def test_it_says_what_it_cannot_serve(tmp_path: Path) -> None:
     assert "write app.py:NAME. It has add, one, two." in " ".join(done.stderr.split())
     done = run("mcp", "app.py:three", folder=tmp_path)
     assert "has no 'three'; it has add, one, two." in " ".join(done.stderr.split())
+
+
+def test_it_says_that_a_port_is_used_before_it_says_that_it_serves(tmp_path: Path) -> None:
+    """One line with the address and the reason."""
+    (tmp_path / "app.py").write_text(AGENTS)
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        address = f"127.0.0.1:{used.getsockname()[1]}"
+        done = run("mcp", "app.py:one", "--http", address, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"Cannot listen at {address}: Address already in use." in " ".join(done.stderr.split())
+    assert "Serving" not in done.stderr
 
 
 def test_tools_lists_those_of_a_server(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,12 @@ def test_what_it_does_not_serve(app: Path, arguments: list[str], text: str) -> N
     done = agentkit("serve", "app.py", *arguments, cwd=app)
     assert done.returncode == 2
     assert text in " ".join(done.stderr.split())
+
+
+def test_it_says_that_a_port_is_used(app: Path) -> None:
+    """And not that it answers there."""
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = str(used.getsockname()[1])
+        done = agentkit("serve", "app.py", "--port", port, cwd=app)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"Cannot listen at 127.0.0.1:{port}: Address" in " ".join(done.stderr.split())

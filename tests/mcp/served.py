@@ -54,3 +54,4 @@ def _model(request: Any) -> Any:
 
 TOOLS = [add, wipe, slow, picture]
 helper = Agent(FunctionModel(_model), tools=[add], name="helper")
+ALL = [*TOOLS, helper]

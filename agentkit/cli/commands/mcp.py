@@ -12,10 +12,12 @@ from types import ModuleType
 from typing import Any, cast
 
 from agentkit import mcp as server
+from agentkit._listen import is_loopback, url_of
 from agentkit.agent import Agent
 from agentkit.cli.console import print_note
 from agentkit.cli.load import agents_in, load_deps, load_module, split_name, value_of
 from agentkit.errors import ConfigurationError
+from agentkit.mcp.endpoint import listen_at
 from agentkit.tools.tool import Tool
 from agentkit.tools.toolset import Toolset
 
@@ -46,9 +48,13 @@ def mcp(
         module = load_module(place)
         offered = _offered(loop, module, place, attribute)
         value = load_deps(loop, deps) if deps is not None else None
-    if http is not None:
-        print_note(f"Serving on http://{http}/mcp; Ctrl-C ends it.")
-    server.serve_sync(*offered, name=name or Path(place).stem, http=http, deps=value, trace=trace)
+    listener = None if http is None else listen_at(http)
+    if listener is not None:
+        print_note(f"Serving on {url_of(listener)}/mcp; Ctrl-C ends it.")
+        if not is_loopback(listener.getsockname()[0]):
+            print_note("Nobody is asked who they are: whoever reaches this address may call it.")
+    name = name or Path(place).stem
+    server.serve_sync(*offered, name=name, http=listener, deps=value, trace=trace)
 
 
 _TOOLS: tuple[type[Any], ...] = (Tool, Toolset)

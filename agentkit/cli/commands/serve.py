@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import socket
 from pathlib import Path
 
+from agentkit._listen import is_loopback, listen, url_of
 from agentkit.cli.console import print_line
 from agentkit.cli.load import application
 from agentkit.errors import ConfigurationError
@@ -45,7 +44,7 @@ def serve(
         text = f"agentkit serve needs the extra serve ({error.name} is missing): "
         raise ConfigurationError(text + 'pip install "agentkit-replay[serve]".') from None
     keys = [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
-    if not keys and not _is_loopback(host):
+    if not keys and not is_loopback(host):
         raise ConfigurationError(
             f"--host {host} lets others in, and there are no keys. Set {KEYS}, or listen on "
             "127.0.0.1."
@@ -59,25 +58,7 @@ def serve(
             deps=None if deps is None else lambda request, key: loaded.deps,
             trace=None if trace is None else f"{trace}{os.sep}",
         )
-        listener = _listening(host, port)
-        shown, number = listener.getsockname()[:2]
-        shown = f"[{shown}]" if ":" in shown else shown
-        print_line(f"{loaded.agent.name} answers at http://{shown}:{number}/v1 (Ctrl-C ends it)")
+        listener = listen(host, port)
+        print_line(f"{loaded.agent.name} answers at {url_of(listener)}/v1 (Ctrl-C ends it)")
         server = uvicorn.Server(uvicorn.Config(endpoint, log_level="warning"))
         loaded.run(lambda: server.serve([listener]))
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"Cannot listen at {host}:{port}: {why}.") from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
