@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -24,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentkit.errors import TraceCorrupt
+from agentkit.trace.words import shown
 
 Count: TypeAlias = Annotated[int | None, Parameter(validator=Number(gte=1))]
 AsJson: TypeAlias = Annotated[bool, Parameter(name="--json", negative="")]
@@ -32,8 +31,6 @@ INDENTED = (0, 0, 0, 2)
 """The padding of what belongs to the line above it."""
 _PIPED = 1000
 """Columns where there is no terminal: programs read lines, so texts are not wrapped there."""
-_UNUSUAL = re.compile(r"[^\n\t -~]+")
-"""What may be invisible."""
 _MODULE = Path(__file__).resolve().parents[1] / "__main__.py"
 
 
@@ -54,40 +51,6 @@ def _console(*, stderr: bool) -> Console:
 
 OUT = _console(stderr=False)
 ERR = _console(stderr=True)
-
-
-def shown(text: str, width: int | None = None) -> str:
-    """Return the text with control, bidirectional and other invisible characters made visible.
-
-    Whatever a model, a tool, a trace or a server wrote is hostile here: it goes through this,
-    and is never read as markup.
-
-    Args:
-        text: The text.
-        width: Cut it to one line of this many characters.
-    """
-    if width is None:
-        return _UNUSUAL.sub(_visible, text)
-    size = 4 * width  # a text of any length costs what is seen of it
-    while True:
-        line = " ".join(_UNUSUAL.sub(_visible, text[:size]).split())
-        if len(line) > width:
-            return f"{line[: width - 1]}…"
-        if size >= len(text):
-            return line
-        size *= 4
-
-
-def _visible(match: re.Match[str]) -> str:
-    """Return characters beyond ASCII, with the invisible ones escaped."""
-    if match[0].isprintable():
-        return match[0]
-    return "".join(
-        char.encode("unicode_escape", "surrogatepass").decode()
-        if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-        else char
-        for char in match[0]
-    )
 
 
 def print_text(text: str, style: str = "", *, indent: int = 0) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -14,10 +14,16 @@ from agentkit.core.spec import Finish, RunStatus
 from agentkit.errors import RESULT, AgentKitError, NoOutput, ReplayDivergence
 from agentkit.events import Warned
 from agentkit.messages import Message, Usage
+from agentkit.redaction import Redactor
+from agentkit.trace.html import LARGE, NOT_READ, run_html
+from agentkit.trace.index import RecordedEffects
 from agentkit.trace.open import Recorded
 from agentkit.trace.reader import Trace
+from agentkit.trace.words import counted, used
 
 OutputT = TypeVar("OutputT")
+_SHOWN, _READ = 200, 300
+"""Characters that `repr` shows of an output, and that it looks for secrets in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,12 +100,33 @@ class RunResult(Generic[OutputT]):
         )
 
     def __repr__(self) -> str:
-        """Show how it ended. Not the history: asyncio makes this text at the end of each run."""
-        ended = f"output={self._output!r}, " if self.status == "ok" else ""
+        """Show how it ended, cut short. Not the history: asyncio makes this text for each run."""
+        ended = f"output={_short(self._output)}, " if self.status == "ok" else ""
         if self.pending:
-            ended = f"pending={self.pending!r}, "
+            calls = ", ".join(f"{one.call.name} at {one.at}" for one in self.pending)
+            ended = f"pending=[{_short(calls, str)}], "
         count = len(self.messages)
         return f"RunResult({self.status}, {ended}messages=<{count}>, run={self.run!r})"
+
+    def _repr_html_(self) -> str:
+        """Return the totals and the outline of the run, for a notebook.
+
+        They are read from the trace, which holds no secrets; a large one is not read.
+        """
+        facts = [used(self.usage)]
+        facts += [f"{one.call.name} at {one.at} waits ({one.kind})" for one in self.pending]
+        facts += [counted(len(self.warnings), "warning")] if self.warnings else []
+        facts += [str(self._recorded)] if isinstance(self._recorded, Path) else []
+        if self._recorded is None:
+            return run_html(self.run, self.status, [*facts, repr(self)], None)
+        if "trace" not in self.__dict__ and _is_large(self._recorded):
+            return run_html(self.run, self.status, [*facts, NOT_READ], None)
+        return run_html(self.run, self.status, facts, self._effects)
+
+    def _effects(self) -> RecordedEffects:
+        trace = self.trace
+        assert trace is not None
+        return trace.effects
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for copies and other processes: with the lines of the trace."""
@@ -117,6 +144,29 @@ class RunResult(Generic[OutputT]):
     def trace(self) -> Trace | None:
         """The run's trace, read when it is first asked for; None with `trace=False`."""
         return read_trace(self._recorded)
+
+
+def _short(value: Any, form: Callable[[Any], str] = repr) -> str:
+    """Return the beginning of a value's text, without what looks like a secret."""
+    try:
+        text = form(value[:_READ] if isinstance(value, str) else value)
+    except Exception:  # a `__repr__` of the application's own
+        return f"<{type(value).__name__}>"
+    redact = _redactor()
+    if len(text) > _READ:
+        text = text[: redact.open_end(text[:_READ])]
+    text = redact(text)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+_redactor = cache(Redactor)
+
+
+def _is_large(recorded: Recorded) -> bool:
+    try:
+        return isinstance(recorded, Path) and recorded.stat().st_size > LARGE
+    except OSError:  # it is gone, and the outline will say so
+        return False
 
 
 def read_trace(recorded: Recorded) -> Trace | None:

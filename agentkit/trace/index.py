@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from agentkit.core.effects import Address, PendingCall, ancestors
-from agentkit.messages import JsonObject
+from agentkit.messages import JsonObject, Usage
 from agentkit.trace.effects import EffectKind, Lines, RecordedEffect, pending_call
 from agentkit.trace.source import Source
 
@@ -45,6 +45,14 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} effects>"
+
+    @property
+    def usage(self) -> Usage:
+        """What the run has used, as far as it came."""
+        root = next((one for one in self.values() if one.kind == "agent"), None)
+        if root is not None and "usage" in (root.end or {}):
+            return root.usage  # also counts what failed and cost something
+        return sum((one.usage for one in self.values() if one.kind == "model"), Usage())
 
     def below(self, at: str) -> tuple[RecordedEffect, ...]:
         """Return the effects right below an address."""

@@ -14,6 +14,7 @@ from typing import Any
 from agentkit.core.effects import PendingCall
 from agentkit.errors import TraceCorrupt, TraceError
 from agentkit.messages import JsonObject, Message, is_array, is_object
+from agentkit.trace.html import LARGE, trace_html
 from agentkit.trace.index import RecordedEffects
 from agentkit.trace.schema import Capture
 from agentkit.trace.source import Lines, Source, lines_of
@@ -207,7 +208,18 @@ class Trace:
     def __repr__(self) -> str:
         """Name the run, its status and its file."""
         where = f" {str(self.path)!r}" if self.path is not None else ""
-        return f"<Trace {self.run[:12]} {self.status}{where}>"
+        try:
+            return f"<Trace {self.run[:12]} {self.status}{where}>"
+        except Exception:  # damaged lines
+            return f"<Trace damaged{where}>"
+
+    def _repr_html_(self) -> str:
+        """Return the totals and the outline of the run, for a notebook.
+
+        A large trace is not read for that, unless its effects were found already.
+        """
+        known = self._effects is not None or self._source.size <= LARGE
+        return trace_html(self._source, (lambda: self.effects) if known else None)
 
     @property
     def kept(self) -> list[bytes] | None:

@@ -60,6 +60,11 @@ class FileLines:
             self._file.seek(start)
             return self._file.read(end - start)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all lines."""
+        return self._starts[-1]
+
 
 Lines: TypeAlias = Sequence[bytes] | FileLines
 
@@ -173,6 +178,11 @@ class Source:
                 self.blobs.numbers[event["h"]] = number
             else:
                 self.events.numbers.append(number)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all lines."""
+        return self.lines.size if isinstance(self.lines, FileLines) else sum(map(len, self.lines))
 
     @property
     def capture(self) -> Capture:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from agentkit.errors import AgentKitError
-from agentkit.messages import JsonObject, Usage
+from agentkit.messages import JsonObject
 from agentkit.trace.reader import Trace
 
 
@@ -17,9 +17,7 @@ def summary(trace: Trace) -> JsonObject:
     root = next((one for one in effects if one.kind == "agent"), None)
     end = (root.end if root is not None else None) or {}
     steps = [one for one in effects if one.kind == "model"]
-    usage = sum((one.usage for one in steps), Usage())
-    if root is not None and "usage" in end:
-        usage = root.usage  # also counts what failed and cost something
+    usage = trace.effects.usage
     return {
         "file": None if trace.path is None else str(trace.path),
         "run": trace.run,

@@ -1,8 +1,14 @@
-"""How a run reads to people, wherever it is shown: on a terminal, in a page, in a notebook."""
+"""How a run reads to people, wherever it is shown: on a terminal, in a page, in a notebook.
+
+Whatever a model, a tool or a server wrote is hostile where it is shown: on a terminal and in a
+notebook it goes through `shown`.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from typing import Any
 
 from agentkit.core.effects import Decision
@@ -26,6 +32,39 @@ MARKS = {
 }
 """How a status is shown, and in which colour."""
 FAILED = ("error", "timeout", "limit", "refused")
+_UNUSUAL = re.compile(r"[^\n\t -~]+")
+"""What may be invisible."""
+
+
+def shown(text: str, width: int | None = None) -> str:
+    """Return the text with control, bidirectional and other invisible characters made visible.
+
+    Args:
+        text: The text.
+        width: Cut it to one line of this many characters.
+    """
+    if width is None:
+        return _UNUSUAL.sub(_visible, text)
+    size = 4 * width  # a text of any length costs what is seen of it
+    while True:
+        line = " ".join(_UNUSUAL.sub(_visible, text[:size]).split())
+        if len(line) > width:
+            return f"{line[: width - 1]}…"
+        if size >= len(text):
+            return line
+        size *= 4
+
+
+def _visible(match: re.Match[str]) -> str:
+    """Return characters beyond ASCII, with the invisible ones escaped."""
+    if match[0].isprintable():
+        return match[0]
+    return "".join(
+        char.encode("unicode_escape", "surrogatepass").decode()
+        if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        else char
+        for char in match[0]
+    )
 
 
 def as_text(value: Any) -> str:

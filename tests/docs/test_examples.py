@@ -157,6 +157,15 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     ]
     assert shown[0] == "'200 were sold in 2 cities.'"
     assert shown[-1] == "'120 were sold in 2 cities.'"
+    html = [
+        output["data"]["text/html"]
+        for cell in book.cells
+        for output in cell.get("outputs", ())
+        if "text/html" in output.get("data", ())
+    ]
+    assert len(html) == 1  # of the result, which is shown as the tree of its run
+    assert "200 were sold in 2 cities." in html[0]
+    assert "<b>sales</b>" in html[0]
 
 
 # examples/chat.py

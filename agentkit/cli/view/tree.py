@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from rich.tree import Tree
 
-from agentkit.cli.console import shown
 from agentkit.core.effects import Address, ancestors
 from agentkit.events import (
     Event,
@@ -25,24 +23,12 @@ from agentkit.events import (
     Warned,
 )
 from agentkit.messages import Usage
-from agentkit.trace.effects import RecordedEffect
+from agentkit.trace.outline import Node, outline, retried, waiting
 from agentkit.trace.reader import Trace
 from agentkit.trace.summary import now_in
-from agentkit.trace.words import FAILED, MARKS, as_text, decided
+from agentkit.trace.words import FAILED, MARKS, shown
 
 ItemT = TypeVar("ItemT")
-
-
-@dataclass(slots=True)
-class _Node:
-    label: str
-    detail: str
-    started: float | None
-    ended: float | None = None
-    status: str | None = None
-    result: str = ""
-    usage: Usage = Usage()
-    notes: list[str] = field(default_factory=list[str])
 
 
 class RunTree:
@@ -53,12 +39,15 @@ class RunTree:
     Args:
         title: Its first line.
         now: Until when what is open has lasted, in a recorded run; None for the clock.
+        nodes: The steps and calls so far, by address.
     """
 
-    def __init__(self, title: str, now: float | None = None) -> None:
+    def __init__(
+        self, title: str, now: float | None = None, nodes: Mapping[str, Node] | None = None
+    ) -> None:
         self.title = title
         self._now = now
-        self._nodes: dict[str, _Node] = {}
+        self._nodes = {**(nodes or {})}
         self._doing: tuple[str, float] | None = None
 
     def doing(self, what: str) -> None:
@@ -80,9 +69,9 @@ class RunTree:
                 self.end(at, status, text, now)
             case Paused(pending=pending):
                 for one in pending:
-                    self.waits(one.at, one.call.name, one.call.arguments)
-            case HttpFinished(at=at, status=status, error=error, delay=delay):
-                self.attempted(at, status, error, delay)
+                    self._nodes[one.at] = waiting(one.call.name, one.call.arguments)
+            case HttpFinished(at=at, status=status, error=error, delay=delay) if delay is not None:
+                self.note(at.parent, retried(status, error, delay))
             case Warned(at=at, text=text):
                 self.note(at, text)
             case Finished(status=status):
@@ -98,26 +87,15 @@ class RunTree:
     def start(self, at: str, label: str, detail: str, time: float | None) -> None:
         """Add what begins; what never began has no time."""
         notes = self._nodes[at].notes if at in self._nodes else []
-        self._nodes[at] = _Node(label=label, detail=detail, started=time, notes=notes)
-
-    def waits(self, at: str, label: str, detail: str) -> None:
-        """Add a call that waits for a decision."""
-        self.start(at, label, detail, None)
-        self.end(at, "paused", "waits for a decision", None)
+        self._nodes[at] = Node(label=label, detail=detail, started=time, notes=notes)
 
     def end(
         self, at: str, status: str, result: str, time: float | None, usage: Usage | None = None
     ) -> None:
         """Note how a node ended."""
-        node = self._nodes.setdefault(at, _Node(label="?", detail="", started=time))
+        node = self._nodes.setdefault(at, Node(label="?", detail="", started=time))
         node.status, node.result, node.ended = status, result, time
         node.usage = usage or Usage()
-
-    def attempted(self, at: str, status: Any, error: str | None, delay: float | None) -> None:
-        """Note an HTTP attempt after which the next one begins, after `delay` seconds."""
-        if delay is not None:
-            problem = error or f"HTTP status {status}"
-            self.note(at.rpartition("/")[0], f"{problem}; asked again after {delay:.2g} s")
 
     def note(self, at: str, text: str) -> None:
         """Add a line to a node."""
@@ -126,33 +104,13 @@ class RunTree:
 
     def know(self, trace: Trace) -> None:
         """Add what the run's trace has and no event tells: the calls that no tool ran."""
-        for at, effect in trace.effects.items():
-            step = self._nodes.get(Address(at).parent)
-            if effect.skipped == "repeated" and step is not None:
-                step.result = step.result or "not run: these calls repeat earlier ones"
-            elif effect.skipped is not None and step is not None:
-                status, result = _why_skipped(trace, effect)
-                self.start(at, effect.name, effect.arguments, None)
-                self._nodes[at].status, self._nodes[at].result = status, result
-            elif effect.kind == "model" and at in self._nodes:
-                self._add_unknown(trace, effect)
+        for at, node in outline(trace.effects).items():
+            known = self._nodes.get(at)
+            if known is not None and (known.started is not None or node.started is not None):
+                known.result = known.result or node.result
+            elif node.started is None and Address(at).parent in self._nodes:
+                self._nodes[at] = node
         self._nodes = dict(sorted(self._nodes.items(), key=lambda node: Address(node[0]).order))
-
-    def _add_unknown(self, trace: Trace, step: RecordedEffect) -> None:
-        """Add the calls of an answer that nothing became of before the run paused or broke off."""
-        agent = trace.effects.get(step.at.parent)
-        answer = trace.blobs.get(step.message or "", {})
-        for index, call in enumerate(answer.get("tool_calls") or ()):
-            at, function = step.at.call(index), call["function"]
-            if at not in self._nodes and at not in trace.effects:
-                self.start(
-                    at,
-                    as_text(function["name"]),
-                    as_text(function["arguments"]),
-                    None,
-                )
-                if agent is not None and agent.end is not None:
-                    self._nodes[at].status = "paused" if agent.status == "paused" else "skipped"
 
     def narrow(self, *, failed: bool, head: int | None, last: int | None) -> None:
         """Keep only some steps and calls, and what they are in."""
@@ -179,7 +137,7 @@ class RunTree:
             what, since = doing
             yield Text(f"{_working(True)} {what} {monotonic() - since:.1f} s", "dim")
 
-    def _line(self, at: str, node: _Node, width: int, live: bool) -> Text:
+    def _line(self, at: str, node: Node, width: int, live: bool) -> Text:
         name = at.rpartition("/")[2]
         head = Text.assemble((f"{shown(name, 40)} ", "cyan"), (shown(node.label, 40), "bold"))
         live = live and self._now is None
@@ -210,57 +168,7 @@ def _working(live: bool) -> str:
 
 def tree_of(trace: Trace, *, title: str) -> RunTree:
     """Return the tree of a recorded run."""
-    tree = RunTree(title, now_in(trace))
-    for at, effect in trace.effects.items():
-        if effect.kind in ("model", "tool") and effect.skipped is None:
-            _add(tree, trace, at, effect)
-    tree.know(trace)
-    return tree
-
-
-def _add(tree: RunTree, trace: Trace, at: str, effect: RecordedEffect) -> None:
-    """Add a model call or a tool call to a tree."""
-    if effect.began is None or effect.in_doubt:
-        tree.waits(at, effect.name, effect.arguments)
-        return
-    label = "step" if effect.kind == "model" else effect.name
-    detail = _model(effect) if effect.kind == "model" else effect.arguments
-    tree.start(at, label, detail, effect.began.t / 1e6)
-    for warning in effect.warnings:
-        tree.note(at, warning.text or warning.code)
-    for one in effect.attempts:
-        tree.attempted(one.at, one.status, one.error, one.delay and one.delay / 1e6)
-    if effect.decision is not None:
-        tree.note(at, decided(effect.decision))
-    if effect.end is not None and effect.ended is not None:
-        content = trace.blobs.get(effect.message or "", {}).get("content")
-        error = effect.error.message if effect.error is not None else ""
-        result = error if content is None else as_text(content)
-        usage = Usage.from_json(effect.end.get("usage", {}))
-        tree.end(at, effect.status, result, effect.ended.t / 1e6, usage)
-
-
-def _model(effect: RecordedEffect) -> str:
-    """Return the name of a model, and before it that of the one that answered in its place."""
-    match (effect.end or {}).get("response"):
-        case {"extra": {"answered_by": str(name)}}:
-            return f"{name} of {effect.name}"
-        case _:
-            return effect.name
-
-
-def _why_skipped(trace: Trace, effect: RecordedEffect) -> tuple[str, str]:
-    """Return how a call is shown that no tool ran: a status of `MARKS`, and a text."""
-    text = as_text(trace.blobs.get(effect.message or "", {}).get("content") or "")
-    match effect.skipped:
-        case "output":
-            return "ok", "the output"
-        case "handoff":
-            return "ok", text
-        case "denied" | "answered" if effect.decision is not None:
-            return effect.skipped, decided(effect.decision)
-        case _:
-            return "skipped" if text.startswith("Not executed") else "error", text
+    return RunTree(title, now_in(trace), outline(trace.effects))
 
 
 def cut(items: Sequence[ItemT], head: int | None, last: int | None) -> Sequence[ItemT]:
