@@ -43,7 +43,15 @@ from agentkit.core.effects import (
     ToolOutcome,
     Value,
 )
-from agentkit.core.spec import Accepted, AgentSpec, Finish, OfferedTool, Rejected, RunStatus
+from agentkit.core.spec import (
+    Accepted,
+    AgentSpec,
+    Finish,
+    OfferedTool,
+    Rejected,
+    RunStatus,
+    Written,
+)
 from agentkit.errors import (
     AgentKitError,
     InvalidArguments,
@@ -175,7 +183,9 @@ class _Conversation(Generic[OutputT]):
             verdict = yield from self.validate(verdict, at)
         if isinstance(verdict, Accepted):
             yield from self.conclude(answer, verdict, at)
-            return self.finish("ok", output=verdict.value)
+            return self.finish(
+                "ok", output=verdict.value, written=self.written(answer, verdict, at)
+            )
         if answer.message.tool_calls:
             return (yield from self.act(answer, verdict, at))
         self.ask_again(answer, verdict)
@@ -302,6 +312,14 @@ class _Conversation(Generic[OutputT]):
                 skipped.append(_skipped(at.call(index), call, "refused", text))
         self.append(answer.message)
         yield from self.answer(skipped)
+
+    def written(self, answer: ModelResponse, verdict: Accepted[Any], at: Address) -> Written | None:
+        """Return where the model has written the output."""
+        if self.spec.output.finishing:
+            return None
+        if verdict.call is not None:
+            at = at.call(answer.message.tool_calls.index(verdict.call))
+        return Written(at=at, text=verdict.text)
 
     # No tool runs
 

@@ -100,6 +100,14 @@ class Accepted(Generic[OutputT]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """Where a model has written an output: an answer, or a call, and the JSON text there."""
+
+    at: Address
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rejected:
     """The message holds no valid output. `problem` is what the model reads."""
 
@@ -212,6 +220,7 @@ class Finish(Generic[OutputT]):
         new: What this conversation has added to it, whatever was compacted since.
         usage: What it has used, what was used before it included.
         output: The output, when it ended well.
+        written: Where a model has written the output; None for one that a function returned.
         error: Why it did not.
         pending: The calls that it waits for, when it is paused.
         final: It was ended by an `Interrupt` with an error, which ends a run of which this
@@ -225,6 +234,7 @@ class Finish(Generic[OutputT]):
     new: tuple[Message, ...]
     usage: Usage
     output: OutputT | None = None
+    written: Written | None = None
     error: Failure | None = None
     pending: tuple[PendingCall, ...] = ()
     final: bool = False

@@ -313,6 +313,9 @@ class _Comparison:
             one, other = (open_ if end is None else end.get("status", "skipped") for end in ends)
             return self._differ(one, other, "/status")
         one, other = (_ended(end) for end in ends if end is not None)
+        for effect, data in ((a, one), (b, other)):
+            if effect.kind == "agent" and effect.packed_output is not None:
+                data["output"] = effect.packed_output
         if (name := one.get("message")) and self._equal_messages(name, other.get("message")):
             del one["message"], other["message"]
         for side, data in zip(self.sides, (one, other), strict=True):

@@ -55,6 +55,7 @@ from agentkit.runtime.tool_call import outcome_of
 from agentkit.trace.compare import Strictness, divergence
 from agentkit.trace.effects import RecordedEffect, pending_call, warning_from_json
 from agentkit.trace.naming import packed, without_ids
+from agentkit.trace.output import recorded_output
 
 OutputT = TypeVar("OutputT")
 _PATIENCE = 5.0
@@ -284,8 +285,10 @@ class Engine:
         ended = self.recorded.ended
         if not ended or any(one.kind == "result_changed" for one in self.divergences):
             return None
-        now = {"status": finish.status, "output": packed(finish.output, self.recorded.redact)}
-        then = {"status": ended["status"], "output": ended.get("output")}
+        output = recorded_output(finish.output, finish.written, self.recorded.redact)
+        now = {"status": finish.status, "output": output}
+        agent = self.recorded.trace.effects[ended["at"]]
+        then = {"status": ended["status"], "output": agent.packed_output}
         return self.recorded.difference(ended["at"], then, now, "outcome_changed")
 
     def _owner(self, at: str) -> str | None:

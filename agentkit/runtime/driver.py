@@ -347,7 +347,7 @@ class Driver(Generic[OutputT]):
             self.scope.emit(Warned(at=self.agents[0], code="limit_reached", text=text))
         if (recorder := self.scope.recorder) is not None:
             for at in reversed(self.agents):
-                recorder.agent_end(at, finish.status, finish.output, finish.usage, finish.error)
+                recorder.agent_end(at, finish)
         self.scope.listener(Finished(at=self.agents[0], status=finish.status))
 
     def _count(self, batch: ToolBatch) -> Interrupt | None:

@@ -20,7 +20,7 @@ import math
 import re
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from agentkit.errors import InvalidArguments
 from agentkit.messages import JsonObject, is_array, is_object
@@ -98,13 +98,13 @@ def _is_unicode(text: str) -> bool:
 def _is_deep(value: Any) -> bool:
     level: list[Any] = [value]
     for _ in range(DEEPEST + 1):
-        level = [
-            inner
-            for one in level
-            for inner in (one.values() if is_object(one) else one)
-            if is_object(inner) or is_array(inner)
-        ]
-    return bool(level)
+        inner: list[Any] = []
+        for one in level:
+            inner += one.values() if type(one) is dict else one
+        level = [one for one in inner if type(one) is dict or type(one) is list]
+        if not level:
+            return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> JsonObject:
@@ -135,9 +135,24 @@ _strictly = functools.partial(
     parse_constant=_no_constant,
     parse_float=_finite,
 )
-decode = _strictly().decode
-"""Parse strict JSON: no NaN (ValueError), no key with two values (InvalidArguments)."""
+_decode_slowly = _strictly().decode
 _decode_lenient = _strictly(strict=False).decode  # line breaks inside strings
+
+
+def decode(text: str) -> Any:
+    """Parse strict JSON: no NaN (ValueError), no key with two values (InvalidArguments).
+
+    The fast parser drops a key that comes twice, and reads a number that is too large as
+    infinite. What it has read is written again to see that: a key has its quotes.
+    """
+    try:
+        value = from_json(text, allow_inf_nan=False)
+        written = to_json(value)
+    except (TypeError, ValueError):
+        return _decode_slowly(text)  # which says what is wrong, or reads what is not
+    whole = text.count('"') == written.count(b'"') and "\\u0022" not in text
+    return value if whole and b"Infinity" not in written else _decode_slowly(text)
+
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)

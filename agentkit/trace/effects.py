@@ -34,6 +34,7 @@ from agentkit.messages import (
 )
 from agentkit.trace.deltas import Delta, delta_from_json
 from agentkit.trace.naming import unpacked
+from agentkit.trace.output import written_output
 from agentkit.trace.source import Source
 
 EffectKind: TypeAlias = Literal["agent", "model", "tool", "compute"]
@@ -59,6 +60,10 @@ class Recording(Protocol):
 
     def below(self, at: str) -> tuple[RecordedEffect, ...]:
         """Return the effects right below an address."""
+        ...
+
+    def get(self, at: str, /) -> RecordedEffect | None:
+        """Return the effect at an address, if there is one."""
         ...
 
 
@@ -337,7 +342,15 @@ class RecordedEffect:
     def output(self) -> Any:
         """The output of an agent, or the value of a function, as JSON."""
         end = self.end or {}
-        return unpacked(end.get("output" if self.kind == "agent" else "value"))
+        return self.packed_output if "output_at" in end else unpacked(self.packed_output)
+
+    @property
+    def packed_output(self) -> Any:
+        """Its `output` as it was recorded: what JSON has no form for is marked."""
+        end = self.end or {}
+        if "output_at" in end:
+            return self._written_output(end)
+        return end.get("output" if self.kind == "agent" else "value")
 
     @property
     def error(self) -> Failure | None:
@@ -472,6 +485,22 @@ class RecordedEffect:
             fatal=end.get("fatal", False),
             usage=Usage.from_json(end.get("usage", {})),
         )
+
+    def _written_output(self, end: JsonObject) -> Any:
+        """Return the output that a model has written: in an answer, or as a call."""
+        at = end["output_at"]
+        effect = self._recording.get(at)
+        text: str | None = None
+        if effect is not None and effect.kind == "model" and effect.message is not None:
+            (message,) = self._recording.source.messages((effect.message,))
+            text = message.text
+        elif effect is not None:
+            text = effect.arguments
+        try:
+            return written_output(text or "", end.get("output_key"))
+        except ValueError as error:
+            problem = f"has {at!r:.80} as 'output_at', where no output is"
+            raise self._recording.source.damaged(end, problem) from error
 
     def _answer(self, end: JsonObject, kind: type[MessageT]) -> MessageT:
         message = self._recording.source.messages((end["message"],))[0]

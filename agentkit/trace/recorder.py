@@ -43,6 +43,7 @@ from agentkit.core.effects import (
     ToolOutcome,
     Value,
 )
+from agentkit.core.spec import Finish
 from agentkit.errors import TraceError
 from agentkit.events import (
     Event,
@@ -51,12 +52,13 @@ from agentkit.events import (
     ToolProgress,
     Warned,
 )
-from agentkit.messages import JsonObject, Message, ModelResponse, ToolCall, Usage
+from agentkit.messages import JsonObject, Message, ModelResponse, ToolCall
 from agentkit.redaction import Redactor
 from agentkit.trace.deltas import Chunks, Delta, model_of
 from agentkit.trace.file import FileSink, MemorySink, Sink, Tap, TraceWriter
 from agentkit.trace.logs import inside
 from agentkit.trace.naming import Namer, Packed, canonical, digest, hidden_settings, packed
+from agentkit.trace.output import output_fields
 from agentkit.trace.reader import Trace
 from agentkit.trace.schema import SCHEMA, Capture, blobs_of
 
@@ -241,18 +243,17 @@ class Recorder:
         named = self._blob("input", {"messages": names, "earlier": earlier})
         self._writer.write("agent.start", at=at, agent=agent, input=named, **own)
 
-    def agent_end(
-        self, at: Address, status: str, output: Any, usage: Usage, error: Failure | None
-    ) -> None:
+    def agent_end(self, at: Address, finish: Finish[Any]) -> None:
         """Record that an agent has ended; the end of the outermost one closes the trace."""
-        fields: JsonObject = {"status": status, "output": packed(output, self.redact)}
-        fields |= {"usage": usage.to_json(), "cost": usage.cost}
-        if error is not None:
-            fields["error"] = self._error(error)
+        fields: JsonObject = {"status": finish.status}
+        fields |= output_fields(finish.output, finish.written, self.redact)
+        fields |= {"usage": finish.usage.to_json(), "cost": finish.usage.cost}
+        if finish.error is not None:
+            fields["error"] = self._error(finish.error)
         self._event("agent.end", at, fields)
         self._depth -= 1
         if not self._depth:
-            self._close(status)
+            self._close(finish.status)
 
     @_timed
     def _close(self, status: str) -> None:

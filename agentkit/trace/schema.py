@@ -223,6 +223,15 @@ EVENTS: Mapping[str, EventSchema] = {
         {
             "status": _RUN_STATUS,
             "output": Field("value", "The output.", "never", "full"),
+            "output_at": Field(
+                "address",
+                "The answer, or the call, whose JSON text is the output; instead of `output`.",
+                "never",
+                "full",
+            ),
+            "output_key": Field(
+                "string", "The property of that JSON that is the output.", "never", "full"
+            ),
             "usage": Field("object", _USAGE, kept="none"),
             "cost": Field("number", "USD, if known.", "never", "none", null=True),
             "error": _ERROR_TOO,

@@ -31,7 +31,7 @@ def summary(trace: Trace) -> JsonObject:
         "usage": usage.to_json(),
         "cost": usage.cost,
         "seconds": trace.events[-1]["t"] / 1e6,
-        "output": end.get("output"),
+        "output": root.packed_output if root is not None else None,
         "error": end.get("error"),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit.errors import InvalidArguments
-from agentkit.schema.repair import load
+from agentkit.schema.repair import decode, load
 from agentkit.tools import tool
 
 WHOLE = {"city": "Paris", "n": 2, "on": True, "x": None}
@@ -196,3 +197,70 @@ def test_law_any_text_is_parsed_or_refused(text: str) -> None:
     """Any text is either an object or refused with InvalidArguments."""
     with contextlib.suppress(InvalidArguments):
         assert isinstance(load(text)[0], dict)
+
+
+def _python(text: str) -> Any:
+    """What Python's own reader makes of a text, strict as we are; or the kind of its refusal."""
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        read = dict(items)
+        if any(repr(read[key]) != repr(value) for key, value in items):
+            raise InvalidArguments("a key twice")
+        return read
+
+    def number(text: str) -> float:
+        if math.isinf(value := float(text)):
+            raise ValueError("too large")
+        return value
+
+    def constant(name: str) -> Any:
+        raise ValueError(name)
+
+    decoder = json.JSONDecoder(object_pairs_hook=pairs, parse_constant=constant, parse_float=number)
+    try:
+        return repr(decoder.decode(text))
+    except (ValueError, InvalidArguments) as error:
+        return isinstance(error, InvalidArguments)
+
+
+def _ours(text: str) -> Any:
+    try:
+        return repr(decode(text))
+    except (ValueError, InvalidArguments) as error:
+        return isinstance(error, InvalidArguments)
+
+
+_scraps = st.sampled_from(
+    r"""
+    "a": "a" "\u0022" "\ud800" "\"" 1 1.0 -0 1e400 -1E999 NaN Infinity "Infinity"
+    99999999999999999999 01 [ ] { } , , true
+    """.split()
+)
+
+
+@given(st.lists(_scraps, max_size=14).map("".join) | json_values.map(json.dumps))
+def test_law_the_fast_reader_reads_as_pythons_does(text: str) -> None:
+    """Keys that come twice, numbers beyond all floats, escapes: the same values and refusals."""
+    assert _ours(text) == _python(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": 1, "a": 1}', "{'a': 1}"),
+        ('{"a": 1, "a": 1.0}', True),
+        (r'{"a": 1, "a": 2, "b\u0022\u0022": 1}', True),
+        (r'{"\u0022": 1}', """{'"': 1}"""),
+        (r'{"a": "\ud83d\ude00"}', "{'a': '😀'}"),
+        ("[1.7976931348623159e308]", False),
+        ("[1.7976931348623157e308]", "[1.7976931348623157e+308]"),
+        ('["Infinity"]', "['Infinity']"),
+        ("[Infinity]", False),
+        ("9" * 4301, False),
+        ("[" * 199 + "]" * 199, "[" * 199 + "]" * 199),
+        ("[" * 300 + "]" * 300, "[" * 300 + "]" * 300),
+    ],
+)
+def test_where_the_fast_reader_needs_the_slow_one(text: str, value: Any) -> None:
+    """Both read the same; a text is the value's repr, False a refusal, True an ambiguity."""
+    assert _ours(text) == _python(text) == value

@@ -99,6 +99,9 @@ def _fields(effect: RecordedEffect) -> JsonObject:
             described["message"] = effect.message
     if end is not None:
         described |= _rest(end)
+    if described.pop("output_at", None) is not None:
+        described.pop("output_key", None)
+        described["output"] = effect.packed_output
     return (
         described if effect.seconds is None else described | {"seconds": round(effect.seconds, 6)}
     )
