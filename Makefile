@@ -46,8 +46,8 @@ types: $(VENV)/dev.stamp ## check the types: pyright strictly, the public ones w
 docs: $(VENV)/docs.stamp ## build the documentation into site/
 	$(BIN)/zensical build --clean --strict
 
-bench: $(VENV)/dev.stamp ## measure agentkit beside a loop written by hand (ROWS='run typed')
-	$(BIN)/python -m tests.benchmarks $(if $(ROWS),--rows $(ROWS)) $(ARGS)
+bench: $(VENV)/dev.stamp ## measure agentkit beside a loop written by hand (ROWS='run typed', PEERS=1)
+	$(BIN)/python -m tests.benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(PEERS),--peers) $(ARGS)
 
 soak: $(VENV)/dev.stamp ## run 10,000 agents in one process and watch its memory
 	$(BIN)/python tests/benchmarks/soak.py

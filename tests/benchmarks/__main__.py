@@ -27,7 +27,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from tests.benchmarks import instructions
+from tests.benchmarks import instructions, peers
 from tests.benchmarks.scenarios import DELTAS, ITEMS, LONG, NAP
 
 ROOT = Path(__file__).parents[2]
@@ -313,6 +313,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples too")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="contenders beside `hand`")
     parser.add_argument("--against", type=Path, metavar="TREE", help="agentkit of this folder too")
+    parser.add_argument("--peers", action="store_true", help="install and measure peers too")
     parser.add_argument("--smoke", action="store_true", help="the smallest sizes, one round")
     parser.add_argument(
         "--instructions", action="store_true", help="count instructions with valgrind instead"
@@ -320,34 +321,51 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def chosen(options: argparse.Namespace) -> list[Contender]:
+    """Return the contenders that the command line asks for."""
+    contenders = [*OWN]
+    if options.against is not None:
+        contenders.append(Contender("before", "ours", {"TREE": str(options.against.resolve())}))
+    if options.peers:
+        for name, python in peers.install():
+            module = f"peer_{name.replace('-', '_')}"
+            contenders.append(Contender(name, module, python=python))
+    if not options.only:
+        return contenders
+    known = [one.name for one in contenders]
+    if unknown := set(options.only) - set(known):
+        raise SystemExit(f"There is no contender {min(unknown)!r}. There are: {', '.join(known)}.")
+    return [one for one in contenders if one.name in {HAND.name, *options.only}]
+
+
+def measured(
+    options: argparse.Namespace, rows: Sequence[Row], contenders: Sequence[Contender], url: str
+) -> list[dict[str, Any]]:
+    """Return the results of the rows."""
+    rounds = 1 if options.smoke else options.rounds
+    results: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        bench = Bench(url, contenders, stack)
+        for row in rows:
+            print(f"{row.title} …", file=sys.stderr, flush=True)
+            units = 2 if options.smoke else row.units
+            results.append(result_of(row, bench.measure(row, rounds, units), units))
+    return results
+
+
 def main() -> None:
     """Measure, and print the table."""
     options = arguments()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    contenders = [*OWN]
-    if options.against is not None:
-        contenders.append(Contender("before", "ours", {"TREE": str(options.against.resolve())}))
-    if options.only:
-        unknown = set(options.only) - {one.name for one in contenders}
-        if unknown:
-            known = ", ".join(one.name for one in contenders)
-            raise SystemExit(f"There is no contender {min(unknown)!r}. There are: {known}.")
-        contenders = [one for one in contenders if one.name in {HAND.name, *options.only}]
+    contenders = chosen(options)
     rows = [row for row in ROWS if not options.rows or row.name in options.rows]
-    with ExitStack() as stack:
-        url = stack.enter_context(server())
+    with server() as url:
         if options.instructions:
             for row in rows:
                 instructions.compare(row, contenders, url)
             return
-        bench = Bench(url, contenders, stack)
-        results: list[dict[str, Any]] = []
-        for row in rows:
-            print(f"{row.title} …", file=sys.stderr, flush=True)
-            units = 2 if options.smoke else row.units
-            samples = bench.measure(row, 1 if options.smoke else options.rounds, units)
-            results.append(result_of(row, samples, units))
+        results = measured(options, rows, contenders, url)
     for line in (*table(results, [one.name for one in contenders]), "", *headroom(results)):
         print(line)
     if options.json is not None:
