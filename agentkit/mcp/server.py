@@ -379,7 +379,8 @@ async def serve(
 
     Raises:
         ConfigurationError: There is nothing to offer, something else is offered, `http=` is no
-            address or cannot be listened at, or it is used under trio, where uvicorn does not run.
+            address or cannot be listened at, it is used under trio, where uvicorn does not run,
+            or an agent's model does not exist.
     """
     tools = ToolServer(
         offered,
@@ -389,6 +390,9 @@ async def serve(
         trace=trace,
         approver=approver,
     )
+    for one in offered:
+        if isinstance(one, Agent):  # not at its first call: is there such a model, and a key?
+            cast("Agent[Any, Any]", one).config.resolved.check()
     if http is not None:
         await serve_http(tools.server, http)
         return

@@ -54,7 +54,7 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def _python(folder: Path, packages: dict[str, str]) -> Path:
+def python_programs(folder: Path, packages: dict[str, str]) -> Path:
     """Return the folder of the programs in a virtual environment with these packages."""
     programs = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
     wanted = [f"{name}=={version}" for name, version in packages.items()]
@@ -67,13 +67,13 @@ def _python(folder: Path, packages: dict[str, str]) -> Path:
 @pytest.fixture(scope="session")
 def python_servers() -> Path:
     """Return the folder of the programs of MCP servers from the Python package index."""
-    return _python(CACHE / "mcp-python", PYTHON_SERVERS)
+    return python_programs(CACHE / "mcp-python", PYTHON_SERVERS)
 
 
 @pytest.fixture(scope="session")
 def sqlite_server() -> Path:
     """Return the program of mcp-server-sqlite."""
-    return _python(CACHE / "mcp-sqlite", SQLITE_SERVER) / "mcp-server-sqlite"
+    return python_programs(CACHE / "mcp-sqlite", SQLITE_SERVER) / "mcp-server-sqlite"
 
 
 @pytest.fixture(scope="session")
