@@ -32,6 +32,7 @@ PUBLIC = {
     "agentkit.testing.strategies",
     "agentkit.tools",
     "agentkit.trace",
+    "agentkit.viewer",
 }
 """What users may import; everything else is private and may change without notice."""
 

@@ -33,6 +33,7 @@ from agentkit.cli.commands import (
     test_from,
     tools,
     trace_doctor,
+    view,
 )
 from agentkit.cli.commands import run as run_command
 from agentkit.cli.console import ERR, PipedConsole, shown
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "run": run_command.run,
     "chat": chat.chat,
     "show": show.show,
+    "view": view.view,
     "runs": runs.runs,
     "grep": grep.grep,
     "replay": replay.replay,

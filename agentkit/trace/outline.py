@@ -61,7 +61,7 @@ def outline(effects: RecordedEffects, chosen: Iterable[str] | None = None) -> di
         effect = effects[at]
         if effect.kind == "model":
             nodes[at] = _node(effects, effect)
-            nodes |= _open_calls(effects, effect)
+            nodes |= open_calls(effects, effect)
         elif effect.kind == "tool" and effect.skipped == "repeated":
             repeated.append(effect.at.parent)
         elif effect.kind == "tool":
@@ -85,7 +85,7 @@ def waiting(label: str, detail: str) -> Node:
 
 def _node(effects: RecordedEffects, effect: RecordedEffect) -> Node:
     if effect.skipped is not None:
-        status, result = _why_skipped(effects, effect)
+        status, result = why_skipped(effects, effect)
         return Node(
             label=effect.name,
             detail=effect.arguments,
@@ -123,7 +123,7 @@ def _content(effects: RecordedEffects, effect: RecordedEffect) -> str | None:
     return None if content is None else as_text(content)
 
 
-def _open_calls(effects: RecordedEffects, step: RecordedEffect) -> dict[str, Node]:
+def open_calls(effects: RecordedEffects, step: RecordedEffect) -> dict[str, Node]:
     """Return the calls of an answer of which nothing became."""
     agent = effects.get(step.at.parent)
     answer = effects.source.blobs.get(step.message or "", {})
@@ -151,7 +151,7 @@ def _model(effect: RecordedEffect) -> str:
             return effect.name
 
 
-def _why_skipped(effects: RecordedEffects, effect: RecordedEffect) -> tuple[str, str]:
+def why_skipped(effects: RecordedEffects, effect: RecordedEffect) -> tuple[str, str]:
     """Return how a call is shown that no tool ran: a status of `MARKS`, and a text."""
     text = _content(effects, effect) or ""
     match effect.skipped:
