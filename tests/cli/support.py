@@ -8,7 +8,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agentkit import tool
@@ -58,7 +58,11 @@ def environment(cwd: Path, columns: int | None = 120) -> dict[str, str]:
 
 
 def on_terminal(
-    folder: Path, arguments: Sequence[str], typed: Sequence[bytes], prompt: bytes, **more: str
+    folder: Path,
+    arguments: Sequence[str],
+    typed: Sequence[bytes],
+    prompt: bytes | Callable[[bytes], bool],
+    **more: str,
 ) -> tuple[int, str]:
     """Run a command with somebody at a terminal: the status, and what it showed.
 
@@ -66,7 +70,7 @@ def on_terminal(
         folder: Where.
         arguments: Its words.
         typed: What is typed, one after the other.
-        prompt: What each of them waits for: the end of what is shown.
+        prompt: What each of them waits for: the end of what is shown, or what is shown at all.
         more: Further environment variables.
     """
     import fcntl
@@ -93,12 +97,46 @@ def on_terminal(
             seen += os.read(ours, 65536)
         except OSError:  # the terminal has gone
             break
-        if left and seen.endswith(prompt):
+        if left and (prompt(seen) if callable(prompt) else seen.endswith(prompt)):
             time.sleep(0.1)  # a Ctrl-C between the prompt and the reading of a line is lost
             os.write(ours, left.pop(0))
             seen += b"|"
     os.close(ours)
     return process.wait(timeout=60), seen.decode()
+
+
+_PART = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])|\r|\n|[^\x1b\r\n]+")
+
+
+def screen(written: str) -> list[str]:
+    """Return the lines that a terminal shows of what was written, however tall it is.
+
+    It knows what rich uses: going up, erasing a line, colours, and the cursor's sight.
+    """
+    lines, row, column = [""], 0, 0
+    for part in _PART.finditer(written):
+        text, number = part[0], part[1]
+        if text == "\r":
+            column = 0
+        elif text == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row == len(lines))
+        elif part[2] == "A":
+            row = max(0, row - int(number or 1))
+        elif part[2] == "K":
+            lines[row] = ""
+        elif part[2] is None:
+            lines[row] = lines[row].ljust(column)[:column] + text + lines[row][column + len(text) :]
+            column += len(text)
+        else:
+            assert part[2] == "m" or number == "?25", text
+    return [line.rstrip() for line in lines]
+
+
+def frames(written: str) -> list[list[str]]:
+    """Return the screens between two drawings of what moves, the last one at the end."""
+    ends = [part.start() for part in re.finditer(r"\r\x1b\[2K", written)]
+    return [screen(written[:end]) for end in (*ends, len(written))]
 
 
 def here(*arguments: str) -> None:

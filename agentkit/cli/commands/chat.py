@@ -10,24 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agentkit.cli.commands.run import document
-from agentkit.cli.console import OUT, AsJson, print_line, shown
+from agentkit.cli.console import AsJson, print_line
 from agentkit.cli.find import traces_folder
 from agentkit.cli.load import Application, application
+from agentkit.cli.view.answer import Answer
 from agentkit.cli.view.ask import approve, is_somebody_there, read_line
-from agentkit.cli.view.run import print_error, print_output, print_waiting, reached
-from agentkit.events import (
-    Event,
-    Restarted,
-    TextDelta,
-    ToolCallFinished,
-    ToolCallStarted,
-    Warned,
-)
+from agentkit.cli.view.progress import Progress, Quiet, Show, what_to_show
+from agentkit.cli.view.run import document, print_error, print_output, print_waiting, reached
 from agentkit.messages import Message, dump_messages, load_messages
 from agentkit.runtime.result import RunResult
 from agentkit.session import Session
-from agentkit.trace.words import MARKS
 
 _HELP = """/undo       forget the last prompt and its answer
 /save FILE  write the conversation to a file; --history FILE goes on from it
@@ -43,6 +35,7 @@ def chat(
     deps: str | None = None,
     history: Path | None = None,
     trace: Path | None = None,
+    quiet: Quiet = False,
     json: AsJson = False,
 ) -> None:
     """Talk to an agent: answers are streamed, and calls that need approval are asked about.
@@ -55,11 +48,16 @@ def chat(
         deps: What its tools need, as FILE.py:NAME: the value, or a function that returns it.
         history: A conversation to go on with, as /save has written it.
         trace: A folder where each run is recorded; by default the state folder.
+        quiet: Print the answers and nothing of what is done for them.
         json: Read a prompt from each line of stdin, and print a JSON document a line.
     """
+    show = what_to_show(quiet, json)
+    loading = Progress("", show)
+    loading.doing(f"Loading {app}")
     messages = () if history is None else load_messages(history.read_bytes())
-    with application(app, model=model, deps=deps) as loaded:
+    with loading, application(app, model=model, deps=deps) as loaded:
         loaded.check_deps()
+        loading.end(erase=True)
         session = Session(
             loaded.agent,
             history=messages,
@@ -67,16 +65,17 @@ def chat(
             trace=f"{trace or traces_folder()}{os.sep}",
             approver=approve if is_somebody_there() and not json else None,
         )
-        _Chat(loaded, session, json=json).talk()
+        _Chat(loaded, session, show).talk()
 
 
 class _Chat:
     """A conversation, and where it stood before each of its prompts."""
 
-    def __init__(self, loaded: Application, session: Session[Any, Any], *, json: bool) -> None:
+    def __init__(self, loaded: Application, session: Session[Any, Any], show: Show) -> None:
         self._loaded = loaded
         self._session = session
-        self._json = json
+        self._show: Show = show
+        self._json = show == "json"
         self._before: list[tuple[Message, ...]] = []
 
     def talk(self) -> None:
@@ -146,36 +145,14 @@ class _Chat:
                 print_waiting(result.pending, path, self._loaded.options())
 
     async def _streamed(self, prompt: str) -> RunResult[Any]:
-        written = False
-        async with self._session.stream(prompt) as run:
-            async for event in run:
-                if self._json:
-                    continue
-                if isinstance(event, TextDelta) and run.concerns(event):
-                    OUT.out(shown(event.text), end="", highlight=False)
-                    written = True
-                elif (line := _line_of(event)) is not None:
-                    print_line(f"\n{line}" if written else line, "dim")
-                    written = False
-        result = run.result
-        if not self._json:
+        with Answer(self._show) as answer:
+            async with self._session.stream(prompt) as run:
+                async for event in run:
+                    answer.event(event, run.concerns(event))
+            result = run.result
+        if self._show != "json":
             if result.status == "ok" and not isinstance(result.output, str):
                 print_output(result, "bold")
             print_line("")
+            answer.print_totals()
         return result
-
-
-def _line_of(event: Event) -> str | None:
-    """Return what is shown of an event besides the text of the answer."""
-    depth = "  " * (event.at.count("/") // 3)
-    match event:
-        case ToolCallStarted(name=name, arguments=arguments):
-            return shown(f"{depth}{name} {arguments}", OUT.width)
-        case ToolCallFinished(status=status, text=text):
-            return shown(f"{depth}{MARKS[status][0]} {text}", OUT.width)
-        case Restarted(reason=reason):
-            return shown(f"(again: {reason})", OUT.width)
-        case Warned(text=text):
-            return shown(f"{depth}! {text}", OUT.width)
-        case _:
-            return None

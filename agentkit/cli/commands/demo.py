@@ -8,11 +8,10 @@ from typing import Any
 
 import anyio
 
-from agentkit.cli.console import command_line, print_line, print_note
+from agentkit.cli.console import AsJson, command_line, print_json, print_line, print_note
 from agentkit.cli.find import traces_folder
-from agentkit.cli.view.progress import Progress
-from agentkit.cli.view.run import run_and_show
-from agentkit.cli.view.tree import RunTree
+from agentkit.cli.view.progress import Progress, Quiet, what_to_show
+from agentkit.cli.view.run import document, run_and_show
 from agentkit.errors import ConfigurationError
 from agentkit.models import ChatModel, resolve_model
 from agentkit.models.local.model import LocalModel
@@ -35,6 +34,8 @@ def demo(
     base_url: str | None = None,
     prompt: str | None = None,
     trace: Path | None = None,
+    quiet: Quiet = False,
+    json: AsJson = False,
 ) -> None:
     """Run the quickstart agent: tools in parallel, then a typed result.
 
@@ -45,18 +46,19 @@ def demo(
         base_url: The address of any chat-completions server, such as http://localhost:8000/v1.
         prompt: Another question.
         trace: A new file, or a folder, where the run is recorded; by default the state folder.
+        quiet: Print the output and nothing else.
+        json: Print one JSON document about the run, and nothing else on stdout.
     """
     from agentkit.cli import quickstart  # builds an agent, which only this command needs
 
     chosen = _chosen_model(model, base_url)
     agent = quickstart.agent if chosen is None else quickstart.agent.with_(model=chosen)
     question = prompt or quickstart.PROMPT
-    tree = RunTree(question)
+    progress = Progress(question, what_to_show(quiet, json))
     served = agent.program().model
     local = served if isinstance(served, LocalModel) else None
     if local is not None:
         _fetch(local)
-    progress = Progress(tree)
     to = trace or f"{traces_folder()}{os.sep}"
 
     def work() -> RunResult[Any]:
@@ -65,7 +67,14 @@ def demo(
             anyio.run(local.start)
         return agent.run_sync(question, trace=to, on_event=progress.event)
 
-    result, error = run_and_show(tree, work)
+    with progress:
+        result, error = run_and_show(progress, work)
+    if json:
+        print_json(document(result, error))
+    if progress.show != "tree":
+        if error is not None:
+            raise error
+        return
     place = str(_EXAMPLE) if _EXAMPLE.is_file() else _INSTALLED
     options = ["--app", f"{place}:agent"]
     if chosen is not None:

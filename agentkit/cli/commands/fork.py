@@ -11,11 +11,13 @@ from cyclopts import Parameter
 
 from agentkit.agent import Agent
 from agentkit.cli.changes import check_asked, message_number, outcome_from, settings_from
-from agentkit.cli.console import command_line, print_line
+from agentkit.cli.console import AsJson, command_line, print_json, print_line
 from agentkit.cli.find import header_of, replayable, traces_folder, traces_in
 from agentkit.cli.load import Application, Many, application
 from agentkit.cli.view.describe import address_in
+from agentkit.cli.view.progress import Progress, Quiet, what_to_show
 from agentkit.cli.view.run import (
+    document,
     effects_of,
     print_held_back,
     print_ran,
@@ -23,7 +25,6 @@ from agentkit.cli.view.run import (
     run_and_show,
     tools_at,
 )
-from agentkit.cli.view.tree import RunTree
 from agentkit.core.effects import Decision
 from agentkit.errors import ConfigurationError, ReplayDivergence
 from agentkit.replay import diff
@@ -49,6 +50,8 @@ def fork(
     live: Many = None,
     answer: Annotated[list[str] | None, Parameter(name="--answer", negative="")] = None,
     to: Annotated[Path | None, Parameter(name="--trace")] = None,
+    quiet: Quiet = False,
+    json: AsJson = False,
 ) -> None:
     """Run a recorded run again with something changed, and show the difference.
 
@@ -73,7 +76,10 @@ def fork(
         answer: TOOL=TEXT: what all calls of a tool are answered with; or one effect, as
             ADDRESS=TEXT. May be repeated.
         to: A new file, or a folder, where the fork is recorded; by default the state folder.
+        quiet: Print the output and nothing else.
+        json: Print one JSON document about the run, and nothing else on stdout.
     """
+    show = what_to_show(quiet, json)
     original = replayable(trace)
     where = None if at is None else address_in(original, at)
     outcome = _outcome(original, where, result, approve, deny)
@@ -97,8 +103,14 @@ def fork(
             "a tool again, or say what is different, such as --prompt TEXT."
         )
     running = [_whole(original, one) for one in live or ()]
-    with application(app, original, deps=deps) as loaded:
-        forked(original, loaded, at=where, patch=patch, live=running, to=to)
+    progress = Progress(_title(original, where), show)
+    progress.doing(f"Loading {app}")
+    with progress, application(app, original, deps=deps) as loaded:
+        forked(original, loaded, at=where, patch=patch, live=running, to=to, progress=progress)
+
+
+def _title(original: Trace, at: str | None) -> str:
+    return f"fork of {original.run}{f' at {at}' if at else ''}"
 
 
 def _answers(trace: Trace, pairs: Iterable[str]) -> dict[str, Any]:
@@ -158,16 +170,18 @@ def forked(
     live: Collection[str] = (),
     to: Path | None = None,
     allow: str = "--live NAME",
+    progress: Progress | None = None,
 ) -> Trace:
     """Fork a run; show its tree, its result, and what differs from the original.
 
     `patch` and `live` are arguments of `Agent.fork`; `allow` is how to let the tool NAME run,
-    printed where one was held back. What ends the fork is raised when it has been shown.
+    printed where one was held back; `progress` is what moves already. What ends the fork is
+    raised when it has been shown.
     """
     loaded.check_deps()
     if not patch:
         _check_runs(original, loaded.agent, at, live, allow)
-    tree = RunTree(f"fork of {original.run}{f' at {at}' if at else ''}")
+    progress = progress or Progress(_title(original, at))
     record = to or f"{traces_folder()}{os.sep}"
 
     async def work() -> RunResult[Any]:
@@ -178,18 +192,25 @@ def forked(
             live=live,
             deps=loaded.deps,
             record=record,
-            on_event=tree.event,
+            on_event=progress.tree.event,
         )
 
     before = _files(to)
     try:
-        result, error = run_and_show(tree, lambda: loaded.run(work))
+        with progress:
+            result, error = run_and_show(progress, lambda: loaded.run(work))
     except KeyboardInterrupt:
         _print_interrupted(original, _files(to) - before)
         raise
     assert result.trace is not None
     assert result.replayed is not None
     held_back = result.replayed.held_back
+    if progress.show == "json":
+        print_json(document(result, error) | {"fork_of": original.run})
+    if progress.show != "tree":
+        if error is not None:
+            raise error
+        return result.trace
     print_ran(result.trace, result.replayed.ran)
     if error is None:
         print_held_back(result.trace, held_back, allow)

@@ -17,7 +17,6 @@ from agentkit.agent import Agent
 from agentkit.cli.console import print_note
 from agentkit.cli.load import agents_in, load_deps, load_module, split_name, value_of
 from agentkit.errors import ConfigurationError
-from agentkit.mcp.endpoint import listen_at
 from agentkit.tools.tool import Tool
 from agentkit.tools.toolset import Toolset
 
@@ -48,8 +47,11 @@ def mcp(
         module = load_module(place)
         offered = _offered(loop, module, place, attribute)
         value = load_deps(loop, deps) if deps is not None else None
-    listener = None if http is None else listen_at(http)
-    if listener is not None:
+    listener = None
+    if http is not None:
+        from agentkit.mcp.endpoint import listen_at  # it takes the SDK with it
+
+        listener = listen_at(http)
         print_note(f"Serving on {url_of(listener)}/mcp; Ctrl-C ends it.")
         if not is_loopback(listener.getsockname()[0]):
             print_note("Nobody is asked who they are: whoever reaches this address may call it.")

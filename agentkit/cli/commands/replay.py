@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from agentkit.cli.console import print_line
+from agentkit.cli.console import AsJson, print_json, print_line
 from agentkit.cli.find import replayable
 from agentkit.cli.load import Many, application
-from agentkit.cli.view.run import print_held_back, run_and_show
-from agentkit.cli.view.tree import RunTree
+from agentkit.cli.view.progress import Progress, Quiet, what_to_show
+from agentkit.cli.view.run import document, print_held_back, run_and_show
 from agentkit.core.effects import Failure
 from agentkit.errors import ReplayDivergence, safe_str
 from agentkit.replay.replay import OnDivergence, PlanName
@@ -33,6 +33,8 @@ def replay(
     live: Many = None,
     strictness: Strictness | None = None,
     on_divergence: OnDivergence | None = None,
+    quiet: Quiet = False,
+    json: AsJson = False,
 ) -> None:
     """Run a recorded run again: offline and exactly, or with some of it done for real.
 
@@ -48,11 +50,15 @@ def replay(
         live: A tool that runs, whatever it does; no others do. Implies tools_live.
         strictness: What has to be the same.
         on_divergence: At the first difference end, or go on with the recording.
+        quiet: Print the output and nothing else.
+        json: Print one JSON document about the run, and nothing else on stdout.
     """
     plan = plan or ("tools_live" if live else "exact")
+    show = what_to_show(quiet, json)
     recorded = replayable(trace)
-    tree = RunTree(f"replay of {recorded.run}")
-    with application(app, recorded, model=model, deps=deps) as loaded:
+    progress = Progress(f"replay of {recorded.run}", show)
+    progress.doing(f"Loading {app}")
+    with progress, application(app, recorded, model=model, deps=deps) as loaded:
         if plan != "exact":
             loaded.check_deps()
 
@@ -66,13 +72,19 @@ def replay(
                 deps=loaded.deps,
                 # Where a model is asked, its answers are in no trace but the replay's own.
                 record=plan == "model_live",
-                on_event=tree.event,
+                on_event=progress.tree.event,
             )
 
-        result, error = run_and_show(tree, lambda: loaded.run(replayed))
+        result, error = run_and_show(progress, lambda: loaded.run(replayed))
+    if json:
+        print_json(document(result, error))
+    if error is not None and (
+        isinstance(error, ReplayDivergence) or not _ended_with(recorded, error)
+    ):
+        raise error
+    if show != "tree":
+        sys.exit(bool(result.divergences))
     if error is not None:
-        if isinstance(error, ReplayDivergence) or not _ended_with(recorded, error):
-            raise error
         print_line(f"The recorded run ended with {type(error).__name__}:", "yellow")
         print_line(safe_str(error))
     assert result.replayed is not None

@@ -10,8 +10,8 @@ from agentkit.cli.console import command_line, print_line
 from agentkit.cli.find import replayable
 from agentkit.cli.load import Many, application, options_of
 from agentkit.cli.view.describe import ends_with
+from agentkit.cli.view.progress import Progress
 from agentkit.cli.view.run import print_waiting, run_and_show
-from agentkit.cli.view.tree import RunTree
 from agentkit.core.effects import Decision
 from agentkit.errors import ConfigurationError
 from agentkit.runtime.result import RunResult
@@ -59,18 +59,19 @@ def resume(
     if recorded.pending and not decisions and state != "running":
         print_waiting(recorded.pending, recorded.path, options_of(app, model, deps))
         raise ConfigurationError("The run waits for a decision, and there is none.")
-    tree = RunTree(f"run {recorded.run}, resumed")
-    with application(app, recorded, model=model, deps=deps) as loaded:
+    progress = Progress(f"run {recorded.run}, resumed")
+    progress.doing(f"Loading {app}")
+    with progress, application(app, recorded, model=model, deps=deps) as loaded:
         loaded.check_deps()
 
         async def resumed() -> RunResult[Any]:
             assert recorded.path is not None
             return await loaded.agent.resume(
-                recorded.path, decisions=decisions, deps=loaded.deps, on_event=tree.event
+                recorded.path, decisions=decisions, deps=loaded.deps, on_event=progress.tree.event
             )
 
         try:
-            result, error = run_and_show(tree, lambda: loaded.run(resumed))
+            result, error = run_and_show(progress, lambda: loaded.run(resumed))
         except KeyboardInterrupt:
             print_line(f"The trace is in {recorded.path}")
             raise

@@ -7,24 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_jsonable_python
-
 from agentkit.cli.console import ERR, AsJson, command_line, print_json, print_line
 from agentkit.cli.find import traces_folder
 from agentkit.cli.load import application
 from agentkit.cli.view.ask import approve, is_somebody_there
-from agentkit.cli.view.progress import Progress
-from agentkit.cli.view.run import (
-    message_of,
-    print_output,
-    print_waiting,
-    reached,
-    run_and_show,
-)
-from agentkit.cli.view.tree import RunTree
+from agentkit.cli.view.progress import Progress, Quiet, what_to_show
+from agentkit.cli.view.run import document, print_waiting, run_and_show
 from agentkit.errors import ConfigurationError
 from agentkit.events import ignore
-from agentkit.messages import JsonObject
 from agentkit.runtime.result import RunResult
 
 
@@ -36,7 +26,7 @@ def run(
     model: str | None = None,
     deps: str | None = None,
     trace: Path | None = None,
-    quiet: bool = False,
+    quiet: Quiet = False,
     json: AsJson = False,
 ) -> None:
     """Run an agent once, show what happens, and record it.
@@ -53,32 +43,28 @@ def run(
         quiet: Print the output and nothing else.
         json: Print one JSON document about the run, and nothing else on stdout.
     """
+    show = what_to_show(quiet, json)
     question = prompt_of(prompt)
-    somebody = is_somebody_there() and not (quiet or json)
-    with application(app, model=model, deps=deps) as loaded:
+    somebody = is_somebody_there() and show == "tree"
+    progress = Progress(question, show)
+    progress.doing(f"Loading {app}")
+    with progress, application(app, model=model, deps=deps) as loaded:
         loaded.check_deps()
-        tree = RunTree(question)
-        progress = Progress(tree)
 
         async def once() -> RunResult[Any]:
             return await loaded.agent.run(
                 question,
                 deps=loaded.deps,
                 trace=trace or f"{traces_folder()}{os.sep}",
-                on_event=ignore if quiet or json else progress.event,
+                on_event=progress.event if show == "tree" else ignore,
                 approver=approve if somebody else None,
             )
 
-        if quiet or json:
-            result, error = reached(lambda: loaded.run(once))
-            if json:
-                print_json(document(result, error))
-            elif result.status == "ok":
-                print_output(result)
-        else:
-            result, error = run_and_show(tree, lambda: loaded.run(once))
-            if result.trace is not None:
-                print_line(f"The trace is in {result.trace.path}")
+        result, error = run_and_show(progress, lambda: loaded.run(once))
+        if json:
+            print_json(document(result, error))
+        elif not quiet and result.trace is not None:
+            print_line(f"The trace is in {result.trace.path}")
         if error is not None:
             raise error
         if not json:
@@ -102,26 +88,3 @@ def prompt_of(prompt: str | None) -> str:
             f"There is no prompt. Give one: {command_line('run', 'FILE.py:NAME', 'PROMPT')}"
         )
     return text
-
-
-def document(result: RunResult[Any], error: Exception | None) -> JsonObject:
-    """Describe a run as one JSON document."""
-    output = result.output if result.status == "ok" else None
-    return {
-        "run": result.run,
-        "status": result.status,
-        "output": to_jsonable_python(output, fallback=repr),
-        "error": error and {"type": type(error).__name__, "message": message_of(error)},
-        "pending": [
-            {
-                "at": one.at,
-                "kind": one.kind,
-                "tool": one.call.name,
-                "arguments": one.call.arguments,
-            }
-            for one in result.pending
-        ],
-        "warnings": [{"at": one.at, "code": one.code, "text": one.text} for one in result.warnings],
-        "usage": result.usage.to_json(),
-        "trace": None if result.trace is None else str(result.trace.path),
-    }

@@ -12,10 +12,10 @@ from rich.text import Text
 from agentkit.agent import Agent
 from agentkit.cli.console import ERR, OUT, command_line, print_line, print_text, shown
 from agentkit.cli.view.describe import damage_named
-from agentkit.cli.view.progress import following
-from agentkit.cli.view.tree import RunTree
+from agentkit.cli.view.progress import Progress
 from agentkit.core.effects import PendingCall
 from agentkit.errors import AgentKitError, safe_str
+from agentkit.messages import JsonObject
 from agentkit.runtime.result import RunResult, result_of
 from agentkit.trace.reader import Trace
 from agentkit.trace.words import pretty, used
@@ -25,12 +25,12 @@ _IN_DOUBT = "Interrupted: it is not known whether this was done."
 
 
 def run_and_show(
-    tree: RunTree, work: Callable[[], RunResult[Any]]
+    progress: Progress, work: Callable[[], RunResult[Any]]
 ) -> tuple[RunResult[Any], Exception | None]:
-    """Run, with a live tree on a terminal and the finished one elsewhere, and show the result.
+    """Run, let the progress end with the finished tree, and show the output.
 
     Args:
-        tree: The tree, which gets the events of the run.
+        progress: It gets the events of the run. With `json`, nothing is printed.
         work: Runs an agent.
 
     Returns:
@@ -39,13 +39,21 @@ def run_and_show(
     Raises:
         Exception: The run has not begun.
     """
-    with following(tree):
+    try:
         result, error = reached(work)
+    except KeyboardInterrupt:
+        progress.tree.stopped("cancelled")
+        progress.end(erase=progress.tree.empty)
+        raise
+    if progress.show == "tree":
         if result.trace is not None:
             with damage_named(result.trace):
-                tree.know(result.trace)
-    if error is None:
-        print_result(result)
+                progress.tree.know(result.trace)
+        progress.end()
+        if error is None:
+            print_result(result)
+    elif progress.show == "quiet" and result.status == "ok":
+        print_output(result)
     return result, error
 
 
@@ -142,3 +150,39 @@ def effects_of(trace: Trace, agent: Agent[Any]) -> dict[str, str]:
     calls = (one for one in trace.effects.values() if one.kind == "tool" and one.begun)
     now = {name: tool.effect for name, tool in agent.program().tools.items()}
     return {call.name: call.effect or "write" for call in calls} | now
+
+
+def document(result: RunResult[Any], error: Exception | None) -> JsonObject:
+    """Describe a run as one JSON document."""
+    output = result.output if result.status == "ok" else None
+    return {
+        "run": result.run,
+        "status": result.status,
+        "output": to_jsonable_python(output, fallback=repr),
+        "error": error and {"type": type(error).__name__, "message": message_of(error)},
+        "pending": [
+            {
+                "at": one.at,
+                "kind": one.kind,
+                "tool": one.call.name,
+                "arguments": one.call.arguments,
+            }
+            for one in result.pending
+        ],
+        "warnings": [{"at": one.at, "code": one.code, "text": one.text} for one in result.warnings],
+        "usage": result.usage.to_json(),
+        "trace": None if result.trace is None else str(result.trace.path),
+    } | _replayed(result)
+
+
+def _replayed(result: RunResult[Any]) -> JsonObject:
+    """Describe what a replay or a fork did for real; nothing of an ordinary run."""
+    done = result.replayed
+    if done is None:
+        return {}
+    return {
+        "ran": done.ran,
+        "answered": done.answered,
+        "held_back": done.held_back,
+        "divergences": [one.message for one in result.divergences],
+    }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import TypeVar
 
+from pydantic_core import to_jsonable_python
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from rich.tree import Tree
@@ -16,47 +17,67 @@ from agentkit.events import (
     Finished,
     HttpFinished,
     Paused,
+    ReasoningDelta,
+    Restarted,
     StepFinished,
     StepStarted,
+    TextDelta,
+    ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
+    ToolProgress,
     Warned,
 )
 from agentkit.messages import Usage
 from agentkit.trace.outline import Node, outline, retried, waiting
 from agentkit.trace.reader import Trace
 from agentkit.trace.summary import now_in
-from agentkit.trace.words import FAILED, MARKS, shown
+from agentkit.trace.words import FAILED, MARKS, as_text, money, shown
 
 ItemT = TypeVar("ItemT")
+_WRITTEN, _NOTES = 400, 2
+"""Characters of what is being written, and notes, that are shown while they come."""
 
 
 class RunTree:
     """The steps and calls of a run by address. Times are in seconds.
 
-    As an event listener (`on_event=tree.event`) it follows a run that is going on.
+    As an event listener (`on_event=tree.event`) it follows a run that is going on. Another
+    thread may draw it meanwhile.
 
     Args:
-        title: Its first line.
+        title: Its first line; none if it is empty.
         now: Until when what is open has lasted, in a recorded run; None for the clock.
         nodes: The steps and calls so far, by address.
+
+    Attributes:
+        moving: Draw only what fits on the screen, what is going on first, and a last line with
+            the totals so far.
     """
 
     def __init__(
         self, title: str, now: float | None = None, nodes: Mapping[str, Node] | None = None
     ) -> None:
         self.title = title
+        self.moving = False
         self._now = now
         self._nodes = {**(nodes or {})}
-        self._doing: tuple[str, float] | None = None
+        self._began = monotonic()
+        self._doing = ""
+        self._used = Usage()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there are no steps and no calls."""
+        return not self._nodes
 
     def doing(self, what: str) -> None:
-        """Show on a terminal what comes before the first step."""
-        self._doing = what, monotonic()
+        """Name what comes before the first step."""
+        self._began, self._doing = monotonic(), what
 
     def event(self, event: Event) -> None:
         """Take one event of a live run."""
-        self._doing = None
+        self._doing = ""
         now = monotonic()
         match event:
             case StepStarted(at=at, model=model):
@@ -65,24 +86,46 @@ class RunTree:
                 self.start(at, name, arguments, now)
             case StepFinished(at=at, usage=usage, text=text, error=error):
                 self.end(at, "error" if error else "ok", error or text, now, usage)
+                self._used += usage
             case ToolCallFinished(at=at, status=status, text=text):
                 self.end(at, status, text, now)
             case Paused(pending=pending):
                 for one in pending:
                     self._nodes[one.at] = waiting(one.call.name, one.call.arguments)
+            case Finished(status=status):
+                self.stopped("paused" if status == "paused" else "cancelled")
+            case _:
+                self._inside(event)
+
+    def _inside(self, event: Event) -> None:
+        """Take an event of something that goes on: what it writes, and what goes wrong in it."""
+        match event:
+            case TextDelta(at=at, text=text) | ReasoningDelta(at=at, text=text):
+                self._written(at, text)
+            case ToolCallDelta(at=at, arguments=text):
+                self._written(at, text)
+            case ToolProgress(at=at, value=value):
+                self._written(at, as_text(to_jsonable_python(value, fallback=repr)), anew=True)
+            case Restarted(at=at, reason=reason):
+                self._written(at, "", anew=True)
+                self.note(at, f"again: {reason}")
             case HttpFinished(at=at, status=status, error=error, delay=delay) if delay is not None:
                 self.note(at.parent, retried(status, error, delay))
             case Warned(at=at, text=text):
                 self.note(at, text)
-            case Finished(status=status):
-                self._finished(status, now)
             case _:
                 pass
 
-    def _finished(self, status: str, now: float) -> None:
+    def _written(self, at: str, text: str, *, anew: bool = False) -> None:
+        """Keep the end of what a step or a call has written so far."""
+        if (node := self._nodes.get(at)) is not None:
+            node.result = f"{'' if anew else node.result}{text}"[-_WRITTEN:]
+
+    def stopped(self, status: str) -> None:
+        """Let what is still open end, as its run does."""
         for node in self._nodes.values():
-            if status == "paused" and node.status is None:
-                node.status, node.ended = status, now  # what waits is inside
+            if node.status is None:
+                node.status, node.ended, node.result = status, monotonic(), ""
 
     def start(self, at: str, label: str, detail: str, time: float | None) -> None:
         """Add what begins; what never began has no time."""
@@ -112,6 +155,13 @@ class RunTree:
                 self._nodes[at] = node
         self._nodes = dict(sorted(self._nodes.items(), key=lambda node: Address(node[0]).order))
 
+    def keep_calls(self) -> None:
+        """Drop the steps that have called nothing."""
+        above = {up for at in self._nodes for up in ancestors(at)}
+        self._nodes = {
+            at: node for at, node in self._nodes.items() if node.label != "step" or at in above
+        }
+
     def narrow(self, *, failed: bool, head: int | None, last: int | None) -> None:
         """Keep only some steps and calls, and what they are in."""
         chosen = [at for at, one in self._nodes.items() if not failed or one.status in FAILED]
@@ -120,22 +170,30 @@ class RunTree:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render the tree as it stands."""
-        tree = Tree(Text(shown(self.title, options.max_width - 4), style="bold"))
+        nodes, left_out = {**self._nodes}, 0
+        if self.moving:
+            room = console.height - 3  # the title, the totals, and the cursor
+            nodes, left_out = _what_moves(nodes, room)
+        tree = Tree(Text(shown(self.title, options.max_width - 4), "bold"))
+        tree.hide_root = not self.title
+        if left_out:
+            tree.add(Text(f"… {left_out} more", "dim"))
         branches: dict[str, Tree] = {}
-        for at, node in self._nodes.items():
+        for at, node in nodes.items():
             above = [branches[up] for up in reversed(ancestors(at)) if up in branches]
             width = max(20, options.max_width - 4 * len(above) - 4)
             branch = (above or [tree])[0].add(self._line(at, node, width, console.is_terminal))
             branches[at] = branch
-            for note in node.notes:
-                branch.add(Text(shown(f"! {note}", width - 4), style="yellow"))
-            if node.result and node.status is not None:
-                branch.add(Text(shown(node.result, width - 4), style="dim"))
-        yield tree
-        doing = self._doing  # another thread may end it
-        if doing is not None and console.is_terminal:
-            what, since = doing
-            yield Text(f"{_working(True)} {what} {monotonic() - since:.1f} s", "dim")
+            for text, style in _texts(node, self.moving):
+                end = text[4 - width :] if node.status is None else text
+                line = shown(end, width - 4)
+                branch.add(Text(line, style, no_wrap=True, overflow="ellipsis"))
+        if nodes or self.title:
+            yield tree
+        if self.moving:
+            words = (_working(True), self._doing, totals(monotonic() - self._began, self._used))
+            text = " ".join(filter(None, words))
+            yield Text(shown(text, options.max_width), "dim", no_wrap=True, overflow="ellipsis")
 
     def _line(self, at: str, node: Node, width: int, live: bool) -> Text:
         name = at.rpartition("/")[2]
@@ -147,9 +205,12 @@ class RunTree:
         tail = ""
         if node.started is not None and until is not None:
             tail = f" {max(0, until - node.started):.2f} s"
-        tokens = f", {node.usage.input_tokens} → {node.usage.output_tokens} tokens"
-        if node.usage.total_tokens and head.cell_len + len(tail + tokens) + 2 <= width:
-            tail += tokens
+        used = node.usage
+        tokens = f", {used.input_tokens} → {used.output_tokens} tokens"
+        cost = f", {money(used.cost)}" if used.cost else ""
+        for text in (tokens * bool(used.total_tokens), cost):
+            if head.cell_len + len(tail + text) + 2 <= width:
+                tail += text
         mark, style = MARKS.get(
             node.status or "", (shown(node.status or _working(live), 20), "default")
         )
@@ -159,7 +220,48 @@ class RunTree:
             detail = Text(" " + shown(node.detail, room))
             detail.truncate(room + 1, overflow="ellipsis")
             head += detail
-        return head + end
+        line = head + end
+        line.no_wrap, line.overflow = True, "ellipsis"
+        return line
+
+
+def totals(seconds: float, usage: Usage) -> str:
+    """Return what something took so far: its time, tokens and money."""
+    used = f"{usage.input_tokens} → {usage.output_tokens} tokens" if usage.total_tokens else ""
+    cost = "" if usage.cost is None else money(usage.cost)
+    return ", ".join(filter(None, (f"{seconds:.1f} s", used, cost)))
+
+
+def _texts(node: Node, moving: bool) -> Iterator[tuple[str, str]]:
+    """Yield the lines below a step or a call, and their styles."""
+    for note in node.notes[-_NOTES:] if moving else node.notes:
+        yield f"! {note}", "yellow"
+    if node.result and (node.status is not None or moving):
+        yield node.result, "dim"
+
+
+def _what_moves(nodes: Mapping[str, Node], room: int) -> tuple[dict[str, Node], int]:
+    """Return the steps and calls that fit into so many lines, and how many do not.
+
+    First what goes on, then what ended last, each with what it is in.
+    """
+    size = {at: 1 + sum(1 for _ in _texts(node, True)) for at, node in nodes.items()}
+    if sum(size.values()) <= room:
+        return {**nodes}, 0
+    left = room - 1  # the line that counts the others
+    newest = sorted(nodes, key=lambda at: _last_change(nodes[at]), reverse=True)
+    chosen: set[str] = set()
+    for at in newest:
+        new = [one for one in (*ancestors(at), at) if one in nodes and one not in chosen]
+        left -= sum(size[one] for one in new)
+        if left < 0:
+            break
+        chosen.update(new)
+    return {at: node for at, node in nodes.items() if at in chosen}, len(nodes) - len(chosen)
+
+
+def _last_change(node: Node) -> tuple[bool, float]:
+    return node.status is None, node.ended or node.started or 0
 
 
 def _working(live: bool) -> str:
