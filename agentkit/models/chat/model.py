@@ -262,10 +262,10 @@ class ChatModel:
         body: bytes | None = None
         with anyio.move_on_after(self._timeouts.total):
             try:
-                async with self._transport().send("GET", url, headers) as reply:
+                async with aclosing(await self._transport().send("GET", url, headers)) as reply:
                     if reply.status >= 300:
                         raise await self._error(reply, url)
-                    body = await _whole(reply.chunks)
+                    body = await reply.read()
             except AgentKitError as error:
                 redact_key(error, headers)
                 self._locate(error, url)
@@ -342,10 +342,13 @@ class ChatModel:
         headers: Mapping[str, str] = {}
         ended: dict[str, Any] = {}
         try:
-            async with self._transport().send("POST", call.url, call.headers, call.body) as reply:
+            reply = await self._transport().send("POST", call.url, call.headers, call.body)
+            try:
                 headers = reply.headers
                 ended = {"status": reply.status, "request_id": request_id(headers)}
                 return await self._read(reply, call)
+            finally:
+                await reply.aclose()
         except BaseException as error:
             if isinstance(error, AgentKitError):
                 redact_key(error, call.headers)
@@ -360,9 +363,11 @@ class ChatModel:
             call.emit(HttpFinished(at=at, **ended))
 
     async def _read(self, reply: Reply, call: _Call) -> ModelResponse:
-        async with aclosing(reply.chunks) as chunks:
-            if reply.status >= 300:
-                raise await self._error(reply, call.url)
+        if reply.status >= 300:
+            raise await self._error(reply, call.url)
+        if not call.streamed:
+            return self._decode(await reply.read(), call)
+        async with aclosing(reply.chunks()) as chunks:
             first = b""
             async for chunk in chunks:
                 first += chunk
@@ -370,9 +375,11 @@ class ChatModel:
                     break
             # The content type says little: some servers stream without it, others never do.
             start = first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-            if call.streamed and start not in (b"{", b"[", b"<"):
+            if start not in (b"{", b"[", b"<"):
                 return await self._fold(first, chunks, call)
-            body = first + await _whole(chunks)
+            return self._decode(first + b"".join([chunk async for chunk in chunks]), call)
+
+    def _decode(self, body: bytes, call: _Call) -> ModelResponse:
         response = decode_response(
             body,
             model=self.name,
@@ -401,7 +408,7 @@ class ChatModel:
         )
 
     async def _error(self, reply: Reply, url: str) -> ModelError:
-        body = await _whole(reply.chunks)
+        body = await reply.read()
         now = time.time()
         return error_from_http(
             reply.status, reply.headers, body, model=self.name, now=now, url=public_url(url)
@@ -456,16 +463,15 @@ class ChatModel:
                 from agentkit.models.chat.transport_aiohttp import AiohttpTransport
 
                 self._open_transport = AiohttpTransport(self._timeouts)
+            elif self._client is None or isinstance(self._client, str):
+                from agentkit.models.chat.transport_httpcore import HttpcoreTransport
+
+                self._open_transport = HttpcoreTransport(self._timeouts)
             else:
                 from agentkit.models.chat.transport_httpx import HttpxTransport
 
-                own = None if isinstance(self._client, str) else self._client
-                self._open_transport = HttpxTransport(self._timeouts, own)
+                self._open_transport = HttpxTransport(self._timeouts, self._client)
         return self._open_transport
-
-
-async def _whole(chunks: AsyncIterator[bytes]) -> bytes:
-    return b"".join([piece async for piece in chunks])
 
 
 async def _drain(chunks: AsyncIterator[bytes], seconds: float) -> None:

@@ -1,7 +1,7 @@
 """What `ChatModel` needs of an HTTP library: one request, and its answer in pieces.
 
-`transport_httpx` and `transport_aiohttp` implement it; nothing else in agentkit
-imports an HTTP client. Connections belong to the event loop that opened them, and
+`transport_httpcore`, `transport_httpx` and `transport_aiohttp` implement it; nothing else in
+agentkit imports an HTTP client. Connections belong to the event loop that opened them, and
 are shared by all models there: see `PerLoop`.
 """
 
@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 from anyio.lowlevel import current_token
 
 from agentkit.errors import ConfigurationError, ModelUnreachable
 
-Errors: TypeAlias = tuple[type[Exception], ...]
 ResourceT = TypeVar("ResourceT")
 
 IDLE_SECONDS = 30.0
@@ -45,28 +43,40 @@ class HttpClient(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reply:
-    """The answer to a request, its body not yet read.
+class Reply(Protocol):
+    """The answer to a request, its body not yet read. It has to be closed.
 
     Attributes:
         status: The HTTP status.
         headers: Header values by lower-case name.
-        chunks: The decompressed body as it arrives. Raises `ModelUnreachable` when the
-            connection breaks.
     """
 
     status: int
     headers: Mapping[str, str]
-    chunks: AsyncGenerator[bytes, None]
+
+    async def read(self) -> bytes:
+        """Return the whole decompressed body.
+
+        Raises:
+            ModelUnreachable: The connection breaks.
+        """
+        ...
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the decompressed body as it arrives; raises as `read` does."""
+        ...
+
+    async def aclose(self) -> None:
+        """Free the connection; a body that was not read to its end is given up."""
+        ...
 
 
 class Transport(Protocol):
     """Sends HTTP requests, from any number of event loops."""
 
-    def send(
+    async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
-    ) -> AbstractAsyncContextManager[Reply]:
+    ) -> Reply:
         """Send a request and wait for the head of its answer.
 
         Raises:
@@ -80,16 +90,13 @@ class Transport(Protocol):
         ...
 
 
-@contextmanager
-def translated_errors(misuse: Errors, failures: Errors) -> Generator[None]:
-    """Raise a library's `misuse` as ConfigurationError and its `failures` as ModelUnreachable."""
-    try:
-        yield
-    except misuse as error:
-        raise ConfigurationError(f"The base URL cannot be used: {error}") from error
-    except failures as error:
-        text = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise ModelUnreachable(text) from error
+def translated(
+    error: BaseException, misuse: type[Exception] | tuple[type[Exception], ...] = ()
+) -> ConfigurationError | ModelUnreachable:
+    """Return what a library's error means: the URL cannot be used, or there is no answer."""
+    if isinstance(error, misuse):
+        return ConfigurationError(f"The base URL cannot be used: {error}")
+    return ModelUnreachable(f"{type(error).__name__}: {error}".rstrip(": "))
 
 
 @dataclass(frozen=True, slots=True)

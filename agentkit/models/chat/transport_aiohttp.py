@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import urllib.request
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
-from functools import partial
 
 from anyio.lowlevel import current_token
 
 from agentkit.errors import ConfigurationError
-from agentkit.models.chat.transport import IDLE_SECONDS, PerLoop, Reply, translated_errors
+from agentkit.models.chat.transport import IDLE_SECONDS, PerLoop, Reply, translated
 from agentkit.settings import Timeouts
 
 try:
@@ -23,7 +21,7 @@ except ImportError as error:
     ) from error
 
 
-_errors = partial(translated_errors, (aiohttp.InvalidURL,), (aiohttp.ClientError, TimeoutError))
+_FAILURES = (aiohttp.ClientError, TimeoutError)
 
 
 class AiohttpTransport:
@@ -37,10 +35,9 @@ class AiohttpTransport:
             sock_read=timeouts.read,
         )
 
-    @asynccontextmanager
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
-    ) -> AsyncGenerator[Reply, None]:
+    ) -> Reply:
         """Send a request and wait for the head of its answer; see `Transport`."""
         if not isinstance(current_token().native_token, asyncio.AbstractEventLoop):
             raise ConfigurationError(
@@ -48,7 +45,7 @@ class AiohttpTransport:
                 "under asyncio."
             )
         session = await _SESSIONS.get(self)
-        with _errors():
+        try:
             response = await session.request(
                 method,
                 url,
@@ -57,12 +54,9 @@ class AiohttpTransport:
                 allow_redirects=False,
                 timeout=self._timeouts,
             )
-        try:
-            lower = {name.lower(): value for name, value in response.headers.items()}
-            yield Reply(status=response.status, headers=lower, chunks=_chunks(response))
-        finally:
-            # Only a connection that was read to the end can be used again.
-            response.release() if response.content.at_eof() else response.close()
+        except _FAILURES as error:  # InvalidURL is a ClientError, too
+            raise translated(error, aiohttp.InvalidURL) from error
+        return _Reply(response)
 
     async def aclose(self) -> None:
         """Close the connections of the running loop unless another model uses them."""
@@ -82,7 +76,32 @@ _SESSIONS = PerLoop(_make_session, aiohttp.ClientSession.close)
 """The sessions of all models."""
 
 
-async def _chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    with _errors():
-        async for chunk in response.content.iter_any():
-            yield chunk
+class _Reply:
+    """A response of aiohttp; see `Reply`."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = {
+            name.lower(): value for name, value in response.headers.items()
+        }
+        self._response = response
+
+    async def read(self) -> bytes:
+        """Return the whole body."""
+        try:
+            return await self._response.content.read()
+        except _FAILURES as error:
+            raise translated(error) from error
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it arrives."""
+        try:
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+        except _FAILURES as error:
+            raise translated(error) from error
+
+    async def aclose(self) -> None:
+        """Free the connection: only one that was read to the end can be used again."""
+        response = self._response
+        response.release() if response.content.at_eof() else response.close()

@@ -1,14 +1,11 @@
-"""HTTP for models through httpx2. The only file that imports it."""
+"""HTTP for models through httpx2: a caller's own client, and what needs more than connections."""
 
 from __future__ import annotations
 
-import ssl
 import sys
-import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from copy import copy
-from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -22,13 +19,10 @@ from agentkit.models.chat.transport import (
     HttpClient,
     PerLoop,
     Reply,
-    translated_errors,
+    translated,
 )
 from agentkit.settings import Timeouts
 
-SHARD_CONNECTIONS = 16
-"""Connections in one pool. A pool looks at all of them for each request and each release,
-so its cost grows with the square; small pools side by side keep a request's cost flat."""
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -53,13 +47,12 @@ class HttpxTransport:
             )
         else:
             library, self._clients = _library_of(client), _per_loop(client)
-        misuse = (library.InvalidURL, library.UnsupportedProtocol)
-        self._errors = partial(translated_errors, misuse, (library.HTTPError, library.StreamError))
+        self._misuse = (library.InvalidURL, library.UnsupportedProtocol)
+        self._failures = (library.HTTPError, library.StreamError)
 
-    @asynccontextmanager
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
-    ) -> AsyncGenerator[Reply, None]:
+    ) -> Reply:
         """Send a request and wait for the head of its answer; see `Transport`."""
         if self._own is not None and self._own.is_closed:
             raise ConfigurationError(
@@ -67,23 +60,13 @@ class HttpxTransport:
                 "model is used."
             )
         client: Any = await self._clients.get(self) or self._own
-        with self._errors():
+        try:
             request = client.build_request(
                 method, url, content=body, headers=dict(headers), **self._options
             )
-            response: httpx2.Response = await client.send(request, stream=True)
-        try:
-            lower = {name.lower(): value for name, value in response.headers.items()}
-            yield Reply(status=response.status_code, headers=lower, chunks=self._chunks(response))
-        finally:
-            with self._errors():
-                await response.aclose()
-
-    async def _chunks(self, response: httpx2.Response) -> AsyncGenerator[bytes, None]:
-        with self._errors():
-            async with aclosing(response.aiter_bytes()) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            return _Reply(await client.send(request, stream=True), self._failures)
+        except (*self._misuse, *self._failures) as error:
+            raise translated(error, self._misuse) from error
 
     async def aclose(self) -> None:
         """Close the connections of the running loop unless another model uses them.
@@ -94,19 +77,54 @@ class HttpxTransport:
             await self._clients.aclose(self)
 
 
+class _Reply:
+    """A response of the library; see `Reply`."""
+
+    def __init__(self, response: httpx2.Response, failures: tuple[type[Exception], ...]) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = {
+            name.lower(): value for name, value in response.headers.items()
+        }
+        self._response = response
+        self._failures = failures
+
+    async def read(self) -> bytes:
+        """Return the whole body."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it arrives."""
+        try:
+            async with aclosing(self._response.aiter_bytes()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except self._failures as error:
+            raise translated(error) from error
+
+    async def aclose(self) -> None:
+        """Free the connection."""
+        try:
+            await self._response.aclose()
+        except self._failures as error:
+            raise translated(error) from error
+
+
 def _make_client() -> httpx2.AsyncClient:
-    # No cookies: models of different owners share the client.
-    cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-    if urllib.request.getproxies():
-        # The client reads them only when it makes its transports itself. Servers on this
-        # machine are not behind a proxy: it would look for them on its own.
-        direct = {f"all://{host}": _Shards() for host in _LOOPBACK}
-        return httpx2.AsyncClient(cookies=cookies, limits=_limits(None), mounts=direct)
-    return httpx2.AsyncClient(cookies=cookies, transport=_Shards())
+    # No cookies: models of different owners share the client. Servers on this machine are not
+    # behind a proxy: it would look for them on its own.
+    return httpx2.AsyncClient(
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        limits=httpx2.Limits(
+            max_connections=None,
+            max_keepalive_connections=None,
+            keepalive_expiry=IDLE_SECONDS,
+        ),
+        mounts={f"all://{host}": None for host in _LOOPBACK},
+    )
 
 
 _CLIENTS = PerLoop[Any](_make_client, httpx2.AsyncClient.aclose)
-"""The clients of all models that were not given one."""
+"""Clients for what `transport_httpcore` leaves to them: proxies, user names in URLs."""
 
 
 # A caller's own client
@@ -175,78 +193,3 @@ def _library_of(client: object) -> Any:
         f"http_client must be an httpx2.AsyncClient, an httpx.AsyncClient or 'aiohttp', "
         f"not {type(client).__name__}."
     )
-
-
-def _limits(connections: int | None) -> httpx2.Limits:
-    return httpx2.Limits(
-        max_connections=connections,
-        max_keepalive_connections=connections,
-        keepalive_expiry=IDLE_SECONDS,
-    )
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Return the shared context; making one takes longer than a request."""
-    return httpx2.create_ssl_context()
-
-
-class _Pool:
-    """A small pool, and how many of its connections are in use."""
-
-    def __init__(self, secure: bool) -> None:
-        verify = _tls() if secure else False  # Each pool serves one scheme only.
-        self.secure = secure
-        self.active = 0
-        self.transport = httpx2.AsyncHTTPTransport(verify=verify, limits=_limits(SHARD_CONNECTIONS))
-
-
-class _Shards(httpx2.AsyncBaseTransport):
-    """Spreads requests over as many small pools as they need."""
-
-    def __init__(self) -> None:
-        self._pools: list[_Pool] = []
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send through the first pool with a free connection."""
-        pool = self._free(request.url.scheme == "https")
-        pool.active += 1
-        try:
-            response = await pool.transport.handle_async_request(request)
-        except BaseException:
-            pool.active -= 1
-            raise
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _Counted(response.stream, pool)
-        return response
-
-    def _free(self, secure: bool) -> _Pool:
-        for pool in self._pools:
-            if pool.secure == secure and pool.active < SHARD_CONNECTIONS:
-                return pool
-        self._pools.append(_Pool(secure))
-        return self._pools[-1]
-
-    async def aclose(self) -> None:
-        """Close all pools."""
-        for pool in self._pools:
-            await pool.transport.aclose()
-
-
-class _Counted(httpx2.AsyncByteStream):
-    """A body that frees its connection in the pool's count when it is closed."""
-
-    def __init__(self, stream: httpx2.AsyncByteStream, pool: _Pool) -> None:
-        self._stream = stream
-        self._pool: _Pool | None = pool
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._stream.__aiter__()
-
-    async def aclose(self) -> None:
-        try:
-            await self._stream.aclose()
-        finally:
-            if self._pool is not None:
-                self._pool.active -= 1
-                self._pool = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
+import json
 import os
 import sys
 import time
@@ -59,6 +61,41 @@ async def test_a_reused_connection_that_is_closed(anyio_backend_name: str, clien
     assert response.message.content == "b"
     assert [one.connection for one in server.requests] == [0, 0, 1]
     assert [one.status for one in events if isinstance(one, HttpFinished)] == [None, 200]
+
+
+@pytest.mark.parametrize("client", [None, "aiohttp", "own"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_compressed_answer(anyio_backend_name: str, client: Any, stream: bool) -> None:
+    """It is read as the same answer, and the connection is used again."""
+    if client == "aiohttp":
+        pytest.importorskip(client)
+        if anyio_backend_name == "trio":
+            return
+    message = {"role": "assistant", "content": "hello " * 100}
+    body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+    answer = raw(200, gzip.compress(body), headers={"Content-Encoding": "gzip"})
+    with ChatServer([answer, answer]) as server:
+        async with httpx2.AsyncClient() as own:
+            chosen = own if client == "own" else client
+            async with ChatModel("any", base_url=server.base_url, http_client=chosen) as model:
+                for _ in range(2):
+                    response = await model.request(REQUEST, stream=stream)
+                    assert response.message.content == "hello " * 100
+    assert {one.connection for one in server.requests} == {0}
+    if client is None:
+        accepted = server.requests[0].headers["accept-encoding"]
+        assert {"gzip", "deflate"} <= {one.strip() for one in accepted.split(",")}
+
+
+async def test_idle_connections_are_closed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has been idle for too long is not used again, and neither is it kept open."""
+    monkeypatch.setattr("agentkit.models.chat.transport_httpcore.IDLE_SECONDS", 0.05)
+    with ChatServer([reply("a"), reply("b")]) as server:
+        async with ChatModel("any", base_url=server.base_url, retries=0) as model:
+            await model.request(REQUEST)
+            await anyio.sleep(0.1)
+            await model.request(REQUEST)
+    assert [one.connection for one in server.requests] == [0, 1]
 
 
 async def test_many_requests_at_once() -> None:
