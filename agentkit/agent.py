@@ -359,6 +359,7 @@ class Agent(Generic[DepsT, OutputT]):
         durability: Durability | None = None,
         redact: Redactor | None = None,
         model: str | Model | None = None,
+        force: bool = False,
     ) -> RunResult[OutputT]:
         """Go on with a run that was paused or interrupted, in any process.
 
@@ -378,12 +379,15 @@ class Agent(Generic[DepsT, OutputT]):
             durability: As the run was given it, instead of the agent's.
             redact: As the run was given it, instead of the agent's.
             model: As the run was given it, instead of the agent's.
+            force: Go on although the agent has changed since: its instructions, tools or output
+                type. What is recorded stays; a warning (`program_changed`) says what changed.
 
         Raises:
             ConfigurationError: A decision is about a call that does not wait, or the run was
                 given settings with credentials or a model, which the trace does not have.
-            TraceError: The trace cannot be read, has no contents, or its run is still going on.
-            ReplayDivergence: The agent is not the one that was interrupted.
+            TraceLocked: The run is still going on, in this process or another one.
+            TraceError: The trace cannot be read, or has no contents.
+            ReplayDivergence: The agent is not as it was, and `force` is not set: what changed.
             AgentKitError: As of `run`.
         """
         request = ResumeRequest(
@@ -398,6 +402,7 @@ class Agent(Generic[DepsT, OutputT]):
             durability=durability,
             redact=redact,
             model=model,
+            force=force,
         )
         driver: Driver[OutputT] = request.open()
         await driver.execute()

@@ -36,6 +36,7 @@ instructions, an approver) ends a run too, and is raised unchanged:
     ├── ServerUnreachable           an MCP server that does not start, does not answer, or ended
     ├── TraceError                  a trace that cannot be read or written
     │   ├── TraceCorrupt            a bad line that is not the torn last one
+    │   ├── TraceLocked             a trace that another process is writing
     │   └── TraceUnsupported        not a trace, or of a schema that this version cannot read
     ├── ReplayDivergence            a replay that differs from its recording
     └── RecordedError               a recorded error of unknown type
@@ -78,6 +79,7 @@ __all__ = [
     "ToolsFailed",
     "TraceCorrupt",
     "TraceError",
+    "TraceLocked",
     "TraceUnsupported",
     "UnknownModel",
     "error_from_data",
@@ -303,6 +305,10 @@ class TraceCorrupt(TraceError):
     """A bad line in a trace. A torn last line is no error: it is what a crash leaves."""
 
 
+class TraceLocked(TraceError):
+    """A trace that another process is writing: this one writes nothing to it."""
+
+
 class TraceUnsupported(TraceError):
     """Not a trace, or one of a schema that this version cannot read."""
 
@@ -314,8 +320,9 @@ class ReplayDivergence(AgentKitError):
 
     Attributes:
         kind: request_changed, wrong_call, unexpected_call, missing_call, recording_ended,
-            tool_schema_changed, order_changed or approval_changed; result_changed of a call
-            that ran live; outcome_changed of the run's end.
+            tool_schema_changed, order_changed or approval_changed; program_changed of a run
+            that is resumed; result_changed of a call that ran live; outcome_changed of the
+            run's end.
         at: The address.
         pointer: The JSON pointer to the first difference.
         expected: The recorded value.

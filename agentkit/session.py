@@ -172,6 +172,7 @@ class Session(Generic[DepsT, OutputT]):
         durability: Durability | None = None,
         redact: Redactor | None = None,
         model: str | Model | None = None,
+        force: bool = False,
     ) -> RunResult[OutputT]:
         """Go on with a paused or interrupted run of this session; see `Agent.resume`.
 
@@ -186,7 +187,7 @@ class Session(Generic[DepsT, OutputT]):
         given = _given({**locals(), "trace": None})
         options = {**self._of_resume(), **given}
         with self._turn():
-            stepped = self.agent.resume_iter(trace, decisions=decisions, **options)
+            stepped = self.agent.resume_iter(trace, decisions=decisions, force=force, **options)
             return await self._driven(stepped)
 
     @takes(resume)

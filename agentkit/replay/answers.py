@@ -118,6 +118,8 @@ class Recording:
         if recorded is None:
             ended = self.ended_from_outside and self.skipped(effect.at) is None
             return None if ended else self.unexpected(effect)
+        if self._of_earlier_program(recorded):
+            strictness = None
         match effect:
             case ModelCall() if recorded.kind == "model":
                 if strictness is None or recorded.fp == self._namer.request(effect).fingerprint:
@@ -135,6 +137,32 @@ class Recording:
                 return None if same or strictness != "exact" else self._other_input(effect)
             case _:
                 return self.unexpected(effect)
+
+    @property
+    def program(self) -> str:
+        """The hash of the agent that recorded the run last."""
+        return self._programs[-1][1]
+
+    @cached_property
+    def _programs(self) -> list[tuple[int, str]]:
+        """The hashes of the agents that recorded the run, each with its first line."""
+        programs = [(0, self.trace.header["program"])]
+        for event in self.trace.events:
+            if event["event"] == "trace.resume" and event["program"] != programs[-1][1]:
+                programs.append((event["seq"], event["program"]))
+        return programs
+
+    @property
+    def last_request(self) -> RecordedEffect | None:
+        """The last model call of the outermost agent."""
+        agent = self.trace.agent_start.get("at")
+        calls = [one for one in self.effects.values() if one.kind == "model" and one.begun]
+        return next((one for one in reversed(calls) if one.at.parent == agent), None)
+
+    def _of_earlier_program(self, recorded: RecordedEffect) -> bool:
+        """Return whether the run went on with a changed agent since this effect."""
+        since = self._programs[-1][0]
+        return since > 0 and recorded.began is not None and recorded.began.seq < since
 
     def _had_other_settings(self, call: RecordedEffect) -> bool:
         """Return whether the run was resumed with other settings since this request."""

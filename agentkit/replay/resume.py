@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from agentkit._checks import FLAG
 from agentkit.core.effects import Address, Compute, Decision, Effect, PendingCall, ToolInvocation
 from agentkit.errors import ConfigurationError, ReplayDivergence, safe_repr
-from agentkit.events import Emit, ignore
+from agentkit.events import Emit, Warned, ignore
 from agentkit.models import Model
 from agentkit.redaction import Redactor
 from agentkit.replay.answers import Recording
 from agentkit.replay.engine import Choice, Do, Engine, Plan
+from agentkit.replay.program import program_change
 from agentkit.runtime.assemble import assemble, program_hash
 from agentkit.runtime.config import AgentConfig, check
 from agentkit.runtime.driver import Driver
@@ -26,7 +28,7 @@ from agentkit.runtime.request import (
 from agentkit.runtime.scope import Approver, Scope, guarded
 from agentkit.settings import ChatSettings, Limits, asked_of
 from agentkit.trace.check import check_replayable, recorded_options
-from agentkit.trace.compare import divergence
+from agentkit.trace.compare import Strictness, divergence
 from agentkit.trace.file import FileSink, MemorySink
 from agentkit.trace.logs import teeing
 from agentkit.trace.open import reopened
@@ -34,7 +36,8 @@ from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability, Recorder
 
 Decisions: TypeAlias = Mapping[str, Decision | bool] | Mapping[Address, Decision | bool]
-_SHARED = ("settings", "limits", "on_event", "approver", "durability", "redact", "model")
+_CHECKS = {**RUN_CHECKS, "force": FLAG}
+_SHARED = ("force", "settings", "limits", "on_event", "approver", "durability", "redact", "model")
 
 
 class _Resume(Plan):
@@ -45,16 +48,21 @@ class _Resume(Plan):
         recorded: Recording,
         decisions: dict[Address, Decision | bool],
         approver: Approver | None,
+        force: bool,
     ) -> None:
         self._recorded = recorded
         self._decisions = decisions
         self._approver = approver
+        self._force = force
 
     def decide(self, pending: PendingCall) -> Any:
         """Use each decision once: a server may give a later call the same id."""
         if pending.at in self._decisions:
             return self._decisions.pop(pending.at)
         return self._approver(pending) if self._approver is not None else None
+
+    def strictness(self, effect: Effect) -> Strictness | None:
+        return None if self._force else "exact"
 
     def unused(self) -> Sequence[ReplayDivergence]:
         return [*map(_not_applied, self._decisions)]
@@ -87,11 +95,12 @@ class ResumeRequest:
     durability: Durability | None = None
     redact: Redactor | None = None
     model: str | Model | None = None
+    force: bool = False
     stream: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an option that does not fit, before anything is read."""
-        check({name: getattr(self, name) for name in _SHARED}, RUN_CHECKS)
+        check({name: getattr(self, name) for name in _SHARED}, _CHECKS)
 
     def open(self, listener: Emit | None = None) -> Driver[Any]:
         """Read the trace and prepare to go on in it.
@@ -127,7 +136,13 @@ class ResumeRequest:
         config.check_deps(self.deps)
         recorded = Recording(recording, redact, asked)
         recorded.check_agent(program.spec.at)
-        plan = _Resume(recorded, _checked(self.decisions or {}, recording.pending), self.approver)
+        decisions = _checked(self.decisions or {}, recording.pending)
+        if (changed := program_change(recorded, program, redact)) is not None:
+            if not self.force:
+                raise changed
+            note = Warned(at=program.spec.at, code="program_changed", text=changed.message)
+            program = replace(program, notes=(*program.notes, note))
+        plan = _Resume(recorded, decisions, self.approver, self.force)
         if isinstance(sink, FileSink):
             sink.go_on(recording.excess)  # nothing is written before all of it was read
         recorder = Recorder(

@@ -6,7 +6,9 @@ specified: it reads nothing that `structlog.configure` sets, so an application's
 neither changes a trace nor is changed by it. The last processor gives the line's bytes; the
 sink writes them in one call, with no await in between, so lines never interleave.
 
-A file is locked while it is written, so that no second process continues the same run.
+A file is locked while it is written, so that no second process continues the same run. Where
+the file system has no locks, its size shows before each line whether another one has, and a
+process that was frozen meanwhile ends its run instead of doing things twice.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any, Protocol
 
 from pydantic_core import to_json
 
-from agentkit.errors import ConfigurationError, TraceError
+from agentkit.errors import ConfigurationError, TraceError, TraceLocked
 from agentkit.messages import JsonObject
 from agentkit.trace.schema import Capture, kept
 
@@ -81,7 +83,8 @@ class FileSink:
 
     Raises:
         ConfigurationError: The file exists already: a trace holds one run.
-        TraceError: The file cannot be written, or another process is writing it.
+        TraceLocked: Another process is writing it.
+        TraceError: The file cannot be written.
     """
 
     _closed = False
@@ -107,29 +110,51 @@ class FileSink:
                 f"The trace {str(path)!r} exists already, and a trace holds one run. Give "
                 "another name, or a folder, in which each run gets a file of its own."
             ) from error
-        if not _locked(self._descriptor):
+        locked = _locked(self._descriptor)
+        if locked is False:
             os.close(self._descriptor)
-            raise TraceError(
+            raise TraceLocked(
                 f"The trace {str(path)!r} is being written by another process, whose run is "
                 "still going on. Wait for it, or end that process.",
                 path=str(path),
             )
+        self._unlocked = locked is None
+        self._size = os.fstat(self._descriptor).st_size  # as this process leaves the file
 
     def go_on(self, torn: int) -> None:
         """Cut off the bytes of a torn last line, and end the one before if it has no end."""
-        size = os.fstat(self._descriptor).st_size - torn
+        if self._unlocked:
+            self._check()
+        self._size -= torn
         if torn:
-            os.ftruncate(self._descriptor, size)
-        os.lseek(self._descriptor, size - 1, os.SEEK_SET)
+            os.ftruncate(self._descriptor, self._size)
+        os.lseek(self._descriptor, self._size - 1, os.SEEK_SET)
         if os.read(self._descriptor, 1) != b"\n":
-            _write(self._descriptor, b"\n")
+            self._write(b"\n")
 
     def emit(self, line: bytes, held: bool) -> None:
         """Append one line, with those that were held before it, in one write."""
         self._held += line
         if not held:
             line, self._held = self._held, b""
-            _write(self._descriptor, line)
+            if self._unlocked:
+                self._check()
+            self._write(line)
+
+    def _check(self) -> None:
+        """Refuse to write where another process has written since."""
+        if os.fstat(self._descriptor).st_size != self._size:
+            raise TraceLocked(
+                f"The trace {str(self.path)!r} was written by another process, which goes on with "
+                "this run. It ends here, and nothing more is written.",
+                path=str(self.path),
+            )
+
+    def _write(self, data: bytes) -> None:
+        written = os.write(self._descriptor, data)
+        self._size += written
+        if written != len(data):
+            raise OSError(f"only {written} of {len(data)} bytes were written")
 
     def sync(self) -> None:
         """Write the lines, and the first time the name of the file, to the disk."""
@@ -155,14 +180,8 @@ def cannot_write(path: object, error: Exception) -> TraceError:
     return TraceError(f"The trace {str(path)!r} cannot be written: {why}.", path=str(path))
 
 
-def _write(descriptor: int, data: bytes) -> None:
-    written = os.write(descriptor, data)
-    if written != len(data):
-        raise OSError(f"only {written} of {len(data)} bytes were written")
-
-
-def _locked(descriptor: int) -> bool:
-    """Lock the file until it is closed; return False if another process has it."""
+def _locked(descriptor: int) -> bool | None:
+    """Lock the file until it is closed; False if another process has it, None without locks."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -178,7 +197,7 @@ def _locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        return True  # a file system without locks
+        return None  # a file system without locks
     return True
 
 
@@ -195,6 +214,7 @@ class TraceWriter:
     Attributes:
         lines: How many lines the trace has.
         failure: Why the sink is no longer used, if so.
+        taken: That is because another process goes on with the run.
     """
 
     def __init__(
@@ -213,6 +233,7 @@ class TraceWriter:
         """
         self.sink = sink
         self.failure: Exception | None = None
+        self.taken = False
         self.closed = False
         self.lines = lines
         self._taps = taps
@@ -269,8 +290,10 @@ class TraceWriter:
 
     def _fail(self, error: Exception) -> None:
         self.failure = error
+        self.taken = isinstance(error, TraceLocked)
         self._log = self._logger(NoSink())  # taps still get the lines
-        _diagnostics.warning("The trace ends here, the run goes on: %s", error)
+        if not self.taken:
+            _diagnostics.warning("The trace ends here, the run goes on: %s", error)
 
 
 def _line(logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:

@@ -44,7 +44,7 @@ from agentkit.core.effects import (
     Value,
 )
 from agentkit.core.spec import Finish
-from agentkit.errors import TraceError
+from agentkit.errors import TraceError, TraceLocked
 from agentkit.events import (
     Event,
     HttpFinished,
@@ -213,9 +213,14 @@ class Recorder:
     def failure(self) -> TraceError | None:
         """Why nothing is written any more, if so."""
         error = self._writer.failure if self.notes is None else None
-        if error is None:
-            return None
+        if error is None or isinstance(error, TraceLocked):
+            return error
         return TraceError(f"The trace of {self.run} cannot be written any more: {error}.")
+
+    @property
+    def taken(self) -> bool:
+        """Whether another process goes on with the run, so that this one has to end."""
+        return self.notes is None and self._writer.taken
 
     async def on_disk(self) -> None:
         """Wait until all that was written survives a power failure. It cannot be cancelled."""
@@ -515,7 +520,8 @@ class RecordingHandler:
         """Perform through the inner handler. Writing is synchronous: nothing is awaited here."""
         recorder = self._recorder
         recorder.started(effect)
-        if recorder.durable and (stop := await self._unsafe(effect)) is not None:
+        bound = recorder.durable or recorder.taken
+        if bound and (stop := await self._unsafe(effect)) is not None:
             return stop
         try:
             with inside(recorder, effect.at):
@@ -527,7 +533,7 @@ class RecordingHandler:
             recorder.ended(effect, None)
             raise
         recorder.ended(effect, outcome)
-        return outcome
+        return (_lost(recorder) or outcome) if recorder.taken else outcome
 
     async def _unsafe(self, effect: Effect) -> Interrupt | None:
         """Return the end of the run, unless the beginning of this effect is safely on the disk."""
