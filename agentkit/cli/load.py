@@ -80,6 +80,31 @@ def application(
         yield Application(agent=agent, deps=value, names=(app, model, deps), loop=loop)
 
 
+@contextmanager
+def applications(
+    app: str, *, deps: str | None = None
+) -> Generator[tuple[asyncio.Runner, list[Agent[Any]], Any]]:
+    """Load all agents of a file or module, or the one that is named, and their deps.
+
+    Args:
+        app: As of `application`.
+        deps: As of `application`.
+
+    Yields:
+        The event loop in which they are made and run, the agents, and the deps.
+    """
+    with asyncio.Runner() as loop:
+        place, name = split_name(app)
+        if name:
+            agents = [load_agent(loop, app)]
+        else:
+            module = load_module(place)
+            agents = [*{id(one): one for one in agents_in(module).values()}.values()]
+            if not agents:
+                raise ConfigurationError(f"{place} has no agent at its top level. Name a function.")
+        yield loop, agents, None if deps is None else load_deps(loop, deps)
+
+
 def options_of(app: str, model: str | None, deps: str | None) -> list[str]:
     """Return the options by which a command finds this application."""
     options = {"--app": app, "--model": model, "--deps": deps}

@@ -139,6 +139,7 @@ class Recorder:
         self._depth = 0
         self._written: set[str] = set()
         self._skipped: dict[str, str | None] = {}
+        self._resumed = False
         self._warned: set[tuple[str, Any]] = set()
         self._format: tuple[JsonObject, str] | None = None
         if resumes is None:
@@ -152,6 +153,7 @@ class Recorder:
         self._skipped = {one.at: one.message for one in effects if one.skipped is not None}
         warnings = (one for one in resumes.events if one["event"] == "warning")
         self._warned = {(one["at"], one.get("text")) for one in warnings}
+        self._resumed = True
         self._depth = 1  # the outermost agent has started already
         self._writer.write(
             "trace.resume",
@@ -249,12 +251,19 @@ class Recorder:
         self._writer.write("agent.start", at=at, agent=agent, input=named, **own)
 
     def agent_end(self, at: Address, finish: Finish[Any]) -> None:
-        """Record that an agent has ended; the end of the outermost one closes the trace."""
+        """Record that an agent has ended; the end of the outermost one closes the trace.
+
+        A run that is resumed by another agent than its own has not ended: it stays open.
+        """
+        outermost, error = self._resumed and self._depth == 1, finish.error
+        if outermost and error is not None and error.type == "ReplayDivergence":
+            self._writer.close()
+            return
         fields: JsonObject = {"status": finish.status}
         fields |= output_fields(finish.output, finish.written, self.redact)
         fields |= {"usage": finish.usage.to_json(), "cost": finish.usage.cost}
-        if finish.error is not None:
-            fields["error"] = self._error(finish.error)
+        if error is not None:
+            fields["error"] = self._error(error)
         self._event("agent.end", at, fields)
         self._depth -= 1
         if not self._depth:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,71 @@ def test_an_interrupted_run(travel: Path, capsys: pytest.CaptureFixture[str]) ->
     (travel / "early.jsonl").write_bytes(b"".join(lines[: begun[0]]))
     resume(trace="early.jsonl")
     assert ran(travel) == ["book Rome"]
+
+
+def interrupted(folder: Path, name: str) -> Path:
+    """A run of the travel agent that was killed after its first tools."""
+    lines = (folder / "run.jsonl").read_bytes().splitlines(keepends=True)
+    end = [at for at, line in enumerate(lines) if b'"tool.end"' in line][1]
+    path = folder / name
+    path.write_bytes(b"".join(lines[: end + 1]))
+    return path
+
+
+def test_all_runs_of_a_folder(travel: Path) -> None:
+    """Each that is unfinished goes on, or is listed with what it waits for."""
+    interrupted(travel, "cut.jsonl")
+    (travel / "notes.jsonl").write_text("no trace\n")
+    done = agentkit("runs", ".", "--unfinished", "--json", cwd=travel)
+    assert [(one["file"], one["status"]) for one in json.loads(done.stdout)] == [
+        ("paused.jsonl", "paused"),
+        ("cut.jsonl", "interrupted"),
+    ]
+    done = agentkit("resume", ".", "--app", "app.py", cwd=travel)
+    assert done.returncode == 1
+    assert "1 of 3 unfinished runs did not go on to an end." in done.stderr
+    assert done.stdout.splitlines() == [
+        "cut.jsonl: paused: waits for a decision about pay at /agent/m2/t0",
+        "notes.jsonl: unreadable: There is no trace 'notes.jsonl': it does not begin with a "
+        "trace.open event.",
+        "paused.jsonl: paused: waits for a decision about pay at /agent/m2/t0",
+    ]
+    assert ran(travel) == ["book Rome"]
+    (travel / "notes.jsonl").unlink()
+    done = agentkit("resume", ".", "--app", "app.py", cwd=travel)
+    assert done.returncode == 0
+    resume("--approve", "t0")
+    resume("--approve", "t0", trace="cut.jsonl")
+    done = agentkit("resume", ".", "--app", "app.py", cwd=travel)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "There are no unfinished runs in '.'.\n"
+    done = agentkit("runs", ".", "--unfinished", cwd=travel)
+    assert done.stderr == "There are no unfinished runs in '.'.\n"
+
+
+def test_an_agent_that_has_changed(travel: Path) -> None:
+    """What changed is named, for one trace and for a folder; --force goes on."""
+    app = travel / "app.py"
+    app.write_text(app.read_text().replace("Book a trip.", "Book a trip or a room."))
+    done = agentkit("resume", "paused", "--app", "app.py", "--approve", "t0", cwd=travel)
+    assert done.returncode == 1
+    change = "the tool book: /tools/book/function/description: 'Book a trip.' → 'Book a trip or"
+    assert change in done.stderr
+    assert "--force" in done.stderr
+    interrupted(travel, "cut.jsonl")
+    done = agentkit("resume", ".", "--app", "app.py", cwd=travel)
+    assert done.returncode == 1
+    assert "cut.jsonl: changed: program_changed at /agent: the agent is" in done.stdout
+    assert change in done.stdout
+    done = agentkit("resume", "paused", "--app", "app.py", "--approve", "t0", "--force", cwd=travel)
+    assert done.returncode == 0, done.stderr
+    assert "Kindly: Rome is booked, paid" in done.stdout
+
+
+def test_a_folder_takes_no_decisions(travel: Path) -> None:
+    """They are about the calls of one run."""
+    with pytest.raises(ConfigurationError, match="is a folder, and decisions and --model are for"):
+        resume("--approve", "t0", trace=".")
+    with pytest.raises(ConfigurationError, match="has no agent at its top level"):
+        (travel / "empty.py").write_text("")
+        here("resume", ".", "--app", "empty.py")

@@ -24,6 +24,7 @@ from agentkit.cli.console import (
 )
 from agentkit.cli.find import newest_first, traces_folder, traces_in
 from agentkit.cli.view.describe import damage_named
+from agentkit.durable.unfinished import ENDED, last_status
 from agentkit.errors import TraceError
 from agentkit.messages import JsonObject
 from agentkit.trace.reader import Trace
@@ -46,6 +47,7 @@ def runs(
     /,
     *,
     failed: Annotated[bool, Parameter(negative="")] = False,
+    unfinished: Annotated[bool, Parameter(negative="")] = False,
     last: Count = None,
     as_json: AsJson = False,
 ) -> None:
@@ -54,15 +56,24 @@ def runs(
     Args:
         folder: By default where traces go: AGENTKIT_TRACE_DIR, or the state folder's.
         failed: List only the runs that ended, or broke off, without a result.
+        unfinished: List only the runs that can go on: those that were interrupted, and those that
+            wait for a decision.
         last: List only the newest runs, so many of them.
         as_json: Print a JSON array.
     """
     places = [] if folder is None else [folder]
-    every = map(_listed, newest_first(traces_in(places)))
-    chosen = (one for one in every if not failed or find.failed(one[0]["status"]))
+    files = [file for file in traces_in(places) if not unfinished or last_status(file) not in ENDED]
+    every = map(_listed, newest_first(files))
+    kinds = "failed " * failed + "unfinished " * unfinished
+    chosen = (
+        one
+        for one in every
+        if (not failed or find.failed(one[0]["status"]))
+        and (not unfinished or one[0]["status"] in ("interrupted", "paused"))
+    )
     listed = [*islice(chosen, last)]
     if not listed:
-        print_note(f"There are no {'failed ' * failed}runs in {str(folder or traces_folder())!r}.")
+        print_note(f"There are no {kinds}runs in {str(folder or traces_folder())!r}.")
     if as_json:
         print_json([run for run, _ in listed])
     elif listed:
