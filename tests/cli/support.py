@@ -13,6 +13,7 @@ from pathlib import Path
 
 from agentkit import tool
 from agentkit.cli.main import app
+from tests.cli.forks import Forks
 from tests.support import child_environment
 
 COMMAND = (sys.executable, "-c", "from agentkit.cli import main; main()")
@@ -28,6 +29,8 @@ def agentkit(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end, without keys, and with a state folder below `cwd`.
 
+    In a process of its own, which is forked from one that has imported everything.
+
     Args:
         arguments: Its words.
         cwd: Where.
@@ -35,10 +38,14 @@ def agentkit(
         columns: The terminal's; None is a pipe without a width.
         variables: Further environment variables.
     """
+    env = environment(cwd, columns) | variables
+    of_the_interpreter = any(name.startswith(("PYTHON", "LC_", "LANG")) for name in variables)
+    if hasattr(os, "fork") and not of_the_interpreter:
+        return _FORKS.run([*arguments], cwd, env, typed)
     return subprocess.run(
         [*COMMAND, *arguments],
         cwd=cwd,
-        env=environment(cwd, columns) | variables,
+        env=env,
         input=typed,
         capture_output=True,
         text=True,
@@ -46,6 +53,9 @@ def agentkit(
         timeout=300,
         check=False,
     )
+
+
+_FORKS = Forks()
 
 
 def environment(cwd: Path, columns: int | None = 120) -> dict[str, str]:
