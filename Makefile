@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types docs bench soak format clean
+.PHONY: help demo test lint types docs bench soak kill format clean
 
 # The first Python that is new enough. A name may be there and yet not run (shims do that).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -51,6 +51,9 @@ bench: $(VENV)/dev.stamp ## measure agentkit beside a loop written by hand (ROWS
 
 soak: $(VENV)/dev.stamp ## run 10,000 agents in one process and watch its memory
 	$(BIN)/python tests/benchmarks/soak.py
+
+kill: $(VENV)/dev.stamp ## kill N workers at random points and look for what was done twice
+	$(BIN)/python -c "import sys; from tests.durable.kill import main; sys.exit(main())" $(or $(N),1000)
 
 format: $(VENV)/dev.stamp ## bring the code into form
 	$(BIN)/ruff check --fix-only --quiet .
