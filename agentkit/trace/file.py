@@ -180,6 +180,10 @@ def cannot_write(path: object, error: Exception) -> TraceError:
     return TraceError(f"The trace {str(path)!r} cannot be written: {why}.", path=str(path))
 
 
+_WAITS = (0.001, 0.01, 0.03)
+"""Seconds until a lock that another process has is tried again."""
+
+
 def _locked(descriptor: int) -> bool | None:
     """Lock the file until it is closed; False if another process has it, None without locks."""
     if sys.platform == "win32":
@@ -192,13 +196,16 @@ def _locked(descriptor: int) -> bool | None:
         return True
     import fcntl
 
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None  # a file system without locks
-    return True
+    for wait in _WAITS:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(wait)  # who looks whether a run goes on has the lock for a moment
+        except OSError:
+            return None  # a file system without locks
+        else:
+            return True
+    return False
 
 
 Tap = Callable[[bytes], None]

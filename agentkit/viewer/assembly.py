@@ -21,8 +21,6 @@ _EXPORT = re.compile(r"^export ((?:async )?(?:function\*?|class|const) (\w+))", 
 _COMMENT = re.compile(
     r"^ */\*(?:(?!\*/).)*\*/\n|^ *//[^\n]*\n|/\*\* @type (?:(?!\*/).)*\*/ ?", re.M | re.S
 )
-_ENTRY = "main"
-
 
 START = (
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -32,10 +30,10 @@ START = (
 
 
 @cache
-def script() -> str:
-    """Return the modules of `assets/`, joined."""
+def script(entry: str = "main") -> str:
+    """Return a module of `assets/` and those that it needs, joined."""
     order: dict[str, str] = {}
-    _collect(_ENTRY, order)
+    _collect(entry, order)
     return "'use strict';\n(() => {\n" + "".join(order.values()) + "})();\n"
 
 
@@ -67,7 +65,12 @@ def packed(lines: Iterable[str]) -> str:
 
 
 def document(
-    title: str, data: str, *, attributes: Mapping[str, str] | None = None, connect: str = "'none'"
+    title: str,
+    data: str,
+    *,
+    attributes: Mapping[str, str] | None = None,
+    connect: str = "'none'",
+    entry: str = "main",
 ) -> str:
     """Return a page.
 
@@ -76,11 +79,12 @@ def document(
         data: What `packed` returned; empty where the page is sent its records.
         attributes: Further attributes of the data block, as `data-stream`.
         connect: Where the script may connect to, as `connect-src` has it.
+        entry: The module that begins: `main`, or `runs`, the list of a folder.
     """
     policy = "; ".join(
         [
             "default-src 'none'",
-            f"script-src {_hash(script())}",
+            f"script-src {_hash(script(entry))}",
             f"style-src {_hash(style())}",
             "img-src data:",
             f"connect-src {connect}",
@@ -88,10 +92,12 @@ def document(
             "form-action 'none'",
         ]
     )
-    return "".join(_parts(html.escape(title), policy, data, attributes or {}))
+    return "".join(_parts(html.escape(title), policy, data, attributes or {}, script(entry)))
 
 
-def _parts(title: str, policy: str, data: str, attributes: Mapping[str, str]) -> Iterator[str]:
+def _parts(
+    title: str, policy: str, data: str, attributes: Mapping[str, str], code: str
+) -> Iterator[str]:
     more = "".join(f' {name}="{html.escape(value)}"' for name, value in attributes.items())
     yield START
     yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -101,7 +107,7 @@ def _parts(title: str, policy: str, data: str, attributes: Mapping[str, str]) ->
     yield f"<title>{title}</title>\n<style>{style()}</style>\n</head>\n<body>\n"
     yield "<noscript>This page shows a run, and needs JavaScript for it.</noscript>\n"
     yield f'<script type="application/octet-stream" id="data"{more}>{data}</script>\n'
-    yield f"<script>{script()}</script>\n</body>\n</html>\n"
+    yield f"<script>{code}</script>\n</body>\n</html>\n"
 
 
 def _hash(text: str) -> str:

@@ -69,7 +69,14 @@ export async function boot(source) {
     state.go(store.shown, first, { tab, side: side === 'b' && store.two ? 'b' : 'a' });
   }
 
-  fill(document.body, h('header', { class: 'top' }, head, search.element, button('?', () => keys.showModal(), { class: 'help', 'aria-label': 'Keys', title: 'Keys (?)' })),
+  const note = h('p', { class: 'live-note', role: 'alert', hidden: true });
+  document.addEventListener('agentkit-note', (event) => {
+    const text = /** @type {CustomEvent} */ (event).detail;
+    fill(note, short(text, 600));
+    note.hidden = !text;
+  });
+  const runs = document.getElementById('data')?.dataset.runs;
+  fill(document.body, note, h('header', { class: 'top' }, runs ? h('a', { href: runs, class: 'to-runs', 'aria-label': 'All runs', title: 'All runs' }, '←') : null, head, search.element, button('?', () => keys.showModal(), { class: 'help', 'aria-label': 'Keys', title: 'Keys (?)' })),
     strip.element, h('main', { class: 'main' }, split, detail.element), keys, toast);
   listen({ app, tree, strip, detail, search, sheet: keys });
   addEventListener('hashchange', follow);

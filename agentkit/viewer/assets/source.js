@@ -46,6 +46,7 @@ async function* followed(url) {
     queue.push(JSON.parse(event.data));
     wake();
   };
+  notes(events);
   events.addEventListener('end', () => {
     over = true;
     events.close();
@@ -55,6 +56,18 @@ async function* followed(url) {
     if (queue.length) yield queue.splice(0).flat();
     else await new Promise((resolve) => { wake = () => resolve(undefined); });
   }
+}
+
+/**
+ * Tell the page what is wrong with what it follows: `agentkit-note`, with the text or ''.
+ * @param {EventSource} events
+ */
+export function notes(events) {
+  const note = (/** @type {string} */ text) => document.dispatchEvent(new CustomEvent('agentkit-note', { detail: text }));
+  events.addEventListener('problem', (event) => note(JSON.parse(event.data)));
+  events.addEventListener('reset', () => location.reload());
+  events.addEventListener('open', () => note(''));
+  events.onerror = () => note('The server does not answer: this is what was known before. It may have ended.');
 }
 
 /**
