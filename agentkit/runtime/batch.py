@@ -47,7 +47,7 @@ class Batch:
 
     async def run(self) -> None:
         """Run the calls concurrently. What a handler raises comes out as it is."""
-        for stage in self._stages():
+        for stage in self.stages():
             if self._interrupts:
                 return
             if len(stage) == 1:
@@ -98,6 +98,10 @@ class Batch:
                 outcome = await self._perform(invocation)
         finally:
             frame.release()
+        self.ended(index, outcome)
+
+    def ended(self, index: int, outcome: ToolOutcome | Interrupt) -> None:
+        """Keep the outcome of a call."""
         if isinstance(outcome, Interrupt):
             self._interrupts[index] = outcome
         else:
@@ -113,7 +117,7 @@ class Batch:
             used = interrupt.usage
         return replace(outcome_of(invocation, "cancelled", text), usage=used)
 
-    def _stages(self) -> Iterator[list[tuple[int, ToolInvocation]]]:
+    def stages(self) -> Iterator[list[tuple[int, ToolInvocation]]]:
         """Split the batch at its sequential calls.
 
         What stands before one has ended when it starts; what stands after it starts when

@@ -250,7 +250,7 @@ class Driver(Generic[OutputT]):
                 if self.scope.recorder is not None:
                     self.scope.recorder.skipped(effect)
                 if effect.reason == "repeated":
-                    self.scope.emit(_repeated(effect))
+                    self.scope.emit(repeated(effect))
                 outcome = None
                 continue
             self._new += finish.new
@@ -419,7 +419,8 @@ def checked(effect: LoopEffect, outcome: Any) -> Any:
     )
 
 
-def _repeated(skipped: SkippedCall) -> Warned:
+def repeated(skipped: SkippedCall) -> Warned:
+    """Return the warning about a call that only repeats the one before."""
     text = (
         f"{skipped.call.name} was called again with the same arguments, after the same results "
         "again and again. The call does not run, and the model answers without tools; "

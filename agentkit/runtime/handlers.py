@@ -47,7 +47,7 @@ from agentkit.events import (
     Warned,
     ignore,
 )
-from agentkit.messages import NO_USAGE, Message, ModelResponse, ToolCall, Usage, UserMessage
+from agentkit.messages import NO_USAGE, ModelResponse, ToolCall, Usage, UserMessage
 from agentkit.models.base import identity_of
 from agentkit.models.prices import usage_with_cost
 from agentkit.runtime.assemble import (
@@ -169,7 +169,7 @@ class LiveHandler:
         self.model = program.model
         self._program = program
         self._scope = scope
-        self.messages: tuple[Message, ...] = ()
+        self.messages = scope.messages
         self._dynamic: Mapping[str, AnyTool] = {}
         self._listed_at: Address | None = None
         self._read: dict[Address, ReadCall] = {}  # the calls of this step

@@ -15,7 +15,7 @@ from agentkit._checks import Check
 from agentkit.core.effects import Address, Handler, LoopEffect, PendingCall, ToolInvocation
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, Event, Warned, ignore
-from agentkit.messages import Usage
+from agentkit.messages import Message, Usage
 from agentkit.redaction import Redactor
 from agentkit.runtime.assemble import Program
 from agentkit.runtime.result import RunResult
@@ -94,6 +94,7 @@ class Scope:
         asked: What the run was given instead of the agent's, for the trace.
         recorded: What is known already of a run that is resumed or replayed.
         resumed: The recorder's trace holds the beginning of the run already.
+        messages: The conversation before the effects that are performed, for tools.
         bounded: Its tool calls wait for slots; not so where a recording gives their order.
         meter: What all its agents together have used so far.
         warnings: What was changed or failed on the way, for the result.
@@ -114,6 +115,7 @@ class Scope:
     asked: Mapping[str, Any] = field(default_factory=dict[str, Any])
     recorded: Answers | None = None
     resumed: bool = False
+    messages: tuple[Message, ...] = ()
     bounded: bool = True
     meter: Meter = field(default_factory=Meter)
     warnings: list[Warned] = field(default_factory=list[Warned])

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import anyio
 
+from agentkit._attempts import attempt_outside
 from agentkit.core.effects import Failure, Interrupt, ToolInvocation, ToolOutcome, ToolStatus
 from agentkit.errors import AgentKitError, ToolError, safe_str
 from agentkit.events import Warned
@@ -25,6 +26,8 @@ from agentkit.tools.context import RunContext, explain
 from agentkit.tools.tool import AnyTool, Arguments
 
 _diagnostics = logging.getLogger("agentkit")
+RETRIED = "tool_retried"
+"""The code of the warning that a call is tried again, here or by an engine around the run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +122,9 @@ async def _attempts(
     redact: Redactor,
 ) -> ToolOutcome:
     """Try as often as `retries` says; report to developers how it failed in the end."""
+    outside = attempt_outside.get()
+    if outside is not None:
+        context = replace(context, attempt=outside)
     while True:
         outcome = await _attempt(tool, arguments, invocation, context, redact)
         failed = outcome.error.exception if outcome.error is not None else None
@@ -133,7 +139,9 @@ async def _attempts(
                 context.emit(Warned(at=invocation.at, code="tool_timeout", text=text))
             return outcome
         text = f"{tool.name} is tried again: {outcome.message.text}"
-        context.emit(Warned(at=invocation.at, code="tool_retried", text=text))
+        context.emit(Warned(at=invocation.at, code=RETRIED, text=text))
+        if outside is not None:
+            return outcome
         context = replace(context, attempt=context.attempt + 1)
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 
+from agentkit._attempts import attempt_outside
 from agentkit._options import options
 from agentkit.core.effects import Address
 from agentkit.errors import (
@@ -323,7 +324,7 @@ class ChatModel:
     # Attempts
 
     async def _with_retries(self, call: _Call, deadline: float) -> ModelResponse:
-        for index in range(self._attempts):
+        for index in range(self._allowed()):
             if call.shown:
                 call.emit(Restarted(at=call.at, reason=call.failure))
                 call.shown = False
@@ -334,6 +335,10 @@ class ChatModel:
                     raise
                 await anyio.sleep(call.delay)
         raise AssertionError("the last attempt returns or raises")
+
+    def _allowed(self) -> int:
+        """Return how many attempts a call may take here: one, where an engine makes others."""
+        return self._attempts if attempt_outside.get() is None else 1
 
     async def _attempt(self, call: _Call, index: int, deadline: float) -> ModelResponse:
         at = call.at.attempt(index)
@@ -447,7 +452,7 @@ class ChatModel:
         if isinstance(error, ModelHTTPError):
             retry_after = error.retry_after
             retry = {"true": True, "false": False}.get(headers.get("x-should-retry", ""), retry)
-        if not retry or index + 1 >= self._attempts:
+        if not retry or index + 1 >= self._allowed():
             return None
         if retry_after is not None:
             delay = retry_after + uniform(0, min(1.0, retry_after / 10))

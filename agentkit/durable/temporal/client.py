@@ -1,0 +1,464 @@
+"""Starts hosted runs and looks after them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import AsyncGenerator, Mapping
+from datetime import timedelta
+from typing import Any, Generic, Literal, TypeVar
+
+from temporalio.client import (
+    Client,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowQueryFailedError,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, CancelledError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from agentkit.agent import Agent
+from agentkit.core.effects import Address, Decision, PendingCall
+from agentkit.core.spec import Finish
+from agentkit.durable.temporal.blobs import BlobCodec, Blobs
+from agentkit.durable.temporal.data import pending_from_json, slim_all, whole_all
+from agentkit.durable.temporal.live import EVERY, from_json
+from agentkit.durable.temporal.versions import FORMAT
+from agentkit.errors import (
+    AgentKitError,
+    ConfigurationError,
+    ReplayDivergence,
+    RunCancelled,
+    ServerUnreachable,
+    error_from_data,
+    safe_repr,
+)
+from agentkit.events import Event
+from agentkit.history import check_history
+from agentkit.messages import JsonObject, Message, Usage, messages_from_json
+from agentkit.runtime.request import History, Prompt, prompt_messages
+from agentkit.runtime.result import RunResult, conclude
+from agentkit.runtime.scope import new_run_id
+from agentkit.trace.effects import failure_from_json, warning_from_json
+from agentkit.trace.naming import unpacked
+from agentkit.trace.reader import Trace
+from agentkit.trace.recorder import installed_version
+
+OutputT = TypeVar("OutputT")
+_QUICKLY = timedelta(seconds=5)
+
+
+def with_blobs(client: Client, blobs: Blobs) -> Client:
+    """Return the client with a converter that keeps large payloads in the store."""
+    config = client.config()
+    converter = config["data_converter"]
+    codec = BlobCodec(blobs, converter.payload_codec)
+    config["data_converter"] = dataclasses.replace(converter, payload_codec=codec)
+    return Client(**config)
+
+
+async def start(
+    client: Client,
+    agent: str | Agent[Any, OutputT],
+    prompt: Prompt,
+    *,
+    blobs: Blobs | str,
+    id: str | None = None,
+    task_queue: str = "agentkit",
+    deps_ref: Any = None,
+    history: History = (),
+) -> HostedRun[OutputT]:
+    """Start a run on the workers of a task queue, and return without waiting for it.
+
+    Args:
+        client: Connected to the server.
+        agent: The name of an agent that a worker hosts; or the agent, for a typed output.
+        prompt: What the user says, as of `Agent.run`.
+        blobs: The store of the workers, or its URL.
+        id: The id of the workflow; a second run with the id of one that goes on is refused.
+            By default a new one.
+        task_queue: That of the workers.
+        deps_ref: JSON from which the workers rebuild the deps, such as the id of a customer.
+        history: Earlier messages, as of `Agent.run`.
+
+    Raises:
+        ConfigurationError: No worker has hosted such an agent here; an argument does not fit;
+            the store cannot be reached; a run of this id goes on.
+        ServerUnreachable: The Temporal server does not answer.
+    """
+    name = agent if isinstance(agent, str) else agent.name
+    store = blobs if isinstance(blobs, Blobs) else Blobs(blobs)
+    try:
+        json.dumps(deps_ref, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"deps_ref={safe_repr(deps_ref)}: expected JSON from which worker(deps=…) makes the "
+            f"deps, such as an id: {error}."
+        ) from error
+    earlier = () if history is None else messages_from_json(history)
+    check_history(earlier)
+    messages = (*earlier, *prompt_messages(prompt))
+    if not messages:
+        raise ConfigurationError("There is nothing to answer: give a prompt or a history.")
+    await asyncio.to_thread(store.check)
+    await _check_hosted(store, client.namespace, task_queue, name)
+    run = new_run_id()
+    root = id or f"{name}-{run}"
+    asked: JsonObject = {
+        "format": FORMAT,
+        "agentkit": installed_version("agentkit-replay"),
+        "run": run,
+        "root": root,
+        "agent": name,
+        "at": Address.root(name),
+        "messages": await slim_all(messages, run, store),
+        "earlier": len(earlier),
+        "deps_ref": deps_ref,
+        "limits": None,
+        "used": {},
+    }
+    client = with_blobs(client, store)
+    try:
+        handle = await client.start_workflow(
+            "agentkit.run",
+            asked,
+            id=root,
+            task_queue=task_queue,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            memo={"run": run, "agent": name},
+            static_summary=name,
+            rpc_timeout=timedelta(seconds=30),
+        )
+    except WorkflowAlreadyStartedError as error:
+        raise ConfigurationError(
+            f"A run with the id {root!r} goes on. Take another id, or look after that one with "
+            "get(…)."
+        ) from error
+    except RPCError as error:
+        raise _unreachable(client, error) from error
+    return HostedRun(handle, store, run, None if isinstance(agent, str) else agent)
+
+
+async def get(
+    client: Client, id: str, *, blobs: Blobs | str, agent: Agent[Any, OutputT] | None = None
+) -> HostedRun[OutputT]:
+    """Return the run of an id, to look after it from another process.
+
+    Args:
+        client: Connected to the server.
+        id: The id of the workflow.
+        blobs: The store of the workers, or its URL.
+        agent: For a typed output.
+
+    Raises:
+        ConfigurationError: There is no such run.
+        ServerUnreachable: The Temporal server does not answer.
+    """
+    store = blobs if isinstance(blobs, Blobs) else Blobs(blobs)
+    client = with_blobs(client, store)
+    handle = client.get_workflow_handle(id)
+    try:
+        described = await handle.describe()
+        run = await described.memo_value("run", type_hint=str)
+    except (RPCError, KeyError) as error:
+        if isinstance(error, RPCError) and error.status is not RPCStatusCode.NOT_FOUND:
+            raise _unreachable(client, error) from error
+        raise ConfigurationError(
+            f"There is no run of an agent with the id {id!r} in {client.namespace!r}."
+        ) from error
+    return HostedRun(handle, store, run, agent)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RunStatus:
+    """How far a hosted run is.
+
+    Attributes:
+        status: `running`; `paused` while calls wait for decisions and nothing else goes on; or
+            how it ended.
+        running: The addresses of the effects that are being performed.
+        pending: The calls that wait for decisions, those of sub-agents included.
+        usage: What was used so far.
+    """
+
+    status: Literal["running", "paused", "ok", "error", "limit", "cancelled", "failed"]
+    running: tuple[Address, ...] = ()
+    pending: tuple[PendingCall, ...] = ()
+    usage: Usage = Usage()
+
+
+class HostedRun(Generic[OutputT]):
+    """A run on Temporal. Made by `start` and `get`; any process may hold one.
+
+    Attributes:
+        id: The id of its workflow.
+        run: Its id in traces and in `RunContext.key`, 32 hexadecimal digits.
+    """
+
+    def __init__(
+        self,
+        handle: WorkflowHandle[Any, Any],
+        blobs: Blobs,
+        run: str,
+        agent: Agent[Any, OutputT] | None,
+    ) -> None:
+        self.id = handle.id
+        self.run = run
+        self._handle = handle
+        self._blobs = blobs
+        self._agent = agent
+
+    def __repr__(self) -> str:
+        return f"HostedRun({self.id!r})"
+
+    async def result(self) -> RunResult[OutputT]:
+        """Wait for the end, and return the result.
+
+        Its output is typed if the run was started with the agent itself; with a name it is JSON.
+
+        Raises:
+            AgentKitError: The run failed, as of `Agent.run`.
+            ServerUnreachable: The Temporal server does not answer.
+        """
+        try:
+            ended = await self._handle.result()
+        except WorkflowFailureError as error:
+            raise _failed(self.id, error) from error
+        except RPCError as error:
+            raise _unreachable(None, error) from error
+        trace = await self.trace()
+        prompt, new = await self._whole(ended["prompt"]), await self._whole(ended["new"])
+        error = ended["error"] and failure_from_json(ended["error"])
+        result: RunResult[OutputT] = RunResult(
+            messages=await self._whole(ended["messages"]),
+            new_messages=(*prompt, *new),
+            usage=Usage.from_json(ended["usage"]),
+            status=ended["status"],
+            run=self.run,
+            warnings=tuple(
+                warning_from_json(one) for one in trace.events if one["event"] == "warning"
+            ),
+            _output=await self._output(ended, trace),
+            _recorded=trace,
+        )
+        last = None if error is None else Address(trace.events[-1].get("at", ""))
+        finish: Finish[Any] = Finish(
+            status=ended["status"], messages=(), new=(), usage=result.usage, error=error, at=last
+        )
+        return conclude(finish, result)
+
+    async def trace(self) -> Trace:
+        """Return the trace of the run, which has ended.
+
+        Raises:
+            ConfigurationError: The store does not have it: the run goes on, or failed early.
+        """
+        place = f"traces/{self.run}.jsonl"
+        try:
+            data = await self._blobs.read(place)
+        except FileNotFoundError as error:
+            raise ConfigurationError(
+                f"There is no trace {place!r} in {self._blobs!r}: the run goes on, or ended before "
+                "anything was done."
+            ) from error
+        return Trace(data.splitlines(keepends=True))
+
+    async def status(self) -> RunStatus:
+        """Return how far the run is. While it goes on, a worker answers that.
+
+        Raises:
+            ReplayDivergence: The workers have a version of the agent that cannot go on with it.
+            ServerUnreachable: No worker answers, or the Temporal server does not.
+        """
+        try:
+            described = await self._handle.describe()
+            if described.status is not WorkflowExecutionStatus.RUNNING:
+                return await self._closed(described.status)
+            data = await self._handle.query("status", rpc_timeout=_QUICKLY)
+        except (RPCError, WorkflowQueryFailedError) as error:
+            raise self._unanswered(error) from error
+        return RunStatus(
+            status=data["status"],
+            running=tuple(map(Address, data["running"])),
+            pending=tuple(map(pending_from_json, data["pending"])),
+            usage=Usage.from_json(data["usage"]),
+        )
+
+    async def messages(self) -> tuple[Message, ...]:
+        """Return the conversation so far, without instructions.
+
+        Raises:
+            ServerUnreachable: No worker answers, or the Temporal server does not.
+        """
+        try:
+            data = await self._handle.query("messages", rpc_timeout=_QUICKLY)
+        except (RPCError, WorkflowQueryFailedError) as error:
+            raise self._unanswered(error) from error
+        return await self._whole(data)
+
+    async def cancel(self, reason: str = "cancelled") -> None:
+        """End the run: what has finished is kept, running tools are cancelled.
+
+        It reaches the run even if no worker is there. `result()` then has the status
+        `cancelled`, and raises `RunCancelled` as `Agent.run` does.
+        """
+        await self._signal("cancel", reason)
+
+    async def approve(self, call: PendingCall | str, *, by: str | None = None) -> None:
+        """Have a call run that waits for approval.
+
+        Args:
+            call: The call, or its address: `/agent/m0/t0`. Of sub-agents, too.
+            by: Who decided, for the trace.
+
+        Raises:
+            ConfigurationError: No such call waits. Without a worker that answers, the decision
+                is kept by the server, and counts if the call waits.
+        """
+        await self._decide(call, Decision.approve(by=by))
+
+    async def deny(
+        self, call: PendingCall | str, reason: str = "", *, by: str | None = None
+    ) -> None:
+        """Have a call not run; the model reads the reason. Else as `approve`."""
+        await self._decide(call, Decision.deny(reason, by=by))
+
+    async def edit(
+        self, call: PendingCall | str, arguments: Mapping[str, Any] | str, *, by: str | None = None
+    ) -> None:
+        """Have a call run with other arguments. Else as `approve`."""
+        await self._decide(call, Decision.edit(arguments, by=by))
+
+    async def answer(self, call: PendingCall | str, text: str, *, by: str | None = None) -> None:
+        """Answer a call instead of running it, such as one of a deferred tool."""
+        await self._decide(call, Decision.answer(text, by=by))
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """Yield what happens from now on, as it happens, until the run has ended.
+
+        This is best effort, through the store: events come up to half a second late, those of
+        a worker that dies are lost, and effects that have begun before are not heard. Results
+        do not depend on it. Without a listener nothing is written.
+        """
+        folder = f"live/{self.run}"
+        await self._blobs.write(f"{folder}/listening", str(time.time()).encode())
+        ended = asyncio.ensure_future(self._ended())
+        seen = {"listening"}
+        try:
+            while True:
+                last = ended.done()
+                for name in await self._blobs.names(folder):
+                    if name in seen or "." in name:
+                        continue
+                    seen.add(name)
+                    for data in json.loads(await self._blobs.read(f"{folder}/{name}")):
+                        yield from_json(data)
+                if last:
+                    return
+                await asyncio.wait([ended], timeout=EVERY)
+        finally:
+            ended.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._blobs.remove(folder)
+
+    async def _ended(self) -> None:
+        with contextlib.suppress(WorkflowFailureError):
+            await self._handle.result()
+
+    async def _output(self, ended: Mapping[str, Any], trace: Trace) -> Any:
+        """Return the output: of its type, if the agent is known and gives it again."""
+        output = unpacked(ended["output"])
+        if self._agent is None or ended["status"] != "ok" or self._agent.config.output is str:
+            return output
+        with contextlib.suppress(ReplayDivergence):
+            return (await self._agent.replay(trace)).output
+        return output
+
+    async def _whole(self, messages: Any) -> tuple[Message, ...]:
+        return await whole_all(messages, self.run, self._blobs)
+
+    async def _closed(self, status: WorkflowExecutionStatus | None) -> RunStatus:
+        if status is not WorkflowExecutionStatus.COMPLETED:
+            cancelled = status is WorkflowExecutionStatus.CANCELED
+            return RunStatus(status="cancelled" if cancelled else "failed")
+        ended = await self._handle.result()
+        return RunStatus(status=ended["status"], usage=Usage.from_json(ended["usage"]))
+
+    async def _decide(self, call: PendingCall | str, decision: Decision) -> None:
+        at = call.at if isinstance(call, PendingCall) else call
+        if not at.startswith("/"):
+            raise ConfigurationError(
+                f"{at!r} is no address of a call, such as '/agent/m0/t0'; see status().pending."
+            )
+        data = {"kind": decision.kind, "text": decision.text, "by": decision.by}
+        try:
+            handle: Any = self._handle  # its type is not complete
+            await handle.execute_update("decide_now", args=[str(at), data], rpc_timeout=_QUICKLY)
+        except WorkflowUpdateFailedError as error:
+            raise ConfigurationError(f"{error.cause}") from error
+        except WorkflowUpdateRPCTimeoutOrCancelledError:  # no worker answers: the server keeps it
+            await self._signal("decide", str(at), data)
+        except RPCError as error:
+            raise self._unanswered(error) from error
+
+    async def _signal(self, name: str, *args: Any) -> None:
+        try:
+            await self._handle.signal(name, args=args)
+        except RPCError as error:
+            raise self._unanswered(error) from error
+
+    def _unanswered(self, error: RPCError | WorkflowQueryFailedError) -> AgentKitError:
+        """Return the error for a run that did not answer."""
+        text = str(error)
+        if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
+            return ConfigurationError(f"The run {self.id!r} has ended, or there is none: {text}.")
+        if "another version of the agent" in text:
+            return error_from_data("ReplayDivergence", text, {"kind": "outcome_changed"})
+        timed_out = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
+        if isinstance(error, RPCError) and error.status in timed_out:
+            text = f"No worker has answered about the run {self.id!r} within {_QUICKLY}: {text}."
+            return ServerUnreachable(f"{text} Is one running?", server="temporal")
+        if isinstance(error, RPCError):
+            return _unreachable(None, error)
+        return ConfigurationError(f"The run {self.id!r} did not answer: {text}.")
+
+
+async def _check_hosted(store: Blobs, namespace: str, task_queue: str, name: str) -> None:
+    """Refuse an agent that no worker has hosted with this store on this task queue."""
+    folder = f"agents/{namespace}/{task_queue}"
+    known = await store.names(folder)
+    if name not in known:
+        hosted = ", ".join(map(repr, known)) or "none"
+        raise ConfigurationError(
+            f"No worker has hosted an agent {name!r} on the task queue {task_queue!r} with "
+            f"{store!r}; hosted are: {hosted}. Start a worker first: worker(client, agents=[…])."
+        )
+
+
+def _unreachable(client: Client | None, error: RPCError) -> AgentKitError:
+    where = "" if client is None else f" at {client.service_client.config.target_host}"
+    return ServerUnreachable(
+        f"The Temporal server{where} does not answer: {error.message or error}.", server="temporal"
+    )
+
+
+def _failed(id: str, error: WorkflowFailureError) -> AgentKitError:
+    """Return the error of a run whose workflow has failed, before it began or from outside."""
+    cause: BaseException = error.cause
+    while not isinstance(cause, (ApplicationError, CancelledError)) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, CancelledError):
+        text = "The run was cancelled: its workflow was cancelled."
+        return RunCancelled(text, reason="its workflow was cancelled")
+    if isinstance(cause, ApplicationError) and cause.type in AgentKitError.known:
+        data: Any = cause.details[0] if cause.details else {}
+        return error_from_data(cause.type, cause.message, data)
+    return error_from_data("WorkflowFailed", f"the run {id!r} ended by {cause!r}", {})

