@@ -629,6 +629,7 @@ class Agent(Generic[DepsT, OutputT]):
 
         # Its runs need what the agent needs: a run without it is refused before it begins.
         _, needed = next(self.config.needed_deps(), ("", Any))
+        vars(ask)["agent"] = self  # what hosts the tool may have to host the agent
         ask.__annotations__["context"] = RunContext[needed]
         return Tool(
             ask,

@@ -40,6 +40,7 @@ from agentkit.durable.temporal.data import (
     Threads,
     compute_from_json,
     decision_from_json,
+    finish_from_json,
     invocation_from_json,
     outcome_to_json,
     slim,
@@ -72,7 +73,6 @@ from agentkit.runtime.slots import CallFrame
 from agentkit.runtime.tool_call import RETRIED
 from agentkit.settings import Limits
 from agentkit.tools.invoke import called
-from agentkit.trace.effects import failure_from_json
 from agentkit.trace.naming import unpacked
 
 Deps = Callable[[Any], Any]
@@ -198,11 +198,9 @@ class Activities:
                 assembly.own(began, recorder.note(note))
             await assembly.run(await self._whole_log(log, run))
             last = log[-1][1] if log else 0
-            error = ended["error"] and failure_from_json(ended["error"])
-            usage, output = Usage.from_json(ended["usage"]), unpacked(ended["output"])
+            finish = finish_from_json(ended)
             for agent in [*reversed(asked["agents"]), at]:
-                end = recorder.agent_end(Address(agent), ended["status"], output, usage, error)
-                assembly.own(last, end)
+                assembly.own(last, recorder.agent_end(Address(agent), finish))
             lines = assembly.piece.lines(recorder.header, ended["status"])
             place = f"traces/{run}.jsonl"
             await self._blobs.write(place, b"".join(lines))

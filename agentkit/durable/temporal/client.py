@@ -28,7 +28,12 @@ from agentkit.agent import Agent
 from agentkit.core.effects import Address, Decision, PendingCall
 from agentkit.core.spec import Finish
 from agentkit.durable.temporal.blobs import BlobCodec, Blobs
-from agentkit.durable.temporal.data import pending_from_json, slim_all, whole_all
+from agentkit.durable.temporal.data import (
+    finish_from_json,
+    pending_from_json,
+    slim_all,
+    whole_all,
+)
 from agentkit.durable.temporal.live import EVERY, from_json
 from agentkit.durable.temporal.versions import FORMAT
 from agentkit.errors import (
@@ -46,8 +51,7 @@ from agentkit.messages import JsonObject, Message, Usage, messages_from_json
 from agentkit.runtime.request import History, Prompt, prompt_messages
 from agentkit.runtime.result import RunResult, conclude
 from agentkit.runtime.scope import new_run_id
-from agentkit.trace.effects import failure_from_json, warning_from_json
-from agentkit.trace.naming import unpacked
+from agentkit.trace.effects import warning_from_json
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import installed_version
 
@@ -236,22 +240,18 @@ class HostedRun(Generic[OutputT]):
             raise _unreachable(None, error) from error
         trace = await self.trace()
         prompt, new = await self._whole(ended["prompt"]), await self._whole(ended["new"])
-        error = ended["error"] and failure_from_json(ended["error"])
+        finish = finish_from_json(ended)
         result: RunResult[OutputT] = RunResult(
             messages=await self._whole(ended["messages"]),
             new_messages=(*prompt, *new),
-            usage=Usage.from_json(ended["usage"]),
-            status=ended["status"],
+            usage=finish.usage,
+            status=finish.status,
             run=self.run,
             warnings=tuple(
                 warning_from_json(one) for one in trace.events if one["event"] == "warning"
             ),
-            _output=await self._output(ended, trace),
+            _output=await self._output(finish, trace),
             _recorded=trace,
-        )
-        last = None if error is None else Address(trace.events[-1].get("at", ""))
-        finish: Finish[Any] = Finish(
-            status=ended["status"], messages=(), new=(), usage=result.usage, error=error, at=last
         )
         return conclude(finish, result)
 
@@ -373,14 +373,13 @@ class HostedRun(Generic[OutputT]):
         with contextlib.suppress(WorkflowFailureError):
             await self._handle.result()
 
-    async def _output(self, ended: Mapping[str, Any], trace: Trace) -> Any:
+    async def _output(self, finish: Finish[Any], trace: Trace) -> Any:
         """Return the output: of its type, if the agent is known and gives it again."""
-        output = unpacked(ended["output"])
-        if self._agent is None or ended["status"] != "ok" or self._agent.config.output is str:
-            return output
+        if self._agent is None or finish.status != "ok" or self._agent.config.output is str:
+            return finish.output
         with contextlib.suppress(ReplayDivergence):
             return (await self._agent.replay(trace)).output
-        return output
+        return finish.output
 
     async def _whole(self, messages: Any) -> tuple[Message, ...]:
         return await whole_all(messages, self.run, self._blobs)

@@ -24,6 +24,7 @@ from agentkit.core.effects import (
     ToolOutcome,
     Value,
 )
+from agentkit.core.spec import Finish, Written
 from agentkit.durable.temporal.blobs import Blobs
 from agentkit.messages import (
     AssistantMessage,
@@ -201,6 +202,36 @@ def outcome_from_json(effect: Effect, data: Mapping[str, Any]) -> Any:
             )
         case _:
             return Value(value=unpacked(data["value"]), usage=usage, recorded=True)
+
+
+def finish_to_json(finish: Finish[Any]) -> JsonObject:
+    """Return how a run has ended, without its messages."""
+    written = finish.written
+    return {
+        "status": finish.status,
+        "output": plain(finish.output),
+        "written": None if written is None else {"at": written.at, "text": plain(written.text)},
+        "error": None if finish.error is None else failure_to_json(finish.error),
+        "usage": finish.usage.to_json(),
+        "last": finish.at,
+    }
+
+
+def finish_from_json(data: Mapping[str, Any]) -> Finish[Any]:
+    """Reverse `finish_to_json`."""
+    written = data["written"]
+    if written is not None:
+        written = Written(at=Address(written["at"]), text=unpacked(written["text"]))
+    return Finish(
+        status=data["status"],
+        messages=(),
+        new=(),
+        usage=Usage.from_json(data["usage"]),
+        output=unpacked(data["output"]),
+        written=written,
+        error=data["error"] and failure_from_json(data["error"]),
+        at=data["last"] and Address(data["last"]),
+    )
 
 
 # Messages

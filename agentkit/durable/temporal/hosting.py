@@ -25,8 +25,8 @@ from agentkit.durable.temporal.client import with_blobs
 from agentkit.durable.temporal.versions import described
 from agentkit.durable.temporal.workflow import HOSTED, AgentWorkflow, Hosted
 from agentkit.errors import ConfigurationError
-from agentkit.runtime.assemble import Program
-from agentkit.runtime.config import check
+from agentkit.runtime.assemble import Program, assemble
+from agentkit.runtime.config import AgentConfig, check
 
 _PASSED = ("agentkit", "anyio", "sniffio", "pydantic", "pydantic_core", "temporalio", "structlog")
 """What workflow code shares with its worker, instead of a copy of its own in the sandbox."""
@@ -62,7 +62,9 @@ def worker(
     Args:
         client: Connected to the server. Temporal's SDK needs asyncio, so workers and clients
             do not run under trio.
-        agents: All agents that runs may need, sub-agents included; each name once.
+        agents: All agents that runs may need, each name once. Agents that are tools, by
+            `as_tool` or `Handoff`, are hosted with the one that has them; those that a tool runs
+            with `RunContext.run` have to be named.
         blobs: The store that workers and clients share, or its URL.
         task_queue: Where runs are started.
         deps: Makes the deps of a run from its `deps_ref`; sync or async, called for each
@@ -145,9 +147,24 @@ def _programs(agents: Sequence[Agent[Any, Any]]) -> Mapping[str, Program[Any]]:
                 f"Two agents are called {one.name!r}. Give one of them another name=."
             )
         programs[one.name] = one.program()
+    for one in agents:
+        _add_inner(one.config, programs)
     if not programs:
         raise ConfigurationError("agents=[]: a worker hosts at least one agent.")
     return programs
+
+
+def _add_inner(config: AgentConfig, programs: dict[str, Program[Any]]) -> None:
+    """Add the agents that are tools of an agent, or of one that it hands over to."""
+    for tool in config.fixed_tools:
+        inner = getattr(tool.function, "agent", None)
+        if isinstance(inner, Agent) and inner.name not in programs:
+            programs[inner.name] = assemble(inner.config)
+            _add_inner(inner.config, programs)
+    for handoff in config.handoffs:
+        if handoff.target.name not in programs:
+            programs[handoff.target.name] = assemble(handoff.target)
+            _add_inner(handoff.target, programs)
 
 
 def _runner() -> SandboxedWorkflowRunner:

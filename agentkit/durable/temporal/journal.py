@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from agentkit.core.effects import Address, Failure, Pause, SkippedCall, decided
+from agentkit.core.effects import Address, Pause, SkippedCall, decided
+from agentkit.core.spec import Finish
 from agentkit.durable.temporal.blobs import Blobs
 from agentkit.durable.temporal.data import decision_from_json, pending_from_json
-from agentkit.messages import JsonObject, Message, ToolCall, Usage, message_from_json
+from agentkit.messages import JsonObject, Message, ToolCall, message_from_json
 from agentkit.runtime.driver import repeated
 from agentkit.trace.file import MemorySink
 from agentkit.trace.naming import canonical
@@ -53,12 +54,10 @@ class PieceRecorder(Recorder):
         self.begun[at] = messages
         super().agent_start(at, agent, messages, earlier, options)
 
-    def agent_end(
-        self, at: Address, status: str, output: Any, usage: Usage, error: Failure | None
-    ) -> None:
+    def agent_end(self, at: Address, finish: Finish[Any]) -> None:
         """Record that an agent has ended. The trace goes on elsewhere."""
         self._depth += 1
-        super().agent_end(at, status, output, usage, error)
+        super().agent_end(at, finish)
         self._depth -= 1
 
     @property

@@ -38,6 +38,7 @@ from agentkit.durable.temporal.data import (
     compute_to_json,
     decision_from_json,
     failure_to_json,
+    finish_to_json,
     invocation_to_json,
     outcome_from_json,
     pending_from_json,
@@ -119,6 +120,7 @@ class AgentWorkflow:
         self._base: str | None = None
         self._sent: tuple[Message, ...] = ()
         self._last: Address | None = None
+        self._last_effect: Address | None = None
         self._elapsed = 0.0
         self._new: list[Message] = []
         self._status = "running"
@@ -294,6 +296,7 @@ class AgentWorkflow:
     async def _outcome(self, effect: LoopEffect) -> Outcome:
         """Have one effect performed, unless the run has to end before."""
         self._check(effect)
+        self._last_effect = effect.at
         work = Batch(effect, _unused, Frames()) if isinstance(effect, ToolBatch) else None
         calls = 0 if work is None else len(work.calls)
         if calls and (reached := limit_reached(self._bounds, self._used, calls)) is not None:
@@ -622,12 +625,7 @@ class AgentWorkflow:
         finish = self._ended
         assert finish is not None
         self._status, self._messages = finish.status, finish.messages
-        ended = {
-            "status": finish.status,
-            "output": plain(finish.output),
-            "error": finish.error and failure_to_json(finish.error),
-            "usage": finish.usage.to_json(),
-        }
+        ended = finish_to_json(replace(finish, at=self._last_effect))
         asked = {
             **self._common(),
             "nested": "nested" in self._start,
