@@ -13,6 +13,9 @@ from agentkit.trace.source import Source
 _REQUESTS = 64
 """Requests whose lists of names are kept: agents that work side by side continue their own."""
 
+_RECENT = 64
+"""Events that are kept once they were read."""
+
 
 class RecordedEffects(Mapping[str, RecordedEffect]):
     """The effects of a trace by address, in order of beginning.
@@ -27,6 +30,7 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
         self._lines: dict[str, Lines] = {}
         self._since: dict[int, int | None] = {}
         self._requests: dict[int, tuple[str, ...]] = {}  # the last ones: the next continue them
+        self._recent: dict[int, JsonObject] = {}
         self._below: dict[str, list[str]] | None = None
         for number, event in enumerate(source.events):
             self._take(number, event)
@@ -70,10 +74,16 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
         """
         if number is None:
             return None
+        event = self._recent.get(number)  # the properties of one effect read the same ones
+        if event is not None:
+            return event
         event = self.source.events[number]
         if not self._checked[number]:
             self.source.check(event)
             self._checked[number] = True
+        if len(self._recent) >= _RECENT:
+            self._recent.clear()
+        self._recent[number] = event
         return event
 
     def request(self, number: int) -> tuple[str, ...]:

@@ -27,9 +27,11 @@ from typing import Any, cast
 
 from agentkit.errors import AgentKitError, InvalidTool, TraceCorrupt
 from agentkit.events import ReasoningDelta, Restarted, TextDelta, ToolCallDelta
-from agentkit.messages import JsonObject, is_array
+from agentkit.messages import JsonObject, is_array, is_object
 from agentkit.schema.repair import load
+from agentkit.schema.walk import at
 from agentkit.tools.raw import RawChecker, compiled
+from agentkit.tools.validation import Problem
 from agentkit.trace.deltas import Delta
 from agentkit.trace.effects import HttpAttempt, RecordedEffect
 from agentkit.trace.outline import open_calls, why_skipped
@@ -69,8 +71,8 @@ def records(trace: Trace, side: str = "a") -> Iterator[JsonObject]:
     for effect in trace.effects.values():
         yield {"side": side, **_effect(trace, effect, checks)}
         if effect.kind == "model":
-            for at, node in open_calls(trace.effects, effect).items():
-                call = {"at": at, "kind": "tool", "name": node.label, "arguments": node.detail}
+            for place, node in open_calls(trace.effects, effect).items():
+                call = {"at": place, "kind": "tool", "name": node.label, "arguments": node.detail}
                 yield {"type": "effect", "side": side, **call, "status": node.status or "pending"}
     for name, data in trace.blobs.items():
         yield {"type": "blob", "name": name, "data": data}
@@ -192,7 +194,10 @@ class _Checks:
             found = checker.check(load(effect.arguments)[0], strict=True)
         except AgentKitError as error:
             return [{"where": "/", "text": error.message}]
-        return [{"where": p.where, "text": p.text} for p in found] if is_array(found) else []
+        if not is_array(found):
+            return []
+        wrong = [p for p in found if p.value is not ... or not _may_be_left_out(checker.schema, p)]
+        return [{"where": p.where, "text": p.text} for p in wrong]
 
     def _checker(self, tools: str, name: str) -> RawChecker | None:
         if (tools, name) not in self._checkers:
@@ -210,6 +215,18 @@ class _Checks:
                 case _:
                     pass
         return None
+
+
+def _may_be_left_out(schema: JsonObject, missing: Problem) -> bool:
+    """Return whether null stands for a property that is left out, as in the strict form."""
+    return any(
+        "null" in (kind if is_array(kind := one.get("type")) else [kind])
+        or None in one.get("enum", ())
+        or any(
+            is_object(branch) and branch.get("type") == "null" for branch in one.get("anyOf", ())
+        )
+        for one in at(schema, missing.path)
+    )
 
 
 def _rest(event: Mapping[str, Any] | None) -> JsonObject | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -122,6 +123,14 @@ class Opened:
         for key in keys:
             self.page.keyboard.press(key)
             self.drawn()
+
+    def until(self, selector: str, right: Callable[[str], bool]) -> None:
+        """Wait until the text of an element is right; the page lets nobody wait in it."""
+        end = time.monotonic() + 10
+        while not right(self.text(selector)):
+            assert time.monotonic() < end, self.text(selector)
+            self.page.wait_for_timeout(20)
+        self.drawn()
 
     def tab(self, name: str) -> str:
         """Look at a tab; return what it shows."""

@@ -198,6 +198,14 @@ def other(path: Path) -> Trace:
     return Trace.load(path)
 
 
+def bare(path: Path) -> Trace:
+    """Record the small run without its contents."""
+    Agent(ScriptedModel(SCRIPT), tools=[double]).run_sync(
+        "Double 2 and 13", trace=path, capture="metadata"
+    )
+    return Trace.load(path)
+
+
 def unfinished(path: Path) -> Trace:
     """Record a run whose process was killed while a tool ran: the last line is torn."""
     whole = plain(path.with_suffix(".whole"))
@@ -386,6 +394,7 @@ RUNS: dict[str, Callable[[Path], Trace]] = {
         rich,
         plain,
         other,
+        bare,
         unfinished,
         crashed,
         cancelled,

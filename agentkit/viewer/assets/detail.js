@@ -2,7 +2,7 @@
 /** The right side: where one is, commands to copy, and the tabs. */
 
 import { button, fill, h } from './dom.js';
-import { duration, money, short, tokens } from './format.js';
+import { duration, short, tokens } from './format.js';
 import { commandsFor } from './commands.js';
 import { PANES } from './panes.js';
 import { copy, pattern } from './text.js';
@@ -67,7 +67,7 @@ export class Detail {
   /** @param {Effect} effect */
   title(effect) {
     const { store, state } = this.app;
-    const { tag, name, detail } = labelOf(store, effect);
+    const { tag, name } = labelOf(store, effect);
     const { sign, word, tone } = store.mark(statusOf(store, effect));
     const sides = store.two ? h('span', { class: 'sides', role: 'group', 'aria-label': 'Which run' }, ['a', 'b'].map((side) => button(side, () => state.set({ side }), { 'aria-pressed': String(effect.side === side), disabled: !store.runs[side].get(effect.at) }))) : null;
     fill(this.head,
@@ -76,10 +76,8 @@ export class Detail {
         h('h2', {}, effect.kind === 'model' ? `Step ${tag.slice(1)}` : short(name || tag, 80)), effect.kind === 'model' ? h('span', { class: 'note' }, short(modelName(effect), 60)) : null,
         h('span', { class: `status t-${tone}` }, `${sign} ${word}`),
         h('span', { class: 'num' }, effect.began === undefined || effect.ended === undefined ? '' : duration(effect.ended - effect.began)),
-        tokens(effect.usage) && h('span', { class: 'num' }, `${tokens(effect.usage)} tokens`),
-        money(effect.usage?.cost) && h('span', { class: 'num' }, money(effect.usage?.cost))),
+        tokens(effect.usage) && h('span', { class: 'num' }, `${tokens(effect.usage)} tokens`)),
       h('div', { class: 'commands', role: 'toolbar', 'aria-label': 'Commands to copy' }, commandsFor(this.app, effect).map((one) => button(one.label, () => copy(this.app, one.text, `Copied: ${one.text}`), { title: `${one.about}. Copies (${one.key}): ${one.text}`, 'data-command': one.text, 'aria-label': `Copy the command: ${one.label}` }))));
-    this.head.title = detail ? '' : '';
   }
 
   /** @param {string} at */

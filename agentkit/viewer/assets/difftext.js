@@ -32,8 +32,7 @@ export function differing(a, b, names) {
       rows.push(row(['same', lines[index].text], ['same', lines[index].text]));
       index += 1;
     } else {
-      /** @type {string[]} */
-      const gone = [], more = [];
+      const gone = /** @type {string[]} */ ([]), more = /** @type {string[]} */ ([]);
       for (; index < lines.length && lines[index].kind !== 'same'; index += 1) (lines[index].kind === 'gone' ? gone : more).push(lines[index].text);
       for (let one = 0; one < Math.max(gone.length, more.length); one += 1) {
         rows.push(row(gone[one] === undefined ? ['', ''] : ['gone', gone[one]], more[one] === undefined ? ['', ''] : ['new', more[one]], gone[one], more[one]));

@@ -43,7 +43,7 @@ export function button(label, action, props = {}) {
 
 /**
  * Make a section with a title.
- * @param {Child} title
+ * @param {Child | Child[]} title
  * @param {...(Child | Child[])} children
  */
 export function section(title, ...children) {

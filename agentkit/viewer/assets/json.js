@@ -6,6 +6,8 @@ import { asText } from './format.js';
 const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
 /** Characters of a text that is still laid out. */
 const MOST = 400_000;
+/** Characters of JSON that stands in one line. */
+const SHORT = 60;
 
 /**
  * Return JSON with a line for each member; null if it is not JSON.
@@ -20,28 +22,30 @@ export function laidOut(text) {
   } catch {
     return null;
   }
+  const tokens = text.match(TOKEN) ?? [];
+  const line = tokens.length < SHORT ? tokens.map((token) => (token === ',' || token === ':' ? `${token} ` : token)).join('') : '';
+  if (line && line.length <= SHORT) return line;
   /** @type {string[]} */
   const out = [];
   let depth = 0;
-  const tokens = text.match(TOKEN) ?? [];
   tokens.forEach((token, index) => {
     const next = tokens[index + 1];
-    const line = () => out.push('\n', '  '.repeat(Math.min(depth, 60)));
+    const newline = () => out.push('\n', '  '.repeat(Math.min(depth, 60)));
     if (token === '{' || token === '[') {
       out.push(token);
       if (next === '}' || next === ']') return;
       depth += 1;
-      line();
+      newline();
     } else if (token === '}' || token === ']') {
       const before = tokens[index - 1];
       if (before !== '{' && before !== '[') {
         depth -= 1;
-        line();
+        newline();
       }
       out.push(token);
     } else if (token === ',') {
       out.push(token);
-      line();
+      newline();
     } else {
       out.push(token === ':' ? ': ' : token);
     }

@@ -94,6 +94,7 @@ export async function boot(source) {
     started = true;
     state.changed();
   }
+  performance.mark('ready');
   document.documentElement.dataset.ready = 'true';
 }
 

@@ -77,6 +77,6 @@ class Player {
         else parts.push({ kind, name: kind === 'call' ? item.at ?? name : name, text });
       }
     }
-    fill(this.out, parts.map((part) => h('div', { class: `piece ${part.kind}` }, part.name && h('div', { class: 'call-name' }, visible(part.name)), h('pre', { class: 'text' }, visible(part.text.slice(-20_000))))));
+    fill(this.out, parts.map((part) => h('div', { class: `piece is-${part.kind}` }, part.name && h('div', { class: 'call-name' }, visible(part.name)), h('pre', { class: part.kind === 'text' ? 'text prose' : 'text' }, visible(part.text.slice(-20_000))))));
   }
 }

@@ -19,6 +19,8 @@ export function toolPane(app, effect) {
   const result = effect.end?.message ?? effect.skip?.message;
   const agents = run.children(effect.at).filter((at) => run.get(at)?.kind === 'agent');
   const value = effect.end && 'value' in effect.end ? effect.end.value : undefined;
+  /** @type {[string, any][]} */
+  const known = [['Effect', effect.start?.effect], ['If interrupted', effect.start?.on_crash], ['Took', effect.ended === undefined ? '' : duration(effect.ended - (effect.began ?? 0))], ['Call id', effect.start?.call ?? effect.skip?.call]];
   return [
     waits(store, effect) ? section('Decision', h('p', { class: 'lead waits' }, WAITS[effect.in_doubt ? 'in_flight' : effect.waited ?? ''] ?? 'This call waits for a decision.'), app.source.decide ? decisionForm(app, effect) : null) : null,
     effect.decision ? section('Decision', h('p', { class: 'lead' }, short(effect.decision, 2000))) : null,
@@ -31,7 +33,7 @@ export function toolPane(app, effect) {
     effect.progress ? section('Progress', ...effect.progress.slice(-20).map((one) => block(app, one))) : null,
     effect.dets ? section('Times and numbers it drew', facts(effect.dets.map((one) => [`${one.kind} ${one.use}`, asText(one.value)]))) : null,
     !effect.end && !effect.skip && effect.began !== undefined ? h('p', { class: 'note' }, ENDLESS[run.info.status] ?? 'It has no end: it was in flight when the record ends.') : null,
-    section('Facts', facts([['Effect', effect.start?.effect], ['If interrupted', effect.start?.on_crash], ['Took', effect.ended === undefined ? '' : duration(effect.ended - (effect.began ?? 0))], ['Call id', effect.start?.call ?? effect.skip?.call]])),
+    known.some(([, value]) => value) ? section('Facts', facts(known)) : null,
   ];
 }
 

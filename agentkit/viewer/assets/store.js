@@ -229,7 +229,7 @@ export class Store {
    * @returns {{sign: string, word: string, tone: string}}
    */
   mark(status) {
-    const [mark, tone] = this.page.marks[status] ?? ['', status === 'running' ? 'blue' : 'yellow'];
+    const [mark, tone] = this.page.marks[status === 'interrupted' ? 'in_flight' : status] ?? ['', status === 'running' ? 'blue' : 'yellow'];
     return { sign: mark.split(' ')[0] || '•', word: WORDS[status] ?? status.replace('_', ' '), tone };
   }
 }

@@ -2,7 +2,7 @@
 /** The tree of agents, steps and calls. */
 
 import { h } from './dom.js';
-import { duration, short, tokens } from './format.js';
+import { duration, money, short, tokens } from './format.js';
 import { List } from './list.js';
 import { callsOf, messageText } from './store.js';
 
@@ -99,22 +99,26 @@ export class Tree {
       'aria-expanded': open === null ? undefined : open,
       'aria-label': [effect.kind, tag, name, word, beside && 'beside others', DIFFERENT[difference], duration(took)].filter(Boolean).join(', '),
     },
-    indent(depth),
+    indent(depth, beside !== ''),
     h('span', { class: 'twisty', 'aria-hidden': 'true' }, open === null ? '' : open ? '▾' : '▸'),
     h('span', { class: 'icon', 'aria-hidden': 'true' }),
     h('span', { class: 'tag' }, tag),
     h('span', { class: 'label' }, name && h('b', {}, short(name, 60)), ' ', h('span', { class: 'more-words' }, short(detail))),
     difference && h('span', { class: 'diff-sign', title: DIFFERENT[difference] }, SIGNS[difference]),
     h('span', { class: 'num tok' }, effect.kind === 'model' ? tokens(effect.usage) : ''),
+    store.runs[effect.side].info.cost ? h('span', { class: 'num cost' }, effect.kind === 'model' || effect.kind === 'agent' ? money(effect.usage?.cost) : '') : null,
     h('span', { class: 'num' }, duration(took)),
     timing(store, effect),
     h('span', { class: `mark t-${tone}`, title: word }, sign));
   }
 }
 
-/** @param {number} depth */
-function indent(depth) {
-  const element = h('span', { class: 'indent' });
+/**
+ * @param {number} depth
+ * @param {boolean} beam whether a beam joins the row to those beside it
+ */
+function indent(depth, beam) {
+  const element = h('span', { class: 'indent' }, beam && h('span', { class: 'beam' }));
   element.style.width = `${depth * 14}px`;
   return element;
 }
@@ -218,12 +222,13 @@ function rowsOf(app) {
 }
 
 /**
- * Whether a call has agents in it: those are closed until they are opened.
+ * Whether a call has agents in it, which are closed until they are opened; one to which it hands
+ * the conversation goes on with it.
  * @param {App} app
  * @param {Effect} effect
  */
 function holdsAgents({ store }, effect) {
-  return effect.kind === 'tool' && store.shown.children(effect.at).some((at) => store.shown.get(at)?.kind === 'agent');
+  return effect.kind === 'tool' && effect.skip?.reason !== 'handoff' && store.shown.children(effect.at).some((at) => store.shown.get(at)?.kind === 'agent');
 }
 
 /**
