@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types docs bench soak kill format clean
+.PHONY: help demo test lint types docs screenshots bench soak kill format clean
 
 # The first Python that is new enough. A name may be there and yet not run (shims do that).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -45,6 +45,10 @@ types: $(VENV)/dev.stamp ## check the types: pyright strictly, the public ones w
 
 docs: $(VENV)/docs.stamp ## build the documentation into site/
 	$(BIN)/zensical build --clean --strict
+	$(BIN)/python -c 'from agentkit.viewer import write; write("site/sample.html", "examples/traces/boston.jsonl")'
+
+screenshots: $(VENV)/dev.stamp ## make the pictures of the documentation, with Chromium
+	$(BIN)/python -m tests.viewer.screenshots docs/images
 
 bench: $(VENV)/dev.stamp ## measure agentkit beside a loop written by hand (ROWS='run typed', PEERS=1)
 	$(BIN)/python -m tests.benchmarks $(if $(ROWS),--rows $(ROWS)) $(if $(PEERS),--peers) $(ARGS)
