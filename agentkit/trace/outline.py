@@ -9,12 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from agentkit.core.effects import Address
-from agentkit.messages import Usage
+from agentkit.messages import NO_USAGE, Usage
 from agentkit.trace.effects import RecordedEffect
 from agentkit.trace.index import RecordedEffects
 from agentkit.trace.words import as_text, decided
-
-_NO_USAGE = Usage()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,7 +36,7 @@ class Node:
     ended: float | None = None
     status: str | None = None
     result: str = ""
-    usage: Usage = _NO_USAGE
+    usage: Usage = NO_USAGE
     notes: list[str] = field(default_factory=list[str])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from time import monotonic
-from types import TracebackType
 from typing import Self
 
 from agentkit.cli.console import OUT, print_line, shown
@@ -44,12 +43,7 @@ class Answer:
             self._move()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stand still."""
         self._rest()
 

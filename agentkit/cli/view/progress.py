@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Annotated, Literal, Self, TypeAlias
 
 from cyclopts import Parameter
@@ -58,12 +57,7 @@ class Progress:
             _MOVING.append(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End, if that has not happened."""
         self.end(erase=self.tree.empty)
 
