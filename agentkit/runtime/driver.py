@@ -43,6 +43,7 @@ from agentkit.runtime.lifetimes import Lifetimes
 from agentkit.runtime.result import RunResult, conclude, keep_result, reached
 from agentkit.runtime.scope import Scope
 from agentkit.runtime.slots import CallFrame, shared_slots, slots_of
+from agentkit.settings import Limits
 from agentkit.tools.invoke import meant_by
 from agentkit.tools.toolset import Toolset
 
@@ -380,18 +381,30 @@ class Driver(Generic[OutputT]):
         stops = (anyio.get_cancelled_exc_class(), KeyboardInterrupt, GeneratorExit)
         stopped = isinstance(cause, (*stops, BaseExceptionGroup))
         if isinstance(cause, Exception) or (cause is not None and not stopped):
-            status, error = "error", Failure.of(cause)
+            error = Failure.of(cause)
         elif cause is not None or self._cancelled is not None:
             around = "the task around the run was cancelled"
             if isinstance(cause, KeyboardInterrupt):
                 around = "Ctrl-C"
-            reason = self._cancelled or around
-            text = f"The run was cancelled: {reason}."
-            status, error = "cancelled", Failure.of(RunCancelled(text, reason=reason))
+            return interrupted(self._cancelled or around, self._limits, outcomes, used)
         else:
-            seconds = self._limits.seconds or 0
-            status, error = "limit", limit_exceeded("seconds", seconds, seconds)
-        return Interrupt(status=status, error=error, outcomes=outcomes, usage=used)
+            return interrupted(None, self._limits, outcomes, used)
+        return Interrupt(status="error", error=error, outcomes=outcomes, usage=used)
+
+
+def interrupted(
+    reason: str | None,
+    limits: Limits,
+    outcomes: tuple[ToolOutcome, ...] = (),
+    usage: Usage = NO_USAGE,
+) -> Interrupt:
+    """Return how a run ends from outside: it was cancelled for a reason, or is at its deadline."""
+    if reason is not None:
+        error = Failure.of(RunCancelled(f"The run was cancelled: {reason}.", reason=reason))
+        return Interrupt(status="cancelled", error=error, outcomes=outcomes, usage=usage)
+    seconds = limits.seconds or 0
+    error = limit_exceeded("seconds", seconds, seconds)
+    return Interrupt(status="limit", error=error, outcomes=outcomes, usage=usage)
 
 
 _OUTCOMES: Mapping[type[LoopEffect], tuple[type[Any], ...]] = {

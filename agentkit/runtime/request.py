@@ -109,13 +109,7 @@ class RunRequest(Generic[OutputT]):
         check(given, RUN_CHECKS)
         if model is not None:
             config = config.for_model(model)
-        earlier = () if history is None else messages_from_json(history)
-        prompted = prompt_messages(prompt)
-        if repair:
-            earlier = repair_history(earlier)
-        check_history(earlier)
-        if not (earlier or prompted):
-            raise ConfigurationError("There is nothing to answer: give a prompt or a history.")
+        earlier, prompted = opening(history, prompt, repair=repair)
         return cls(
             program=assemble(config, settings, limits),
             messages=(*earlier, *prompted),
@@ -238,6 +232,25 @@ def check_model(options: Mapping[str, Any], model: str | Model | None) -> None:
             f"The run was given model={options['model']!r}, of which its trace has only the name. "
             "Give model= as the run was given it."
         )
+
+
+def opening(
+    history: History, prompt: Prompt, *, repair: bool = False
+) -> tuple[tuple[Message, ...], tuple[UserMessage, ...]]:
+    """Return the messages that a run begins with, checked: its history, and its prompt.
+
+    Raises:
+        ConfigurationError: There is neither, or one of them does not fit.
+        InvalidHistory: No server would accept the history.
+    """
+    earlier = () if history is None else messages_from_json(history)
+    prompted = prompt_messages(prompt)
+    if repair:
+        earlier = repair_history(earlier)
+    check_history(earlier)
+    if not (earlier or prompted):
+        raise ConfigurationError("There is nothing to answer: give a prompt or a history.")
+    return earlier, prompted
 
 
 def prompt_messages(prompt: Prompt) -> tuple[UserMessage, ...]:

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 
@@ -49,7 +49,7 @@ from agentkit.durable.temporal.data import (
 )
 from agentkit.durable.temporal.journal import Assembly, Piece, PieceRecorder
 from agentkit.durable.temporal.live import Publisher
-from agentkit.durable.temporal.versions import described
+from agentkit.durable.temporal.versions import described, hosted
 from agentkit.errors import AgentKitError, ConfigurationError, RunCancelled, safe_str
 from agentkit.messages import (
     ForcedTool,
@@ -119,11 +119,7 @@ class Activities:
             program.config.check_deps(deps)
         except ConfigurationError as error:
             raise _refused(error) from error
-        limits = program.spec.limits
-        return {
-            "program": described(program),
-            "limits": {name: getattr(limits, name) for name in limits.__dataclass_fields__},
-        }
+        return {"program": described(program), "limits": asdict(program.spec.limits)}
 
     @activity.defn(name="agentkit.model")
     async def model(self, asked: JsonObject, tools: list[JsonObject] | None) -> JsonObject:
@@ -222,11 +218,7 @@ class Activities:
         Raises:
             RuntimeError: This worker does not have it; another one may.
         """
-        name = asked["agent"]
-        if name not in self._programs:
-            known = ", ".join(map(repr, self._programs))
-            raise RuntimeError(f"This worker does not host the agent {name!r}; it has {known}.")
-        program = self._programs[name]
+        program = hosted(self._programs, asked["agent"])
         for taker in asked["path"]:
             program = program.handoffs[taker]()
         at = Address(asked["of"])
@@ -471,10 +463,10 @@ class _Work:
     def ask_for(self, program: Program[Any]) -> Interrupt:
         """Note that an agent is to run in a workflow of its own; end the effect until it has."""
         at, name = program.spec.at, program.config.name
-        hosted = self._programs.get(name)
+        known = self._programs.get(name)
         redact = Redactor(key="agentkit")
-        if hosted is None or program_hash(hosted, redact) != program_hash(program, redact):
-            which = "is not among" if hosted is None else "is another than the one of that name in"
+        if known is None or program_hash(known, redact) != program_hash(program, redact):
+            which = "is not among" if known is None else "is another than the one of that name in"
             error = ConfigurationError(
                 f"The agent {name!r}, which runs at {at}, {which} worker(agents=[…]). A sub-agent "
                 "runs in a workflow of its own, so the worker has to host it: add it there."

@@ -29,6 +29,7 @@ from agentkit.core.effects import Address, Decision, PendingCall
 from agentkit.core.spec import Finish
 from agentkit.durable.temporal.blobs import BlobCodec, Blobs
 from agentkit.durable.temporal.data import (
+    decision_to_json,
     finish_from_json,
     pending_from_json,
     slim_all,
@@ -46,9 +47,8 @@ from agentkit.errors import (
     safe_repr,
 )
 from agentkit.events import Event
-from agentkit.history import check_history
-from agentkit.messages import JsonObject, Message, Usage, messages_from_json
-from agentkit.runtime.request import History, Prompt, prompt_messages
+from agentkit.messages import JsonObject, Message, Usage
+from agentkit.runtime.request import History, Prompt, opening
 from agentkit.runtime.result import RunResult, conclude
 from agentkit.runtime.scope import new_run_id
 from agentkit.trace.effects import warning_from_json
@@ -106,11 +106,7 @@ async def start(
             f"deps_ref={safe_repr(deps_ref)}: expected JSON from which worker(deps=…) makes the "
             f"deps, such as an id: {error}."
         ) from error
-    earlier = () if history is None else messages_from_json(history)
-    check_history(earlier)
-    messages = (*earlier, *prompt_messages(prompt))
-    if not messages:
-        raise ConfigurationError("There is nothing to answer: give a prompt or a history.")
+    earlier, prompted = opening(history, prompt)
     await asyncio.to_thread(store.check)
     await _check_hosted(store, client.namespace, task_queue, name)
     run = new_run_id()
@@ -122,7 +118,7 @@ async def start(
         "root": root,
         "agent": name,
         "at": Address.root(name),
-        "messages": await slim_all(messages, run, store),
+        "messages": await slim_all((*earlier, *prompted), run, store),
         "earlier": len(earlier),
         "deps_ref": deps_ref,
         "limits": None,
@@ -397,7 +393,7 @@ class HostedRun(Generic[OutputT]):
             raise ConfigurationError(
                 f"{at!r} is no address of a call, such as '/agent/m0/t0'; see status().pending."
             )
-        data = {"kind": decision.kind, "text": decision.text, "by": decision.by}
+        data = decision_to_json(decision)
         try:
             handle: Any = self._handle  # its type is not complete
             await handle.execute_update("decide_now", args=[str(at), data], rpc_timeout=_QUICKLY)

@@ -121,6 +121,11 @@ def skipped_to_json(one: SkippedCall) -> JsonObject:
     return {"at": one.at, "call": call_to_json(one.call), "reason": one.reason, "message": message}
 
 
+def decision_to_json(decision: Decision) -> JsonObject:
+    """Return a decision."""
+    return asdict(decision)
+
+
 def decision_from_json(data: Mapping[str, Any]) -> Decision:
     """Return a decision, checked."""
     return Decision(data["kind"], data.get("text", ""), data.get("by"))

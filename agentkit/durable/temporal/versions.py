@@ -42,6 +42,18 @@ def described(program: Program[Any]) -> JsonObject:
     }
 
 
+def hosted(programs: Mapping[str, Program[Any]], name: str) -> Program[Any]:
+    """Return the agent of a name.
+
+    Raises:
+        RuntimeError: This worker does not host it. That fails one attempt: another worker may.
+    """
+    if name not in programs:
+        known = ", ".join(map(repr, programs))
+        raise RuntimeError(f"This worker does not host the agent {name!r}; it has {known}.")
+    return programs[name]
+
+
 class Changes:
     """How the agent differs from the one that began the run."""
 

@@ -32,7 +32,7 @@ from agentkit.core.effects import (
     ToolBatch,
     ToolInvocation,
 )
-from agentkit.core.loop import conversation, limit_exceeded, limit_reached
+from agentkit.core.loop import conversation, limit_reached
 from agentkit.core.spec import Finish
 from agentkit.durable.temporal.data import (
     compute_to_json,
@@ -46,8 +46,7 @@ from agentkit.durable.temporal.data import (
     plain,
     skipped_to_json,
 )
-from agentkit.durable.temporal.versions import FORMAT, Changes, described
-from agentkit.errors import RunCancelled
+from agentkit.durable.temporal.versions import FORMAT, Changes, described, hosted
 from agentkit.messages import (
     NO_USAGE,
     ForcedTool,
@@ -60,6 +59,7 @@ from agentkit.messages import (
 )
 from agentkit.runtime.assemble import Program
 from agentkit.runtime.batch import Batch
+from agentkit.runtime.driver import interrupted
 from agentkit.runtime.slots import Frames
 from agentkit.settings import Limits
 
@@ -148,7 +148,7 @@ class AgentWorkflow:
         self._decisions = {**start.get("decisions", {}), **self._decisions}
         self._elapsed = start.get("elapsed", 0.0)
         self._used = Usage.from_json(start["used"])
-        program = self._program(start["agent"])
+        program = hosted(self._hosted.programs, start["agent"])
         if "begun" not in start:
             asked = {**self._common(), "messages": start["messages"]}
             begun = await self._activity("begin", "begin", asked, attempts=3)
@@ -247,13 +247,6 @@ class AgentWorkflow:
 
     # The loop
 
-    def _program(self, name: str) -> Program[Any]:
-        programs = self._hosted.programs
-        if name not in programs:  # fails this task only: another worker may host it
-            known = ", ".join(map(repr, programs))
-            raise RuntimeError(f"This worker does not host the agent {name!r}; it has {known}.")
-        return programs[name]
-
     def _enter(
         self, program: Program[Any], at: Address, messages: Sequence[Message], usage: Usage
     ) -> LoopEffect | None:
@@ -329,13 +322,7 @@ class AgentWorkflow:
     def _interrupt(self, work: Batch | None) -> Interrupt:
         """Return what ended the run: `cancel`, or its deadline."""
         outcomes = () if work is None else work.outcomes()
-        reason = self._cancelled
-        if reason is not None:
-            error = Failure.of(RunCancelled(f"The run was cancelled: {reason}.", reason=reason))
-            return Interrupt(status="cancelled", error=error, outcomes=outcomes)
-        seconds = self._limits.seconds or 0
-        error = limit_exceeded("seconds", seconds, seconds)
-        return Interrupt(status="limit", error=error, outcomes=outcomes)
+        return interrupted(self._cancelled, self._limits, outcomes)
 
     def _check(self, effect: LoopEffect) -> None:
         """Refuse to go through what another version of the agent has decided differently."""

@@ -13,6 +13,7 @@ from temporalio.client import Client
 
 from agentkit import Agent, Decision, RunResult
 from agentkit.durable.temporal import Blobs, start, worker
+from agentkit.durable.temporal.data import decision_to_json
 from agentkit.testing.host_conformance import CASES, Case, check
 
 pytestmark = pytest.mark.anyio
@@ -40,9 +41,8 @@ class Temporal:
             run = await start(self._client, agent, prompt, deps_ref=deps, **at)
             for address, decision in decisions.items():
                 # Kept until the call waits: a test that asks first would be slow.
-                data = {"kind": decision.kind, "text": decision.text, "by": decision.by}
                 await self._client.get_workflow_handle(run.id).signal(
-                    "decide", args=[address, data]
+                    "decide", args=[address, decision_to_json(decision)]
                 )
             if stop is not None:
                 await run.cancel(await stop())
