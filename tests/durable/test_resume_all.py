@@ -8,40 +8,14 @@ from typing import Any
 import anyio
 import pytest
 
-from agentkit import Agent, AgentKitError, ChatSettings, Decision, ModelRequest, Trace, tool
+from agentkit import Agent, AgentKitError, ChatSettings, Decision, ModelRequest, Trace
 from agentkit.durable import Resumed, resume_all, unfinished
 from agentkit.errors import ConfigurationError, ModelUnreachable, TraceError
 from agentkit.testing import FunctionModel, ScriptedModel
+from tests.effects import delete, done, read, write
 from tests.support import tool_texts
 
-pytestmark = pytest.mark.anyio
-done: list[str] = []
-
-
-@pytest.fixture(autouse=True)
-def _nothing_done() -> None:
-    done.clear()
-
-
-@tool(approval=True)
-def delete(path: str) -> str:
-    """Delete a file."""
-    done.append(f"delete {path}")
-    return f"deleted {path}"
-
-
-@tool
-def write(path: str) -> str:
-    """Write a file."""
-    done.append(f"write {path}")
-    return f"wrote {path}"
-
-
-@tool(effect="read")
-def read(path: str) -> str:
-    """Read a file."""
-    done.append(f"read {path}")
-    return f"content of {path}"
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_done")]
 
 
 def agent(*script: Any, name: str = "agent", **options: Any) -> Agent[Any]:

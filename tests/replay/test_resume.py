@@ -41,39 +41,13 @@ from agentkit.errors import (
 from agentkit.events import TextDelta, ToolCallFinished, ToolCallStarted
 from agentkit.testing import FunctionModel, ScriptedModel
 from agentkit.trace.file import FileSink
+from tests.effects import delete, done, read, write
 from tests.support import child_environment, run_python, tool_texts, trace_lines
 
-pytestmark = pytest.mark.anyio
-done: list[str] = []
-
-
-@tool(approval=True)
-def delete(path: str) -> str:
-    """Delete a file."""
-    done.append(f"delete {path}")
-    return f"deleted {path}"
-
-
-@tool
-def write(path: str) -> str:
-    """Write a file."""
-    done.append(f"write {path}")
-    return f"wrote {path}"
-
-
-@tool(effect="read")
-def read(path: str) -> str:
-    """Read a file."""
-    done.append(f"read {path}")
-    return f"content of {path}"
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_done")]
 
 
 TOOLS = [delete, write, read]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_done() -> None:
-    done.clear()
 
 
 def agent(*script: Any, **options: Any) -> Agent[str]:

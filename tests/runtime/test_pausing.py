@@ -17,31 +17,12 @@ from agentkit.errors import ConfigurationError, NoOutput, ReplayDivergence
 from agentkit.events import ToolCallFinished
 from agentkit.messages import AssistantMessage
 from agentkit.testing import FunctionModel, ScriptedModel
+from tests.effects import delete, done, write
 from tests.support import events_of, run_python, tool_texts
 
-pytestmark = pytest.mark.anyio
-done: list[str] = []
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_done")]
 DELETE = "/boss/m0/t0/inner/m0/t0"
 """Where the first sub-agent of these tests wants to delete something."""
-
-
-@tool(approval=True)
-def delete(path: str) -> str:
-    """Delete a file."""
-    done.append(f"delete {path}")
-    return f"deleted {path}"
-
-
-@tool
-def write(path: str) -> str:
-    """Write a file."""
-    done.append(f"write {path}")
-    return f"wrote {path}"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_done() -> None:
-    done.clear()
 
 
 def inner(*script: Any, name: str = "inner") -> Agent[str]:
