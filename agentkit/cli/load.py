@@ -30,6 +30,14 @@ _OURS = Path(__file__).resolve().parents[1]
 """agentkit itself: a line of it is of no help to the author of an application."""
 
 
+def without_server(command: str, error: ImportError) -> ConfigurationError:
+    """Return the error for a command that serves, where the extra for that is not installed."""
+    return ConfigurationError(
+        f"{command} needs the extra serve ({error.name} is missing): "
+        'pip install "agentkit-replay[serve]".'
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Application:
     """An agent and its deps, and the event loop in which they are made and run.

@@ -23,6 +23,19 @@ _Piece: TypeAlias = tuple[str, str]
 _PIECES, _NANOSECONDS = 25, 50_000_000
 
 
+def described(delta: Delta) -> Any:
+    """Return a piece of an answer as JSON: its text, or what else it is a piece of."""
+    match delta:
+        case TextDelta(text=text):
+            return text
+        case ReasoningDelta(text=text):
+            return {"reasoning": text}
+        case ToolCallDelta(name=name, arguments=arguments):
+            return {"tool": name, "arguments": arguments}
+        case Restarted(reason=reason):
+            return {"restarted": reason}
+
+
 class Chunks:
     """The deltas of one model call.
 

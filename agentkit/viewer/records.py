@@ -26,13 +26,13 @@ from dataclasses import asdict
 from typing import Any, cast
 
 from agentkit.errors import AgentKitError, InvalidTool, TraceCorrupt
-from agentkit.events import ReasoningDelta, Restarted, TextDelta, ToolCallDelta
+from agentkit.events import ToolCallDelta
 from agentkit.messages import JsonObject, is_array, is_object
 from agentkit.schema.repair import load
 from agentkit.schema.walk import at
 from agentkit.tools.raw import RawChecker, compiled
 from agentkit.tools.validation import Problem
-from agentkit.trace.deltas import Delta
+from agentkit.trace.deltas import Delta, described
 from agentkit.trace.effects import HttpAttempt, RecordedEffect
 from agentkit.trace.outline import open_calls, why_skipped
 from agentkit.trace.reader import Trace
@@ -251,12 +251,5 @@ def _attempt(attempt: HttpAttempt) -> JsonObject:
 
 
 def _delta(delta: Delta) -> Any:
-    match delta:
-        case TextDelta(text=text):
-            return text
-        case ReasoningDelta(text=text):
-            return {"reasoning": text}
-        case ToolCallDelta(at=at, name=name, arguments=arguments):
-            return {"tool": name, "at": at, "arguments": arguments}
-        case Restarted(reason=reason):
-            return {"restarted": reason}
+    piece = described(delta)
+    return {**piece, "at": delta.at} if isinstance(delta, ToolCallDelta) else piece

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agentkit._listen import is_loopback, listen, url_of
 from agentkit.cli.console import print_line
-from agentkit.cli.load import application
+from agentkit.cli.load import application, without_server
 from agentkit.errors import ConfigurationError
 
 KEYS = "AGENTKIT_SERVE_KEYS"
@@ -41,8 +41,7 @@ def serve(
 
         from agentkit.serve import app as asgi
     except ImportError as error:
-        text = f"agentkit serve needs the extra serve ({error.name} is missing): "
-        raise ConfigurationError(text + 'pip install "agentkit-replay[serve]".') from None
+        raise without_server("agentkit serve", error) from None
     keys = [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
     if not keys and not is_loopback(host):
         raise ConfigurationError(

@@ -15,7 +15,7 @@ from agentkit import viewer
 from agentkit._listen import listen, url_of
 from agentkit.cli.console import command_line, print_line, print_note
 from agentkit.cli.find import find, traces_folder
-from agentkit.cli.load import application
+from agentkit.cli.load import application, without_server
 from agentkit.cli.view.describe import damage_named
 from agentkit.errors import ConfigurationError
 from agentkit.trace.reader import Trace
@@ -97,8 +97,7 @@ def _live(
 
         from agentkit.viewer.live import Live
     except ImportError as error:
-        text = f"agentkit view --live needs the extra serve ({error.name} is missing): "
-        raise ConfigurationError(text + 'pip install "agentkit-replay[serve]".') from None
+        raise without_server("agentkit view --live", error) from None
     place = trace or traces_folder()
     place = place if place.is_dir() else find(place)
     if not place.exists():

@@ -15,10 +15,9 @@ from pydantic_core import from_json
 
 from agentkit.cli.console import command_line
 from agentkit.errors import AgentKitError, TraceCorrupt, TraceError
-from agentkit.events import ReasoningDelta, Restarted, TextDelta, ToolCallDelta
 from agentkit.messages import JsonObject
 from agentkit.trace.check import DAMAGE
-from agentkit.trace.deltas import Delta
+from agentkit.trace.deltas import described as described_delta
 from agentkit.trace.effects import HttpAttempt, RecordedEffect
 from agentkit.trace.reader import Trace
 from agentkit.trace.summary import summary
@@ -74,7 +73,7 @@ def describe(trace: Trace, at: str) -> JsonObject:
     began = effect.began.t if effect.began is not None else 0
     more = {
         "http": [_attempt(one) for one in effect.attempts],
-        "chunks": [[(one.t - began) / 1e6, _delta(one.delta)] for one in effect.deltas],
+        "chunks": [[(one.t - began) / 1e6, described_delta(one.delta)] for one in effect.deltas],
         "progress": effect.progress,
         "waited": effect.pending and effect.pending.kind,
         "decision": decision and {"kind": decision.kind, "text": decision.text, "by": decision.by},
@@ -119,19 +118,6 @@ def _attempt(attempt: HttpAttempt) -> JsonObject:
         "delay": delay if delay is None else delay / 1e6,
     }
     return {name: value for name, value in described.items() if value is not None}
-
-
-def _delta(delta: Delta) -> Any:
-    """Return a piece of an answer: its text, or what else it is a piece of."""
-    match delta:
-        case TextDelta(text=text):
-            return text
-        case ReasoningDelta(text=text):
-            return {"reasoning": text}
-        case ToolCallDelta(name=name, arguments=arguments):
-            return {"tool": name, "arguments": arguments}
-        case Restarted(reason=reason):
-            return {"restarted": reason}
 
 
 def _rest(event: JsonObject) -> JsonObject:
