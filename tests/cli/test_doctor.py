@@ -61,6 +61,7 @@ def seen(done: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
     """The table that was printed: by feature, whether it works and what was seen."""
     table, _, _ = done.stdout.partition("\n\n")
     rows = [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()[2:]]
+    assert all(len(row) > 1 for row in rows), done.stdout
     return {row[0]: row[1:] for row in rows}
 
 
