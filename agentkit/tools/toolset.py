@@ -54,6 +54,9 @@ class FunctionToolset(Toolset):
     def __init__(self, functions: Sequence[AnyTool | Callable[..., Any]]) -> None:
         self._tools = [cast("AnyTool", f) if isinstance(f, Tool) else Tool(f) for f in functions]
 
+    def __repr__(self) -> str:
+        return f"<FunctionToolset {', '.join(tool.name for tool in self._tools)}>"
+
     def tools(self, context: RunContext[Any]) -> Tools:
         """Return the tools, always the same."""
         return self._tools

@@ -106,6 +106,28 @@ def test_tools_makes_hostile_text_visible(folder: Path) -> None:
     assert "\u202e" not in done.stdout
 
 
+def test_tools_lists_toolsets_of_the_file_and_one_by_its_name(folder: Path) -> None:
+    """A file that has no agent may have toolsets; each tool names the one it is in."""
+    (folder / "sets.py").write_text(
+        "from agentkit import tool\n"
+        "from agentkit_tools.math import math_tools\n"
+        "from agentkit_tools.time import time_tools\n"
+        "math, clock = math_tools(), time_tools().prefix('t_')\n"
+        "@tool\ndef double(number: int) -> int:\n    'Double a number.'\n"
+    )
+    done = agentkit("tools", "sets.py", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "in math\n" in done.stdout
+    assert "in clock\n" in done.stdout
+    assert "double  strict, effect write" in done.stdout
+    one = agentkit("tools", "sets.py:clock", "--json", cwd=folder)
+    names = [tool["function"]["name"] for tool in json.loads(one.stdout)]
+    assert len(names) > 1
+    assert all(name.startswith("t_") for name in names)
+    double = agentkit("tools", "sets.py:double", "--json", cwd=folder)
+    assert [tool["function"]["name"] for tool in json.loads(double.stdout)] == ["double"]
+
+
 def test_tools_says_what_it_could_not_list(folder: Path) -> None:
     """A toolset that wants a run's dependencies is named; the file's own output stays apart."""
     done = agentkit("tools", "app.py", cwd=folder)
@@ -154,8 +176,8 @@ def test_a_tool_that_cannot_be_made_is_shown_among_the_others(folder: Path) -> N
         (["tools", "none.py"], "There is no file 'none.py'"),
         (["tools", "app.py:agnt"], "app.py has no 'agnt'; it has the agents agent, other"),
         (
-            ["tools", "app.py:look_up"],
-            "'look_up' in app.py gives a value of type Tool; expected an Agent",
+            ["tools", "empty.py:count"],
+            "'count' in empty.py gives a value of type int; expected an Agent",
         ),
         (["tools", "empty.py"], "empty.py has no tools"),
         (

@@ -90,3 +90,13 @@ async def test_duplicate_names_are_refused_with_both_origins() -> None:
     assert "and write (test_toolset.py:" in str(caught.value)
     with pytest.raises(InvalidTool, match="Two tools are named 'read'"):
         await names(FunctionToolset([read, write]).rename({"write": "read"}))
+
+
+def test_a_fixed_toolset_shows_the_names_of_its_tools() -> None:
+    """What a user prints says what is in it."""
+
+    def greet(name: str) -> str:
+        """Greet somebody."""
+        return f"Hello {name}"
+
+    assert repr(FunctionToolset([greet])) == "<FunctionToolset greet>"

@@ -1,8 +1,8 @@
 """`agentkit tools`: what the model will see of the tools in a file.
 
-Tools at the module's top level, and whatever its agents offer: their tools and
-functions, handoffs, toolsets as far as they answer without a run, and the tool
-through which a typed output comes.
+Tools and toolsets at the module's top level, and whatever its agents offer: their tools
+and functions, handoffs, toolsets, and the tool through which a typed output comes.
+Toolsets are listed as far as they answer without a run.
 """
 
 from __future__ import annotations
@@ -34,31 +34,30 @@ from agentkit.trace.words import counted
 def tools(source: str, /, *, as_json: AsJson = False) -> None:
     """Show what the model will see of the tools in a file.
 
-    Lists the tools at the file's top level and those of its agents.
+    Lists the tools and toolsets at the file's top level and those of its agents.
 
     Args:
-        source: FILE.py or MODULE, or FILE.py:NAME for what one agent offers.
+        source: FILE.py or MODULE, or FILE.py:NAME for one agent, toolset or tool.
         as_json: Print the `tools` of a request, as JSON.
     """
     place, name = split_name(source)
     # The file may print, and stdout is for the list.
     with redirect_stdout(sys.stderr), asyncio.Runner() as loop:
         module = load_module(place)
-        if name:
-            agents, rest = {name: agent_of(loop, module, name, place)}, []
-        else:
-            agents = agents_in(module)
-            rest = [
-                cast("Tool[..., Any]", one)
-                for one in vars(module).values()
-                if isinstance(one, Tool)
-            ]
-        if not agents and not rest:
+        values = vars(module)
+        if name and isinstance(values.get(name), (Tool, Toolset)):
+            values = {name: values[name]}
+        elif name:
+            values = {name: agent_of(loop, module, name, place)}
+        agents = agents_in(values)
+        toolsets = {key: one for key, one in values.items() if isinstance(one, Toolset)}
+        rest = [cast("AnyTool", one) for one in values.values() if isinstance(one, Tool)]
+        if not agents and not toolsets and not rest:
             raise ConfigurationError(
                 f"{place} has no tools: a function needs @tool, or a place among an agent's tools."
             )
         notes: list[str] = []
-        offers = loop.run(_offers(agents, rest, notes))
+        offers = loop.run(_offers(agents, toolsets, rest, notes))
     for note in notes:
         print_note(note)
     wrong = [one for one in offers if one.problem is not None]
@@ -79,8 +78,8 @@ def _print_offer(offer: _Offer) -> None:
     if definition is not None:
         facts[:0] = ["strict" if definition.strict else "not strict"]
         facts.append(f"about {definition.tokens} tokens")
-    if offer.agents:
-        facts.append(f"in {', '.join(offer.agents)}")
+    if offer.places:
+        facts.append(f"in {', '.join(offer.places)}")
     OUT.print(head + Text(f"  {shown(', '.join(facts))}", style="not bold dim"))
     if offer.problem is not None:
         OUT.print(Padding(Text(f"✗ {shown(offer.problem)}", style="red"), INDENTED, expand=False))
@@ -101,7 +100,7 @@ def _print_totals(offers: list[_Offer], agents: list[str]) -> None:
 
     if len(agents) > 1:
         for name in agents:
-            total = line([one for one in offers if name in one.agents])
+            total = line([one for one in offers if name in one.places])
             OUT.print(Text(f"{shown(name)}: {total} in each request"))
     end = " in each request" if len(agents) == 1 else ""
     OUT.print(Text(f"{line(offers)}{end}", style="bold"))
@@ -120,7 +119,7 @@ class _Offer:
         facts: What the model does not see, in words: effect, approval.
         warnings: Why it is not strict, and other things to know.
         problem: Why there is no definition.
-        agents: The names, in the file, of the agents that offer it.
+        places: The names, in the file, of the agents and toolsets that offer it.
     """
 
     name: str
@@ -128,28 +127,34 @@ class _Offer:
     facts: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     problem: str | None = None
-    agents: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
 
 
 async def _offers(
-    agents: Mapping[str, Agent[Any]], tools: Sequence[AnyTool], notes: list[str]
+    agents: Mapping[str, Agent[Any]],
+    toolsets: Mapping[str, Toolset],
+    tools: Sequence[AnyTool],
+    notes: list[str],
 ) -> list[_Offer]:
-    """Return what agents offer, in the order in which they send it, and other tools; each once.
+    """Return what agents offer, in the order in which they send it, and the rest; each once.
 
     What could not be listed, and why, is added to `notes`.
     """
     offers: list[_Offer] = []
     for name, agent in agents.items():
-        offers += [replace(one, agents=(name,)) for one in await _of_agent(name, agent, notes)]
+        offers += [replace(one, places=(name,)) for one in await _of_agent(name, agent, notes)]
+    for name, toolset in toolsets.items():
+        listed = await _of_toolset(f"the toolset {name}", toolset, notes)
+        offers += [replace(one, places=(name,)) for one in listed]
     offers += [_of_tool(tool) for tool in tools]
     merged: list[_Offer] = []
     for offer in offers:
-        same = [n for n, one in enumerate(merged) if replace(one, agents=offer.agents) == offer]
+        same = [n for n, one in enumerate(merged) if replace(one, places=offer.places) == offer]
         if not same:
             merged.append(offer)
             continue
-        names = dict.fromkeys((*merged[same[0]].agents, *offer.agents))
-        merged[same[0]] = replace(offer, agents=tuple(names))
+        names = dict.fromkeys((*merged[same[0]].places, *offer.places))
+        merged[same[0]] = replace(offer, places=tuple(names))
     return merged
 
 
@@ -171,13 +176,13 @@ async def _of_agent(name: str, agent: Agent[Any], notes: list[str]) -> list[_Off
         ]
     for one in agent.config.tools:
         if isinstance(one, Toolset):
-            offers += await _of_toolset(name, one, notes)
+            offers += await _of_toolset(f"{name}'s {type(one).__name__}", one, notes)
     if output is not None:
         offers.append(_of_definition(output, "the typed output"))
     return offers
 
 
-async def _of_toolset(name: str, toolset: Toolset, notes: list[str]) -> list[_Offer]:
+async def _of_toolset(what: str, toolset: Toolset, notes: list[str]) -> list[_Offer]:
     """Return what a toolset offers at the first step, without dependencies."""
     try:
         async with AsyncExitStack() as stack:
@@ -187,9 +192,7 @@ async def _of_toolset(name: str, toolset: Toolset, notes: list[str]) -> list[_Of
     except Exception as error:
         # It is the user's code, and may want what only a run has.
         reason = error.message if isinstance(error, AgentKitError) else repr(error)
-        notes.append(
-            f"The tools of {name}'s {type(toolset).__name__} are known only in a run: {reason}"
-        )
+        notes.append(f"The tools of {what} are known only in a run: {reason}")
         return []
 
 
