@@ -30,7 +30,7 @@ from agentkit.settings import ChatSettings, Limits, asked_of
 from agentkit.trace.check import check_replayable, recorded_options
 from agentkit.trace.compare import Strictness, divergence
 from agentkit.trace.file import FileSink, MemorySink
-from agentkit.trace.logs import teeing
+from agentkit.trace.logs import followers
 from agentkit.trace.open import reopened
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability, Recorder
@@ -152,7 +152,7 @@ class ResumeRequest:
             redact=redact,
             stream=self.stream,
             durability=self.durability or config.durability,
-            taps=teeing(recording.run),
+            followers=followers(recording.run, recording),
             resumes=recording,
             options=asked,
         )

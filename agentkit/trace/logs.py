@@ -12,13 +12,14 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Mapping, MutableMapping
-from contextvars import ContextVar, Token
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Protocol, cast
 
 from agentkit.core.effects import Address
 from agentkit.messages import JsonObject
 from agentkit.trace.file import Tap
+from agentkit.trace.reader import Trace
 
 _diagnostics = logging.getLogger("agentkit")
 _WIDTH = 200
@@ -29,10 +30,22 @@ _NAMED = {"name": "function", "message": "blob"}
 """Fields that the standard library's log records have too, and what they are called instead."""
 
 
+class Follower(Protocol):
+    """Follows one run while it goes on."""
+
+    def line(self, line: bytes) -> None:
+        """Take a line of its trace."""
+        ...
+
+    def enter(self, at: Address) -> Callable[[], None] | None:
+        """Prepare the context in which an effect is performed; return what restores it."""
+        ...
+
+
 class LogTaker(Protocol):
     """What the application's log needs of a run's recorder."""
 
-    run: str
+    followers: Sequence[Follower]
 
     def log(self, at: Address, level: str, text: Any, data: Mapping[str, Any]) -> None:
         """Record a line of the application's log."""
@@ -41,7 +54,9 @@ class LogTaker(Protocol):
 
 _inside: ContextVar[tuple[LogTaker, Address] | None] = ContextVar("_inside", default=None)
 _listening: ContextVar[bool] = ContextVar("_listening", default=False)
-_logger: Callable[[], Any] | None = None
+_following: list[Callable[[str, Trace | None], Follower]] = []
+_unlog: Callable[[], None] | None = None
+"""Ends the last `use_structlog`."""
 
 
 def use_structlog(logger: Any = None) -> Callable[[], None]:
@@ -63,18 +78,37 @@ def use_structlog(logger: Any = None) -> Callable[[], None]:
     Returns:
         A function that ends it, for the runs that begin then.
     """
-    global _logger
+    global _unlog
     import structlog  # here: it takes 60 ms to import
 
     chosen: Callable[[], Any] = structlog.get_logger if logger is None else lambda: logger
-    _logger = chosen
+    if _unlog is not None:  # one log has a run's lines once
+        _unlog()
+    _unlog = follow(lambda run, earlier: _Logged(run, chosen))
+    return _unlog
+
+
+def follow(begin: Callable[[str, Trace | None], Follower]) -> Callable[[], None]:
+    """Follow all runs of this process that begin or are resumed from now on.
+
+    Args:
+        begin: Called where a run begins, with its id and, if it is resumed, the trace so far.
+
+    Returns:
+        A function that ends it, for the runs that begin then.
+    """
+    _following.append(begin)
 
     def stop() -> None:
-        global _logger
-        if _logger is chosen:
-            _logger = None
+        if begin in _following:
+            _following.remove(begin)
 
     return stop
+
+
+def followers(run: str, earlier: Trace | None = None) -> list[Follower]:
+    """Return those who follow a run that begins now, or that is resumed."""
+    return [begin(run, earlier) for begin in _following]
 
 
 def to_trace(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -96,29 +130,26 @@ def to_trace(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mutab
 
 
 class inside:
-    """Context manager in which the application's log lines belong to an effect."""
+    """Context manager in which the application's code belongs to an effect."""
 
-    __slots__ = ("_at", "_bound", "_taker", "_token")
+    __slots__ = ("_at", "_leave", "_taker", "_token")
 
     def __init__(self, taker: LogTaker, at: Address) -> None:
         self._taker, self._at = taker, at
-        self._bound: Mapping[str, Token[Any]] = {}
+        self._leave: Sequence[Callable[[], None] | None] = ()
 
     def __enter__(self) -> None:
         self._token = _inside.set((self._taker, self._at))
-        if _logger is not None:
-            from structlog.contextvars import bind_contextvars
-
-            self._bound = bind_contextvars(run=self._taker.run, at=str(self._at))
+        if self._taker.followers:
+            self._leave = [follower.enter(self._at) for follower in self._taker.followers]
 
     def __exit__(self, *_: object) -> None:
         # A coroutine that was thrown away is closed in another context, where nothing is bound.
         with contextlib.suppress(ValueError):
             _inside.reset(self._token)
-            if self._bound:
-                from structlog.contextvars import reset_contextvars
-
-                reset_contextvars(**self._bound)
+            for leave in reversed(self._leave):
+                if leave is not None:
+                    leave()
 
 
 def in_effect() -> bool:
@@ -126,39 +157,47 @@ def in_effect() -> bool:
     return _inside.get() is not None
 
 
-def teeing(run: str) -> list[Tap]:
-    """Return what else gets a run's lines while `use_structlog` holds."""
-    logger = _logger
-    if logger is None:
-        return []
+class _Logged:
+    """Shows a run in the application's log."""
 
-    def tell(event: JsonObject) -> None:
+    def __init__(self, run: str, logger: Callable[[], Any]) -> None:
+        self._run, self._logger = run, logger
+
+    def line(self, line: bytes) -> None:
+        """Show an event, with its fields."""
+        event: JsonObject = json.loads(line)
         name = event.pop("event")
         if name not in _UNSEEN:
             fields = {_NAMED.get(key, key): _short(value) for key, value in event.items()}
-            getattr(logger(), _level(name, event))(name, **{**fields, "run": run})
+            level = getattr(self._logger(), _level(name, event))
+            level(name, **{**fields, "run": self._run})
 
-    return [_guarded(tell)]
+    def enter(self, at: Address) -> Callable[[], None]:
+        """Say in the application's own lines where they come from."""
+        from structlog.contextvars import bind_contextvars, reset_contextvars
+
+        bound = bind_contextvars(run=self._run, at=str(at))
+        return lambda: reset_contextvars(**bound)
 
 
-def _guarded(tell: Callable[[JsonObject], None]) -> Tap:
-    """Wrap a listener of lines: its first exception is logged, then it is no longer called."""
+def tap(follower: Follower) -> Tap:
+    """Return what gives a follower its lines: its first exception is logged, and ends that."""
     broken = False
 
-    def tap(line: bytes) -> None:
+    def take(line: bytes) -> None:
         nonlocal broken
         if broken:
             return
         token = _listening.set(True)
         try:
-            tell(json.loads(line))  # a copy of its own: the trace's values are shared
+            follower.line(line)
         except Exception:
             broken = True
             _diagnostics.exception("A listener of the trace failed; it gets no more of this run")
         finally:
             _listening.reset(token)
 
-    return tap
+    return take
 
 
 def _level(name: str, event: JsonObject) -> str:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from agentkit.errors import ConfigurationError, TraceError
 from agentkit.redaction import Redactor
 from agentkit.trace.file import FileSink, MemorySink, NoSink, Sink, cannot_write
-from agentkit.trace.logs import teeing
+from agentkit.trace.logs import followers
 from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Durability, Recorder
 from agentkit.trace.schema import Capture
@@ -51,7 +51,7 @@ def open_recorder(
         raise ConfigurationError(
             f"durability='effects' needs trace= to be a file or a folder, not {to!r}."
         )
-    taps = teeing(run)
+    following = followers(run)
     record = functools.partial(
         Recorder,
         run=run,
@@ -60,11 +60,11 @@ def open_recorder(
         stream=stream,
         capture=capture,
         durability=durability,
-        taps=taps,
+        followers=following,
         fork=fork,
     )
     recorder = _in_file(to, run, record, durability) if in_file else None
-    if recorder is None and (to is not False or taps):
+    if recorder is None and (to is not False or following):
         recorder = record(NoSink() if to is False else MemorySink())
     return recorder, recorder and recorder.trace
 

@@ -56,7 +56,7 @@ from agentkit.messages import JsonObject, Message, ModelResponse, ToolCall
 from agentkit.redaction import Redactor
 from agentkit.trace.deltas import Chunks, Delta, model_of
 from agentkit.trace.file import FileSink, MemorySink, Sink, Tap, TraceWriter
-from agentkit.trace.logs import inside
+from agentkit.trace.logs import Follower, inside, tap
 from agentkit.trace.naming import Namer, Packed, canonical, digest, hidden_settings, packed
 from agentkit.trace.output import output_fields
 from agentkit.trace.reader import Trace
@@ -96,7 +96,7 @@ class Recorder:
         capture: How much of the run is written.
         durability: When what was written is brought to the disk: never, at the end, or
             also around every effect, which is then not performed if that fails.
-        taps: Get each line too.
+        followers: Get each line too, and enter each effect.
         resumes: The trace so far; `sink` appends to it.
         options: The settings and limits that it is resumed with.
         fork: The run, the address and the patch that it was forked with, if it was.
@@ -115,7 +115,7 @@ class Recorder:
         stream: bool = False,
         capture: Capture = "full",
         durability: Durability = "none",
-        taps: Sequence[Tap] = (),
+        followers: Sequence[Follower] = (),
         resumes: Trace | None = None,
         options: Mapping[str, Any] | None = None,
         fork: Mapping[str, Any] | None = None,
@@ -124,14 +124,15 @@ class Recorder:
         self.redact = redact
         self.namer = Namer(redact)
         self.durable = durability == "effects"
-        later = isinstance(sink, MemorySink) and not taps and not resumes and capture == "full"
+        later = isinstance(sink, MemorySink) and not followers and not resumes and capture == "full"
         self.notes: list[_Note] | None = [] if later else None
         self._sink = sink
         self._program = program
         self._stream = stream
         self._capture: Capture = capture
         self._durability = durability
-        self._taps = taps
+        self.followers = followers
+        self._taps: Sequence[Tap] = [tap(one) for one in followers]
         self._clock = self._noted if later else time.monotonic_ns
         self._now = 0
         self._writing = threading.Lock()  # threads that a run has abandoned record things, too
@@ -146,7 +147,7 @@ class Recorder:
             self._open(time.time(), fork)
             return
         self._writer = TraceWriter(
-            sink, lines=resumes.lines, t=resumes.t, capture=capture, taps=taps
+            sink, lines=resumes.lines, t=resumes.t, capture=capture, taps=self._taps
         )
         self._written |= resumes.blobs.keys()
         effects = resumes.effects.values()

@@ -117,6 +117,19 @@ async def test_it_ends_when_told() -> None:
     assert captured == []
 
 
+async def test_the_last_logger_counts() -> None:
+    """Used twice, it shows each line once, in the log that was named last."""
+    with capture_logs() as captured:
+        first = use_structlog(structlog.get_logger("first"))
+        stop = use_structlog()
+        first()
+        try:
+            await agent().run("go")
+        finally:
+            stop()
+    assert [line["event"] for line in captured].count("trace.open") == 1
+
+
 async def test_a_logger_of_the_callers() -> None:
     """Any structlog logger can take the lines, the standard library's too."""
     records: list[logging.LogRecord] = []
