@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -79,6 +80,21 @@ def print_line(line: str, style: str = "") -> None:
 def print_note(line: str) -> None:
     """Print a note on stderr."""
     ERR.print(Text(shown(line), "yellow"))
+
+
+class _Notes(logging.Handler):
+    """Prints the messages of a logger as notes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one."""
+        print_note(self.format(record))
+
+
+def print_diagnostics() -> None:
+    """Print what goes wrong in runs, for a command that serves: no tree shows them."""
+    notes = _Notes(logging.WARNING)
+    notes.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.getLogger("agentkit").addHandler(notes)
 
 
 def print_json(value: Any) -> None:

@@ -14,11 +14,18 @@ import pytest
 from tests.cli.support import agentkit
 from tests.support import child_environment
 
-APP = """
+APP = r"""
 from agentkit import Agent
 from agentkit.testing import FunctionModel
 
-agent = Agent(FunctionModel(lambda request: "Take an umbrella."), name="weather")
+
+def answer(request):
+    if "fail" in request.messages[-1].text:
+        raise ValueError("no \x1b[31mweather")
+    return "Take an umbrella."
+
+
+agent = Agent(FunctionModel(answer), name="weather")
 """
 
 
@@ -29,7 +36,7 @@ def app(tmp_path: Path) -> Path:
 
 
 def test_it_answers_until_ctrl_c(app: Path) -> None:
-    """The address is printed; a run is recorded; nothing is left."""
+    """The address is printed; runs are recorded, their failures shown; nothing is left."""
     process = subprocess.Popen(
         [sys.executable, "-m", "agentkit", "serve", "app.py", "--port", "0", "--trace", "traces"],
         cwd=app,
@@ -47,12 +54,18 @@ def test_it_answers_until_ctrl_c(app: Path) -> None:
         headers = {"authorization": "Bearer key-of-bob-1"}
         answer = httpx.post(f"{url}/chat/completions", json=body, headers=headers)
         assert answer.json()["choices"][0]["message"]["content"] == "Take an umbrella."
+        body["messages"] = [{"role": "user", "content": "fail"}]
+        failed = httpx.post(f"{url}/chat/completions", json=body, headers=headers).json()
+        assert failed["error"]["message"] == "The run failed."
     finally:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "Traceback" not in err
-    assert len(list((app / "traces").iterdir())) == 1
+    assert f"The run {failed['agentkit']['run']} failed" in err
+    assert r"ValueError: no \x1b[31mweather" in err
+    assert "\x1b" not in err
+    assert "KeyboardInterrupt" not in err
+    assert len(list((app / "traces").iterdir())) == 2
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any, cast
 from agentkit import mcp as server
 from agentkit._listen import is_loopback, url_of
 from agentkit.agent import Agent
-from agentkit.cli.console import print_note
+from agentkit.cli.console import print_diagnostics, print_note
 from agentkit.cli.load import agents_in, load_deps, load_module, split_name, value_of
 from agentkit.errors import ConfigurationError
 from agentkit.tools.tool import Tool
@@ -55,6 +55,7 @@ def mcp(
         print_note(f"Serving on {url_of(listener)}/mcp; Ctrl-C ends it.")
         if not is_loopback(listener.getsockname()[0]):
             print_note("Nobody is asked who they are: whoever reaches this address may call it.")
+    print_diagnostics()
     name = name or Path(place).stem
     server.serve_sync(*offered, name=name, http=listener, deps=value, trace=trace)
 

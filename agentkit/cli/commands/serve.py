@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from agentkit._listen import is_loopback, listen, url_of
-from agentkit.cli.console import print_line
+from agentkit.cli.console import print_diagnostics, print_line
 from agentkit.cli.load import application, without_server
 from agentkit.errors import ConfigurationError
 
@@ -59,5 +59,6 @@ def serve(
         )
         listener = listen(host, port)
         print_line(f"{loaded.agent.name} answers at {url_of(listener)}/v1 (Ctrl-C ends it)")
+        print_diagnostics()
         server = uvicorn.Server(uvicorn.Config(endpoint, log_level="warning"))
         loaded.run(lambda: server.serve([listener]))

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from agentkit import viewer
 from agentkit._listen import listen, url_of
-from agentkit.cli.console import command_line, print_line, print_note
+from agentkit.cli.console import command_line, print_diagnostics, print_line, print_note
 from agentkit.cli.find import find, traces_folder
 from agentkit.cli.load import application, without_server
 from agentkit.cli.view.describe import damage_named
@@ -121,6 +121,7 @@ def _live(
         print_line(f"{place} is followed at {url} (Ctrl-C ends it)")
         if show and not webbrowser.open(url):
             print_note("No browser could be opened: open the address in one.")
+        print_diagnostics()
         runner.run(server.serve([listener]))
         if server.should_exit:  # whether the event loop has said so depends on the moment
             raise KeyboardInterrupt
