@@ -10,14 +10,15 @@ import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from agentkit.core.effects import Address
-from agentkit.errors import AgentKitError, ModelError
+from agentkit.errors import AgentKitError, ConfigurationError, ModelError, safe_repr
 from agentkit.events import Emit, ignore
 from agentkit.messages import AssistantMessage, ModelRequest, ModelResponse, ToolCall, Usage
 from agentkit.models.base import DIRECT, emit_deltas
 from agentkit.models.profiles import Profile
+from agentkit.testing.replies import ChatReply
 
 Answer: TypeAlias = str | Sequence[tuple[str, Mapping[str, Any] | str]] | ModelResponse
 """A model's answer: a text, tool calls as (name, arguments), or a complete response.
@@ -81,6 +82,7 @@ class FunctionModel:
         answer = self._fn(request)
         if inspect.isawaitable(answer):
             answer = await answer
+        _check(answer, f"What the function of {self.name!r} returns")
         response = _response(answer, at, self.name)
         if stream:
             words = re.findall(r"\s*\S+|\s+$", response.message.text)
@@ -100,6 +102,9 @@ class ScriptedModel(FunctionModel):
         answers: The script. Errors in it are raised.
         name: The model's name in traces.
         profile: The features that the model supports.
+
+    Raises:
+        ConfigurationError: The script has an item that is no answer.
     """
 
     def __init__(
@@ -110,7 +115,14 @@ class ScriptedModel(FunctionModel):
         profile: Profile | None = None,
     ) -> None:
         super().__init__(self._next, name=name, profile=profile)
+        if isinstance(answers, str):
+            raise ConfigurationError(
+                f"ScriptedModel({answers!r}): the script is a list of answers."
+            )
         self._answers = tuple(answers)
+        for index, answer in enumerate(self._answers):
+            if not isinstance(answer, ModelError):
+                _check(answer, f"Item {index} of the script of {name!r}")
 
     @property
     def left(self) -> tuple[Answer | ModelError, ...]:
@@ -128,6 +140,28 @@ class ScriptedModel(FunctionModel):
         if isinstance(answer, ModelError):
             raise answer
         return answer
+
+
+def _check(answer: Any, what: str) -> None:
+    """Check that this is an answer.
+
+    Raises:
+        ConfigurationError: It is something else, such as a reply of a `ChatServer`.
+    """
+    if isinstance(answer, (str, ModelResponse)):
+        return
+    calls = cast("Sequence[Any]", answer) if isinstance(answer, Sequence) else [None]
+    for call in calls:
+        match call:
+            case (str(), Mapping() | str()):
+                continue
+            case _:
+                hint = " reply(…) is for a ChatServer." if isinstance(answer, ChatReply) else ""
+                raise ConfigurationError(
+                    f"{what} is {safe_repr(cast('object', answer))}: expected a text, a "
+                    "ModelResponse, or a list of calls such as "
+                    f'[("get_weather", {{"city": "Paris"}})].{hint}'
+                )
 
 
 def _response(answer: Answer, at: Address, model: str) -> ModelResponse:

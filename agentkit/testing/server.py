@@ -12,12 +12,12 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from types import TracebackType
 from typing import Any, Self, cast
 
-from agentkit.errors import AgentKitError
+from agentkit.errors import AgentKitError, ConfigurationError, safe_repr
 from agentkit.testing.replies import (
     ChatReply,
     Hold,
@@ -60,6 +60,9 @@ class ChatServer:
     Args:
         replies: The script, or one callable that answers every request.
         strict: Raise at the end of the `with` for requests without a reply.
+
+    Raises:
+        ConfigurationError: A list has an item that is no reply.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class ChatServer:
         *,
         strict: bool = True,
     ) -> None:
+        _check_script(replies)
         self._script: Iterator[Reply] = repeat(replies) if callable(replies) else iter(replies)
         self._strict = strict
         self._requests: list[ServerRequest] = []
@@ -198,7 +202,9 @@ class ChatServer:
                     f"The script has ended: there is no reply for request {request.index} "
                     f"({method} {target})."
                 )
-            return render(item(request) if callable(item) else item, request)
+            if callable(item):
+                item = _checked(item(request), "What a function of the ChatServer's script returns")
+            return render(_checked(item, "An item of the ChatServer's script"), request)
         except Exception as error:
             self.problem(error)
             failure = {"message": f"{type(error).__name__}: {error}", "type": "chat_server_script"}
@@ -307,6 +313,28 @@ class _Connection(asyncio.Protocol):
             self._transport.write(framed)  # asyncio sets TCP_NODELAY: a packet of its own.
         if wire.chunked and not wire.close_early:
             self._transport.write(b"0\r\n\r\n")
+
+
+def _check_script(replies: Any) -> None:
+    if isinstance(replies, (str, ChatReply, WireReply)):
+        raise ConfigurationError(
+            f"ChatServer({safe_repr(replies)}): the script is a list of replies, or one function "
+            "that answers every request."
+        )
+    if isinstance(replies, (list, tuple)):
+        for index, item in enumerate(cast("Sequence[object]", replies)):
+            if not callable(item):
+                _checked(item, f"Item {index} of the ChatServer's script")
+
+
+def _checked(item: Any, what: str) -> ChatReply | WireReply:
+    if isinstance(item, (ChatReply, WireReply)):
+        return item
+    hint = f" For a text, write reply({item!r})." if isinstance(item, str) else ""
+    raise ConfigurationError(
+        f"{what} is {safe_repr(item)}: expected reply(…), raw(…), sse(…), drop(…), or a function "
+        f"of the request that returns one.{hint}"
+    )
 
 
 def _parsed(body: bytes) -> Any:

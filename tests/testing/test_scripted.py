@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
 from agentkit.core.effects import Address
-from agentkit.errors import AgentKitError, ModelRefusal, RateLimited
+from agentkit.errors import AgentKitError, ConfigurationError, ModelRefusal, RateLimited
 from agentkit.events import Event, ReasoningDelta, TextDelta, ToolCallDelta
 from agentkit.messages import (
     AssistantMessage,
@@ -17,7 +19,7 @@ from agentkit.messages import (
 )
 from agentkit.models.base import Model
 from agentkit.models.profiles import Profile
-from agentkit.testing import FunctionModel, ScriptedModel
+from agentkit.testing import FunctionModel, ScriptedModel, reply
 
 pytestmark = pytest.mark.anyio
 
@@ -73,6 +75,29 @@ async def test_a_script_that_has_ended_raises() -> None:
     with pytest.raises(
         AgentKitError, match="script of 'writer' has ended: there is no answer for request 2"
     ):
+        await model.request(QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("Hello", r"ScriptedModel\('Hello'\): the script is a list"),
+        (["one", None], "Item 1 of the script of 'writer' is None: expected a text"),
+        ([("look", {"city": "Oslo"})], r"Item 0 .* or a list of calls such as"),
+        ([[("look", 3)]], r"Item 0 of the script of 'writer' is \[\('look', 3\)\]"),
+        ([reply("Hello")], r"reply\(…\) is for a ChatServer"),
+    ],
+)
+def test_what_is_no_answer_is_refused_before_a_run(script: Any, says: str) -> None:
+    """With its place, and what is expected."""
+    with pytest.raises(ConfigurationError, match=says):
+        ScriptedModel(script, name="writer")
+
+
+async def test_a_function_that_returns_no_answer_is_named() -> None:
+    """The request raises it."""
+    model = FunctionModel(lambda request: cast("Any", 3), name="writer")
+    with pytest.raises(ConfigurationError, match="What the function of 'writer' returns is 3"):
         await model.request(QUESTION)
 
 

@@ -12,7 +12,7 @@ import anyio
 import httpx2
 import pytest
 
-from agentkit.errors import AgentKitError
+from agentkit.errors import AgentKitError, ConfigurationError
 from agentkit.messages import Usage
 from agentkit.testing import HOLD, ChatServer, ServerRequest, drop, raw, reply, sse
 
@@ -387,3 +387,29 @@ async def test_hundreds_of_connections_are_served_at_once() -> None:
             assert server.connections == count
             server.release()
     assert len({request.connection for request in server.requests}) == count
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("Hello", r"ChatServer\('Hello'\): the script is a list of replies"),
+        ([reply("Hello"), "Bye"], r"Item 1 .* is 'Bye': .* For a text, write reply\('Bye'\)\."),
+        ([None], r"Item 0 of the ChatServer's script is None: expected reply\(…\)"),
+    ],
+)
+def test_what_is_no_reply_is_refused_before_the_server_starts(script: Any, says: str) -> None:
+    """With its place, and what is expected."""
+    with pytest.raises(ConfigurationError, match=says):
+        ChatServer(script)
+
+
+def test_a_function_that_returns_no_reply_is_named() -> None:
+    """The client gets status 500 with the reason."""
+
+    def function(request: ServerRequest) -> Any:
+        return "Hello"
+
+    with ChatServer(function, strict=False) as server:
+        answer = httpx2.post(f"{server.base_url}/chat/completions", json={})
+    assert answer.status_code == 500
+    assert "a function of the ChatServer's script returns is 'Hello'" in answer.text
