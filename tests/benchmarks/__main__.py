@@ -326,16 +326,14 @@ def chosen(options: argparse.Namespace) -> list[Contender]:
     contenders = [*OWN]
     if options.against is not None:
         contenders.append(Contender("before", "ours", {"TREE": str(options.against.resolve())}))
-    if options.peers:
-        for name, python in peers.install():
-            module = f"peer_{name.replace('-', '_')}"
-            contenders.append(Contender(name, module, python=python))
-    if not options.only:
-        return contenders
-    known = [one.name for one in contenders]
-    if unknown := set(options.only) - set(known):
+    others = [*peers.PEERS] if options.peers else []
+    known = [*(one.name for one in contenders), *others]
+    only = {HAND.name, *(options.only or known)}
+    if unknown := only.difference(known):
         raise SystemExit(f"There is no contender {min(unknown)!r}. There are: {', '.join(known)}.")
-    return [one for one in contenders if one.name in {HAND.name, *options.only}]
+    for name, python in peers.install(name for name in others if name in only):
+        contenders.append(Contender(name, f"peer_{name.replace('-', '_')}", python=python))
+    return [one for one in contenders if one.name in only]
 
 
 def measured(

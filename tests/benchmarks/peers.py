@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ENVIRONMENTS = Path(__file__).parents[2] / ".cache" / "bench"
@@ -19,9 +19,10 @@ PEERS = {
 }
 
 
-def install() -> Iterator[tuple[str, str]]:
+def install(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Yield the name and the Python of each peer; those that cannot be installed are left out."""
-    for name, packages in PEERS.items():
+    for name in names:
+        packages = PEERS[name]
         folder = ENVIRONMENTS / name
         python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
         stamp = folder / "installed.txt"

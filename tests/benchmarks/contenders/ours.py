@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
 from typing import Any
 
 if tree := os.environ.get("TREE"):
@@ -19,51 +18,43 @@ if tree := os.environ.get("TREE"):
 
 from agentkit import Agent, ChatModel, Limits, tool
 from agentkit.events import OutputDelta, TextDelta, ToolCallDelta
+from tests.benchmarks.contenders.framework import Framework, Tools
 from tests.benchmarks.scenarios import INSTRUCTIONS, PROMPT
 from tests.benchmarks.worker import serve
 
 
-class Ours:
+class Ours(Framework):
     """An agent for each scenario."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        self.agents: dict[Any, Agent[Any, Any]] = {}
+        super().__init__(url)
         self.folder = tempfile.TemporaryDirectory()
         self.trace = False if os.environ.get("TRACE") == "off" else self.folder.name
 
-    def agent(self, scenario: str, tools: Any, output: Any) -> Agent[Any, Any]:
-        """Return the agent of a scenario, made on first use."""
-        agent = self.agents.get(scenario)
-        if agent is None:
-            model = ChatModel(
-                "any",
-                base_url=f"{self.url}/{scenario}/v1",
-                api_key="none",
-                http_client=os.environ.get("HTTP_CLIENT"),  # pyright: ignore[reportArgumentType]
-            )
-            agent = self.agents[scenario] = Agent(
-                model,
-                tools=[tool(one) for one in tools],
-                output=output or str,
-                instructions=INSTRUCTIONS,
-                trace=self.trace,
-                limits=Limits(steps=200),
-            )
-        return agent
+    def make(self, base_url: str, tools: Tools, output: Any) -> Agent[Any, Any]:
+        model = ChatModel(
+            "any",
+            base_url=base_url,
+            api_key="none",
+            http_client=os.environ.get("HTTP_CLIENT"),  # pyright: ignore[reportArgumentType]
+        )
+        return Agent(
+            model,
+            tools=[tool(one) for one in tools],
+            output=output or str,
+            instructions=INSTRUCTIONS,
+            trace=self.trace,
+            limits=Limits(steps=200),
+        )
 
     async def close(self) -> None:
         for agent in self.agents.values():
             await agent.model.aclose()
 
-    async def run(
-        self, scenario: str, tools: Sequence[Callable[..., Any]] = (), output: Any = None
-    ) -> Any:
+    async def run(self, scenario: str, tools: Tools = (), output: Any = None) -> Any:
         return (await self.agent(scenario, tools, output).run(PROMPT)).output
 
-    async def stream(
-        self, scenario: str, tools: Sequence[Callable[..., Any]] = (), output: Any = None
-    ) -> tuple[int, Any]:
+    async def stream(self, scenario: str, tools: Tools = (), output: Any = None) -> tuple[int, Any]:
         pieces = 0
         shown = (TextDelta, ToolCallDelta) if output is None else OutputDelta
         async with self.agent(scenario, tools, output).stream(PROMPT) as run:

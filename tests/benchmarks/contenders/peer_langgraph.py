@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from typing import Any
 
 os.environ["LANGSMITH_TRACING"] = "false"
@@ -14,6 +13,7 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
+from tests.benchmarks.contenders.framework import Framework, Tools
 from tests.benchmarks.scenarios import INSTRUCTIONS, PROMPT
 from tests.benchmarks.worker import serve
 
@@ -21,43 +21,29 @@ LIMITS: Any = {"recursion_limit": 500}
 INPUT: Any = {"messages": [{"role": "user", "content": PROMPT}]}
 
 
-class LangGraph:
+class LangGraph(Framework):
     """A graph for each scenario."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.agents: dict[str, Any] = {}
+    def make(self, base_url: str, tools: Tools, output: Any) -> Any:
+        model = ChatOpenAI(
+            model="gpt-4o",
+            base_url=base_url,
+            api_key="none",
+            use_responses_api=False,
+            stream_usage=True,
+        )
+        return create_agent(
+            model,
+            [tool(one) for one in tools],
+            system_prompt=INSTRUCTIONS,
+            response_format=ProviderStrategy(output) if output else None,
+        )
 
-    def agent(self, scenario: str, tools: Any, output: Any) -> Any:
-        """Return the graph of a scenario, made on first use."""
-        if scenario not in self.agents:
-            model = ChatOpenAI(
-                model="gpt-4o",
-                base_url=f"{self.url}/{scenario}/v1",
-                api_key="none",
-                use_responses_api=False,
-                stream_usage=True,
-            )
-            self.agents[scenario] = create_agent(
-                model,
-                [tool(one) for one in tools],
-                system_prompt=INSTRUCTIONS,
-                response_format=ProviderStrategy(output) if output else None,
-            )
-        return self.agents[scenario]
-
-    async def close(self) -> None:
-        pass
-
-    async def run(
-        self, scenario: str, tools: Sequence[Callable[..., Any]] = (), output: Any = None
-    ) -> Any:
+    async def run(self, scenario: str, tools: Tools = (), output: Any = None) -> Any:
         state = await self.agent(scenario, tools, output).ainvoke(INPUT, LIMITS)
         return state["structured_response"] if output else state["messages"][-1].content
 
-    async def stream(
-        self, scenario: str, tools: Sequence[Callable[..., Any]] = (), output: Any = None
-    ) -> tuple[int, Any]:
+    async def stream(self, scenario: str, tools: Tools = (), output: Any = None) -> tuple[int, Any]:
         if output is not None:
             raise NotImplementedError  # it shows the text of a typed output, no partial value
         pieces, texts = 0, list[str]()

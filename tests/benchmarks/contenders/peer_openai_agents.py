@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from agents import (
@@ -14,45 +13,31 @@ from agents import (
 )
 from openai import AsyncOpenAI
 
+from tests.benchmarks.contenders.framework import Framework, Tools
 from tests.benchmarks.scenarios import INSTRUCTIONS, PROMPT
 from tests.benchmarks.worker import serve
 
 DELTAS = ("response.output_text.delta", "response.function_call_arguments.delta")
 
 
-class OpenAIAgents:
+class OpenAIAgents(Framework):
     """An agent for each scenario."""
 
-    def __init__(self, url: str) -> None:
-        set_tracing_disabled(True)
-        self.url = url
-        self.agents: dict[str, Agent[None]] = {}
+    def make(self, base_url: str, tools: Tools, output: Any) -> Agent[None]:
+        client = AsyncOpenAI(base_url=base_url, api_key="none")
+        return Agent(
+            name="agent",
+            model=OpenAIChatCompletionsModel("gpt-4o", client),
+            tools=[function_tool(one) for one in tools],
+            output_type=output,
+            instructions=INSTRUCTIONS,
+        )
 
-    def agent(self, scenario: str, tools: Any, output: Any) -> Agent[None]:
-        """Return the agent of a scenario, made on first use."""
-        if scenario not in self.agents:
-            client = AsyncOpenAI(base_url=f"{self.url}/{scenario}/v1", api_key="none")
-            self.agents[scenario] = Agent(
-                name="agent",
-                model=OpenAIChatCompletionsModel("gpt-4o", client),
-                tools=[function_tool(one) for one in tools],
-                output_type=output,
-                instructions=INSTRUCTIONS,
-            )
-        return self.agents[scenario]
-
-    async def close(self) -> None:
-        pass
-
-    async def run(
-        self, scenario: str, tools: Sequence[Callable[..., Any]] = (), output: Any = None
-    ) -> Any:
+    async def run(self, scenario: str, tools: Tools = (), output: Any = None) -> Any:
         agent = self.agent(scenario, tools, output)
         return (await Runner.run(agent, PROMPT, max_turns=200)).final_output
 
-    async def stream(
-        self, scenario: str, tools: Sequence[Callable[..., Any]] = (), output: Any = None
-    ) -> tuple[int, Any]:
+    async def stream(self, scenario: str, tools: Tools = (), output: Any = None) -> tuple[int, Any]:
         if output is not None:
             raise NotImplementedError  # it shows the text of a typed output, no partial value
         pieces = 0
@@ -64,4 +49,5 @@ class OpenAIAgents:
 
 
 if __name__ == "__main__":
+    set_tracing_disabled(True)
     serve(OpenAIAgents)

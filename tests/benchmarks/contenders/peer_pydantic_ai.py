@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic_ai import Agent, NativeOutput, UsageLimits
@@ -10,43 +9,30 @@ from pydantic_ai.messages import PartDeltaEvent
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
+from tests.benchmarks.contenders.framework import Framework, Tools
 from tests.benchmarks.scenarios import INSTRUCTIONS, PROMPT
 from tests.benchmarks.worker import serve
 
 LIMITS = UsageLimits(request_limit=200)
 
 
-class PydanticAI:
+class PydanticAI(Framework):
     """An agent for each scenario."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.agents: dict[str, Agent[None, Any]] = {}
+    def make(self, base_url: str, tools: Tools, output: Any) -> Agent[None, Any]:
+        provider = OpenAIProvider(base_url=base_url, api_key="none")
+        return Agent(
+            OpenAIChatModel("gpt-4o", provider=provider),
+            tools=tools,
+            output_type=NativeOutput(output) if output else str,
+            instructions=INSTRUCTIONS,
+        )
 
-    def agent(self, scenario: str, tools: Any, output: Any) -> Agent[None, Any]:
-        """Return the agent of a scenario, made on first use."""
-        if scenario not in self.agents:
-            provider = OpenAIProvider(base_url=f"{self.url}/{scenario}/v1", api_key="none")
-            self.agents[scenario] = Agent(
-                OpenAIChatModel("gpt-4o", provider=provider),
-                tools=tools,
-                output_type=NativeOutput(output) if output else str,
-                instructions=INSTRUCTIONS,
-            )
-        return self.agents[scenario]
-
-    async def close(self) -> None:
-        pass
-
-    async def run(
-        self, scenario: str, tools: Sequence[Callable[..., Any]] = (), output: Any = None
-    ) -> Any:
+    async def run(self, scenario: str, tools: Tools = (), output: Any = None) -> Any:
         agent = self.agent(scenario, tools, output)
         return (await agent.run(PROMPT, usage_limits=LIMITS)).output
 
-    async def stream(
-        self, scenario: str, tools: Sequence[Callable[..., Any]] = (), output: Any = None
-    ) -> tuple[int, Any]:
+    async def stream(self, scenario: str, tools: Tools = (), output: Any = None) -> tuple[int, Any]:
         agent = self.agent(scenario, tools, output)
         pieces, result = 0, None
         if output is not None:
