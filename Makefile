@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types docs screenshots bench soak kill format clean
+.PHONY: help demo test storm lint types docs screenshots bench soak kill format clean
 
 # The first Python that is new enough. A name may be there and yet not run (shims do that).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -23,6 +23,9 @@ MADE := $(VENV)/made-with-python-$(or $(VERSION),none)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 ARGS ?=
 
+# Tests start hundreds of Pythons, and compiling takes longer than what most of them do.
+unexport PYTHONDONTWRITEBYTECODE
+
 help: ## say what there is
 	@echo "make TARGET [PYTHON=python3.12] [ARGS='...']"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile
@@ -32,6 +35,9 @@ demo: $(VENV)/demo.stamp ## run an agent on the embedded model: no key, no servi
 
 test: $(VENV)/dev.stamp ## run the tests, side by side (ARGS='-n 0' for one after the other)
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+storm: $(VENV)/dev.stamp ## run the laws again, with their full number of examples
+	$(BIN)/python -m pytest -n auto -m 'hypothesis or storm' --hypothesis-profile=storm $(ARGS)
 
 lint: $(VENV)/dev.stamp ## check form, lint rules and the floors of the imports
 	$(BIN)/ruff format --check .

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from tests.effects import done
+
+# How many examples a law gets: `make test` asks for the first, `make storm` for the second.
+settings.register_profile("test", max_examples=20, deadline=None)
+settings.register_profile("storm", max_examples=150, deadline=None)
+settings.load_profile("test")
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit import Agent, ChatModel, ChatSettings, Redactor, RunContext, Trace, tool
@@ -177,7 +177,6 @@ def test_the_quick_way_names_messages_as_the_careful_one(parts: list[str], data:
         assert known[2] == digest(canonical(without_ids(value)))
 
 
-@settings(max_examples=20, deadline=None)
 @given(
     secret=SECRETS,
     pin=st.text(ALNUM, min_size=8, max_size=12).map("p1n{}".format),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from agentkit.core.effects import PendingCall
 from agentkit.messages import ToolCall
 from agentkit.testing import ScriptedModel
 from tests.cli.support import agentkit, environment, here
+from tests.support import child_environment
 
 APP = '''
 import os
@@ -56,17 +58,25 @@ if __name__ == "__main__":
 '''
 
 
-@pytest.fixture
-def nested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run of an agent in an agent, and one that a crash ended in a tool."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "app.py").write_text(APP)
+    folder = tmp_path_factory.mktemp("nested")
+    (folder / "app.py").write_text(APP)
     for trace, crash in (("run.jsonl", ""), ("killed.jsonl", "1")):
-        monkeypatch.setenv("TRACE", trace)
-        monkeypatch.setenv("CRASH", crash)
-        done = subprocess.run([sys.executable, "app.py"], capture_output=True, check=False)
+        env = child_environment(TRACE=trace, CRASH=crash)
+        command = [sys.executable, "app.py"]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, check=False)
         assert done.returncode == (9 if crash else 0), done.stderr
-    monkeypatch.delenv("CRASH")
+    return folder
+
+
+@pytest.fixture
+def nested(two_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own copy of the two runs, as the working folder."""
+    shutil.copytree(two_runs, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRACE", "killed.jsonl")
     return tmp_path
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, field_validator
 
@@ -106,7 +106,6 @@ def agent(script: list[Any], place: str, kind: str) -> Agent[Any, Any]:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(max_examples=150, deadline=None)
 @given(
     script=st.lists(ANSWER, max_size=4),
     place=st.sampled_from(PLACES),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit import Agent, Decision, Limits, ToolError, ToolMessage, tool
@@ -81,7 +81,6 @@ def check_valid(messages: tuple[Message, ...]) -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(max_examples=60, deadline=None)
 @given(
     script=st.lists(CALLS, max_size=4),
     decision=DECISIONS,

@@ -206,10 +206,10 @@ def objects(schema: dict[str, Any], defs: dict[str, Any], depth: int) -> st.Sear
     return st.builds(lambda a, b: {**b, **a}, named, st.dictionaries(keys, rest, max_size=2))
 
 
-QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=100)
+UNCHECKED = settings(suppress_health_check=list(HealthCheck))
 
 
-@QUICK
+@UNCHECKED
 @given(signatures(), st.data())
 def test_law_what_the_schema_allows_is_accepted_and_bound(
     signature: inspect.Signature, data: st.DataObject
@@ -246,7 +246,7 @@ def test_law_what_the_schema_allows_is_accepted_and_bound(
         assert not rest
 
 
-@QUICK
+@UNCHECKED
 @given(signatures(), st.data())
 def test_law_what_the_schema_forbids_is_refused(
     signature: inspect.Signature, data: st.DataObject
@@ -287,7 +287,7 @@ def _holds_text_or_bits(value: Any) -> bool:
     return isinstance(value, str) or value in (0, 1, None)
 
 
-@QUICK
+@UNCHECKED
 @given(signatures())
 def test_law_the_strict_form_binds_nulls_to_defaults(signature: inspect.Signature) -> None:
     """What was optional may be null in a strict schema, and then the function's default holds."""

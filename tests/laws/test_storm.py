@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from hypothesis import settings
 
 from agentkit import Agent, Decision, Limits, RunContext, Tool, ToolError
 from agentkit.errors import AgentKitError, ToolsFailed
@@ -22,7 +23,7 @@ from agentkit.events import Event, OutputDelta
 from agentkit.messages import ModelRequest
 from agentkit.testing import FunctionModel
 
-PROGRAMS = 500
+PROGRAMS = 500 if settings.get_current_profile_name() == "storm" else 50
 """On each backend."""
 
 
@@ -158,6 +159,7 @@ def comparable(events: Sequence[Event]) -> list[Event]:
     return [event for event in events if not isinstance(event, OutputDelta)]
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_storm(backend: str) -> None:
     """Same result, same messages, same events in the same order, and nothing done for real."""

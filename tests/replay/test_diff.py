@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit import Agent, ChatSettings, Decision, Handoff, Limits, RunContext, ToolError, Trace
@@ -641,7 +641,6 @@ async def random_run(script: list[Any], delays: list[int]) -> Trace:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(max_examples=30, deadline=None)
 @given(script=SCRIPT, delays=st.lists(st.integers(0, 5), max_size=9), other=SCRIPT)
 def test_laws(backend: str, script: list[Any], delays: list[int], other: list[Any]) -> None:
     """A run is the same as itself in any schedule, and two compare alike from both sides."""

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit import Agent, Decision, Limits, RunContext, Tool, Trace, result_of, tool
@@ -392,7 +392,6 @@ CALL = st.recursive(
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(max_examples=40, deadline=None)
 @given(
     script=st.lists(st.lists(CALL, min_size=1, max_size=3), min_size=1, max_size=2),
     draw=st.randoms(use_true_random=False),

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import jsonschema_rs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit import Tool
@@ -146,7 +146,6 @@ def instance(draw: st.DrawFn, form: JsonObject, root: JsonObject, depth: int = 0
     return draw(SCALARS[kind])
 
 
-@settings(max_examples=100)
 @given(ROOTS, st.data())
 def test_law_what_matches_the_strict_form_arrives_as_valid(
     schema: JsonObject, data: st.DataObject
@@ -168,7 +167,6 @@ def test_law_what_matches_the_strict_form_arrives_as_valid(
     assert jsonschema_rs.validator_for(schema).is_valid(arrived)
 
 
-@settings(max_examples=100)
 @given(ROOTS)
 def test_law_a_strict_form_obeys_the_published_rules(schema: JsonObject) -> None:
     """A checker that was written from the rules alone finds nothing."""

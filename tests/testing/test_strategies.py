@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit import Tool
@@ -28,21 +28,18 @@ from agentkit.testing.strategies import (
 )
 
 
-@settings(max_examples=40)
 @given(st.lists(messages(), max_size=4))
 def test_messages_survive_storage(drawn: list[Message]) -> None:
     """Of all roles."""
     assert load_messages(dump_messages(drawn)) == tuple(drawn)
 
 
-@settings(max_examples=40)
 @given(histories())
 def test_histories_are_valid(history: list[Message]) -> None:
     """Servers would take them."""
     check_history(history)
 
 
-@settings(max_examples=40)
 @given(tools().flatmap(lambda tool: st.tuples(st.just(tool), arguments(tool))))
 def test_tools_take_what_is_drawn_for_them(drawn: tuple[ToolDefinition, Any]) -> None:
     """As raw schemas."""
@@ -51,7 +48,6 @@ def test_tools_take_what_is_drawn_for_them(drawn: tuple[ToolDefinition, Any]) ->
     assert tool.parse(json.dumps(values)).sent == values
 
 
-@settings(max_examples=40)
 @given(requests())
 def test_requests_call_what_they_offer(request: ModelRequest) -> None:
     """The history is valid, and knows no other tools."""
@@ -61,7 +57,6 @@ def test_requests_call_what_they_offer(request: ModelRequest) -> None:
     assert not names or called <= names
 
 
-@settings(max_examples=40)
 @given(responses())
 def test_responses_say_how_they_end(response: ModelResponse) -> None:
     """By calls or by text."""

@@ -245,7 +245,7 @@ async def outcome_of(trace: Trace) -> None:
             await work
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_byte_is_located(recorded: bytes, data: st.DataObject) -> None:
     """A line that is no event any more is named; a change that leaves one is as good as another."""
