@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, cast, overload
+from typing import Any, overload
 
 from pydantic_core import from_json
 
@@ -54,12 +54,12 @@ def json_text(value: Any) -> str:
 
 def as_object(value: Any) -> JsonObject:
     """Return the value if it is an object, otherwise an empty one."""
-    return cast(JsonObject, value) if isinstance(value, dict) else {}
+    return value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]  # a cast takes longer
 
 
 def as_list(value: Any) -> list[Any]:
     """Return the value if it is an array, otherwise an empty one."""
-    return cast(list[Any], value) if isinstance(value, list) else []
+    return value if isinstance(value, list) else []  # pyright: ignore[reportUnknownVariableType]  # as above
 
 
 @overload

@@ -26,7 +26,7 @@ from agentkit.errors import (
     QuotaExceeded,
     RateLimited,
 )
-from agentkit.messages import JsonObject, is_array
+from agentkit.messages import JsonObject, is_array, is_object
 from agentkit.models.lenient import as_object, json_or
 
 _BODY_LIMIT = 2_000
@@ -192,21 +192,18 @@ def _status(value: Any) -> int | None:
 
 
 def _holds_error(body: Any) -> bool:
-    match body:
-        case {"error": error} if error:
-            return True
-        case {"object": "error"} | {"type": "error"}:
-            return True
-        case {"x_groq": {"error": error}} if error:
-            return True
-        case {"choices": [{"error": error}, *_]} if error:
-            return True
-        case [{"error": error}, *_] if error:
-            return True
-        case {"detail": _, **rest} | {"errors": _, **rest} | {"message": str(_), **rest}:
-            return not rest.get("choices")
-        case _:
-            return False
+    # Without patterns: each chunk of a stream comes here, and they take longer than reading it.
+    if not is_object(body):
+        return is_array(body) and bool(body) and bool(as_object(body[0]).get("error"))
+    if body.get("error") or body.get("object") == "error" or body.get("type") == "error":
+        return True
+    choices = body.get("choices")
+    if is_array(choices) and choices and as_object(choices[0]).get("error"):
+        return True
+    if as_object(body.get("x_groq")).get("error"):
+        return True
+    described = "detail" in body or "errors" in body or isinstance(body.get("message"), str)
+    return described and not choices
 
 
 def _find(body: Any) -> JsonObject:

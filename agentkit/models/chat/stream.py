@@ -117,9 +117,10 @@ class StreamFold:
         Raises:
             ModelError: The server reports an error, or sends something that is not a chunk.
         """
-        if self.done or not data.strip():
+        text = data.strip()
+        if self.done or not text:
             return []
-        if data.strip() == b"[DONE]":
+        if text == b"[DONE]":
             self.done = True
             return [delta for choice in self._choices.values() for delta in choice.flush()]
         try:
@@ -136,9 +137,10 @@ class StreamFold:
             raise error
         body = as_object(chunk)
         _merge_into(self._body, body, skipped=("choices",))
-        return [
-            event for one in as_list(body.get("choices")) for event in self._add(as_object(one))
-        ]
+        deltas: list[Event] = []
+        for choice in as_list(body.get("choices")):
+            deltas += self._add(as_object(choice))
+        return deltas
 
     def finish(
         self, *, taken: Iterable[str] = (), note: Callable[[Note], None] = lambda _: None
@@ -236,24 +238,31 @@ class _ChoiceFold:
                 self._reasoning_field = field
                 self._show(thought, "", deltas)
                 delta = {**delta, **dict.fromkeys(REASONING_FIELDS)}
-        self._add_content(delta.get("content"), deltas)
+        content = delta.get("content")
+        if isinstance(content, str):
+            self._add_text(content, deltas)
+        elif content is not None:
+            self._add_parts(content, deltas)
         if function := delta.get("function_call"):
             self._add_calls([{"index": 0, "function": function}], earlier, deltas)
         if calls := delta.get("tool_calls"):
             self._add_calls([as_object(call) for call in as_list(calls)], earlier, deltas)
         _merge_into(self._message, delta, skipped=_DELTA_KEYS)
 
-    def _add_content(self, content: Any, deltas: list[Event]) -> None:
-        if content is None:
-            return
+    def _add_text(self, text: str, deltas: list[Event]) -> None:
+        if self._content is None:
+            self._content = []
+        self._content.append(text)
+        self._count_blanks(text)
+        self._show(*self._thinking.feed(text), deltas)
+
+    def _add_parts(self, content: Any, deltas: list[Event]) -> None:
         if self._content is None:
             self._content = []
         for piece in as_list(content) if isinstance(content, list) else [content]:
             match piece:
                 case str(text) | {"type": "text", "text": str(text)}:
-                    self._content.append(text)
-                    self._count_blanks(text)
-                    self._show(*self._thinking.feed(text), deltas)
+                    self._add_text(text, deltas)
                 case _:
                     self._content.append(piece)
                     self._show(thinking_of(piece) or "", "", deltas)
@@ -356,6 +365,8 @@ class _CallFold:
 class _Fragment:
     """The fields of a tool-call fragment that identify its call, and its arguments."""
 
+    __slots__ = ("arguments", "id", "index", "name")
+
     def __init__(self, data: JsonObject) -> None:
         function = as_object(data.get("function"))
         index, id_, name = data.get("index"), data.get("id"), function.get("name")
@@ -421,18 +432,23 @@ _JOINED = {"text", "summary", "data", "transcript", "thinking", "arguments", "co
 def _merge_into(whole: JsonObject, piece: JsonObject, skipped: Collection[str]) -> None:
     """Merge the fields of `piece` that are neither `skipped` nor null into `whole`."""
     for key, value in piece.items():
-        if value is not None and key not in skipped:
-            whole[key] = _merged(whole.get(key), value, key)
+        if value is None or key in skipped:
+            continue
+        known = whole.get(key)
+        if known is None or (isinstance(value, (str, int)) and key not in _JOINED):
+            whole[key] = value  # as ids and models, which come again with each chunk
+        else:
+            whole[key] = _merged(known, value, key)
 
 
 def _merged(old: Any, new: Any, key: str) -> Any:
-    if old is None or new is None:
-        return old if new is None else new
-    if isinstance(old, str) and isinstance(new, str):
-        return old + new if key in _JOINED else new
-    if is_object(old) and is_object(new):
+    if new is None:
+        return old
+    if isinstance(new, str):
+        return old + new if key in _JOINED and isinstance(old, str) else new
+    if is_object(new) and is_object(old):
         return old | {name: _merged(old.get(name), value, name) for name, value in new.items()}
-    if is_array(old) and is_array(new):
+    if is_array(new) and is_array(old):
         return _merged_lists(old, new)
     return new
 
