@@ -5,14 +5,12 @@ mkdir jobs; echo "What is 19% of 250?" > jobs/vat.txt
 python examples/worker.py jobs
 
 Kill it at any time and start it again: a run continues where its trace ends, and what it has
-already done is not done again. Start as many as you like: no two work on the same job.
+already done is not done again. Start as many as you like: no two do the same
+job, because each locks the trace that it writes.
 Each job `NAME.txt` gets a trace, and then an answer, `NAME.out`.
 """
 
 import argparse
-import fcntl  # of Unix; on Windows, msvcrt.locking does the same
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -20,7 +18,7 @@ from agentkit_tools.math import math_tools
 from agentkit_tools.time import time_tools
 
 from agentkit import Agent, AgentKitError, Model, RunResult, Trace
-from agentkit.errors import ConfigurationError
+from agentkit.durable import resume_all
 
 
 def make_agent(model: str | Model) -> Agent:
@@ -28,52 +26,44 @@ def make_agent(model: str | Model) -> Agent:
     return Agent(model, name="worker", tools=[math_tools(), time_tools()])
 
 
-@contextmanager
-def claimed(job: Path) -> Generator[bool]:
-    """Lock a job, and yield whether no other worker has it. The lock ends with its process."""
-    with job.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+def answer(trace: Path, result: RunResult[str]) -> None:
+    """Write the answer beside the trace."""
+    trace.with_suffix(".out").write_text(f"{result.output}\n", encoding="utf-8")
 
 
-async def finish(agent: Agent, job: Path) -> RunResult[str] | None:
-    """Run a job, or resume it; return None if there is nothing left to do."""
+async def finish(agent: Agent, job: Path) -> None:
+    """Do a job that no worker has begun, or write the answer that its trace has."""
     trace = job.with_suffix(".jsonl")
-    if not trace.exists():
-        return await agent.run(await anyio.Path(job).read_text(encoding="utf-8"), trace=trace)
-    status = Trace.load(trace).status
-    if status == "interrupted":
-        print(f"{job.name}: resumed")
-    # Of a run that is over, only the answer is missing: nothing is done again for it.
-    unanswered = status == "ok" and not job.with_suffix(".out").exists()
-    return await agent.resume(trace) if status == "interrupted" or unanswered else None
+    if not trace.exists():  # if another worker begins it now, `run` refuses: the trace exists
+        prompt = await anyio.Path(job).read_text(encoding="utf-8")
+        answer(trace, await agent.run(prompt, trace=trace))
+    elif Trace.load(trace).status == "ok":  # nothing is done again
+        answer(trace, await agent.resume(trace))
+    else:
+        return  # another worker has it, or it has failed
+    print(f"{job.name}: ok")
 
 
-def jobs_of(folder: Path) -> list[Path]:
-    """Return the jobs of a folder, those first that were begun."""
-    return sorted(folder.glob("*.txt"), key=lambda job: not job.with_suffix(".jsonl").exists())
+def jobs_of(folder: Path, resumed: set[Path]) -> list[Path]:
+    """Return the jobs of a folder that are left."""
+    done = {path.stem for path in (*folder.glob("*.out"), *resumed)}
+    return sorted(job for job in folder.glob("*.txt") if job.stem not in done)
 
 
 async def work(agent: Agent, folder: Path) -> None:
     """Finish the jobs of a folder that no other worker has."""
-    for job in jobs_of(folder):
-        with claimed(job) as mine:
-            if not mine:
-                continue
-            try:
-                result = await finish(agent, job)
-            except ConfigurationError:  # no job can work: there is no such model, or no key
+    resumed = await resume_all(folder, [agent])
+    for one in resumed:
+        print(one)
+        if one.outcome == "finished" and one.result is not None:
+            answer(one.path, one.result)
+    for job in jobs_of(folder, {one.path for one in resumed}):
+        try:
+            await finish(agent, job)
+        except AgentKitError as error:
+            if not job.with_suffix(".jsonl").exists():  # no job can work: no model, or no key
                 raise
-            except AgentKitError as error:  # the next job may work
-                print(f"{job.name}: {type(error).__name__}: {error.message}")
-                continue
-            if result is not None:
-                job.with_suffix(".out").write_text(f"{result.output}\n", encoding="utf-8")
-                print(f"{job.name}: {result.status}")
+            print(f"{job.name}: {type(error).__name__}: {error.message}")
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ async def test_a_worker_resumes_unfinished_jobs_first(
 
     model = ScriptedModel(["47.5, again", "Good day."])
     await worker.work(worker.make_agent(model), tmp_path)
-    assert capsys.readouterr().out == "b.txt: resumed\nb.txt: ok\na.txt: ok\n"
+    assert capsys.readouterr().out == "b.jsonl: finished\na.txt: ok\n"
     assert (tmp_path / "b.out").read_text() == "47.5, again\n"
     assert (tmp_path / "a.out").read_text() == "Good day.\n"
     assert Trace.load(tmp_path / "b.jsonl").status == "ok"
@@ -57,7 +57,7 @@ async def test_a_worker_survives_a_job_that_cannot_be_resumed(
     (tmp_path / "b.txt").write_text("Hello")
     await worker.work(worker.make_agent(ScriptedModel(["Good day."])), tmp_path)
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("a.txt: Trace")
+    assert first.startswith("a.jsonl: unreadable: ")
     assert second == "b.txt: ok"
 
 

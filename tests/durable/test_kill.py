@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,7 +16,9 @@ import pytest
 from agentkit import Agent, Trace, tool
 from agentkit.errors import TraceLocked
 from agentkit.testing import ScriptedModel
+from tests.durable import frozen
 from tests.durable.kill import Killer
+from tests.support import ROOT, child_environment
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and locks")
 
@@ -69,3 +77,67 @@ async def test_a_frozen_process_that_goes_on_writes_nothing(
     assert Trace.load(path).status == "ok"
     assert result.output == "Done."
     assert done.count("two") == 1
+
+
+@contextmanager
+def stopped(folder: Path, *options: str) -> Generator[subprocess.Popen[str]]:
+    """Stop a process with SIGSTOP while the first tool of its run is at work."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.durable.frozen", str(folder), *options],
+        cwd=ROOT,
+        env=child_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not (folder / "notes.txt").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        (folder / "go").touch()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def went_on(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Continue a process that was stopped, and return what it wrote until its end."""
+    process.send_signal(signal.SIGCONT)
+    return process.communicate(timeout=30)
+
+
+@needs_signals
+@pytest.mark.anyio
+async def test_a_stopped_process_keeps_its_trace_from_others(tmp_path: Path) -> None:
+    """The second gets a clear error and writes nothing; the first goes on when it is continued."""
+    path = tmp_path / "run.jsonl"
+    with stopped(tmp_path) as process:
+        written = path.read_bytes()
+        with pytest.raises(TraceLocked, match="is being written by another process"):
+            await frozen.agent(tmp_path, answers=1).resume(path)
+        assert path.read_bytes() == written
+        assert went_on(process) == ("Done.", "")
+    assert Trace.load(path).status == "ok"
+    assert (tmp_path / "notes.txt").read_text() == "one\ntwo\n"
+
+
+@needs_signals
+@pytest.mark.anyio
+async def test_a_stopped_process_without_a_lock_ends_when_it_is_continued(tmp_path: Path) -> None:
+    """The second has resumed its run: the first gets a clear error and writes nothing."""
+    path = tmp_path / "run.jsonl"
+    with stopped(tmp_path, "unlocked") as process:
+        result = await frozen.agent(tmp_path, answers=1).resume(path)
+        written, notes = path.read_bytes(), (tmp_path / "notes.txt").read_text()
+        output, error = went_on(process)
+    assert result.output == "Done."
+    assert notes == "one\none\ntwo\n"  # what was in flight only reads, and ran again
+    assert (output, process.returncode) == ("", 1)
+    assert "TraceLocked" in error
+    assert "was written by another process, which goes on with this run" in error
+    assert path.read_bytes() == written
+    assert (tmp_path / "notes.txt").read_text() == notes
+    assert Trace.load(path).status == "ok"
