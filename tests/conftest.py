@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.effects import done
 
 # How many examples a law gets: `make test` asks for the first, `make storm` for the second.
-settings.register_profile("test", max_examples=20, deadline=None)
-settings.register_profile("storm", max_examples=150, deadline=None)
+# How long one takes to make says how busy the machine is.
+_ANY_TIME = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("test", _ANY_TIME, max_examples=20)
+settings.register_profile("storm", _ANY_TIME, max_examples=150)
 settings.load_profile("test")
 
 
