@@ -638,7 +638,7 @@ ToolChoice: TypeAlias = Literal["auto", "none", "required"] | ForcedTool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OutputFormat:
+class OutputFormat(_Encoded):
     """A `response_format`: a JSON Schema that the server enforces, or any JSON object."""
 
     kind: Literal["json_schema", "json_object"]

@@ -85,21 +85,18 @@ PATTERNS: Mapping[str, str] = {
 PLACEHOLDER = re.compile(r"⟦([a-z_]+):[0-9a-f]{8}⟧")
 
 # What a text must have to hold a secret of a kind: looking for that costs a hundredth of
-# what the patterns cost, and few texts have it.
-_MARKS: Mapping[str, str] = {
-    "AIza": "api_key",
-    "://": "url_password",
-    "IA": "aws_key",
-    "earer ": "bearer",
-    "eyJ": "jwt",
-    "-----BEGIN": "private_key",
-    "SG.": "token",
-    "hvs.": "token",
-    "hvb.": "token",
-    "ya29.": "token",
-    "AGE-SECRET": "token",
-    "dapi": "token",
-    ":AA": "token",
+# what the patterns cost, and few texts have it. By a character of each that few texts have:
+# one is found in a twentieth of the time of several.
+_MARKS: Mapping[str, Mapping[str, str]] = {
+    "I": {"AIza": "api_key", "IA": "aws_key"},
+    "/": {"://": "url_password"},
+    "e": {"earer ": "bearer"},
+    "J": {"eyJ": "jwt"},
+    "G": {"-----BEGIN": "private_key", "SG.": "token", "AGE-SECRET": "token"},
+    "v": {"hvs.": "token", "hvb.": "token"},
+    "9": {"ya29.": "token"},
+    "d": {"dapi": "token"},
+    "A": {":AA": "token"},
 }
 _JOINED = re.compile(
     r"[-_](?<=(?:sk|pk|rk|ai|fw|r8|pi|hf|hp|ho|hu|hs|hr|at|x[abeoprs]"
@@ -109,7 +106,10 @@ _JOINED = re.compile(
 )
 """How the other keys begin: the end of a short word, joined to a long one."""
 _FLAG = {kind: 1 << number for number, kind in enumerate(PATTERNS)}
-_FLAGS = tuple((mark, _FLAG[kind]) for mark, kind in _MARKS.items())
+_FLAGS = tuple(
+    (char, tuple((mark, _FLAG[kind]) for mark, kind in marks.items()))
+    for char, marks in _MARKS.items()
+)
 _JOINED_FLAGS = sum(_FLAG[kind] for kind in ("api_key", "github_token", "slack_token", "token"))
 _SHORTEST = 15
 """Characters of the shortest secret that the patterns know, but for those with an `@` after."""
@@ -156,9 +156,11 @@ def _suspected(text: str) -> int:
     if len(text) < _SHORTEST and "@" not in text:
         return 0
     flags = 0
-    for mark, flag in _FLAGS:
-        if mark in text:
-            flags |= flag
+    for char, marks in _FLAGS:
+        if char in text:
+            for mark, flag in marks:
+                if mark in text:
+                    flags |= flag
     if ("-" in text or "_" in text) and _JOINED.search(text):
         flags |= _JOINED_FLAGS
     return flags

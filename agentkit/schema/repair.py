@@ -77,8 +77,10 @@ def load_value(text: str) -> tuple[Any, tuple[str, ...]]:
         raise InvalidArguments("The JSON is nested too deeply.") from None
     except ValueError as error:
         value, repairs = _repair(text.strip(), error)
-    if text.count("[") + text.count("{") > DEEPEST and _is_deep(value):
-        raise InvalidArguments("The JSON is nested too deeply.")
+    if text.count("[") + text.count("{") > DEEPEST:
+        flat = not repairs and _is_flat(text)
+        if not flat and _is_deep(value):
+            raise InvalidArguments("The JSON is nested too deeply.")
     if not _is_unicode(text) or ("\\u" in text and not _is_unicode(_dumped(value))):
         raise InvalidArguments("The JSON is not valid Unicode: it holds half of a surrogate pair.")
     return value, repairs
@@ -93,6 +95,26 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _is_flat(text: str) -> bool:
+    """Tell whether JSON text is certainly not nested too deeply, by its brackets alone.
+
+    Without the other characters, a string is a pair of quotes, unless it has brackets itself.
+    Then quotes or backslashes are left, and nothing is certain.
+    """
+    marks = text.encode(errors="replace").translate(None, _NO_MARKS).replace(b'""', b"")
+    for _ in range(DEEPEST // 2):  # each turn takes one level away, or two
+        if not marks:
+            return True
+        left = marks.replace(b"[]", b"").replace(b"{}", b"")
+        if left == marks:
+            return False
+        marks = left
+    return not marks
+
+
+_NO_MARKS = bytes(set(range(256)) - set(b'[]{}"\\'))
 
 
 def _is_deep(value: Any) -> bool:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from pydantic_core import to_json, to_jsonable_python
 
@@ -23,9 +23,11 @@ from agentkit.core.effects import Address, ModelCall
 from agentkit.errors import TraceCorrupt
 from agentkit.messages import (
     AssistantMessage,
+    Content,
     JsonObject,
     Message,
     ModelRequest,
+    OutputFormat,
     SystemMessage,
     ToolDefinition,
     ToolMessage,
@@ -191,6 +193,11 @@ def tools_name(names: Iterable[str]) -> str:
     return digest(",".join(names).encode())
 
 
+Blob: TypeAlias = Message | ToolDefinition | OutputFormat
+_Rest: TypeAlias = tuple[Any, str, JsonObject, tuple[str, bytes] | None, bytes]
+"""Of a request, the model, the tools, the parameters, the output format, and all as bytes."""
+
+
 @dataclass(kw_only=True, slots=True)
 class NamedRequest:
     """The names of what a request holds.
@@ -201,7 +208,8 @@ class NamedRequest:
         new: Those of them that were not named before.
         model: The model's own, as it may be written.
         tools: Of its tool list.
-        params: What it asks for besides, as JSON.
+        params: What it asks for besides, as JSON; of an output format, the name.
+        output: The name and the canonical JSON of its output format, if it has one.
         fingerprint: The hash of the normalised request: equal ones ask the same.
     """
 
@@ -211,6 +219,7 @@ class NamedRequest:
     model: Any
     tools: str
     params: JsonObject
+    output: tuple[str, bytes] | None
     fingerprint: str
 
 
@@ -230,6 +239,9 @@ class Namer:
     A message has two names: the blob's, of all that it holds, and the request's,
     of what decides whether a replay asks the same (without the ids that servers
     give to calls: calls are answered in order, so their place says it all).
+
+    Attributes:
+        plain: The content of the message that was named last, if nothing is to be hidden in it.
     """
 
     def __init__(self, redact: Redactor) -> None:
@@ -238,7 +250,8 @@ class Namer:
         self._memo = ("trace", redact.rules)
         self._chains: dict[Address, _Chain] = {}
         self._parts: tuple[Any, ...] = ()
-        self._named: tuple[Any, str, JsonObject, bytes] = ("", "", {}, b"")
+        self._named: _Rest = ("", "", {}, None, b"")
+        self.plain: Content | None = None
 
     def message(self, message: Message) -> tuple[str, JsonObject]:
         """Return a message's blob: its name and its data."""
@@ -250,7 +263,7 @@ class Namer:
         name, content = self.tools_blob(tools)
         return name, json.loads(content)
 
-    def blob(self, value: Message | ToolDefinition) -> tuple[str, bytes]:
+    def blob(self, value: Blob) -> tuple[str, bytes]:
         """Return a blob's name and its canonical JSON."""
         return self._known(value)[:2]
 
@@ -274,7 +287,7 @@ class Namer:
             chain.names.append(name)
             chain.running.update(identity.encode())
         running = chain.running.copy()
-        model, tools, params, rest = self._rest(call)
+        model, tools, params, output, rest = self._rest(call)
         running.update(rest)
         if since == call.at:  # it is asked again, and a request does not continue itself
             since = None
@@ -285,32 +298,43 @@ class Namer:
             model=model,
             tools=tools,
             params=params,
+            output=output,
             fingerprint=f"b2:{running.hexdigest()}",
         )
 
-    def _rest(self, call: ModelCall) -> tuple[Any, str, JsonObject, bytes]:
+    def _rest(self, call: ModelCall) -> _Rest:
         """Name the rest of a request. It changes seldom, so the last is kept."""
         request = call.request
         parts = (request.tools, request.settings, request.output, request.tool_choice, call.model)
         if self._parts != parts:
             tools = self.tools_blob(request.tools)[0]
-            params = request_params(request, self.redact)
-            rest = canonical({"model": call.model, "tools": tools, **params})
+            params, output = _asked(request, self.redact), None
+            rest = {"model": call.model, "tools": tools, **params}
+            content = canonical(rest)
+            if request.output is not None:
+                output = self.blob(request.output)
+                before = canonical({name: one for name, one in rest.items() if name < "output"})
+                after = canonical({name: one for name, one in rest.items() if name > "output"})
+                content = b'%b,"output":%b,%b' % (before[:-1], output[1], after[1:])
+                params["output"] = output[0]
             model = packed(call.model, self.redact)
-            self._parts, self._named = parts, (model, tools, params, rest)
+            self._parts, self._named = parts, (model, tools, params, output, content)
         return self._named
 
-    def _known(self, value: Message | ToolDefinition) -> tuple[str, bytes, str]:
+    def _known(self, value: Blob) -> tuple[str, bytes, str]:
         """Return a value's blob, and its name without ids."""
         memo = value._memo  # pyright: ignore[reportPrivateUsage]  # the memo is for codecs and us
-        if self._memo not in memo:
-            content, bare = _quick(value, self.redact) or _contents(value, self.redact)
+        known = memo.get(self._memo)
+        if known is None:
+            contents = _quick(value, self.redact)
+            self.plain = value.content if contents and isinstance(value, AssistantMessage) else None
+            content, bare = contents or _contents(value, self.redact)
             name = digest(content)
-            memo[self._memo] = (name, content, name if bare == content else digest(bare))
-        return memo[self._memo]
+            known = memo[self._memo] = (name, content, name if bare is content else digest(bare))
+        return known
 
 
-def _contents(value: Message | ToolDefinition, redact: Redactor) -> tuple[bytes, bytes]:
+def _contents(value: Blob, redact: Redactor) -> tuple[bytes, bytes]:
     """Return the canonical JSON of a blob, with and without ids."""
     data = packed(value.to_json(), redact, own=True)
     content = canonical(data)
@@ -319,7 +343,7 @@ def _contents(value: Message | ToolDefinition, redact: Redactor) -> tuple[bytes,
     return content, content
 
 
-def _quick(value: Message | ToolDefinition, redact: Redactor) -> tuple[bytes, bytes] | None:
+def _quick(value: Blob, redact: Redactor) -> tuple[bytes, bytes] | None:
     """Do the same at a quarter of the cost for what each step adds, if it is plain text.
 
     The fields are in their order already, so that they need not be sorted.
@@ -342,7 +366,8 @@ def _quick(value: Message | ToolDefinition, redact: Redactor) -> tuple[bytes, by
             return b'%b,"tool_call_id":%b}' % (bare, to_json(value.call_id)), bare + b"}"
         bare = b'{"content":%b,"role":"assistant"' % to_json(value.content)
         if not value.tool_calls:
-            return bare + b"}", bare + b"}"
+            bare += b"}"
+            return bare, bare
         named = [
             (to_json({"arguments": one.arguments, "name": one.name}), to_json(one.id))
             for one in value.tool_calls
@@ -376,13 +401,19 @@ def without_ids(message: JsonObject) -> JsonObject:
 
 def request_params(request: ModelRequest, redact: Redactor) -> JsonObject:
     """Return the parameters of a request, without messages and tools, as JSON."""
+    params = _asked(request, redact)
+    if request.output is not None:
+        params["output"] = packed(request.output.to_json(), redact, own=True)
+    return params
+
+
+def _asked(request: ModelRequest, redact: Redactor) -> JsonObject:
+    """Return the parameters but for the output format."""
     params = hidden_settings(request.settings, redact)
     if isinstance(request.tool_choice, str):
         params["tool_choice"] = request.tool_choice
     elif request.tool_choice is not None:
         params["tool_choice"] = {"name": request.tool_choice.name}
-    if request.output is not None:
-        params["output"] = packed(request.output.to_json(), redact, own=True)
     return params
 
 

@@ -20,15 +20,20 @@ from agentkit.trace.naming import packed
 _SCALARS = (str, int, float, type(None))
 
 
-def output_fields(output: Any, written: Written | None, redact: Redactor) -> JsonObject:
+def output_fields(
+    output: Any, written: Written | None, redact: Redactor, plain: object = None
+) -> JsonObject:
     """Return the fields of `agent.end` that say what the output is.
 
     Args:
         output: The output.
         written: Where a model has written it, if it does not come from a function.
         redact: Takes secrets out of what is recorded.
+        plain: A text of which that is known to leave all.
     """
-    if written is None or isinstance(output, _SCALARS) or not _stays(written.text, redact):
+    if written is None or isinstance(output, _SCALARS):
+        return {"output": packed(output, redact)}
+    if not (written.text is plain or _stays(written.text, redact)):
         return {"output": packed(output, redact)}
     try:
         value = to_json(output, bytes_mode="base64")  # as `packed` has it

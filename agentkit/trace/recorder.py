@@ -142,7 +142,6 @@ class Recorder:
         self._skipped: dict[str, str | None] = {}
         self._resumed = False
         self._warned: set[tuple[str, Any]] = set()
-        self._format: tuple[JsonObject, str] | None = None
         if resumes is None:
             self._open(time.time(), fork)
             return
@@ -261,7 +260,8 @@ class Recorder:
             self._writer.close()
             return
         fields: JsonObject = {"status": finish.status}
-        fields |= output_fields(finish.output, finish.written, self.redact)
+        plain = self.namer.plain
+        fields |= output_fields(finish.output, finish.written, self.redact, plain)
         fields |= {"usage": finish.usage.to_json(), "cost": finish.usage.cost}
         if error is not None:
             fields["error"] = self._error(error)
@@ -327,9 +327,8 @@ class Recorder:
             self._message(message)
         if named.tools not in self._written:
             self._write_blob("tools", *self.namer.tools_blob(request.tools))
-        params = named.params
-        if request.output is not None:
-            params = params | {"output": self._output(params["output"])}
+        if named.output is not None:
+            self._write_blob("output", *named.output)
         self._writer.write(
             "model.start",
             at=call.at,
@@ -337,7 +336,7 @@ class Recorder:
             since=named.since and str(named.since),
             messages=named.messages,
             tools=named.tools,
-            params=params,
+            params=named.params,
             stream=self._stream,
             fp=named.fingerprint,
         )
@@ -499,12 +498,6 @@ class Recorder:
         name, content = self.namer.blob(message)
         self._write_blob("message", name, content)
         return name
-
-    def _output(self, schema: JsonObject) -> str:
-        """Return the name of an output format; the same object is named once."""
-        if self._format is None or self._format[0] is not schema:
-            self._format = (schema, self._blob("output", schema))
-        return self._format[1]
 
     def _blob(self, kind: str, data: Any) -> str:
         content = canonical(data)

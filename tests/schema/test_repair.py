@@ -112,6 +112,18 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("text", ["]", "[", "}]", '"', "\\", "a"])
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_brackets_in_strings_hide_no_depth(text: str, separators: tuple[str, str]) -> None:
+    """128 levels below the first are read and 129 are not, whatever the strings hold."""
+    value: dict[str, object] = {"a": [[text]] * 100}
+    for level in range(126):
+        value = {text: value, "z": [text, []]} if level % 2 else {"z": [text], text: value}
+    assert load(json.dumps(value, separators=separators)) == (value, ())
+    with pytest.raises(InvalidArguments, match="nested too deeply"):
+        load(json.dumps({"b": value}, separators=separators))
+
+
 def test_valid_json_passes_untouched() -> None:
     """Valid JSON needs no repair, and keeps its value whatever its white space."""
     assert load(json.dumps(WHOLE)) == (WHOLE, ())
