@@ -1,4 +1,4 @@
-"""HTTP for models through httpcore2, the layer below httpx2: what a model without a client uses.
+"""HTTP for models through h11 and httpcore2, which httpx2 is made of: for models without a client.
 
 Of what `httpx2.AsyncClient` adds, a model needs what it sends by default, decompression, user
 names in URLs and proxies. The first two are here; the others go through that client.
@@ -15,17 +15,19 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import anyio
+import h11
 import httpcore2
 import httpx2
 
+from agentkit.models.chat.connection import Connection
 from agentkit.models.chat.transport import IDLE_SECONDS, PerLoop, Reply, translated
 from agentkit.models.chat.transport_httpx import HttpxTransport
 from agentkit.settings import Timeouts
 
 _LOOPBACK = (b"localhost", b"127.0.0.1", b"::1")
 _FAILURES = (
+    h11.ProtocolError,
     httpcore2.NetworkError,
-    httpcore2.ProtocolError,
     httpcore2.TimeoutException,
     httpx2.HTTPError,  # of the decompression
 )
@@ -39,8 +41,7 @@ class HttpcoreTransport:
     """
 
     def __init__(self, timeouts: Timeouts) -> None:
-        wait = {"connect": timeouts.connect, "read": timeouts.read, "write": timeouts.write}
-        self._extensions = {"timeout": wait}
+        self._timeouts = timeouts
         self._client = HttpxTransport(timeouts)
         self._last: tuple[str, _Target | None] = ("", None)
 
@@ -52,23 +53,19 @@ class HttpcoreTransport:
         connections = await _CONNECTIONS.get(self)
         if target is None or (connections.proxied and target.origin[1] not in _LOOPBACK):
             return await self._client.send(method, url, headers, body)
-        connection = await connections.take(target)
+        fields = _encoded(headers, target.host, len(body))
         try:
-            response = await connection.handle_async_request(
-                httpcore2.Request(
-                    method,
-                    target.url,
-                    headers=_encoded(headers, target.host, len(body)),
-                    content=body,
-                    extensions=self._extensions,
+            connection = await connections.take(target, self._timeouts)
+            try:
+                response = await connection.request(
+                    method, target.path, fields, body, self._timeouts
                 )
-            )
-        except BaseException as error:  # which has closed it
-            connections.give_back(target, connection)
-            if isinstance(error, _FAILURES):
-                raise translated(error) from error
-            raise
-        return _Reply(response, target, connection, connections)
+            except BaseException:
+                await connections.give_back(target, connection)
+                raise
+        except _FAILURES as error:
+            raise translated(error) from error
+        return _Reply(response, connection, self._timeouts, target, connections)
 
     async def aclose(self) -> None:
         """Close the connections of the running loop unless another model uses them."""
@@ -86,11 +83,11 @@ class HttpcoreTransport:
 
 
 class _Target(NamedTuple):
-    """Where a request goes: the server, the host as headers name it, and the whole URL."""
+    """Where a request goes: the server, the host as headers name it, path and query."""
 
-    origin: tuple[bytes, bytes, int | None]
+    origin: tuple[bytes, bytes, int]
     host: bytes
-    url: httpcore2.URL
+    path: bytes
 
 
 def _target_of(url: str) -> _Target | None:
@@ -98,9 +95,8 @@ def _target_of(url: str) -> _Target | None:
     parsed = httpx2.URL(url)
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
         return None
-    origin = (parsed.raw_scheme, parsed.raw_host, parsed.port)
-    whole = httpcore2.URL(scheme=origin[0], host=origin[1], port=origin[2], target=parsed.raw_path)
-    return _Target(origin, parsed.netloc, whole)
+    port = parsed.port or (443 if parsed.scheme == "https" else 80)
+    return _Target((parsed.raw_scheme, parsed.raw_host, port), parsed.netloc, parsed.raw_path)
 
 
 @cache
@@ -135,33 +131,31 @@ class _Connections:
 
     def __init__(self) -> None:
         self.proxied = bool(urllib.request.getproxies())
-        self._open: set[httpcore2.AsyncHTTPConnection] = set()
+        self._open: set[Connection] = set()
         # Each with the time from which it has been idle, the latest last.
-        self._idle: dict[Any, list[tuple[float, httpcore2.AsyncHTTPConnection]]] = {}
+        self._idle: dict[Any, list[tuple[float, Connection]]] = {}
 
-    async def take(self, target: _Target) -> httpcore2.AsyncHTTPConnection:
-        """Return a connection to a server that nobody else uses."""
+    async def take(self, target: _Target, timeouts: Timeouts) -> Connection:
+        """Return a connection to a server that nobody else uses; open it if there is none."""
         await self._close_expired()
         idle = self._idle.get(target.origin)
         while idle:
             _, connection = idle.pop()
-            if not connection.has_expired():  # nor has the server closed it
+            if not connection.is_closed_by_server():
                 return connection
             await self._close(connection)
-        connection = httpcore2.AsyncHTTPConnection(
-            origin=target.url.origin,
-            ssl_context=_tls() if target.origin[0] == b"https" else None,
-            keepalive_expiry=IDLE_SECONDS,
-        )
+        scheme, host, port = target.origin
+        tls = _tls() if scheme == b"https" else None
+        connection = await Connection.open(host.decode("ascii"), port, tls, timeouts)
         self._open.add(connection)
         return connection
 
-    def give_back(self, target: _Target, connection: httpcore2.AsyncHTTPConnection) -> None:
-        """Keep a connection for the next request, if it can be used again."""
-        if connection in self._open and connection.is_available():
+    async def give_back(self, target: _Target, connection: Connection) -> None:
+        """Keep a connection for the next request, or close it if it cannot have one."""
+        if connection in self._open and connection.recycle():
             self._idle.setdefault(target.origin, []).append((time.monotonic(), connection))
         else:
-            self._open.discard(connection)
+            await self._close(connection)
 
     async def _close_expired(self) -> None:
         """Close what has been idle for too long, also to servers that are asked no more."""
@@ -172,7 +166,7 @@ class _Connections:
             if not idle:
                 self._idle.pop(origin, None)
 
-    async def _close(self, connection: httpcore2.AsyncHTTPConnection) -> None:
+    async def _close(self, connection: Connection) -> None:
         self._open.discard(connection)
         with anyio.CancelScope(shield=True):
             await connection.aclose()
@@ -196,23 +190,22 @@ class _Reply:
 
     def __init__(
         self,
-        response: httpcore2.Response,
+        response: h11.Response,
+        connection: Connection,
+        timeouts: Timeouts,
         target: _Target,
-        connection: httpcore2.AsyncHTTPConnection,
         connections: _Connections,
     ) -> None:
-        self.status = response.status
+        self.status = response.status_code
         self.headers = _decoded(response.headers)
-        self._response: Any = response  # its stream is typed for code that is not async, too
-        self._given_back = target, connection
+        self._connection = connection
+        self._timeouts = timeouts
+        self._target = target
         self._connections = connections
 
     async def read(self) -> bytes:
         """Return the whole body."""
-        try:
-            return b"".join([chunk async for chunk in self._body()])
-        except _FAILURES as error:
-            raise translated(error) from error
+        return b"".join([chunk async for chunk in self.chunks()])
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives."""
@@ -224,30 +217,29 @@ class _Reply:
             raise translated(error) from error
 
     def _body(self) -> AsyncGenerator[bytes, None]:
+        body = self._connection.body(self._timeouts)
         if self.headers.get("content-encoding", "identity") == "identity":
-            return self._response.stream.__aiter__()
-        response = self._response
+            return body
         return httpx2.Response(
-            self.status, headers=response.headers, stream=_Compressed(response.stream)
+            self.status, headers=self.headers, stream=_Compressed(body)
         ).aiter_bytes()
 
     async def aclose(self) -> None:
         """Give the connection back, or close it where the body was not read to its end."""
-        try:
-            with anyio.CancelScope(shield=True):
-                await self._response.aclose()
-        finally:
-            self._connections.give_back(*self._given_back)
+        await self._connections.give_back(self._target, self._connection)
 
 
 class _Compressed(httpx2.AsyncByteStream):
     """A body that httpx2 decompresses."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self, body: AsyncGenerator[bytes, None]) -> None:
+        self._body = body
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._stream.__aiter__()
+        return self._body
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
 
 
 def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str]:

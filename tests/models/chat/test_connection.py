@@ -1,0 +1,210 @@
+"""Answers as servers and proxies put them on the wire: each HTTP library reads the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import httpx2
+import pytest
+from anyio.streams.tls import TLSListener
+
+from agentkit.errors import ModelUnreachable
+from agentkit.models import ChatModel
+from agentkit.models.chat import transport_httpcore
+from tests.models.support import REQUEST
+
+pytestmark = pytest.mark.anyio
+
+MESSAGE = {"role": "assistant", "content": "Hello"}
+BODY = json.dumps({"choices": [{"message": MESSAGE, "finish_reason": "stop"}]}).encode()
+DELTA = {"choices": [{"delta": {"content": "Hello"}, "finish_reason": None}]}
+EVENT = b"data: %b\n\n" % json.dumps(DELTA).encode()
+DONE = b"data: [DONE]\n\n"
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+def measured(body: bytes) -> bytes:
+    """Return a response with a content length."""
+    return OK + b"content-length: %d\r\n\r\n" % len(body) + body
+
+
+def chunked(*pieces: bytes) -> bytes:
+    """Return a response in chunks, without its last one."""
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return OK + b"transfer-encoding: chunked\r\n\r\n" + chunks
+
+
+class Server:
+    """Writes an answer, in pieces as long as `size`, to each request."""
+
+    def __init__(self, answer: bytes, size: int, hang_up: bool) -> None:
+        self.answer = answer
+        self.size = size
+        self.hang_up = hang_up
+        self.connections = 0
+        self.url = ""
+
+    async def serve(self, stream: anyio.abc.ByteStream) -> None:
+        self.connections += 1
+        async with stream:
+            with anyio.move_on_after(10):
+                while await self.read(stream):
+                    for start in range(0, len(self.answer), self.size):
+                        await stream.send(self.answer[start : start + self.size])
+                    if self.hang_up:
+                        return
+
+    async def read(self, stream: anyio.abc.ByteStream) -> bool:
+        """Read one request; False at the end of the connection."""
+        got = b""
+        try:
+            while b"\r\n\r\n" not in got or not got.endswith(b"}"):
+                got += await stream.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            return False
+        return True
+
+
+@asynccontextmanager
+async def serving(
+    answer: bytes, size: int = 1 << 20, hang_up: bool = False, tls: ssl.SSLContext | None = None
+) -> AsyncGenerator[Server, None]:
+    """Run a server on a port of its own."""
+    server = Server(answer, size, hang_up)
+    tcp = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = tcp.extra(anyio.abc.SocketAttribute.local_port)
+    listener: Any = tcp if tls is None else TLSListener(tcp, tls, standard_compatible=False)
+    server.url = f"http{'s' if tls else ''}://localhost:{port}/v1"
+    async with listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, server.serve)
+        yield server
+        group.cancel_scope.cancel()
+
+
+@pytest.fixture(params=["ours", "httpx2", "aiohttp"])
+async def client(request: Any, anyio_backend_name: str) -> AsyncGenerator[Any, None]:
+    """What sends the requests: our own connections, httpx2, aiohttp."""
+    if request.param == "httpx2":
+        async with httpx2.AsyncClient() as own:
+            yield own
+    elif request.param == "ours":
+        yield None
+    else:
+        pytest.importorskip("aiohttp")
+        if anyio_backend_name == "trio":
+            pytest.skip("aiohttp knows asyncio only")
+        yield "aiohttp"
+
+
+async def texts(server: Server, client: Any, stream: bool, count: int = 2) -> list[Any]:
+    """Ask that often, without retries; returns the texts."""
+    async with ChatModel("any", base_url=server.url, http_client=client, retries=0) as model:
+        answers = [await model.request(REQUEST, stream=stream) for _ in range(count)]
+    return [one.message.content for one in answers]
+
+
+ENDED_BY_CLOSING = OK.replace(b"1.1", b"1.0") + b"\r\n" + BODY
+KEPT: Sequence[tuple[str, bytes]] = (
+    ("a length", measured(BODY)),
+    ("chunks", chunked(BODY[:7], BODY[7:]) + b"0\r\n\r\n"),
+    (
+        "extensions and trailers",
+        chunked(BODY).replace(b"\r\n{", b";a=b\r\n{") + b"0\r\nx: y\r\n\r\n",
+    ),
+    ("an interim answer", b"HTTP/1.1 100 Continue\r\n\r\n" + measured(BODY)),
+    ("names in capitals", measured(BODY).replace(b"content-length", b"CONTENT-LENGTH")),
+)
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20])
+@pytest.mark.parametrize("answer", [pytest.param(one, id=name) for name, one in KEPT])
+async def test_answers_that_keep_the_connection(client: Any, answer: bytes, size: int) -> None:
+    """However they are framed and cut, they are read, and the connection is used again."""
+    async with serving(answer, size) as server:
+        assert await texts(server, client, stream=False) == ["Hello", "Hello"]
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "answer", [measured(BODY).replace(OK, OK + b"connection: close\r\n"), ENDED_BY_CLOSING]
+)
+async def test_answers_that_end_the_connection(client: Any, answer: bytes) -> None:
+    """The next request opens another."""
+    async with serving(answer, hang_up=True) as server:
+        assert await texts(server, client, stream=False) == ["Hello", "Hello"]
+    assert server.connections == 2
+
+
+async def test_a_stream_in_one_piece_and_in_bytes(client: Any) -> None:
+    """Many chunks of one read are as many chunks of one read each."""
+    for size in (1, 1 << 20):
+        async with serving(chunked(EVENT, EVENT, DONE) + b"0\r\n\r\n", size) as server:
+            assert await texts(server, client, stream=True) == ["HelloHello"] * 2
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("end", [b"", b"zz\r\n", b"ffff\r\nabc"])
+async def test_a_stream_that_breaks_behind_its_end(client: Any, end: bytes) -> None:
+    """What has come before the fault, with it in one read, counts."""
+    if client == "aiohttp" and end == b"zz\r\n":
+        pytest.skip("aiohttp gives up such a read as a whole")
+    async with serving(chunked(EVENT, DONE) + end, hang_up=True) as server:
+        assert await texts(server, client, stream=True) == ["Hello"] * 2
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"HTTP/1.1 2", id="half a head"),
+        pytest.param(b"\x16\x03\x01\x02\r\n\r\n", id="another protocol"),
+        pytest.param(measured(BODY)[:-5], id="half a body"),
+        pytest.param(chunked(BODY[:9]), id="half the chunks"),
+        pytest.param(chunked(BODY[:9]) + b"zz\r\n", id="a chunk without a size"),
+    ],
+)
+async def test_broken_answers(client: Any, answer: bytes, stream: bool) -> None:
+    """They are no answers, and the connection is not used again."""
+    async with serving(answer, hang_up=True) as server:
+        for _ in range(2):
+            with pytest.raises(ModelUnreachable):
+                await texts(server, client, stream, count=1)
+    assert server.connections == 2
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for localhost, with its key in the same file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    file = tmp_path / "cert.pem"
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost".split()
+    names = ["-addext", "subjectAltName=DNS:localhost"]
+    key = ["-keyout", str(file), "-out", str(tmp_path / "only.pem")]
+    subprocess.run([*make, *names, *key], check=True, capture_output=True)
+    file.write_text(file.read_text() + (tmp_path / "only.pem").read_text())
+    return file
+
+
+async def test_tls(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate of SSL_CERT_FILE is trusted, any other is not."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    monkeypatch.setattr(transport_httpcore, "_tls", httpx2.create_ssl_context)
+    async with serving(chunked(EVENT, DONE) + b"0\r\n\r\n", tls=context) as server:
+        with pytest.raises(ModelUnreachable, match="certificate verify failed"):
+            await texts(server, None, stream=True, count=1)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert await texts(server, None, stream=True) == ["Hello", "Hello"]
+    assert server.connections == 1
