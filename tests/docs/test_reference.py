@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import tomllib
 from dataclasses import fields
 from typing import Any, get_args
 
@@ -66,9 +65,10 @@ def test_pages_name_everything(page: str, names: set[str]) -> None:
     assert missing == []
 
 
-def test_every_page_is_in_the_navigation() -> None:
-    """`zensical.toml` lists all pages, apart from docs/design, which is for developers."""
-    nav = str(tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"])
-    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
-    missing = {page for page in pages if page not in nav and not page.startswith("design/")}
-    assert missing == set()
+@pytest.mark.parametrize("lists", ["zensical.toml", "docs/index.md"])
+def test_every_page_is_listed(lists: str) -> None:
+    """In the navigation and on the first page, apart from docs/design, which is for developers."""
+    text = (ROOT / lists).read_text(encoding="utf-8")
+    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")} - {"index.md"}
+    listed = {page for page in pages if page in text or page.startswith("design/")}
+    assert pages - listed == set()
