@@ -21,7 +21,8 @@ if missing := [name for name in ("temporalio", "fsspec") if find_spec(name) is N
     )
 
 from agentkit.durable.temporal.blobs import Blobs
-from agentkit.durable.temporal.client import HostedRun, RunStatus, get, start
+from agentkit.durable.temporal.client import HostedRun, get, start
+from agentkit.durable.temporal.data import RunStatus
 from agentkit.durable.temporal.hosting import replayer, worker
 
 __all__ = ["Blobs", "HostedRun", "RunStatus", "get", "replayer", "start", "worker"]

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Mapping
 from datetime import timedelta
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 from temporalio.client import (
     Client,
@@ -29,13 +29,13 @@ from agentkit.core.effects import Address, Decision, PendingCall
 from agentkit.core.spec import Finish
 from agentkit.durable.temporal.blobs import BlobCodec, Blobs
 from agentkit.durable.temporal.data import (
-    decision_to_json,
-    finish_from_json,
-    pending_from_json,
+    RunStatus,
+    from_data,
     slim_all,
+    to_data,
     whole_all,
 )
-from agentkit.durable.temporal.live import EVERY, from_json
+from agentkit.durable.temporal.live import EVERY
 from agentkit.durable.temporal.versions import FORMAT
 from agentkit.errors import (
     AgentKitError,
@@ -47,7 +47,7 @@ from agentkit.errors import (
     safe_repr,
 )
 from agentkit.events import Event
-from agentkit.messages import JsonObject, Message, Usage
+from agentkit.messages import JsonObject, Message
 from agentkit.runtime.request import History, Prompt, opening
 from agentkit.runtime.result import RunResult, conclude
 from agentkit.runtime.scope import new_run_id
@@ -177,24 +177,6 @@ async def get(
     return HostedRun(handle, store, run, agent)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class RunStatus:
-    """How far a hosted run is.
-
-    Attributes:
-        status: `running`; `paused` while calls wait for decisions and nothing else goes on; or
-            how it ended.
-        running: The addresses of the effects that are being performed.
-        pending: The calls that wait for decisions, those of sub-agents included.
-        usage: What was used so far.
-    """
-
-    status: Literal["running", "paused", "ok", "error", "limit", "cancelled", "failed"]
-    running: tuple[Address, ...] = ()
-    pending: tuple[PendingCall, ...] = ()
-    usage: Usage = Usage()
-
-
 class HostedRun(Generic[OutputT]):
     """A run on Temporal. Made by `start` and `get`; any process may hold one.
 
@@ -235,11 +217,10 @@ class HostedRun(Generic[OutputT]):
         except RPCError as error:
             raise _unreachable(None, error) from error
         trace = await self.trace()
-        prompt, new = await self._whole(ended["prompt"]), await self._whole(ended["new"])
-        finish = finish_from_json(ended)
+        finish: Finish[Any] = from_data(ended["finish"])
         result: RunResult[OutputT] = RunResult(
-            messages=await self._whole(ended["messages"]),
-            new_messages=(*prompt, *new),
+            messages=await self._whole(finish.messages),
+            new_messages=await self._whole((*from_data(ended["prompt"]), *finish.new)),
             usage=finish.usage,
             status=finish.status,
             run=self.run,
@@ -278,15 +259,9 @@ class HostedRun(Generic[OutputT]):
             described = await self._handle.describe()
             if described.status is not WorkflowExecutionStatus.RUNNING:
                 return await self._closed(described.status)
-            data = await self._handle.query("status", rpc_timeout=_QUICKLY)
+            return from_data(await self._handle.query("status", rpc_timeout=_QUICKLY))
         except (RPCError, WorkflowQueryFailedError) as error:
             raise self._unanswered(error) from error
-        return RunStatus(
-            status=data["status"],
-            running=tuple(map(Address, data["running"])),
-            pending=tuple(map(pending_from_json, data["pending"])),
-            usage=Usage.from_json(data["usage"]),
-        )
 
     async def messages(self) -> tuple[Message, ...]:
         """Return the conversation so far, without instructions.
@@ -355,8 +330,8 @@ class HostedRun(Generic[OutputT]):
                     if name in seen or "." in name:
                         continue
                     seen.add(name)
-                    for data in json.loads(await self._blobs.read(f"{folder}/{name}")):
-                        yield from_json(data)
+                    for event in from_data(json.loads(await self._blobs.read(f"{folder}/{name}"))):
+                        yield event
                 if last:
                     return
                 await asyncio.wait([ended], timeout=EVERY)
@@ -385,7 +360,8 @@ class HostedRun(Generic[OutputT]):
             cancelled = status is WorkflowExecutionStatus.CANCELED
             return RunStatus(status="cancelled" if cancelled else "failed")
         ended = await self._handle.result()
-        return RunStatus(status=ended["status"], usage=Usage.from_json(ended["usage"]))
+        finish: Any = from_data(ended["finish"])
+        return RunStatus(status=finish.status, usage=finish.usage)
 
     async def _decide(self, call: PendingCall | str, decision: Decision) -> None:
         at = call.at if isinstance(call, PendingCall) else call
@@ -393,7 +369,7 @@ class HostedRun(Generic[OutputT]):
             raise ConfigurationError(
                 f"{at!r} is no address of a call, such as '/agent/m0/t0'; see status().pending."
             )
-        data = decision_to_json(decision)
+        data = to_data(decision)
         try:
             handle: Any = self._handle  # its type is not complete
             await handle.execute_update("decide_now", args=[str(at), data], rpc_timeout=_QUICKLY)

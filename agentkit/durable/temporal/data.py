@@ -6,18 +6,15 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, cast, get_args
 
 from agentkit.core.effects import (
     Address,
     Compute,
     Decision,
-    Effect,
     Failure,
     Interrupt,
-    ModelCall,
-    Outcome,
     PendingCall,
     SkippedCall,
     ToolInvocation,
@@ -26,18 +23,22 @@ from agentkit.core.effects import (
 )
 from agentkit.core.spec import Finish, Written
 from agentkit.durable.temporal.blobs import Blobs
+from agentkit.events import Event
 from agentkit.messages import (
+    NO_USAGE,
     AssistantMessage,
+    ForcedTool,
     JsonObject,
     Message,
     ModelResponse,
     TextPart,
     ToolCall,
     Usage,
+    is_array,
+    is_object,
     message_from_json,
 )
 from agentkit.redaction import Redactor
-from agentkit.trace.effects import failure_from_json
 from agentkit.trace.naming import canonical, packed, unpacked
 
 _SMALL = 2048
@@ -71,172 +72,66 @@ class StoredOutcome(ToolOutcome):
         return self.bytes
 
 
-# Effects
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunStatus:
+    """How far a hosted run is.
+
+    Attributes:
+        status: `running`; `paused` while calls wait for decisions and nothing else goes on; or
+            how it ended.
+        running: The addresses of the effects that are being performed.
+        pending: The calls that wait for decisions, those of sub-agents included.
+        usage: What was used so far.
+    """
+
+    status: Literal["running", "paused", "ok", "error", "limit", "cancelled", "failed"]
+    running: tuple[Address, ...] = ()
+    pending: tuple[PendingCall, ...] = ()
+    usage: Usage = NO_USAGE
 
 
-def call_to_json(call: ToolCall) -> JsonObject:
-    """Return a call, with all that the server sent of it."""
-    return asdict(call)
-
-
-def invocation_to_json(one: ToolInvocation) -> JsonObject:
-    """Return a tool call that is to run."""
-    return {**asdict(one), "call": call_to_json(one.call)}
-
-
-def invocation_from_json(data: Mapping[str, Any]) -> ToolInvocation:
-    """Reverse `invocation_to_json`."""
-    fields: JsonObject = {**data, "at": Address(data["at"]), "call": ToolCall(**data["call"])}
-    fields["repairs"] = tuple(data["repairs"])
-    return ToolInvocation(**fields)
-
-
-def compute_to_json(one: Compute) -> JsonObject:
-    """Return a function that is to be called; messages as their JSON."""
-    return {**{name: getattr(one, name) for name in _COMPUTE}, "input": plain(one.input)}
-
-
-def compute_from_json(data: Mapping[str, Any]) -> Compute:
-    """Reverse `compute_to_json`; the messages of a compaction are for the caller."""
-    fields: JsonObject = {**data, "at": Address(data["at"]), "input": unpacked(data["input"])}
-    return Compute(**fields)
-
-
-_COMPUTE = ("at", "name", "effect", "on_crash")
-
-
-def pending_to_json(pending: PendingCall) -> JsonObject:
-    """Return a call that waits for a decision."""
-    return {"at": pending.at, "call": call_to_json(pending.call), "kind": pending.kind}
-
-
-def pending_from_json(data: Mapping[str, Any]) -> PendingCall:
-    """Reverse `pending_to_json`."""
-    return PendingCall(at=Address(data["at"]), call=ToolCall(**data["call"]), kind=data["kind"])
-
-
-def skipped_to_json(one: SkippedCall) -> JsonObject:
-    """Return the note that no tool runs a call."""
-    message = None if one.message is None else one.message.to_json()
-    return {"at": one.at, "call": call_to_json(one.call), "reason": one.reason, "message": message}
-
-
-def decision_to_json(decision: Decision) -> JsonObject:
-    """Return a decision."""
-    return asdict(decision)
-
-
-def decision_from_json(data: Mapping[str, Any]) -> Decision:
-    """Return a decision, checked."""
-    return Decision(data["kind"], data.get("text", ""), data.get("by"))
-
-
-# Outcomes
-
-
-def failure_to_json(failure: Failure) -> JsonObject:
-    """Return a failure without its traceback, which only the trace holds."""
-    parts = [failure_to_json(part) for part in failure.parts]
-    return {
-        "type": failure.type,
-        "message": plain(failure.message),
-        "data": plain(failure.data),
-        **({"parts": parts} if parts else {}),
-    }
-
-
-def outcome_to_json(outcome: Outcome) -> JsonObject:
-    """Return what an activity answers an effect with."""
-    match outcome:
-        case ModelResponse(message=message, finish=finish, usage=usage):
-            return {
-                "message": message.to_json(),
-                "finish": finish,
-                "usage": usage.to_json(),
-            }
-        case ToolOutcome(error=error, usage=usage):
-            return {
-                "status": outcome.status,
-                "message": outcome.message.to_json(),
-                "error": None if error is None else failure_to_json(error),
-                "fatal": outcome.fatal,
-                "usage": usage.to_json(),
-                "bytes": outcome.size,
-            }
-        case Value(value=value, usage=usage):
-            return {"value": plain(value), "usage": usage.to_json()}
-        case Failure(usage=usage):
-            return {"failure": failure_to_json(outcome), "usage": usage.to_json()}
-        case Interrupt(usage=usage):
-            return {
-                "interrupt": outcome.status,
-                "error": failure_to_json(outcome.error),
-                "pending": [pending_to_json(one) for one in outcome.pending],
-                "usage": usage.to_json(),
-            }
-        case _:
-            raise AssertionError(f"no activity answers with {outcome!r}")
-
-
-def outcome_from_json(effect: Effect, data: Mapping[str, Any]) -> Any:
-    """Reverse `outcome_to_json`, for the effect that it answers."""
-    usage = Usage.from_json(data["usage"])
-    if "failure" in data:
-        return replace(failure_from_json(data["failure"]), usage=usage)
-    if "interrupt" in data:
-        return Interrupt(
-            status=data["interrupt"],
-            error=failure_from_json(data["error"]),
-            pending=tuple(map(pending_from_json, data["pending"])),
-            usage=usage,
-        )
-    match effect:
-        case ModelCall():
-            message: Any = message_from_json(data["message"])
-            return ModelResponse(message=message, finish=data["finish"], usage=usage)
-        case ToolInvocation(at=at):
-            message = message_from_json(data["message"])
-            return StoredOutcome(
-                at=at,
-                status=data["status"],
-                message=message,
-                error=data["error"] and failure_from_json(data["error"]),
-                fatal=data["fatal"],
-                usage=usage,
-                bytes=data["bytes"],
-            )
-        case _:
-            return Value(value=unpacked(data["value"]), usage=usage, recorded=True)
-
-
-def finish_to_json(finish: Finish[Any]) -> JsonObject:
-    """Return how a run has ended, without its messages."""
-    written = finish.written
-    return {
-        "status": finish.status,
-        "output": plain(finish.output),
-        "written": None if written is None else {"at": written.at, "text": plain(written.text)},
-        "error": None if finish.error is None else failure_to_json(finish.error),
-        "usage": finish.usage.to_json(),
-        "last": finish.at,
-    }
-
-
-def finish_from_json(data: Mapping[str, Any]) -> Finish[Any]:
-    """Reverse `finish_to_json`."""
-    written = data["written"]
-    if written is not None:
-        written = Written(at=Address(written["at"]), text=unpacked(written["text"]))
-    return Finish(
-        status=data["status"],
-        messages=(),
-        new=(),
-        usage=Usage.from_json(data["usage"]),
-        output=unpacked(data["output"]),
-        written=written,
-        error=data["error"] and failure_from_json(data["error"]),
-        at=data["last"] and Address(data["last"]),
+_KINDS: Mapping[str, Any] = {
+    kind.__name__: kind
+    for kind in (
+        *(ToolCall, ToolInvocation, Compute, PendingCall, SkippedCall, Decision, ForcedTool),
+        *(ModelResponse, StoredOutcome, Value, Failure, Interrupt, Finish, Written, Usage),
+        *(RunStatus, *get_args(Event)),
     )
+}
+_ANYTHING = {"value", "output", "input", "data", "extra"}
+"""The fields that hold JSON, or values of an application."""
+_ADDRESSES = {"at", "running", "forced"}
+_LEFT_OUT = {"exception", "traceback"}
+"""Of a failure; its traceback stands in the trace alone."""
+
+
+def to_data(value: Any) -> Any:
+    """Return effects, outcomes, events and what they hold as JSON, each with its kind."""
+    kind = type(value).__name__
+    if isinstance(value, tuple):
+        return [to_data(one) for one in cast("tuple[Any, ...]", value)]
+    if kind not in _KINDS:
+        return plain(value)
+    data: JsonObject = {"$": kind}
+    for one in fields(value):
+        held = getattr(value, one.name)
+        if held is not one.default and one.name not in _LEFT_OUT:
+            data[one.name] = (plain if one.name in _ANYTHING else to_data)(held)
+    return data
+
+
+def from_data(data: Any, name: str = "") -> Any:
+    """Reverse `to_data`; `name` is that of the field in which the data was."""
+    if name in _ANYTHING:
+        return unpacked(data)
+    if is_array(data):
+        return tuple(from_data(one, name) for one in data)
+    if is_object(data) and "$" in data:
+        held = {key: from_data(one, key) for key, one in data.items() if key != "$"}
+        return _KINDS[data["$"]](**held)
+    if is_object(data) and "role" in data:
+        return message_from_json(data)
+    return Address(data) if name in _ADDRESSES and data is not None else unpacked(data)
 
 
 # Messages
@@ -284,13 +179,9 @@ async def slim_all(messages: Iterable[Message], run: str, blobs: Blobs) -> list[
     return [(await slim(one, run, blobs)).to_json() for one in messages]
 
 
-async def whole_all(
-    messages: Sequence[Mapping[str, Any]], run: str, blobs: Blobs
-) -> tuple[Message, ...]:
-    """Reverse `slim_all`."""
-    return tuple(
-        await asyncio.gather(*(whole(message_from_json(one), run, blobs) for one in messages))
-    )
+async def whole_all(messages: Any, run: str, blobs: Blobs) -> tuple[Message, ...]:
+    """Reverse `slim_all`, for messages and for their JSON."""
+    return tuple(await asyncio.gather(*(whole(one, run, blobs) for one in from_data(messages))))
 
 
 class Threads:

@@ -85,7 +85,7 @@ def worker(
         ConfigurationError: An option does not fit, two agents have one name, or the store
             cannot be reached.
     """
-    given = {name: value for name, value in locals().items() if name in _CHECKS}
+    given: dict[str, Any] = {name: value for name, value in locals().items() if name in _CHECKS}
     check(given, _CHECKS)
     store = blobs if isinstance(blobs, Blobs) else Blobs(blobs)
     programs = _programs(agents)
@@ -93,14 +93,8 @@ def worker(
     for name, program in programs.items():
         about = json.dumps(described(program)).encode()
         store.write_now(f"agents/{client.namespace}/{task_queue}/{name}", about)
-    hosted = Hosted(
-        programs,
-        heartbeat=heartbeat,
-        patience=patience,
-        timeout=timeout,
-        attempts=attempts,
-        events=history_events,
-    )
+    del given["deps"]
+    hosted = Hosted(programs=programs, **given)
     activities = Activities(programs, store, deps)
     interceptors = [_Hosting(hosted), *options.pop("interceptors", ())]
     return Worker(
@@ -126,7 +120,12 @@ def replayer(agents: Sequence[Agent[Any, Any]], *, blobs: Blobs | str, **options
     """
     store = blobs if isinstance(blobs, Blobs) else Blobs(blobs)
     hosted = Hosted(
-        _programs(agents), heartbeat=30, patience=3600, timeout=3600, attempts=5, events=None
+        programs=_programs(agents),
+        heartbeat=30,
+        patience=3600,
+        timeout=3600,
+        attempts=5,
+        history_events=None,
     )
     return Replayer(
         workflows=[AgentWorkflow],

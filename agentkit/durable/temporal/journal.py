@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from agentkit.core.effects import Address, Pause, SkippedCall, decided
+from agentkit.core.effects import Address, Pause
 from agentkit.core.spec import Finish
 from agentkit.durable.temporal.blobs import Blobs
-from agentkit.durable.temporal.data import decision_from_json, pending_from_json
-from agentkit.messages import JsonObject, Message, ToolCall, message_from_json
+from agentkit.durable.temporal.data import from_data, whole_all
+from agentkit.messages import JsonObject, Message
 from agentkit.runtime.driver import repeated
 from agentkit.trace.file import MemorySink
 from agentkit.trace.naming import canonical
@@ -39,7 +39,6 @@ class PieceRecorder(Recorder):
         super().__init__(MemorySink(), **options)
         self.begun: dict[str, Sequence[Message]] = {}
         self._opened = time.time_ns() // 1000
-        self._piece = Piece()
         self._taken = 0
 
     def agent_start(
@@ -70,8 +69,8 @@ class PieceRecorder(Recorder):
         return json.loads(self._lines()[0])
 
     def piece(self) -> Piece:
-        """Return what was recorded so far."""
-        piece, lines = self._piece, self._lines()
+        """Return what was recorded since the last time."""
+        piece, lines = Piece(), self._lines()
         for line in lines[self._taken :]:
             data = json.loads(line)
             if data["event"] == "blob":
@@ -94,9 +93,9 @@ class Piece:
     events: list[JsonObject] = field(default_factory=list[JsonObject])
     blobs: dict[str, tuple[str, bytes]] = field(default_factory=dict[str, tuple[str, bytes]])
 
-    def take(self, other: Piece, events: Iterable[JsonObject]) -> None:
-        """Append these events of another piece."""
-        self.events += events
+    def take(self, other: Piece) -> None:
+        """Append another piece."""
+        self.events += other.events
         self.blobs |= other.blobs
 
     async def store(self, blobs: Blobs) -> str:
@@ -147,31 +146,45 @@ class Assembly:
     Args:
         blobs: The store.
         recorder: Records what the workflow itself knows.
+        run: The id of the run.
     """
 
-    def __init__(self, blobs: Blobs, recorder: PieceRecorder) -> None:
+    def __init__(self, blobs: Blobs, recorder: PieceRecorder, run: str) -> None:
         self.piece = Piece()
         self._blobs = blobs
         self._recorder = recorder
-        self._seen = 0
+        self._run = run
         self._ends: dict[str, list[JsonObject]] = {}
 
-    async def run(self, log: Sequence[Any]) -> None:
+    async def take(self, log: Sequence[Any]) -> None:
         """Take over what happened, in the order of the workflow."""
-        for kind, t, *rest in log:
-            if kind == "start":
-                await self._start(*rest)
-            elif kind == "end":
-                self.piece.events += self._ends.pop(rest[0], ())
-            else:
-                self.own(t, _LOOP[kind](self._recorder, *rest))
+        recorder = self._recorder
+        for kind, t, *data in log:
+            match kind, data:
+                case "start", (at, parts, children):
+                    await self._start(at, parts, children)
+                case "end", (at,):
+                    self.piece.events += self._ends.pop(at, ())
+                case "skip", (skipped,):
+                    recorder.skipped(one := from_data(skipped))
+                    if one.reason == "repeated":
+                        recorder.event(repeated(one))
+                case "pending", (pending,):
+                    recorder.started(Pause(at=Address(""), pending=from_data(pending)))
+                case "decisions", (pending, made):
+                    pause = Pause(at=Address(""), pending=from_data(pending))
+                    recorder.ended(pause, from_data(made))
+                case _:  # an agent takes over
+                    at, name, messages = data
+                    whole = await whole_all(messages, self._run, self._blobs)
+                    recorder.agent_start(Address(at), name, whole, len(whole))
+            self.own(t)
 
-    def own(self, t: int, record: object) -> None:
+    def own(self, t: int) -> None:
         """Take over what the recorder has written since, as of this time."""
         written = self._recorder.piece()
-        events = [{**one, "t": t} for one in written.events[self._seen :]]
-        self._seen = len(written.events)
-        self.piece.take(written, events)
+        written.events = [{**one, "t": t} for one in written.events]
+        self.piece.take(written)
 
     async def _start(self, at: str, parts: Sequence[str], children: Mapping[str, str]) -> None:
         """Put the beginning of an effect here, and keep the rest for its end.
@@ -215,38 +228,3 @@ def _stays(event: JsonObject, at: str) -> bool:
     if event["event"].endswith((".start", ".end")) and event["event"] != "http.start":
         return event["event"] == "http.end"
     return event["event"] == "det" or event["event"].startswith("http.")
-
-
-def _skip(recorder: PieceRecorder, data: JsonObject) -> None:
-    message: Any = data["message"] and message_from_json(data["message"])
-    call = ToolCall(**data["call"])
-    one = SkippedCall(at=Address(data["at"]), call=call, reason=data["reason"], message=message)
-    recorder.skipped(one)
-    if one.reason == "repeated":
-        recorder.event(repeated(one))
-
-
-def _pause(data: Sequence[JsonObject]) -> Pause:
-    return Pause(at=Address(""), pending=tuple(map(pending_from_json, data)))
-
-
-def _pending(recorder: PieceRecorder, data: Sequence[JsonObject]) -> None:
-    recorder.started(_pause(data))
-
-
-def _decisions(recorder: PieceRecorder, data: Sequence[Any]) -> None:
-    pause = _pause([pending for pending, _ in data])
-    recorder.ended(pause, decided([decision_from_json(one) for _, one in data]))
-
-
-def _agent(recorder: PieceRecorder, at: str, name: str, messages: Any, earlier: int) -> None:
-    recorder.agent_start(Address(at), name, [message_from_json(one) for one in messages], earlier)
-
-
-_LOOP: Mapping[str, Callable[..., None]] = {
-    "skip": _skip,
-    "pending": _pending,
-    "decisions": _decisions,
-    "agent": _agent,
-}
-"""How what the workflow itself knows is recorded."""

@@ -6,17 +6,16 @@ until then must decide the same again; what is only said to the model may be ano
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agentkit.errors import ReplayDivergence
 from agentkit.messages import JsonObject
-from agentkit.redaction import Redactor
-from agentkit.runtime.assemble import Program, program_hash
+from agentkit.runtime.assemble import Program
 from agentkit.trace.compare import divergence
 from agentkit.trace.naming import canonical, digest
 
-FORMAT = 1
+FORMAT = 2
 """Of the inputs and histories of workflows: what another has written cannot be read."""
 
 
@@ -24,11 +23,10 @@ def described(program: Program[Any]) -> JsonObject:
     """Return what decides an agent's loop, to be kept with the run."""
     spec = program.spec
     output = [spec.output.schema, spec.output.instructions, spec.output.finishing]
+    names = ("approval", "deferred", "sequential", "handoff")
     return {
-        "hash": program_hash(program, Redactor(key="agentkit")),
         "tools": {
-            one.definition.name: [one.approval, one.deferred, one.sequential, one.handoff]
-            for one in spec.tools
+            one.definition.name: {name: getattr(one, name) for name in names} for one in spec.tools
         },
         "loop": {
             "output": digest(canonical(output)),
@@ -54,42 +52,32 @@ def hosted(programs: Mapping[str, Program[Any]], name: str) -> Program[Any]:
     return programs[name]
 
 
-class Changes:
-    """How the agent differs from the one that began the run."""
+def check_unchanged(
+    then: JsonObject, now: JsonObject, at: str, calls: Iterable[tuple[str, str]]
+) -> None:
+    """Refuse to go through an effect that the agent as it was has decided differently.
 
-    def __init__(self, then: JsonObject, now: JsonObject) -> None:
-        self._then, self._now = then["tools"], now["tools"]
-        self._loop = next(
-            (
-                f"{name} was {value!r} and is {now['loop'].get(name)!r}"
-                for name, value in then["loop"].items()
-                if now["loop"].get(name) != value
-            ),
-            None,
-        )
+    Args:
+        then: The agent that began the run, as `described`.
+        now: The agent here.
+        at: The effect.
+        calls: The addresses and tools of the calls that it is about.
 
-    def refused(self, at: str) -> ReplayDivergence | None:
-        """Return why nothing of the recorded run may be gone through, if so."""
-        return None if self._loop is None else _refused(at, self._loop)
-
-    def refused_call(self, at: str, name: str) -> ReplayDivergence | None:
-        """Return why a recorded call may not be gone through, if so."""
-        then, now = self._then.get(name), self._now.get(name)
-        if then == now:
-            return None
-        return _refused(at, f"the tool {name!r} {_difference(then, now)}")
-
-
-def _difference(then: Any, now: Any) -> str:
-    if now is None:
-        return "is gone"
-    if then is None:
-        return "is new, and was called when there was none"
-    names = ("approval", "deferred", "sequential", "handoff")
-    changed: Mapping[str, Any] = {
-        name: (a, b) for name, a, b in zip(names, then, now, strict=True) if a != b
-    }
-    return ", ".join(f"had {name}={a!r} and has {b!r}" for name, (a, b) in changed.items())
+    Raises:
+        ReplayDivergence: The run has to go on with workers that have the agent as it was.
+    """
+    for name, value in then["loop"].items():
+        if (new := now["loop"].get(name)) != value:
+            raise _refused(at, f"{name} was {value!r} and is {new!r}")
+    for call, name in calls:
+        old, new = then["tools"].get(name), now["tools"].get(name)
+        if old == new:
+            continue
+        what = "is gone" if new is None else "is new, and was called when there was none"
+        if old is not None and new is not None:
+            changed = [one for one in old if old[one] != new[one]]
+            what = ", ".join(f"had {one}={old[one]!r} and has {new[one]!r}" for one in changed)
+        raise _refused(call, f"the tool {name!r} {what}")
 
 
 def _refused(at: str, what: str) -> ReplayDivergence:

@@ -13,7 +13,7 @@ from temporalio.client import Client
 
 from agentkit import Agent, Decision, RunResult
 from agentkit.durable.temporal import Blobs, start, worker
-from agentkit.durable.temporal.data import decision_to_json
+from agentkit.durable.temporal.data import to_data
 from agentkit.testing.host_conformance import CASES, Case, check
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +42,7 @@ class Temporal:
             for address, decision in decisions.items():
                 # Kept until the call waits: a test that asks first would be slow.
                 await self._client.get_workflow_handle(run.id).signal(
-                    "decide", args=[address, decision_to_json(decision)]
+                    "decide", args=[address, to_data(decision)]
                 )
             if stop is not None:
                 await run.cancel(await stop())
