@@ -57,6 +57,8 @@ from agentkit.trace.recorder import installed_version
 
 OutputT = TypeVar("OutputT")
 _QUICKLY = timedelta(seconds=5)
+_ANSWER = timedelta(seconds=15)
+"""For queries: the server waits 10 s for a worker that has died before it asks another."""
 
 
 def with_blobs(client: Client, blobs: Blobs) -> Client:
@@ -259,7 +261,7 @@ class HostedRun(Generic[OutputT]):
             described = await self._handle.describe()
             if described.status is not WorkflowExecutionStatus.RUNNING:
                 return await self._closed(described.status)
-            return from_data(await self._handle.query("status", rpc_timeout=_QUICKLY))
+            return from_data(await self._handle.query("status", rpc_timeout=_ANSWER))
         except (RPCError, WorkflowQueryFailedError) as error:
             raise self._unanswered(error) from error
 
@@ -270,7 +272,7 @@ class HostedRun(Generic[OutputT]):
             ServerUnreachable: No worker answers, or the Temporal server does not.
         """
         try:
-            data = await self._handle.query("messages", rpc_timeout=_QUICKLY)
+            data = await self._handle.query("messages", rpc_timeout=_ANSWER)
         except (RPCError, WorkflowQueryFailedError) as error:
             raise self._unanswered(error) from error
         return await self._whole(data)
@@ -395,7 +397,8 @@ class HostedRun(Generic[OutputT]):
             return error_from_data("ReplayDivergence", text, {"kind": "outcome_changed"})
         timed_out = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
         if isinstance(error, RPCError) and error.status in timed_out:
-            text = f"No worker has answered about the run {self.id!r} within {_QUICKLY}: {text}."
+            within = f"{_ANSWER.seconds} s"
+            text = f"No worker has answered about the run {self.id!r} within {within}: {text}."
             return ServerUnreachable(f"{text} Is one running?", server="temporal")
         if isinstance(error, RPCError):
             return _unreachable(None, error)

@@ -90,6 +90,11 @@ class RunStatus:
     usage: Usage = NO_USAGE
 
 
+def begins_anew(effect: ToolInvocation | Compute) -> bool:
+    """Return whether what was lost with its worker runs again unasked."""
+    return (effect.on_crash or {"read": "retry"}.get(effect.effect)) == "retry"
+
+
 _KINDS: Mapping[str, Any] = {
     kind.__name__: kind
     for kind in (

@@ -197,6 +197,7 @@ class Assembly:
         pieces = await asyncio.gather(*(Piece.load(one, self._blobs) for one in parts))
         if not pieces:
             return  # it was lost with its worker
+        _number_attempts(at, pieces)
         first: dict[tuple[str, str], int] = {}
         for one in pieces:
             self.piece.blobs |= one.blobs
@@ -218,6 +219,17 @@ class Assembly:
             child = await Piece.load(children[event["at"]], self._blobs)
             self.piece.blobs |= child.blobs
             rest += child.events
+
+
+def _number_attempts(at: str, pieces: Sequence[Piece]) -> None:
+    """Give the HTTP attempts of all activities of a model call one sequence of numbers."""
+    number = -1
+    for event in (event for one in pieces for event in one.events):
+        kind = event["event"]
+        if kind in ("http.start", "http.end") and Address(event["at"]).parent == at:
+            number += kind == "http.start"
+            event |= {"at": Address(at).attempt(number)}
+            event |= {"attempt": number} if "attempt" in event else {}
 
 
 def _stays(event: JsonObject, at: str) -> bool:

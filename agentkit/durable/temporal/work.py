@@ -33,7 +33,14 @@ from agentkit.core.effects import (
     ToolOutcome,
 )
 from agentkit.durable.temporal.blobs import Blobs
-from agentkit.durable.temporal.data import StoredOutcome, from_data, slim, slim_all, to_data
+from agentkit.durable.temporal.data import (
+    StoredOutcome,
+    begins_anew,
+    from_data,
+    slim,
+    slim_all,
+    to_data,
+)
 from agentkit.durable.temporal.journal import Piece, PieceRecorder
 from agentkit.durable.temporal.live import Publisher
 from agentkit.errors import AgentKitError, ConfigurationError, RunCancelled, safe_str
@@ -121,11 +128,11 @@ class Work:
             result["outcome"] = to_data(await self._small(outcome))
         except Exception as error:
             effect = self._effect
-            writes = not isinstance(effect, ModelCall) and effect.effect == "write"
+            asks = not isinstance(effect, ModelCall) and not begins_anew(effect)
             raise ApplicationError(
                 f"{effect.at}: {type(error).__name__}: {safe_str(error)}",
                 type="Interrupted",
-                non_retryable=writes and self._began,
+                non_retryable=asks and self._began,
             ) from error
         self._retry(outcome, scope, result)
         return result

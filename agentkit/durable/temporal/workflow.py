@@ -35,7 +35,14 @@ from agentkit.core.effects import (
 )
 from agentkit.core.loop import conversation, limit_reached
 from agentkit.core.spec import Finish
-from agentkit.durable.temporal.data import RunStatus, StoredOutcome, from_data, plain, to_data
+from agentkit.durable.temporal.data import (
+    RunStatus,
+    StoredOutcome,
+    begins_anew,
+    from_data,
+    plain,
+    to_data,
+)
 from agentkit.durable.temporal.decisions import Decisions
 from agentkit.durable.temporal.versions import FORMAT, check_unchanged, described, hosted
 from agentkit.messages import (
@@ -303,8 +310,8 @@ class AgentWorkflow:
         result, outcome = await self._recorded(
             call, "model", asked, tools, summary=call.model, patience=self._hosted.patience
         )
-        self._base, self._sent, self._last = result["base"], request.messages, call.at
         if isinstance(outcome, ModelResponse):
+            self._base, self._sent, self._last = result["base"], request.messages, call.at
             self._messages = (*self._messages, outcome.message)
         return outcome
 
@@ -332,7 +339,7 @@ class AgentWorkflow:
             {"base": self._base, "effect": to_data(effect)},
             summary=effect.name if isinstance(effect, Compute) else tool,
             attempts=max(self._hosted.attempts, 1 + (known.retries if known else 0)),
-            crashes=(effect.on_crash or {"read": "retry"}.get(effect.effect)) == "retry",
+            crashes=begins_anew(effect),
             seconds=known.timeout if known else None,
         )
         return outcome
@@ -393,10 +400,9 @@ class AgentWorkflow:
                 elif isinstance(effect, ModelCall):
                     text = f"{effect.at} did not finish: {error.cause or error}"
                     failure = to_data(Failure(type="WorkerLost", message=text))
-                    result = {"parts": [], "base": None, "outcome": failure}
+                    result = {"parts": [], "outcome": failure}
                 else:
-                    again = asked.get("lost") == "ask" and options["crashes"]
-                    asked = {**asked, "lost": "fail" if again else "ask"}
+                    asked = {**asked, "lost": "fail" if options["crashes"] else "ask"}
                     continue
             asked["parts"] += result.pop("parts")
             if "cancelled" in result:
