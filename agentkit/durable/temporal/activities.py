@@ -12,9 +12,10 @@ from temporalio.exceptions import ApplicationError
 from agentkit.core.effects import Address, Compute, ModelCall, ToolInvocation
 from agentkit.durable.temporal.blobs import Blobs
 from agentkit.durable.temporal.data import Threads, from_data, whole_all
+from agentkit.durable.temporal.hosted import hosted_program
 from agentkit.durable.temporal.journal import Assembly, PieceRecorder
 from agentkit.durable.temporal.live import Publisher
-from agentkit.durable.temporal.versions import described, hosted
+from agentkit.durable.temporal.versions import described
 from agentkit.durable.temporal.work import Work, alive
 from agentkit.errors import ConfigurationError, safe_str
 from agentkit.messages import JsonObject, Message, ModelRequest, ToolDefinition
@@ -134,7 +135,7 @@ class Activities:
         Raises:
             RuntimeError: This worker does not have it; another one may.
         """
-        program = hosted(self._programs, asked["agent"])
+        program = hosted_program(self._programs, asked["agent"])
         for taker in asked["path"]:
             program = program.handoffs[taker]()
         return replace(program, spec=replace(program.spec, at=Address(asked["of"])))

@@ -57,6 +57,11 @@ class Blobs:
     def __repr__(self) -> str:
         return f"Blobs({self.url!r})"
 
+    @classmethod
+    def of(cls, blobs: Blobs | str) -> Blobs:
+        """Return the store that an option names."""
+        return blobs if isinstance(blobs, Blobs) else cls(blobs)
+
     def check(self) -> None:
         """Write and read a probe.
 

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
@@ -100,14 +100,8 @@ async def start(
         ServerUnreachable: The Temporal server does not answer.
     """
     name = agent if isinstance(agent, str) else agent.name
-    store = blobs if isinstance(blobs, Blobs) else Blobs(blobs)
-    try:
-        json.dumps(deps_ref, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"deps_ref={safe_repr(deps_ref)}: expected JSON from which worker(deps=…) makes the "
-            f"deps, such as an id: {error}."
-        ) from error
+    store = Blobs.of(blobs)
+    _check_json(deps_ref)
     earlier, prompted = opening(history, prompt)
     await asyncio.to_thread(store.check)
     await _check_hosted(store, client.namespace, task_queue, name)
@@ -124,29 +118,20 @@ async def start(
         "earlier": len(earlier),
         "deps_ref": deps_ref,
         "limits": None,
-        "used": {},
     }
-    client = with_blobs(client, store)
-    try:
-        handle = await client.start_workflow(
+    with _translated(client, root):
+        handle = await with_blobs(client, store).start_workflow(
             "agentkit.run",
             asked,
             id=root,
             task_queue=task_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            memo={"run": run, "agent": name},
+            memo={"run": run},
             static_summary=name,
             rpc_timeout=timedelta(seconds=30),
         )
-    except WorkflowAlreadyStartedError as error:
-        raise ConfigurationError(
-            f"A run with the id {root!r} goes on. Take another id, or look after that one with "
-            "get(…)."
-        ) from error
-    except RPCError as error:
-        raise _unreachable(client, error) from error
-    return HostedRun(handle, store, run, None if isinstance(agent, str) else agent)
+    return HostedRun(client, handle, store, run, None if isinstance(agent, str) else agent)
 
 
 async def get(
@@ -164,19 +149,15 @@ async def get(
         ConfigurationError: There is no such run.
         ServerUnreachable: The Temporal server does not answer.
     """
-    store = blobs if isinstance(blobs, Blobs) else Blobs(blobs)
-    client = with_blobs(client, store)
-    handle = client.get_workflow_handle(id)
-    try:
+    store = Blobs.of(blobs)
+    handle = with_blobs(client, store).get_workflow_handle(id)
+    with _translated(client, id):
         described = await handle.describe()
+    try:
         run = await described.memo_value("run", type_hint=str)
-    except (RPCError, KeyError) as error:
-        if isinstance(error, RPCError) and error.status is not RPCStatusCode.NOT_FOUND:
-            raise _unreachable(client, error) from error
-        raise ConfigurationError(
-            f"There is no run of an agent with the id {id!r} in {client.namespace!r}."
-        ) from error
-    return HostedRun(handle, store, run, agent)
+    except KeyError as error:
+        raise ConfigurationError(f"The workflow {id!r} is no run of an agent.") from error
+    return HostedRun(client, handle, store, run, agent)
 
 
 class HostedRun(Generic[OutputT]):
@@ -189,6 +170,7 @@ class HostedRun(Generic[OutputT]):
 
     def __init__(
         self,
+        client: Client,
         handle: WorkflowHandle[Any, Any],
         blobs: Blobs,
         run: str,
@@ -196,6 +178,7 @@ class HostedRun(Generic[OutputT]):
     ) -> None:
         self.id = handle.id
         self.run = run
+        self._client = client
         self._handle = handle
         self._blobs = blobs
         self._agent = agent
@@ -212,12 +195,8 @@ class HostedRun(Generic[OutputT]):
             AgentKitError: The run failed, as of `Agent.run`.
             ServerUnreachable: The Temporal server does not answer.
         """
-        try:
+        with _translated(self._client, self.id):
             ended = await self._handle.result()
-        except WorkflowFailureError as error:
-            raise _failed(self.id, error) from error
-        except RPCError as error:
-            raise _unreachable(None, error) from error
         trace = await self.trace()
         finish: Finish[Any] = from_data(ended["finish"])
         result: RunResult[OutputT] = RunResult(
@@ -257,13 +236,17 @@ class HostedRun(Generic[OutputT]):
             ReplayDivergence: The workers have a version of the agent that cannot go on with it.
             ServerUnreachable: No worker answers, or the Temporal server does not.
         """
-        try:
-            described = await self._handle.describe()
-            if described.status is not WorkflowExecutionStatus.RUNNING:
-                return await self._closed(described.status)
-            return from_data(await self._handle.query("status", rpc_timeout=_ANSWER))
-        except (RPCError, WorkflowQueryFailedError) as error:
-            raise self._unanswered(error) from error
+        with _translated(self._client, self.id):
+            match (await self._handle.describe()).status:
+                case WorkflowExecutionStatus.RUNNING:
+                    return from_data(await self._handle.query("status", rpc_timeout=_ANSWER))
+                case WorkflowExecutionStatus.COMPLETED:
+                    finish: Any = from_data((await self._handle.result())["finish"])
+                    return RunStatus(status=finish.status, usage=finish.usage)
+                case WorkflowExecutionStatus.CANCELED:
+                    return RunStatus(status="cancelled")
+                case _:
+                    return RunStatus(status="failed")
 
     async def messages(self) -> tuple[Message, ...]:
         """Return the conversation so far, without instructions.
@@ -271,10 +254,8 @@ class HostedRun(Generic[OutputT]):
         Raises:
             ServerUnreachable: No worker answers, or the Temporal server does not.
         """
-        try:
+        with _translated(self._client, self.id):
             data = await self._handle.query("messages", rpc_timeout=_ANSWER)
-        except (RPCError, WorkflowQueryFailedError) as error:
-            raise self._unanswered(error) from error
         return await self._whole(data)
 
     async def cancel(self, reason: str = "cancelled") -> None:
@@ -283,7 +264,8 @@ class HostedRun(Generic[OutputT]):
         It reaches the run even if no worker is there. `result()` then has the status
         `cancelled`, and raises `RunCancelled` as `Agent.run` does.
         """
-        await self._signal("cancel", reason)
+        with _translated(self._client, self.id):
+            await self._handle.signal("cancel", reason)
 
     async def approve(self, call: PendingCall | str, *, by: str | None = None) -> None:
         """Have a call run that waits for approval.
@@ -357,14 +339,6 @@ class HostedRun(Generic[OutputT]):
     async def _whole(self, messages: Any) -> tuple[Message, ...]:
         return await whole_all(messages, self.run, self._blobs)
 
-    async def _closed(self, status: WorkflowExecutionStatus | None) -> RunStatus:
-        if status is not WorkflowExecutionStatus.COMPLETED:
-            cancelled = status is WorkflowExecutionStatus.CANCELED
-            return RunStatus(status="cancelled" if cancelled else "failed")
-        ended = await self._handle.result()
-        finish: Any = from_data(ended["finish"])
-        return RunStatus(status=finish.status, usage=finish.usage)
-
     async def _decide(self, call: PendingCall | str, decision: Decision) -> None:
         at = call.at if isinstance(call, PendingCall) else call
         if not at.startswith("/"):
@@ -372,37 +346,14 @@ class HostedRun(Generic[OutputT]):
                 f"{at!r} is no address of a call, such as '/agent/m0/t0'; see status().pending."
             )
         data = to_data(decision)
-        try:
-            handle: Any = self._handle  # its type is not complete
-            await handle.execute_update("decide_now", args=[str(at), data], rpc_timeout=_QUICKLY)
-        except WorkflowUpdateFailedError as error:
-            raise ConfigurationError(f"{error.cause}") from error
-        except WorkflowUpdateRPCTimeoutOrCancelledError:  # no worker answers: the server keeps it
-            await self._signal("decide", str(at), data)
-        except RPCError as error:
-            raise self._unanswered(error) from error
-
-    async def _signal(self, name: str, *args: Any) -> None:
-        try:
-            await self._handle.signal(name, args=args)
-        except RPCError as error:
-            raise self._unanswered(error) from error
-
-    def _unanswered(self, error: RPCError | WorkflowQueryFailedError) -> AgentKitError:
-        """Return the error for a run that did not answer."""
-        text = str(error)
-        if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
-            return ConfigurationError(f"The run {self.id!r} has ended, or there is none: {text}.")
-        if "another version of the agent" in text:
-            return error_from_data("ReplayDivergence", text, {"kind": "outcome_changed"})
-        timed_out = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
-        if isinstance(error, RPCError) and error.status in timed_out:
-            within = f"{_ANSWER.seconds} s"
-            text = f"No worker has answered about the run {self.id!r} within {within}: {text}."
-            return ServerUnreachable(f"{text} Is one running?", server="temporal")
-        if isinstance(error, RPCError):
-            return _unreachable(None, error)
-        return ConfigurationError(f"The run {self.id!r} did not answer: {text}.")
+        handle: Any = self._handle  # its type is not complete
+        with _translated(self._client, self.id):
+            try:
+                await handle.execute_update(
+                    "decide_now", args=[str(at), data], rpc_timeout=_QUICKLY
+                )
+            except WorkflowUpdateRPCTimeoutOrCancelledError:  # no worker answers: it is kept
+                await handle.signal("decide", args=[str(at), data])
 
 
 async def _check_hosted(store: Blobs, namespace: str, task_queue: str, name: str) -> None:
@@ -417,11 +368,54 @@ async def _check_hosted(store: Blobs, namespace: str, task_queue: str, name: str
         )
 
 
-def _unreachable(client: Client | None, error: RPCError) -> AgentKitError:
-    where = "" if client is None else f" at {client.service_client.config.target_host}"
-    return ServerUnreachable(
-        f"The Temporal server{where} does not answer: {error.message or error}.", server="temporal"
-    )
+def _check_json(deps_ref: Any) -> None:
+    try:
+        json.dumps(deps_ref, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"deps_ref={safe_repr(deps_ref)}: expected JSON from which worker(deps=…) makes the "
+            f"deps, such as an id: {error}."
+        ) from error
+
+
+@contextlib.contextmanager
+def _translated(client: Client, id: str) -> Generator[None, None, None]:
+    """Raise agentkit's errors about the run of an id in place of the SDK's."""
+    try:
+        yield
+    except WorkflowAlreadyStartedError as error:
+        raise ConfigurationError(
+            f"A run with the id {id!r} goes on. Take another id, or look after that one with "
+            "get(…)."
+        ) from error
+    except WorkflowFailureError as error:
+        raise _failed(id, error) from error
+    except WorkflowUpdateFailedError as error:
+        raise ConfigurationError(getattr(error.cause, "message", str(error.cause))) from error
+    except (RPCError, WorkflowQueryFailedError) as error:
+        raise _unanswered(client, id, error) from error
+
+
+def _unanswered(
+    client: Client, id: str, error: RPCError | WorkflowQueryFailedError
+) -> AgentKitError:
+    """Return the error for a server or a worker that did not answer about the run of an id."""
+    text = str(error)
+    if "another version of the agent" in text:
+        return error_from_data("ReplayDivergence", text, {"kind": "outcome_changed"})
+    match error.status if isinstance(error, RPCError) else None:
+        case None:
+            return ConfigurationError(f"The run {id!r} did not answer: {text}.")
+        case RPCStatusCode.NOT_FOUND:
+            where = f"in {client.namespace!r}"
+            return ConfigurationError(f"The run {id!r} has ended, or is not {where}: {text}.")
+        case RPCStatusCode.DEADLINE_EXCEEDED | RPCStatusCode.CANCELLED:
+            text = f"No worker has answered about the run {id!r} in time: {text}."
+            return ServerUnreachable(f"{text} Is one running?", server="temporal")
+        case _:
+            where = client.service_client.config.target_host
+            text = f"The Temporal server at {where} does not answer: {text}."
+            return ServerUnreachable(text, server="temporal")
 
 
 def _failed(id: str, error: WorkflowFailureError) -> AgentKitError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,8 +21,8 @@ from agentkit.agent import Agent
 from agentkit.durable.temporal.activities import Activities, Deps
 from agentkit.durable.temporal.blobs import BlobCodec, Blobs
 from agentkit.durable.temporal.client import with_blobs
-from agentkit.durable.temporal.versions import described
-from agentkit.durable.temporal.workflow import HOSTED, AgentWorkflow, Hosted
+from agentkit.durable.temporal.hosted import HOSTED, Hosted
+from agentkit.durable.temporal.workflow import AgentWorkflow
 from agentkit.errors import ConfigurationError
 from agentkit.runtime.assemble import Program, assemble
 from agentkit.runtime.config import AgentConfig, check
@@ -87,12 +86,11 @@ def worker(
     """
     given: dict[str, Any] = {name: value for name, value in locals().items() if name in _CHECKS}
     check(given, _CHECKS)
-    store = blobs if isinstance(blobs, Blobs) else Blobs(blobs)
+    store = Blobs.of(blobs)
     programs = _programs(agents)
     store.check()
-    for name, program in programs.items():
-        about = json.dumps(described(program)).encode()
-        store.write_now(f"agents/{client.namespace}/{task_queue}/{name}", about)
+    for name in programs:
+        store.write_now(f"agents/{client.namespace}/{task_queue}/{name}", b"")
     del given["deps"]
     hosted = Hosted(programs=programs, **given)
     activities = Activities(programs, store, deps)
@@ -118,15 +116,8 @@ def replayer(agents: Sequence[Agent[Any, Any]], *, blobs: Blobs | str, **options
         blobs: The store of the runs, or its URL.
         **options: Of `temporalio.worker.Replayer`.
     """
-    store = blobs if isinstance(blobs, Blobs) else Blobs(blobs)
-    hosted = Hosted(
-        programs=_programs(agents),
-        heartbeat=30,
-        patience=3600,
-        timeout=3600,
-        attempts=5,
-        history_events=None,
-    )
+    store = Blobs.of(blobs)
+    hosted = Hosted(programs=_programs(agents))
     return Replayer(
         workflows=[AgentWorkflow],
         workflow_runner=_runner(),

@@ -6,7 +6,7 @@ until then must decide the same again; what is only said to the model may be ano
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from agentkit.errors import ReplayDivergence
@@ -38,18 +38,6 @@ def described(program: Program[Any]) -> JsonObject:
             "compact_above": spec.compact_above,
         },
     }
-
-
-def hosted(programs: Mapping[str, Program[Any]], name: str) -> Program[Any]:
-    """Return the agent of a name.
-
-    Raises:
-        RuntimeError: This worker does not host it. That fails one attempt: another worker may.
-    """
-    if name not in programs:
-        known = ", ".join(map(repr, programs))
-        raise RuntimeError(f"This worker does not host the agent {name!r}; it has {known}.")
-    return programs[name]
 
 
 def check_unchanged(

@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
 from typing import Any, cast
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
-from temporalio.workflow import ActivityCancellationType, ChildWorkflowCancellationType
+from temporalio.workflow import ChildWorkflowCancellationType
 
 from agentkit.core.effects import (
     Address,
@@ -44,7 +42,8 @@ from agentkit.durable.temporal.data import (
     to_data,
 )
 from agentkit.durable.temporal.decisions import Decisions
-from agentkit.durable.temporal.versions import FORMAT, check_unchanged, described, hosted
+from agentkit.durable.temporal.hosted import HOSTED, Hosted, hosted_program
+from agentkit.durable.temporal.versions import FORMAT, check_unchanged, described
 from agentkit.messages import (
     NO_USAGE,
     JsonObject,
@@ -59,24 +58,8 @@ from agentkit.runtime.driver import interrupted
 from agentkit.runtime.slots import Frames
 from agentkit.settings import Limits
 
-HOSTED = "agentkit_hosted"
-"""The name under which a workflow gets what its worker hosts."""
-_CRASHES = ["TemporalTimeout:Heartbeat", "TemporalTimeout:StartToClose"]
-_MINUTE = 60.0
 _SHARED = ("format", "agentkit", "run", "root", "deps_ref", "limits")
 """What the workflows of a run have in common."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hosted:
-    """What a worker hosts: the agents by name, and the options of `worker`."""
-
-    programs: Mapping[str, Program[Any]]
-    heartbeat: float
-    patience: float
-    timeout: float
-    attempts: int
-    history_events: int | None
 
 
 @workflow.defn(name="agentkit.run")
@@ -121,9 +104,11 @@ class AgentWorkflow:
             )
         given = cast("Mapping[str, Any]", workflow.extern_functions())  # pyright: ignore[reportUnknownMemberType]  # the SDK's
         self._hosted: Hosted = given[HOSTED]()
-        program = hosted(self._hosted.programs, start["agent"])
+        program = hosted_program(self._hosted.programs, start["agent"])
         if "begun" not in start:
-            start["begun"] = await self._activity("begin", "begin", self._common(), attempts=3)
+            start["begun"] = await self._hosted.activity(
+                "begin", "begin", self._common(), attempts=3
+            )
             start["limits"] = start["limits"] or start["begun"]["limits"]
         self._described = described(program)
         self._limits, self._bounds = (Limits(**one["limits"]) for one in (start["begun"], start))
@@ -391,7 +376,7 @@ class AgentWorkflow:
         while True:
             try:
                 async with self._slots if name == "tool" else nullcontext():
-                    result = await self._activity(name, effect.at, asked, *args, **options)
+                    result = await self._hosted.activity(name, effect.at, asked, *args, **options)
             except ActivityError as error:
                 if is_cancelled_exception(error):
                     raise
@@ -440,8 +425,6 @@ class AgentWorkflow:
             self._note("decisions", pending, self._done[key])
         return from_data(self._done[key])
 
-    # Activities
-
     def _common(self) -> JsonObject:
         """Return what every activity has to know of the run."""
         return {
@@ -450,48 +433,6 @@ class AgentWorkflow:
             "of": self._agent.spec.at if self._path else self._start["at"],
             "used": self._used.to_json(),
         }
-
-    async def _activity(
-        self,
-        name: str,
-        at: str,
-        *args: Any,
-        summary: str | None = None,
-        patience: float | None = None,
-        attempts: int = 0,
-        crashes: bool = True,
-        seconds: float | None = None,
-    ) -> Any:
-        """Run an activity whose id is the address of its effect.
-
-        Args:
-            name: Its type, after `agentkit.`.
-            at: The address.
-            *args: JSON.
-            summary: What people see of it.
-            patience: Seconds for which it may be tried again, waits included.
-            attempts: How often it may be tried; 0 for as often as it takes.
-            crashes: Whether it may begin again when its worker is lost.
-            seconds: How long its own function may take, if that is bounded.
-        """
-        limit = self._hosted.timeout
-        if seconds is not None:
-            limit = max(limit, seconds + _MINUTE)
-        return await workflow.execute_activity(
-            f"agentkit.{name}",
-            args=args,
-            activity_id=at,
-            start_to_close_timeout=timedelta(seconds=limit),
-            schedule_to_close_timeout=None if patience is None else timedelta(seconds=patience),
-            heartbeat_timeout=timedelta(seconds=self._hosted.heartbeat),
-            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-            retry_policy=RetryPolicy(
-                maximum_attempts=attempts,
-                maximum_interval=timedelta(seconds=_MINUTE),
-                non_retryable_error_types=None if crashes else _CRASHES,
-            ),
-            summary=summary,
-        )
 
     async def _continue_as_new(self) -> None:
         """Go on in a new workflow before the history is too large for the server.
@@ -521,7 +462,7 @@ class AgentWorkflow:
         ended = to_data(replace(finish, messages=(), new=()))
         started = {name: start.get(name) for name in ("messages", "earlier", "nested")}
         asked = {**self._common(), **started, "log": self._log, "ended": ended}
-        made = await self._activity("finish", "finish", asked)
+        made = await self._hosted.activity("finish", "finish", asked)
         if "nested" in start:
             return made
         prompt = start["messages"][start["earlier"] :]
