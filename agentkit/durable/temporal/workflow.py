@@ -380,8 +380,8 @@ class AgentWorkflow:
             except ActivityError as error:
                 if is_cancelled_exception(error):
                     raise
-                if isinstance(error.cause, ApplicationError) and error.cause.details:
-                    result = error.cause.details[0]  # how its last attempt failed
+                if (answer := _last_answer(error)) is not None:
+                    result = answer
                 elif isinstance(effect, ModelCall):
                     text = f"{effect.at} did not finish: {error.cause or error}"
                     failure = to_data(Failure(type="WorkerLost", message=text))
@@ -496,3 +496,16 @@ def _calls_of(effect: LoopEffect) -> list[tuple[str, str]]:
             return [(at, name.partition(":")[2])]
         case _:
             return []
+
+
+def _last_answer(error: ActivityError) -> JsonObject | None:
+    """Return what the last attempt of an effect reached, unless it was lost.
+
+    Where the patience ends before the next attempt, a timeout stands above how that failed.
+    """
+    cause: BaseException | None = error.cause
+    while cause is not None:
+        if isinstance(cause, ApplicationError) and cause.details:
+            return cause.details[0]
+        cause = cause.__cause__
+    return None
