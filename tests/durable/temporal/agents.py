@@ -80,9 +80,9 @@ async def wait(seconds: float) -> str:
 @tool
 async def slow_post(context: RunContext[Any], text: str) -> str:
     """Post a text, slowly."""
-    note(f"begin {context.key}")
+    note(f"begin {context.key} {os.getpid()}")
     await asyncio.sleep(0.4)
-    note(f"end {context.key}")
+    note(f"end {context.key} {os.getpid()}")
     return f"posted {text}"
 
 

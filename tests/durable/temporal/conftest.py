@@ -113,10 +113,10 @@ def queue() -> str:
 
 @contextmanager
 def worker_process(
-    server: Server, queue: str, blobs: Path, agents: str = "agents", **variables: str
+    server: Server, queue: str, blobs: Path, **variables: str
 ) -> Generator[subprocess.Popen[bytes], None, None]:
     """Run a worker in a process of its own."""
-    command = [sys.executable, str(WORKERS), server.address, queue, str(blobs), agents]
+    command = [sys.executable, str(WORKERS), server.address, queue, str(blobs)]
     process = subprocess.Popen(command, env=child_environment(**variables))
     try:
         yield process
