@@ -4,8 +4,9 @@
 
 It prints its port and ends with its standard input. It reads of a request only its
 path, its length and how many answers the conversation holds already, so that it costs a
-fraction of any client; `GET /cpu` returns the seconds of CPU it has used, `GET /bodies`
-the bodies it has got since the last time.
+fraction of any client. Another path than that of chat completions is not found. `GET /cpu`
+returns the seconds of CPU it has used, `GET /bodies` the bodies it has got since the
+last time.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ ANSWERS = {
     name: [response(one) if isinstance(one, bytes) else streamed(one) for one in steps]
     for name, steps in scenarios().items()
 }
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
 BODIES: list[str] = []
 
 
@@ -77,6 +79,8 @@ class Connection(asyncio.Protocol):
             type(self).keep = True
             self.transport.write(response(json.dumps(BODIES).encode()))
             BODIES.clear()
+        elif not path.endswith("/chat/completions"):
+            self.transport.write(NOT_FOUND)
         else:
             if self.keep:
                 BODIES.append(body.decode())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks import scale
 from tests.benchmarks.__main__ import HAND, OWN, Process, get, server
 from tests.support import ROOT
 
@@ -77,3 +78,17 @@ def test_an_unknown_contender() -> None:
         "There is no contender 'nobody'. There are: floor, hand, hand aiohttp, agentkit, "
         "no trace, aiohttp.\n"
     )
+
+
+def test_what_many_runs_need() -> None:
+    """Each figure of one run times their number; a run waits twelve seconds for its models."""
+    one = scale.Figures(cpu=0.006, lasts=12, memory=50e3, descriptors=2, trace=24e3)
+    assert list(scale.needs(one))[2:] == [
+        "| runs ended in a second | 0.083 | 830 | 83,000 |",
+        "| requests to models in a second | 0.5 | 5,000 | 500,000 |",
+        "| cores | 0.0005 | 5 | 500 |",
+        "| memory | 0.05 MB | 500 MB | 50,000 MB |",
+        "| open files and sockets | 2 | 20,000 | 2,000,000 |",
+        "| written to traces in a second | 0.002 MB | 20 MB | 2,000 MB |",
+    ]
+    assert "- 2,000 runs: one core, which is all that one event loop uses" in scale.saturates(one)

@@ -117,12 +117,15 @@ async def partials(contender: Contender, units: int) -> Any:
 
 
 async def memory(contender: Contender, units: int) -> Any:
-    """Hold runs that wait for the answer to their second step."""
-    before = resident()
+    """Hold runs that wait for the answer to their second step: memory and descriptors of each."""
+    before, opened = resident(), descriptors()
     waiting = asyncio.gather(*(contender.run("held@1500", [look]) for _ in range(units)))
     await asyncio.sleep(2.5)  # in the middle of the wait of the second request
-    each = (resident() - before) / units
-    return {"result": (await waiting)[0], "kilobytes": each}
+    held = {
+        "kilobytes": (resident() - before) / units,
+        "descriptors": (descriptors() - opened) / units,
+    }
+    return {"result": (await waiting)[0], **held}
 
 
 JOBS: dict[str, Callable[[Contender, int], Any]] = {
@@ -144,6 +147,11 @@ def resident() -> int:
     gc.collect()
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize() // 1000
+
+
+def descriptors() -> int:
+    """Return how many files and sockets the process has open."""
+    return len(os.listdir("/proc/self/fd"))
 
 
 async def measure(contender: Contender, job: str, units: int, warm: int) -> dict[str, Any]:
