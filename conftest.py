@@ -45,6 +45,12 @@ def leave_page(names: dict[str, Any]) -> None:
     names["_folder"].cleanup()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return twice the number of cores: half of their time, tests wait for others."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.fixture
 def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove API keys and settings of this machine."""
