@@ -119,13 +119,13 @@ class Activities:
             recorder.agent_start(at, root.config.name, messages, asked["earlier"])
             for note in root.notes:
                 recorder.note(note)
-            assembly.own(began)
+            await assembly.own(began)
             await assembly.take(log)
             takers = [Address(entry[2]) for entry in log if entry[0] == "agent"]
             for agent in (*reversed(takers), at):
                 recorder.agent_end(agent, finish)
-            assembly.own(ended)
-            lines = assembly.piece.lines(recorder.header, finish.status)
+            await assembly.own(ended)
+            lines = await assembly.piece.lines(self._blobs, recorder.header, finish.status)
             await self._blobs.write(f"traces/{run}.jsonl", b"".join(lines))
             return {}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
@@ -49,7 +49,7 @@ from agentkit.errors import (
 from agentkit.events import Event
 from agentkit.messages import JsonObject, Message
 from agentkit.runtime.request import History, Prompt, opening
-from agentkit.runtime.result import RunResult, conclude
+from agentkit.runtime.result import RunResult, conclude, reached
 from agentkit.runtime.scope import new_run_id
 from agentkit.trace.effects import warning_from_json
 from agentkit.trace.reader import Trace
@@ -66,7 +66,7 @@ def with_blobs(client: Client, blobs: Blobs) -> Client:
     config = client.config()
     converter = config["data_converter"]
     codec = BlobCodec(blobs, converter.payload_codec)
-    config["data_converter"] = dataclasses.replace(converter, payload_codec=codec)
+    config["data_converter"] = replace(converter, payload_codec=codec)
     return Client(**config)
 
 
@@ -197,20 +197,16 @@ class HostedRun(Generic[OutputT]):
         """
         with _translated(self._client, self.id):
             ended = await self._handle.result()
-        trace = await self.trace()
-        finish: Finish[Any] = from_data(ended["finish"])
-        result: RunResult[OutputT] = RunResult(
+        finish, trace = from_data(ended["finish"]), await self.trace()
+        finish = replace(
+            finish,
             messages=await self._whole(finish.messages),
-            new_messages=await self._whole((*from_data(ended["prompt"]), *finish.new)),
-            usage=finish.usage,
-            status=finish.status,
-            run=self.run,
-            warnings=tuple(
-                warning_from_json(one) for one in trace.events if one["event"] == "warning"
-            ),
-            _output=await self._output(finish, trace),
-            _recorded=trace,
+            new=await self._whole(finish.new),
+            output=await self._output(finish, trace),
         )
+        prompt = await self._whole(ended["prompt"])
+        warnings = [warning_from_json(one) for one in trace.events if one["event"] == "warning"]
+        result = reached(finish, run=self.run, prompt=prompt, trace=trace, warnings=warnings)
         return conclude(finish, result)
 
     async def trace(self) -> Trace:

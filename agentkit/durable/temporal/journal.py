@@ -12,19 +12,17 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from agentkit.core.effects import Address, Pause
-from agentkit.core.spec import Finish
 from agentkit.durable.temporal.blobs import Blobs
 from agentkit.durable.temporal.data import from_data, whole_all
 from agentkit.messages import JsonObject, Message
 from agentkit.runtime.driver import repeated
-from agentkit.trace.file import MemorySink
+from agentkit.trace.file import MemorySink, TraceWriter
 from agentkit.trace.naming import canonical
-from agentkit.trace.reader import Trace
 from agentkit.trace.recorder import Recorder
 
 
@@ -39,6 +37,7 @@ class PieceRecorder(Recorder):
         super().__init__(MemorySink(), **options)
         self.begun: dict[str, Sequence[Message]] = {}
         self._opened = time.time_ns() // 1000
+        self._depth = 1  # the trace goes on elsewhere when an agent has ended
         self._taken = 0
 
     def agent_start(
@@ -47,17 +46,11 @@ class PieceRecorder(Recorder):
         agent: str,
         messages: Sequence[Message],
         earlier: int,
-        options: Mapping[str, Any] | None = None,
+        options: Any = None,
     ) -> None:
         """Record that an agent begins."""
         self.begun[at] = messages
         super().agent_start(at, agent, messages, earlier, options)
-
-    def agent_end(self, at: Address, finish: Finish[Any]) -> None:
-        """Record that an agent has ended. The trace goes on elsewhere."""
-        self._depth += 1
-        super().agent_end(at, finish)
-        self._depth -= 1
 
     def knows(self, messages: Iterable[Message]) -> None:
         """Leave these messages out: another piece has them."""
@@ -68,14 +61,15 @@ class PieceRecorder(Recorder):
         """The first line of its trace."""
         return json.loads(self._lines()[0])
 
-    def piece(self) -> Piece:
+    async def piece(self, blobs: Blobs) -> Piece:
         """Return what was recorded since the last time."""
         piece, lines = Piece(), self._lines()
         for line in lines[self._taken :]:
             data = json.loads(line)
             if data["event"] == "blob":
-                piece.blobs[data["h"]] = (data["kind"], canonical(data["data"]))
-            elif data["event"] != "trace.open":
+                name = await blobs.put(canonical(data["data"]))
+                piece.blobs[data["h"]] = (data["kind"], name)
+            elif data.pop("seq"):
                 piece.events.append({**data, "t": data["t"] + self._opened})
         self._taken = len(lines)
         return piece
@@ -87,11 +81,11 @@ class Piece:
 
     Attributes:
         events: The events.
-        blobs: What they name: kind and content, by hash.
+        blobs: Of what they name, the kind and the name in the store, by hash.
     """
 
     events: list[JsonObject] = field(default_factory=list[JsonObject])
-    blobs: dict[str, tuple[str, bytes]] = field(default_factory=dict[str, tuple[str, bytes]])
+    blobs: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
 
     def take(self, other: Piece) -> None:
         """Append another piece."""
@@ -100,44 +94,34 @@ class Piece:
 
     async def store(self, blobs: Blobs) -> str:
         """Store it and return its name."""
-        names = await asyncio.gather(*(blobs.put(content) for _, content in self.blobs.values()))
-        own = zip(self.blobs.items(), names, strict=True)
-        named = {h: [kind, name] for (h, (kind, _)), name in own}
-        return await blobs.put(json.dumps({"events": self.events, "blobs": named}).encode())
+        return await blobs.put(json.dumps(asdict(self)).encode())
 
     @classmethod
     async def load(cls, name: str, blobs: Blobs) -> Piece:
         """Return the piece of a name."""
-        data = json.loads(await blobs.get(name))
-        contents = await asyncio.gather(*(blobs.get(n) for _, n in data["blobs"].values()))
-        kinds = ((h, kind) for h, (kind, _) in data["blobs"].items())
-        named = {h: (kind, one) for (h, kind), one in zip(kinds, contents, strict=True)}
-        return cls(events=data["events"], blobs=named)
+        return cls(**json.loads(await blobs.get(name)))
 
-    def lines(self, header: JsonObject, status: str | None = None) -> list[bytes]:
+    async def lines(
+        self, blobs: Blobs, header: JsonObject, status: str | None = None
+    ) -> list[bytes]:
         """Return the lines of a trace with this header, and with an end if there is a status."""
-        start = t = min((one["t"] for one in self.events), default=0)
+        now = start = min((one["t"] for one in self.events), default=0)
+        sink = MemorySink()
+        writer = TraceWriter(sink, clock=lambda: now * 1000)
         wall = datetime.fromtimestamp(start / 1e6, UTC).isoformat(timespec="milliseconds")
-        lines = [_line({**header, "wall": wall.replace("+00:00", "Z")})]
-        for name, (kind, content) in self.blobs.items():
-            blob = {"event": "blob", "seq": len(lines), "t": 0, "h": name, "kind": kind}
-            lines.append(_line(blob)[:-2] + b',"data":' + content + b"}\n")
+        writer.write("trace.open", **_fields({**header, "wall": wall.replace("+00:00", "Z")}))
+        for h, (kind, name) in self.blobs.items():
+            writer.write("blob", h=h, kind=kind, data=await blobs.get(name))
         for event in self.events:
-            t = max(t, event["t"])  # the clocks of two machines differ; what follows is later
-            frame = {"event": event["event"], "seq": len(lines), "t": t - start}
-            lines.append(_line(frame | {k: v for k, v in event.items() if k not in frame}))
+            now = max(now, event["t"])  # the clocks of two machines differ; what follows is later
+            writer.write(event["event"], **_fields(event))
         if status is not None:
-            end = {"event": "trace.close", "seq": len(lines), "t": t - start, "status": status}
-            lines.append(_line({**end, "lines": len(lines) + 1}))
-        return lines
-
-    def trace(self, header: JsonObject) -> Trace:
-        """Return it as a trace."""
-        return Trace(self.lines(header))
+            writer.write("trace.close", status=status, lines=writer.lines + 1)
+        return sink.lines
 
 
-def _line(data: JsonObject) -> bytes:
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+def _fields(event: JsonObject) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key not in ("event", "seq", "t")}
 
 
 class Assembly:
@@ -178,11 +162,11 @@ class Assembly:
                     at, name, messages = data
                     whole = await whole_all(messages, self._run, self._blobs)
                     recorder.agent_start(Address(at), name, whole, len(whole))
-            self.own(t)
+            await self.own(t)
 
-    def own(self, t: int) -> None:
+    async def own(self, t: int) -> None:
         """Take over what the recorder has written since, as of this time."""
-        written = self._recorder.piece()
+        written = await self._recorder.piece(self._blobs)
         written.events = [{**one, "t": t} for one in written.events]
         self.piece.take(written)
 

@@ -57,6 +57,7 @@ from agentkit.runtime.scope import Meter, Scope
 from agentkit.runtime.slots import CallFrame
 from agentkit.runtime.tool_call import RETRIED
 from agentkit.settings import Limits
+from agentkit.trace.reader import Trace
 
 
 class Work:
@@ -146,11 +147,12 @@ class Work:
             recorder.started(effect)
             if self._lost == "fail" and not isinstance(effect, ModelCall):
                 self._effect = replace(effect, on_crash="fail")
-        opened, journal = recorder.piece(), Piece()
+        opened, journal = await recorder.piece(self._blobs), Piece()
         journal.take(opened)
         for name in (*self._asked["parts"], *self._children.values()):
             journal.take(await Piece.load(name, self._blobs))
-        recording = Recording(journal.trace(recorder.header), redact)
+        trace = Trace(await journal.lines(self._blobs, recorder.header))
+        recording = Recording(trace, redact)
         self._engine = Engine(recording, _Plan(effect.at, self._lost is not None))
         return opened
 
@@ -170,7 +172,7 @@ class Work:
 
     async def _stored(self, piece: Piece) -> str:
         """Store what an effect has recorded; of a request, what is new in it."""
-        piece.take(self._recorder.piece())
+        piece.take(await self._recorder.piece(self._blobs))
         if self._asked.get("since") is not None:
             start = next(one for one in piece.events if one["event"] == "model.start")
             start["since"] = self._asked["since"]
