@@ -386,7 +386,7 @@ def message_from_json(
             extra={key: value for key, value in data.items() if key not in known},
         )
     elif role == "tool":
-        call_id: Any = data.get("tool_call_id")
+        call_id = _answered_id(data.get("tool_call_id"), index)
         message = ToolMessage(call_id=call_id, content=_given(content, role, index), name=name)
     elif role == "function":
         call_id = _id_of_function(name, earlier, index)
@@ -490,6 +490,13 @@ def _content_from_json(content: Any, index: int | None) -> Content | None:
 def _function_id(index: int | None) -> str:
     """Return the id of a `function_call`, which has none."""
     return "function_call" if index is None else f"function_call_{index}"
+
+
+def _answered_id(call_id: Any, index: int | None) -> str:
+    if not isinstance(call_id, str):
+        problem = f"has {_short(call_id)} as its tool_call_id; expected the id of a call."
+        raise _invalid("The tool message", index, problem)
+    return call_id
 
 
 def _id_of_function(name: Any, earlier: Sequence[Message], index: int | None) -> str:

@@ -277,7 +277,7 @@ class _Completion(Response):
                 written = True
                 yield answer.chunk({"content": text})
             if (step := step_of(event)) is not None:
-                yield answer.chunk({}, agentkit=step)
+                yield answer.chunk({}, agentkit={"steps": [step]})
         try:
             result = _ended(run)
         except WireError as error:

@@ -24,6 +24,7 @@ from agentkit.serve import Key, app
 from agentkit.testing import FunctionModel, ScriptedModel
 from tests.support import running, tool_texts
 
+STEPS = ["step", "step_end", "tool", "tool_end", "step", "step_end"]
 CALL = [("look", {"city": "Paris"})]
 HI: Any = [{"role": "user", "content": "Umbrella?"}]
 
@@ -77,9 +78,7 @@ def test_the_official_client_gets_an_answer(serve: Serve, tmp_path: Path) -> Non
     assert answer.usage is not None
     own: Any = (answer.model_extra or {})["agentkit"]
     assert own["status"] == "ok"
-    assert [step["event"] for step in own["steps"]] == [
-        "step", "step_end", "tool", "tool_end", "step", "step_end",
-    ]  # fmt: skip
+    assert [step["event"] for step in own["steps"]] == STEPS
     trace = Trace.load(tmp_path / f"{own['run']}.jsonl")
     assert answer.id == f"chatcmpl-{trace.run}"
 
@@ -98,8 +97,8 @@ def test_an_answer_is_streamed_with_what_happens_before_it(serve: Serve) -> None
     assert chunks[-1].choices == []
     assert chunks[-1].usage is not None
     extra: list[Any] = [(c.model_extra or {}).get("agentkit") for c in chunks]
-    events = [one.get("event") for one in extra if one]
-    assert events[1:5] == ["step", "step_end", "tool", "tool_end"]
+    events = [step["event"] for one in extra if one for step in one.get("steps", ())]
+    assert events == STEPS
     assert {one["run"] for one in extra if one and "run" in one} == {chunks[0].id[9:]}
 
 
@@ -168,6 +167,7 @@ def test_a_typed_output_is_json(serve: Serve) -> None:
         ({"response_format": {"type": "xml"}}, "response_format", "Unknown response_format"),
         ({"messages": []}, "messages", "is empty"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages", "index 0"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages", "None as its tool_call_id"),
         ({"messages": "Hi"}, "messages", "a list"),
         ({"stream": "yes"}, "stream", "true or false"),
         ({"model": "other"}, "model", "There are: weather"),
@@ -327,7 +327,8 @@ def test_a_run_that_waits_for_a_decision_says_so(serve: Serve, tmp_path: Path) -
 @pytest.mark.anyio
 async def test_an_agent_of_agents_over_the_wire() -> None:
     """Agentkit is the client: a remote agent is a model like any other."""
-    inner = app([agent(), Agent(ScriptedModel(["42"]), name="number")])
+    answers = [CALL, "Take an umbrella."] * 2
+    inner = app([agent(*answers), Agent(ScriptedModel(["42"]), name="number")])
     with running(inner) as url:
         remote = ChatModel("weather", base_url=f"{url}/v1", api_key="none")
         number = ChatModel("number", base_url=f"{url}/v1", api_key="none")
@@ -340,6 +341,12 @@ async def test_an_agent_of_agents_over_the_wire() -> None:
             text = "".join([piece async for piece in run.text()])
         assert text == run.result.output == "Take an umbrella."
         assert run.result.usage.requests == 1
+        whole = await Agent(remote).run("Umbrella?")
+        for trace in (run.result.trace, whole.trace):
+            (answer,) = [one for one in trace.effects.values() if one.kind == "model"]
+            own = answer.outcome.extra["agentkit"]
+            assert (own["status"], len(own["run"])) == ("ok", 32)
+            assert [step["event"] for step in own["steps"]] == STEPS
         unknown = ChatModel("nobody", base_url=f"{url}/v1", api_key="none")
         with pytest.raises(ModelHTTPError, match="does not exist"):
             await Agent(unknown).run("Hi")

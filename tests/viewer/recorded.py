@@ -330,6 +330,44 @@ def hostile(path: Path) -> Trace:
     return Trace.load(path)
 
 
+def _served(path: Path, *, streamed: bool) -> Trace:
+    """Record the client's run of an agent that is served over a socket, hostile tool and all."""
+    from agentkit.serve import app
+    from tests.support import running
+
+    @tool(effect="read")
+    def look(city: str) -> str:
+        """Look."""
+        if city == "Nowhere":
+            raise LookupError("constructor")
+        return HOSTILE
+
+    script = [[("look", {"city": "Paris"}), ("look", {"city": "Nowhere"})], "An umbrella."]
+    with running(app([Agent(ScriptedModel(script), name="weather", tools=[look])])) as url:
+        agent = Agent(ChatModel("weather", base_url=f"{url}/v1", api_key="none"))
+
+        async def main() -> None:
+            if not streamed:
+                await agent.run("Umbrella?", trace=path)
+                return
+            async with agent.stream("Umbrella?", trace=path) as stream:
+                async for _ in stream:
+                    pass
+
+        anyio.run(main)
+    return Trace.load(path)
+
+
+def served(path: Path) -> Trace:
+    """Record an agent of agents over the wire, not streamed."""
+    return _served(path, streamed=False)
+
+
+def served_streamed(path: Path) -> Trace:
+    """Record it streamed."""
+    return _served(path, streamed=True)
+
+
 def secret(path: Path) -> Trace:
     """Record a run with a key in it, which the trace does not hold."""
     key = "sk-" + "a1B2c3D4" * 5
@@ -404,6 +442,8 @@ RUNS: dict[str, Callable[[Path], Trace]] = {
         handed_over,
         nested,
         hostile,
+        served,
+        served_streamed,
         secret,
         limited,
         huge,

@@ -78,6 +78,33 @@ def test_nested_agents_are_closed_until_they_are_opened(open_page: Open) -> None
     assert page.evaluate("location.hash") == "#at=/outer/m0/t0/middle/m0/t0/inner"
 
 
+@pytest.mark.parametrize("name", ["served", "served_streamed"])
+def test_a_served_agent_shows_its_steps(open_page: Open, name: str) -> None:
+    """Where it was the model: each of its steps and calls, with how it ended, as text alone."""
+    pytest.importorskip("starlette", reason="the extra serve is not installed")
+    page = open_page(name, at="/agent/m0")
+    steps = page.locator(".panel section", has_text="Steps of the served agent")
+    assert re.search(r"4 rows, run [0-9a-f]{32}, ok", steps.locator("h3").inner_text())
+    rows = [
+        [row.locator(one).inner_text() for one in (".role", ".status", "summary .num")]
+        for row in steps.locator("details").all()
+    ]
+    assert rows == [
+        ["scripted", "✓ ok", "/weather/m0"],
+        ["look", "✓ ok", "/weather/m0/t0"],
+        ["look", "✗ error", "/weather/m0/t1"],
+        ["scripted", "✓ ok", "/weather/m1"],
+    ]
+    steps.locator("summary").nth(1).click()
+    result = steps.locator("details").nth(1).locator("pre").nth(1).inner_text()
+    assert result.startswith("<!--<script>alert(1)</script>")
+    assert page.locator(".panel img, .panel a, .panel script").count() == 0
+    page.press("/")
+    page.keyboard.type("Nowhere")
+    page.until(".hits", lambda text: text.startswith("1 /"))
+    assert page.evaluate("location.hash").startswith("#at=/agent/m0")
+
+
 # Hostile runs
 
 

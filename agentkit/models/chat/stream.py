@@ -136,7 +136,11 @@ class StreamFold:
         if (error := error_inside(chunk, model=self._model)) is not None:
             raise error
         body = as_object(chunk)
-        _merge_into(self._body, body, skipped=("choices",))
+        for key, value in body.items():
+            if isinstance(value, (str, int)):  # almost all that chunks repeat
+                self._body[key] = value
+            elif key != "choices" and value is not None:
+                self._body[key] = _updated(self._body.get(key), value)
         deltas: list[Event] = []
         for choice in as_list(body.get("choices")):
             deltas += self._add(as_object(choice))
@@ -427,6 +431,21 @@ class _PartialCall:
 
 _JOINED = {"text", "summary", "data", "transcript", "thinking", "arguments", "content", "refusal"}
 """Fields whose text comes in pieces; of any other field the last value counts."""
+
+
+def _updated(old: Any, new: Any) -> Any:
+    """Return a field beside the choices, after a chunk that holds `new` of it.
+
+    The last value counts, field by field in objects. A list goes on, unless it comes again
+    from its beginning: Perplexity's citations are in each chunk.
+    """
+    if is_object(old) and is_object(new):
+        old |= {key: _updated(old.get(key), v) for key, v in new.items() if v is not None}
+        return old
+    if is_array(old) and is_array(new) and new[: len(old)] != old:
+        old += new
+        return old
+    return new
 
 
 def _merge_into(whole: JsonObject, piece: JsonObject, skipped: Collection[str]) -> None:

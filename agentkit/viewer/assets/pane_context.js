@@ -9,6 +9,7 @@ import { block } from './text.js';
 import { differing } from './difftext.js';
 import { compared } from './textdiff.js';
 import { failure } from './failure.js';
+import { remote } from './remote.js';
 
 /** @typedef {import('./state.js').App} App */
 /** @typedef {import('./store.js').Effect} Effect */
@@ -41,6 +42,7 @@ export function contextPane(app, effect) {
   return [
     section('Answer', answer ? message(app, answer, { open: true, title: 'answer' }) : failure(app, effect) ?? h('p', { class: 'note' }, 'There is no answer: the call was in flight when the record ends.'),
       facts([['Finish', effect.end?.finish && effect.end.finish !== 'stop' && effect.end.finish !== 'tool_calls' ? effect.end.finish : ''], ['Tokens', tokens(effect.usage)], ['Cached', effect.usage?.cached_tokens ? count(effect.usage.cached_tokens) : ''], ['Reasoning', effect.usage?.reasoning_tokens ? count(effect.usage.reasoning_tokens) : ''], ['Cost', money(effect.usage?.cost)], ['First piece', duration(effect.end?.first_chunk)]])),
+    remote(app, effect),
     section(['Request ', h('small', {}, head)], messageList(app, now, make, Math.max(20, fresh + 4))),
     toolsSection(app, tools),
     Object.keys(params).length ? section('Settings', facts(Object.entries(params).map(([name, value]) => [name, asText(value)]))) : null,

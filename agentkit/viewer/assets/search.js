@@ -3,6 +3,7 @@
 
 import { button, fill, h } from './dom.js';
 import { asText, count } from './format.js';
+import { stepsOf } from './remote.js';
 import { callsOf, messageText } from './store.js';
 import { pattern } from './text.js';
 
@@ -120,6 +121,7 @@ export class Search {
         for (const value of [effect.end?.value, effect.output, effect.decision, effect.note]) if (value !== undefined && value !== null) yield [effect, own, asText(value)];
         const error = effect.end?.error;
         if (error) yield [effect, own, `${error.type} ${asText(error.message ?? '')}\n${asText(error.traceback ?? '')}`];
+        for (const one of stepsOf(effect)) yield [effect, own, [one.name, one.arguments, one.text, one.value].filter((part) => part !== undefined).map(asText).join('\n')];
         for (const one of effect.attempts ?? []) if (one.error) yield [effect, 'attempts', asText(one.error)];
         for (const one of effect.progress ?? []) yield [effect, 'stream', asText(one)];
         for (const one of [...(effect.logs ?? []), ...(effect.warnings ?? [])]) yield [effect, 'logs', `${one.code ?? ''} ${asText(one.text)} ${one.data ? JSON.stringify(one.data) : ''}`];

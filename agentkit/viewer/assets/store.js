@@ -229,8 +229,9 @@ export class Store {
    * @returns {{sign: string, word: string, tone: string}}
    */
   mark(status) {
-    const [mark, tone] = this.page.marks[status === 'interrupted' ? 'in_flight' : status] ?? ['', status === 'running' ? 'blue' : 'yellow'];
-    return { sign: mark.split(' ')[0] || '•', word: WORDS[status] ?? status.replace('_', ' '), tone };
+    const known = status === 'interrupted' ? 'in_flight' : status;
+    const [mark, tone] = (Object.hasOwn(this.page.marks, known) && this.page.marks[known]) || ['', status === 'running' ? 'blue' : 'yellow'];
+    return { sign: mark.split(' ')[0] || '•', word: Object.hasOwn(WORDS, status) ? WORDS[status] : status.replace('_', ' '), tone };
   }
 }
 

@@ -647,3 +647,34 @@ async def test_both_forms_of_an_answer_decode_alike() -> None:
     assert whole.usage == streamed.usage
     assert [one.arguments for one in whole.message.tool_calls] == ['{"x":1}']
     assert [one.arguments for one in streamed.message.tool_calls] == ['{"x":1}']
+
+
+async def test_what_stands_beside_the_choices_is_kept() -> None:
+    """The last value, objects field by field, lists as they go on; what comes again once."""
+    first = delta(content="Hi") | {
+        "provider": "A",
+        "x_groq": {"id": "r1"},
+        "citations": ["u1"],
+        "agentkit": {"run": "r", "steps": [{"text": "a"}]},
+        "prompt_filter_results": [{"prompt_index": 0}],
+    }
+    second = delta(content=" you") | {
+        "provider": "B",
+        "x_groq": None,
+        "citations": ["u1", "u2"],
+        "agentkit": {"steps": [{"text": "b"}]},
+    }
+    last = delta("stop") | {
+        "x_groq": {"seed": 1},
+        "citations": ["u1", "u2"],
+        "agentkit": {"status": "ok"},
+    }
+    response, _ = await send(sse([first, second, *[last] * 50]))
+    assert response.extra == {
+        "provider": "B",
+        "x_groq": {"id": "r1", "seed": 1},
+        "citations": ["u1", "u2"],
+        "agentkit": {"run": "r", "steps": [{"text": "a"}, {"text": "b"}], "status": "ok"},
+        "prompt_filter_results": [{"prompt_index": 0}],
+    }
+    assert response.message.text == "Hi you"
