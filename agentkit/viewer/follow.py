@@ -1,8 +1,9 @@
 """Follows traces as they grow: what a live page has not seen yet is sent to it.
 
 A file is read by one reader for all pages that show it, in a thread, and only when it has
-changed. Each line that came of it has the version in which it came, so a page gets what is
-newer than what it has, at the pace at which it reads; nothing is kept for it.
+changed; of one that has grown, what is new. Each line that came of it has the version in
+which it came, so a page gets what is newer than what it has, at the pace at which it reads;
+nothing is kept for it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, BinaryIO
 
 import anyio
 import anyio.to_thread
@@ -88,6 +89,51 @@ class Followed:
         raise NotImplementedError
 
 
+class GrowingLines:
+    """The lines of a file, of which only what was added is read.
+
+    Attributes:
+        read: How many bytes were read so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.read = 0
+        self._lines: list[bytes] = []
+        self._end = 0  # of the last whole line
+
+    def now(self) -> list[bytes]:
+        """Return the lines that the file has now.
+
+        A last line that is torn is read again, because a resumed run cuts it off. A file that
+        does not begin and go on as before is read as a whole.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        with self.path.open("rb") as file:
+            whole = self._lines[:-1] if self._end_is_torn() else self._lines
+            if whole and not self._goes_on(file, whole[0], whole[-1]):
+                whole, self._end = [], 0
+            file.seek(self._end)
+            new = file.readlines()
+        self.read += sum(map(len, new))
+        self._lines = [*whole, *new]
+        self._end += sum(len(line) for line in new if line.endswith(b"\n"))
+        return self._lines
+
+    def _end_is_torn(self) -> bool:
+        return bool(self._lines) and not self._lines[-1].endswith(b"\n")
+
+    def _goes_on(self, file: BinaryIO, first: bytes, last: bytes) -> bool:
+        """Return whether the first line and the last whole one stand where they stood."""
+        begins = file.read(len(first))
+        file.seek(self._end - len(last))
+        goes_on = file.read(len(last))
+        self.read += len(begins) + len(goes_on)
+        return (begins, goes_on) == (first, last)
+
+
 class FollowedRun(Followed):
     """One trace file.
 
@@ -95,6 +141,7 @@ class FollowedRun(Followed):
         path: The file.
         status: How its run stands.
         agent: The name of its agent.
+        lines: Its lines.
         resumed: This process goes on with it.
     """
 
@@ -103,6 +150,8 @@ class FollowedRun(Followed):
         self.path = path
         self.status, self.agent, self.resumed = "", "", False
         self._start = [head, *sources(agent)]
+        self.lines = GrowingLines(path)
+        self._blobs: set[str] = set()
         self._mark: object = None
         self._trace: Trace | None = None
         self._alive = 0.0
@@ -116,7 +165,7 @@ class FollowedRun(Followed):
                 return
             self._mark, self.problem = mark, ""
             if stat.st_size:  # else its first line is being written
-                self._read(Trace.load(self.path))
+                self._read(Trace(self.lines.now(), self.path))
         except FileNotFoundError:
             self._mark, self.problem = None, f"The file {str(self.path)!r} was removed."
         except AgentKitError as error:
@@ -132,11 +181,14 @@ class FollowedRun(Followed):
         return not self.resumed and state_of(self._trace) != "running"
 
     def _read(self, trace: Trace) -> None:
-        lines = [(_key(one), line_of(self._now(one))) for one in records(trace)]
         before = self._trace
-        if before is not None and (trace.run != before.run or trace.lines < before.lines):
+        replaced = before is not None and (trace.run != before.run or trace.lines < before.lines)
+        known = frozenset[str]() if replaced else self._blobs
+        lines = [(_key(one), line_of(self._now(one))) for one in records(trace, known=known)]
+        if replaced:
             self.generation += 1
             self.feed.clear()
+        self._blobs = set(trace.blobs)
         self._trace = trace
         self.agent = str(trace.agent_start.get("agent", ""))
         for one in self._start:

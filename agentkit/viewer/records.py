@@ -21,7 +21,7 @@ import base64
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -56,12 +56,13 @@ def words(program: str, app: str | None = None) -> JsonObject:
     }
 
 
-def records(trace: Trace, side: str = "a") -> Iterator[JsonObject]:
+def records(trace: Trace, side: str = "a", known: Container[str] = ()) -> Iterator[JsonObject]:
     """Yield the records of one run: itself, its effects, and the contents that they name.
 
     Args:
         trace: The run, as far as it was recorded.
         side: `a`, or `b` of the second of two runs.
+        known: The names of contents that are left out.
 
     Raises:
         TraceCorrupt: An event or a content is damaged.
@@ -74,8 +75,9 @@ def records(trace: Trace, side: str = "a") -> Iterator[JsonObject]:
             for place, node in open_calls(trace.effects, effect).items():
                 call = {"at": place, "kind": "tool", "name": node.label, "arguments": node.detail}
                 yield {"type": "effect", "side": side, **call, "status": node.status or "pending"}
-    for name, data in trace.blobs.items():
-        yield {"type": "blob", "name": name, "data": data}
+    for name in trace.blobs:
+        if name not in known:
+            yield {"type": "blob", "name": name, "data": trace.blobs[name]}
 
 
 def line_of(record: JsonObject) -> str:

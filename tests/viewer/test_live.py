@@ -21,8 +21,10 @@ import pytest
 
 from agentkit import Agent, Trace, tool
 from agentkit.testing import ScriptedModel
+from agentkit.viewer.follow import FollowedRun
 from tests.support import child_environment
 from tests.viewer.conftest import WIDE, Browser
+from tests.viewer.recorded import long
 
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="ends by SIGINT")
@@ -290,6 +292,43 @@ def test_a_file_is_followed_whatever_becomes_of_it(runs: Path) -> None:
         assert [name for name, _ in events(again, 2)] == ["message", "end"]
 
 
+def test_of_a_file_that_grows_only_what_is_new_is_read(tmp_path: Path) -> None:
+    """Its first and its last line apart; one that was replaced is read as a whole."""
+    long(tmp_path / "long.jsonl", steps=8)
+    lines = (tmp_path / "long.jsonl").read_bytes().splitlines(keepends=True)
+    path = tmp_path / "grows.jsonl"
+    path.write_bytes(b"".join(lines[:-40]) + lines[-40][:5])
+    followed = FollowedRun(path, {"type": "page"}, None)
+    followed.look()
+    size = followed.lines.read
+    assert size == path.stat().st_size
+    contents = sum(b'"event":"blob"' in line for line in lines[:-40])
+    shown = [line for line in followed.feed.since(0) if '"type":"blob"' in line]
+    assert len(shown) == contents
+    version = followed.feed.version
+    with path.open("r+b") as file:
+        file.truncate(size - 5)  # as a resumed run cuts off what is torn
+        file.seek(0, os.SEEK_END)
+        file.write(lines[-40] + lines[-39])
+    followed.look()
+    assert followed.lines.read - size == sum(
+        map(len, (lines[0], lines[-41], lines[-40], lines[-39]))
+    )
+    assert len(followed.feed.since(version)) < 10
+    path.write_bytes(b"".join(lines))
+    followed.look()
+    whole = FollowedRun(path, {"type": "page"}, None)
+    whole.look()
+    assert {*whole.feed.since(0)} == {*followed.feed.since(0)}
+    before = followed.lines.read
+    long(tmp_path / "another.jsonl", steps=9)
+    content = (tmp_path / "another.jsonl").read_bytes()
+    path.write_bytes(content)
+    followed.look()
+    assert followed.lines.read - before == len(lines[0]) + len(lines[-1]) + len(content)
+    assert followed.generation == 1
+
+
 def test_a_thousand_runs_and_slow_readers(runs: Path) -> None:
     """All are listed; who does not read holds up nobody."""
     content = (runs / "done.jsonl").read_bytes()
@@ -381,6 +420,8 @@ def test_a_call_is_approved_from_the_page(
         page.close()
     with serving(tmp_path, "paused.jsonl", "--app", "app.py:agent") as server:
         page = opened(f"{server.url}#at=/cleaner/m0/t0")
+        text = "The step goes on when all its waiting calls are decided. Also waiting: "
+        assert text + "/cleaner/m0/t1." in page.locator(".panel").inner_text()
         page.get_by_role("button", name="Approve").click()
         page.get_by_role("button", name="Approve").wait_for(state="detached")
         assert not (tmp_path / "deleted.txt").exists()  # the other call waits still

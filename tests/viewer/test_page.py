@@ -40,6 +40,29 @@ def test_the_tree_shows_agents_steps_and_calls(open_page: Open) -> None:
     assert page.texts(".row .tok")[1] == "412 → 96"
 
 
+def test_parallel_calls_stand_side_by_side(open_page: Open) -> None:
+    """Where there is room; on a phone below each other. Keys go from one to the next."""
+    places = (
+        "rows => rows.map(row => row.getBoundingClientRect()).map(b => [b.left, b.top, b.width])"
+    )
+    page = open_page("rich", at="/planner/m0")
+    calls = page.locator(".row.k-tool").evaluate_all(places)[:4]
+    lefts, tops, widths = (list(one) for one in zip(*calls, strict=True))
+    assert lefts[0] == lefts[2] < lefts[1] == lefts[3]
+    assert tops[0] == tops[1] < tops[2] == tops[3]
+    assert min(widths) > 225
+    seen = []
+    for key in ("j", "j", "j", "k"):
+        page.press(key)
+        chosen = page.locator(".tree").get_attribute("aria-activedescendant")
+        seen.append(page.locator(f"#{chosen}").get_attribute("aria-label"))
+    assert [label.split(", ")[1] for label in seen] == ["t0", "t1", "t2", "t1"]
+    phone = open_page("rich", phone=True)
+    calls = phone.locator(".row.k-tool").evaluate_all(places)[:4]
+    assert len({left for left, _, _ in calls}) == 1
+    assert len({top for _, top, _ in calls}) == 4
+
+
 WALK = """async () => {
   const seen = [], wait = () => new Promise(r => requestAnimationFrame(() => setTimeout(r)));
   const press = async key => {

@@ -16,12 +16,13 @@ export class List {
     this.render = render;
     /** @type {T[]} */
     this.rows = [];
+    this.resized = () => this.show(this.rows);
     this.height = 28;
     this.inner = h('div', { class: 'list', role: 'presentation' });
     this.first = this.last = -1;
     scroller.append(this.inner);
     scroller.addEventListener('scroll', () => this.draw(), { passive: true });
-    new ResizeObserver(() => this.show(this.rows)).observe(scroller);
+    new ResizeObserver(() => this.resized()).observe(scroller);
   }
 
   /** @param {T[]} rows */

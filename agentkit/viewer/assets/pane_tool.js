@@ -22,7 +22,7 @@ export function toolPane(app, effect) {
   /** @type {[string, any][]} */
   const known = [['Effect', effect.start?.effect], ['If interrupted', effect.start?.on_crash], ['Took', effect.ended === undefined ? '' : duration(effect.ended - (effect.began ?? 0))], ['Call id', effect.start?.call ?? effect.skip?.call]];
   return [
-    waits(store, effect) ? section('Decision', h('p', { class: 'lead waits' }, WAITS[effect.in_doubt ? 'in_flight' : effect.waited ?? ''] ?? 'This call waits for a decision.'), app.source.decide ? decisionForm(app, effect) : null) : null,
+    waits(store, effect) ? section('Decision', h('p', { class: 'lead waits' }, WAITS[effect.in_doubt ? 'in_flight' : effect.waited ?? ''] ?? 'This call waits for a decision.'), othersWait(app, effect), app.source.decide ? decisionForm(app, effect) : null) : null,
     effect.decision ? section('Decision', h('p', { class: 'lead' }, short(effect.decision, 2000))) : null,
     effect.skip ? section('Not run', h('p', { class: 'lead' }, `${SKIPPED[effect.skip.reason] ?? effect.skip.reason}`)) : null,
     effect.kind === 'tool' || effect.arguments ? section('Arguments', ...argumentsOf(app, effect)) : null,
@@ -44,6 +44,18 @@ const WAITS = {
   question: 'The running call asks a person something, and waits for the answer.',
   in_flight: 'This call was in flight when the run was interrupted. It may have had its effect: decide whether it runs again, or what its result was.',
 };
+/**
+ * Return which calls of the same step wait, too: none of them runs before all are decided.
+ * @param {App} app
+ * @param {Effect} effect
+ */
+function othersWait({ store, state }, effect) {
+  const step = store.shown.above(effect.at);
+  const others = (store.runs[effect.side].info.pending ?? []).filter((/** @type {any} */ one) => one.at !== effect.at && store.shown.above(one.at) === step);
+  if (!others.length || effect.waited === 'question') return null;
+  return h('p', { class: 'note others-wait' }, 'The step goes on when all its waiting calls are decided. Also waiting: ', ...others.slice(0, 20).flatMap((/** @type {any} */ one, /** @type {number} */ index) => [index ? ', ' : '', button(one.at, () => state.go(store.shown, one.at), { class: 'link' })]), others.length > 20 ? ` and ${others.length - 20} more` : '', '.');
+}
+
 /** @type {Record<string, string>} */
 const SKIPPED = {
   output: 'This call is the output of the run: no tool runs it.',

@@ -16,6 +16,7 @@ import { callsOf, messageText } from './store.js';
  * @property {number} position among its siblings, from 1
  * @property {number} size how many siblings there are
  * @property {string} beside its place among calls that ran at the same time
+ * @property {[number, number]} [together] when these ran, first to last
  */
 
 export class Tree {
@@ -23,16 +24,20 @@ export class Tree {
   constructor(app) {
     this.app = app;
     this.element = h('div', { class: 'tree', role: 'tree', tabindex: 0, 'aria-label': 'Agents, steps and calls', onclick: (/** @type {Event} */ event) => this.click(event) });
-    /** @type {List<Row>} */
-    this.list = new List(this.element, (row, index) => this.row(row, index));
+    /** @type {List<number[]>} */
+    this.list = new List(this.element, (line) => this.line(line));
+    this.list.resized = () => this.update();
     /** @type {Row[]} */
     this.rows = [];
+    /** The numbers of the rows that stand in each line. */
+    this.lines = /** @type {number[][]} */ ([]);
   }
 
   update() {
     this.rows = rowsOf(this.app);
     const index = this.index;
-    this.list.show(this.rows);
+    this.lines = linesOf(this.rows, this.element.clientWidth);
+    this.list.show(this.lines);
     this.element.setAttribute('aria-activedescendant', index < 0 ? '' : `row-${index}`);
   }
 
@@ -42,7 +47,8 @@ export class Tree {
   }
 
   reveal() {
-    if (this.index >= 0) this.list.reveal(this.index);
+    const { index } = this;
+    if (index >= 0) this.list.reveal(this.lines.findIndex((line) => line.includes(index)));
   }
 
   /**
@@ -81,17 +87,29 @@ export class Tree {
   }
 
   /**
+   * Return a line: one row, or calls that ran at the same time, side by side.
+   * @param {number[]} line
+   */
+  line(line) {
+    if (line.length === 1) return this.row(this.rows[line[0]], line[0]);
+    const all = line.map((index) => this.rows[index]);
+    const ends = `${all[0].beside === 'first' ? 'first' : ''} ${all[all.length - 1].beside === 'last' ? 'last' : ''}`;
+    return h('div', { class: `lanes ${ends}`, role: 'presentation' }, indent(all[0].depth, true), line.map((index) => this.row(this.rows[index], index, true)));
+  }
+
+  /**
    * @param {Row} row
    * @param {number} index
+   * @param {boolean} [lane] whether others stand beside it in the line
    */
-  row({ effect, depth, open, position, size, beside }, index) {
+  row({ effect, depth, open, position, size, beside, together }, index, lane = false) {
     const { store, state } = this.app;
     const { tag, name, detail } = labelOf(store, effect);
     const status = statusOf(store, effect);
     const { sign, word, tone } = store.mark(status);
     const selected = effect.at === state.at;
     const difference = differenceOf(this.app, effect);
-    const classes = ['row', `k-${effect.kind}`, selected && 'selected', state.hits.has(effect.at) && 'hit', beside && `beside ${beside}`, difference && `d-${difference}`];
+    const classes = ['row', `k-${effect.kind}`, selected && 'selected', state.hits.has(effect.at) && 'hit', lane && 'lane', beside && `beside ${beside}`, difference && `d-${difference}`];
     const took = effect.began === undefined ? null : (effect.ended ?? store.runs[effect.side].end) - effect.began;
     return h('div', {
       class: classes.filter(Boolean).join(' '), id: `row-${index}`, 'data-index': index, role: 'treeitem',
@@ -99,7 +117,7 @@ export class Tree {
       'aria-expanded': open === null ? undefined : open,
       'aria-label': [effect.kind, tag, name, word, beside && 'beside others', DIFFERENT[difference], duration(took)].filter(Boolean).join(', '),
     },
-    indent(depth, beside !== ''),
+    lane ? null : indent(depth, beside !== ''),
     h('span', { class: 'twisty', 'aria-hidden': 'true' }, open === null ? '' : open ? '▾' : '▸'),
     h('span', { class: 'icon', 'aria-hidden': 'true' }),
     h('span', { class: 'tag' }, tag),
@@ -108,7 +126,7 @@ export class Tree {
     h('span', { class: 'num tok' }, effect.kind === 'model' ? tokens(effect.usage) : ''),
     store.runs[effect.side].info.cost ? h('span', { class: 'num cost' }, effect.kind === 'model' || effect.kind === 'agent' ? money(effect.usage?.cost) : '') : null,
     h('span', { class: 'num' }, duration(took)),
-    timing(store, effect),
+    timing(store, effect, lane ? together : undefined),
     h('span', { class: `mark t-${tone}`, title: word }, sign));
   }
 }
@@ -127,14 +145,15 @@ function indent(depth, beam) {
  * Return a small bar that shows when an effect ran.
  * @param {import('./store.js').Store} store
  * @param {Effect} effect
+ * @param {[number, number]} [span] the time that its place stands for, if not that of the run
  */
-function timing(store, effect) {
+function timing(store, effect, [from, to] = [0, store.runs[effect.side].end]) {
   const element = h('span', { class: 'timing', 'aria-hidden': 'true' });
   if (effect.began === undefined) return element;
-  const whole = Math.max(1, store.runs[effect.side].end);
+  const whole = Math.max(1, to - from);
   const bar = h('span', { class: `bar${store.failed(effect) ? ' failed' : ''}` });
-  bar.style.left = `${(100 * effect.began) / whole}%`;
-  bar.style.width = `${(100 * ((effect.ended ?? whole) - effect.began)) / whole}%`;
+  bar.style.left = `${(100 * (effect.began - from)) / whole}%`;
+  bar.style.width = `${(100 * ((effect.ended ?? to) - effect.began)) / whole}%`;
   element.append(bar);
   return element;
 }
@@ -207,13 +226,13 @@ function rowsOf(app) {
   const add = (up, depth) => {
     let all = run.children(up);
     if (kept) all = all.filter((at) => kept.has(at));
-    const beside = besides(all.map((at) => /** @type {Effect} */ (run.get(at))));
+    const beside = besides(all.map((at) => /** @type {Effect} */ (run.get(at))), run.end);
     all.forEach((at, index) => {
       const effect = /** @type {Effect} */ (run.get(at));
       const below = run.children(at);
       const closed = state.closed.has(at) || (holdsAgents(app, effect) && !state.opened.has(at));
       const open = below.length === 0 ? null : !closed;
-      rows.push({ effect, depth, open, position: index + 1, size: all.length, beside: beside[index] });
+      rows.push({ effect, depth, open, position: index + 1, size: all.length, ...beside[index] });
       if (open) add(at, depth + 1);
     });
   };
@@ -247,12 +266,39 @@ function within({ store }, [from, to]) {
 }
 
 /**
- * Return for each of some calls whether it ran beside others: the first, another, or the last.
- * @param {Effect[]} effects
- * @returns {string[]}
+ * Put rows into lines: closed calls that ran at the same time stand side by side, as many as fit.
+ * @param {Row[]} rows
+ * @param {number} width
+ * @returns {number[][]}
  */
-function besides(effects) {
-  const found = effects.map(() => '');
+function linesOf(rows, width) {
+  /** @type {number[][]} */
+  const lines = [];
+  for (let index = 0; index < rows.length;) {
+    const { together, depth, open } = rows[index];
+    let next = index + 1;
+    while (together && !open && rows[next]?.together === together && !rows[next].open) next += 1;
+    const most = Math.max(1, Math.min(MOST_LANES, Math.floor((width - 14 * depth) / LANE)));
+    const each = Math.ceil((next - index) / Math.ceil((next - index) / most));
+    for (; index < next; index += each) lines.push(Array.from({ length: Math.min(each, next - index) }, (_, place) => index + place));
+    index = next;
+  }
+  return lines;
+}
+
+/** The pixels that a lane needs, and how many are read at a glance. */
+const LANE = 225, MOST_LANES = 4;
+
+/**
+ * Return for each of some calls whether it ran beside others (the first, another, or the last),
+ * and when these ran.
+ * @param {Effect[]} effects
+ * @param {number} end when the record ends
+ * @returns {{beside: string, together?: [number, number]}[]}
+ */
+function besides(effects, end) {
+  /** @type {{beside: string, together?: [number, number]}[]} */
+  const found = effects.map(() => ({ beside: '' }));
   for (let index = 0; index < effects.length;) {
     let next = index + 1, until = effects[index].kind === 'tool' ? effects[index].ended ?? Infinity : -1;
     while (next < effects.length && effects[next].kind === 'tool' && (effects[next].began ?? Infinity) < until) {
@@ -260,7 +306,9 @@ function besides(effects) {
       next += 1;
     }
     if (next - index > 1 && effects[index].began !== undefined) {
-      for (let one = index; one < next; one += 1) found[one] = one === index ? 'first' : one === next - 1 ? 'last' : 'middle';
+      /** @type {[number, number]} */
+      const together = [effects[index].began ?? 0, Math.min(until, end)];
+      for (let one = index; one < next; one += 1) found[one] = { beside: one === index ? 'first' : one === next - 1 ? 'last' : 'middle', together };
     }
     index = next;
   }
