@@ -49,6 +49,7 @@ class Program(Generic[OutputT]):
         lifetimes: The toolsets that a run enters and leaves.
         entered: What they go on as in this run, by the id of each.
         notes: Warnings for the beginning of a run.
+        hashed: The rules of redaction under which it was hashed last, and the hash.
     """
 
     config: AgentConfig
@@ -61,6 +62,9 @@ class Program(Generic[OutputT]):
     lifetimes: Sequence[Toolset] = ()
     entered: Mapping[int, Toolset] = field(default_factory=dict[int, Toolset])
     notes: tuple[Warned, ...] = ()
+    hashed: dict[str, str] = field(
+        default_factory=dict[str, str], init=False, repr=False, compare=False
+    )
 
 
 def assemble(
@@ -282,7 +286,13 @@ def _compacting(compact: Compaction) -> ComputeFunction:
 
 def program_hash(program: Program[Any], redact: Redactor) -> str:
     """Hash what decides an agent's behaviour, without its secrets."""
-    spec = program.spec
+    if redact.rules not in program.hashed:
+        program.hashed.clear()
+        program.hashed[redact.rules] = _hash(program.spec, redact)
+    return program.hashed[redact.rules]
+
+
+def _hash(spec: AgentSpec[Any], redact: Redactor) -> str:
     behaviour = canonical(
         {
             "instructions": "(computed)" if spec.dynamic else spec.instructions,

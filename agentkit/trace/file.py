@@ -134,12 +134,14 @@ class FileSink:
 
     def emit(self, line: bytes, held: bool) -> None:
         """Append one line, with those that were held before it, in one write."""
-        self._held += line
-        if not held:
-            line, self._held = self._held, b""
-            if self._unlocked:
-                self._check()
-            self._write(line)
+        if held:
+            self._held += line
+            return
+        if self._held:
+            line, self._held = self._held + line, b""
+        if self._unlocked:
+            self._check()
+        self._write(line)
 
     def _check(self) -> None:
         """Refuse to write where another process has written since."""

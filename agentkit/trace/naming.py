@@ -72,27 +72,29 @@ def _packed(value: Any, redact: Redactor, paths: Paths) -> Any:
     kind = cast("type[Any]", type(value))
     if kind is str:
         return whole_text(redact(value))
-    if value is None or kind is bool:
+    if value is None or kind is bool or (kind is int and -_WIDEST <= value < _WIDEST):
         return value
     if kind is dict or isinstance(value, Mapping):
-        fields = {
-            _key(name, redact): _part(str(name), item, redact, paths)
-            for name, item in cast("Mapping[Any, Any]", value).items()
-        }
+        items = cast("Mapping[Any, Any]", value).items()
+        if paths:
+            fields = {_key(k, redact): _part(str(k), item, redact, paths) for k, item in items}
+        else:
+            fields = {_key(k, redact): _packed(item, redact, ()) for k, item in items}
         # Somebody's own value may look like one of our marks.
         return {"$nonjson": "object", "value": fields} if "$nonjson" in fields else fields
     if isinstance(value, (list, tuple, set, frozenset)):
-        items = enumerate(cast("Iterable[Any]", value))
-        parts = [_part(index, item, redact, paths) for index, item in items]
+        items = cast("Iterable[Any]", value)
+        if paths:
+            parts = [_part(str(n), item, redact, paths) for n, item in enumerate(items)]
+        else:
+            parts = [_packed(item, redact, ()) for item in items]
         return sorted(parts, key=canonical) if isinstance(value, (set, frozenset)) else parts
     return _scalar(value, redact, paths)
 
 
-def _part(name: str | int, item: Any, redact: Redactor, paths: Paths) -> Any:
+def _part(name: str, item: Any, redact: Redactor, paths: Paths) -> Any:
     """Pack what stands at one name or index of a value that `paths` lead through."""
-    if not paths:
-        return _packed(item, redact, ())
-    further = below(paths, str(name))
+    further = below(paths, name)
     if () in further:
         return redact.of_field(_packed(item, redact, ()))
     return _packed(item, redact, further)
@@ -126,6 +128,8 @@ def _key(name: Any, redact: Redactor) -> str:
 
 def whole_text(text: str) -> Any:
     """Text that is redacted already as JSON can hold it."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:  # lone surrogates
@@ -247,7 +251,7 @@ class Namer:
     def __init__(self, redact: Redactor) -> None:
         self.redact = redact
         # A memo outlives the run: under other rules of redaction the names are others.
-        self._memo = ("trace", redact.rules)
+        self._memo = f"trace {redact.rules}"
         self._chains: dict[Address, _Chain] = {}
         self._parts: tuple[Any, ...] = ()
         self._named: _Rest = ("", "", {}, None, b"")
@@ -265,7 +269,7 @@ class Namer:
 
     def blob(self, value: Blob) -> tuple[str, bytes]:
         """Return a blob's name and its canonical JSON."""
-        return self._known(value)[:2]
+        return self.known(value)[:2]
 
     def tools_blob(self, tools: tuple[ToolDefinition, ...]) -> tuple[str, bytes]:
         """Return the name and the canonical JSON of a tool list."""
@@ -283,7 +287,7 @@ class Namer:
         since, new = chain.at, messages[len(chain.messages) :]
         chain.at, chain.messages = call.at, messages
         for message in new:
-            name, _, identity = self._known(message)
+            name, _, identity = self.known(message)
             chain.names.append(name)
             chain.running.update(identity.encode())
         running = chain.running.copy()
@@ -321,8 +325,8 @@ class Namer:
             self._parts, self._named = parts, (model, tools, params, output, content)
         return self._named
 
-    def _known(self, value: Blob) -> tuple[str, bytes, str]:
-        """Return a value's blob, and its name without ids."""
+    def known(self, value: Blob) -> tuple[str, bytes, str]:
+        """Return a value's name, its canonical JSON, and its name without ids."""
         memo = value._memo  # pyright: ignore[reportPrivateUsage]  # the memo is for codecs and us
         known = memo.get(self._memo)
         if known is None:
@@ -358,12 +362,14 @@ def _quick(value: Blob, redact: Redactor) -> tuple[bytes, bytes] | None:
     if not isinstance(content, str):
         return None
     try:
-        if not (redact.passes(content) and redact.passes("\n".join(texts))):
+        if not redact.passes("\n".join([content, *texts])):
             return None
         if isinstance(value, ToolMessage):
-            name = b"" if value.name is None else b',"name":%b' % to_json(value.name)
-            bare = b'{"content":%b%b,"role":"tool"' % (to_json(value.content), name)
-            return b'%b,"tool_call_id":%b}' % (bare, to_json(value.call_id)), bare + b"}"
+            fields = {"content": value.content, "name": value.name, "role": "tool"}
+            if value.name is None:
+                del fields["name"]
+            bare = to_json(fields)
+            return b'%b,"tool_call_id":%b}' % (bare[:-1], to_json(value.call_id)), bare
         bare = b'{"content":%b,"role":"assistant"' % to_json(value.content)
         if not value.tool_calls:
             bare += b"}"

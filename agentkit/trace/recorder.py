@@ -52,7 +52,7 @@ from agentkit.events import (
     ToolProgress,
     Warned,
 )
-from agentkit.messages import JsonObject, Message, ModelResponse, ToolCall
+from agentkit.messages import NO_USAGE, JsonObject, Message, ModelResponse, ToolCall
 from agentkit.redaction import Redactor
 from agentkit.trace.deltas import Chunks, Delta, model_of
 from agentkit.trace.file import FileSink, MemorySink, Sink, Tap, TraceWriter
@@ -297,15 +297,14 @@ class Recorder:
             case ModelCall():
                 self._model_start(effect)
             case ToolInvocation(at=at, call=call):
-                texts = self._call(call)
-                fp = _fingerprint(call.name, texts["arguments"])
-                does: JsonObject = {
-                    "effect": effect.effect,
-                    **_given({"on_crash": effect.on_crash}),
-                }
-                self._writer.write("tool.start", at=at, **texts, **does, fp=fp)
+                fields = self._call(call)
+                fp = _fingerprint(call.name, fields["arguments"])
+                fields["effect"] = effect.effect
+                if effect.on_crash is not None:
+                    fields["on_crash"] = effect.on_crash
+                self._writer.write("tool.start", at=at, **fields, fp=fp)
             case Compute(at=at, name=name):
-                fields: JsonObject = {}
+                fields = {}
                 if effect.effect == "write":
                     arguments = packed(effect.input, self.redact)
                     fields = {"arguments": arguments, "effect": "write"}
@@ -315,7 +314,7 @@ class Recorder:
             case Pause(pending=pending):
                 for one in pending:  # in one write: what waits together is recorded together
                     held = one is not pending[-1]
-                    fields: JsonObject = {"kind": one.kind, **self._call(one.call)}
+                    fields = {"kind": one.kind, **self._call(one.call)}
                     self._writer.write("tool.pending", held=held, at=one.at, **fields)
 
     def _model_start(self, call: ModelCall) -> None:
@@ -399,16 +398,16 @@ class Recorder:
                 # The model call has begun: its first attempt may be written later.
                 first = not attempt
                 self._writer.write("http.start", held=first, at=at, attempt=attempt, host=host)
-            case HttpFinished():
-                delay = None if event.delay is None else round(event.delay * 1e6)
-                numbers = {
-                    "status": event.status,
-                    "retry_after": event.retry_after,
-                    "delay": delay,
-                }
-                texts = _given({"request_id": event.request_id, "error": event.error})
-                fields = _given(numbers) | self._texts(texts, own=True)
-                self._writer.write("http.end", held=delay is None, at=event.at, **fields)
+            case HttpFinished(at=at, delay=delay):
+                fields: JsonObject = {} if event.status is None else {"status": event.status}
+                if event.retry_after is not None:
+                    fields["retry_after"] = event.retry_after
+                if delay is not None:
+                    fields["delay"] = round(delay * 1e6)
+                if event.request_id is not None or event.error is not None:
+                    texts = _given({"request_id": event.request_id, "error": event.error})
+                    fields |= self._texts(texts, own=True)
+                self._writer.write("http.end", held=delay is None, at=at, **fields)
             case ToolProgress(at=at, value=value):
                 self._writer.write("tool.chunks", at=at, d=[packed(value, self.redact)])
             case Warned(at=at, code=code, text=text, data=data):
@@ -453,14 +452,16 @@ class Recorder:
                     "usage": outcome.usage.to_json(),
                     "response": self._texts(_given(rest)),
                 }
-            case ToolOutcome(error=error):
-                rest = {
-                    "error": error and self._error(error),
-                    "fatal": outcome.fatal or None,
-                    "usage": outcome.usage.to_json() or None,
-                }
+            case ToolOutcome(error=error, usage=usage):
                 message = self._message(outcome.message)
-                return {"status": outcome.status, "message": message, **_given(rest)}
+                fields: JsonObject = {"status": outcome.status, "message": message}
+                if error is not None:
+                    fields["error"] = self._error(error)
+                if outcome.fatal:
+                    fields["fatal"] = True
+                if usage is not NO_USAGE and (used := usage.to_json()):
+                    fields["usage"] = used
+                return fields
             case Value(value=value, usage=usage):
                 used = _given({"usage": usage.to_json() or None})
                 return {"status": "ok", "value": packed(value, self.redact), **used}
@@ -495,8 +496,9 @@ class Recorder:
         return fields if plain else packed(fields, self.redact, own=own)
 
     def _message(self, message: Message) -> str:
-        name, content = self.namer.blob(message)
-        self._write_blob("message", name, content)
+        name, content, _ = self.namer.known(message)
+        if name not in self._written:
+            self._write_blob("message", name, content)
         return name
 
     def _blob(self, kind: str, data: Any) -> str:
