@@ -173,7 +173,7 @@ def test_the_quick_way_names_messages_as_the_careful_one(parts: list[str], data:
         value = packed(message.to_json(), redact, own=True)
         namer = Namer(redact)
         assert namer.message(message) == (digest(canonical(value)), value)
-        known = namer._known(message)  # pyright: ignore[reportPrivateUsage]
+        known = namer.known(message)
         assert known[2] == digest(canonical(without_ids(value)))
 
 

@@ -62,6 +62,7 @@ from agentkit.errors import (
     OutputTruncated,
 )
 from agentkit.messages import (
+    NO_USAGE,
     Content,
     ForcedTool,
     Message,
@@ -677,7 +678,8 @@ def _used(outcomes: tuple[ToolOutcome, ...]) -> Usage:
     """Count what a batch has used: its calls, their bytes, and what sub-agents used."""
     used = Usage(tool_calls=len(outcomes), tool_bytes=sum(one.size for one in outcomes))
     for outcome in outcomes:
-        used += outcome.usage
+        if outcome.usage is not NO_USAGE:
+            used += outcome.usage
     return used
 
 

@@ -286,10 +286,12 @@ def _compacting(compact: Compaction) -> ComputeFunction:
 
 def program_hash(program: Program[Any], redact: Redactor) -> str:
     """Hash what decides an agent's behaviour, without its secrets."""
-    if redact.rules not in program.hashed:
+    known = program.hashed.get(redact.rules)
+    if known is None:
+        known = _hash(program.spec, redact)
         program.hashed.clear()
-        program.hashed[redact.rules] = _hash(program.spec, redact)
-    return program.hashed[redact.rules]
+        program.hashed[redact.rules] = known
+    return known
 
 
 def _hash(spec: AgentSpec[Any], redact: Redactor) -> str:

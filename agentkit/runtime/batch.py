@@ -85,11 +85,12 @@ class Batch:
 
     async def _admitted(self, index: int, invocation: ToolInvocation) -> CallFrame:
         frame = self._begun[index] = CallFrame(invocation.at, self._frames, self._slots)
-        try:
-            await frame.acquire()
-        except BaseException:
-            frame.release()
-            raise
+        if self._slots:
+            try:
+                await frame.acquire()
+            except BaseException:
+                frame.release()
+                raise
         return frame
 
     async def _one(self, index: int, invocation: ToolInvocation, frame: CallFrame) -> None:

@@ -118,6 +118,18 @@ class CallFrame:
         used: What sub-agents have used in it.
     """
 
+    __slots__ = (
+        "_frames",
+        "_held",
+        "_lent",
+        "_scope",
+        "_slots",
+        "_stops",
+        "_waiting",
+        "at",
+        "used",
+    )
+
     def __init__(self, at: Address, frames: Frames, slots: Sequence[Slots] = ()) -> None:
         """Prepare the frame of an effect.
 

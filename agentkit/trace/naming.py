@@ -362,7 +362,7 @@ def _quick(value: Blob, redact: Redactor) -> tuple[bytes, bytes] | None:
     if not isinstance(content, str):
         return None
     try:
-        if not redact.passes("\n".join([content, *texts])):
+        if not (redact.passes(content) and redact.passes("\n".join(texts))):
             return None
         if isinstance(value, ToolMessage):
             fields = {"content": value.content, "name": value.name, "role": "tool"}
