@@ -99,10 +99,9 @@ _MARKS: Mapping[str, Mapping[str, str]] = {
     "A": {":AA": "token"},
 }
 _JOINED = re.compile(
-    r"[-_](?<=(?:sk|pk|rk|ai|fw|r8|pi|hf|hp|ho|hu|hs|hr|at|x[abeoprs]"
+    r"[-_](?=[A-Za-z0-9_+/=-]{9})(?<=(?:sk|pk|rk|ai|fw|r8|pi|hf|hp|ho|hu|hs|hr|at|x[abeoprs]"
     # of tokens
     r"|dt|rt|tt|pm|v1|tn|AK|ca|pa|ss|tp|sp|ey|ys|yu|v2|ly|lx|gd|sa|lc|bp|ec|PX|pp).)"
-    r"[A-Za-z0-9_+/=-]{9}"
 )
 """How the other keys begin: the end of a short word, joined to a long one."""
 _FLAG = {kind: 1 << number for number, kind in enumerate(PATTERNS)}

@@ -9,7 +9,6 @@ import difflib
 import json
 import logging
 from collections.abc import Awaitable, Collection
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -100,18 +99,15 @@ async def run_call(
         text = "; ".join(repairs)
         context.emit(Warned(at=invocation.at, code="repaired_arguments", text=text))
 
-    def work() -> Awaitable[ToolOutcome | Interrupt]:
-        # Without a context a function cannot run agents.
-        return frame.run(attempts) if tool.takes_context else attempts()
-
     def attempts() -> Awaitable[ToolOutcome]:
         return _attempts(tool, arguments, invocation, context, redact)
 
     slots = shared_slots(tool, tool.concurrency)
     if slots is None:
-        return await work()
+        # Without a context a function cannot run agents.
+        return await (frame.run(attempts) if tool.takes_context else attempts())
     async with frame.holding(slots):
-        return await work()
+        return await (frame.run(attempts) if tool.takes_context else attempts())
 
 
 async def _attempts(
@@ -153,7 +149,10 @@ async def _attempt(
     redact: Redactor,
 ) -> ToolOutcome:
     try:
-        with nullcontext() if tool.timeout is None else anyio.move_on_after(tool.timeout):
+        if tool.timeout is None:
+            value = await tool.invoke(arguments, context)
+            return outcome_of(invocation, "ok", tool.render(value))
+        with anyio.move_on_after(tool.timeout):
             value = await tool.invoke(arguments, context)
             return outcome_of(invocation, "ok", tool.render(value))
     except ToolError as error:

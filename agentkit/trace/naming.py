@@ -120,6 +120,33 @@ def _scalar(value: Any, redact: Redactor, paths: Paths) -> Any:
             return _packed(_plain(value), redact, paths)
 
 
+def is_plain(fields: JsonObject, redact: Redactor) -> bool:
+    """Tell whether `packed` certainly leaves fields as they are.
+
+    Most are texts with nothing to hide, which are looked at together.
+    """
+    texts: list[str] = []
+    for value in fields.values():
+        kind = cast("type[Any]", type(value))
+        if kind is str:
+            texts.append(value)
+        elif kind is dict:
+            for key, item in cast("dict[Any, Any]", value).items():
+                kind = cast("type[Any]", type(item))
+                if type(key) is not str or key[:1] == "$":
+                    return False
+                if kind is str:
+                    texts += (key, item)
+                elif item is None or (kind is int and -_WIDEST <= item < _WIDEST):
+                    texts.append(key)
+                else:
+                    return False
+        else:
+            return False
+    text = "\n".join(texts)
+    return text.isascii() and redact.passes(text)
+
+
 def _key(name: Any, redact: Redactor) -> str:
     if type(name) is str and len(name) < 15 and name.isidentifier() and name.isascii():
         return name  # most are, and no secret is
@@ -370,20 +397,22 @@ def _quick(value: Blob, redact: Redactor) -> tuple[bytes, bytes] | None:
                 del fields["name"]
             bare = to_json(fields)
             return b'%b,"tool_call_id":%b}' % (bare[:-1], to_json(value.call_id)), bare
-        bare = b'{"content":%b,"role":"assistant"' % to_json(value.content)
+        fields = {"content": value.content, "role": "assistant"}
         if not value.tool_calls:
-            bare += b"}"
+            bare = to_json(fields)
             return bare, bare
-        named = [
-            (to_json({"arguments": one.arguments, "name": one.name}), to_json(one.id))
+        calls = [
+            {"function": {"arguments": one.arguments, "name": one.name}, "type": "function"}
             for one in value.tool_calls
         ]
+        bare = to_json({**fields, "tool_calls": calls})
+        calls = [
+            {"function": call["function"], "id": one.id, "type": "function"}
+            for call, one in zip(calls, value.tool_calls, strict=True)
+        ]
+        return to_json({**fields, "tool_calls": calls}), bare
     except (TypeError, ValueError):  # no texts, or lone surrogates
         return None
-    whole = [b'{"function":%b,"id":%b,"type":"function"}' % one for one in named]
-    calls = [b'{"function":%b,"type":"function"}' % function for function, _ in named]
-    form = b'%b,"tool_calls":[%b]}'
-    return form % (bare, b",".join(whole)), form % (bare, b",".join(calls))
 
 
 def _is_simple(message: AssistantMessage) -> bool:

@@ -57,7 +57,15 @@ from agentkit.redaction import Redactor
 from agentkit.trace.deltas import Chunks, Delta, model_of
 from agentkit.trace.file import FileSink, MemorySink, Sink, Tap, TraceWriter
 from agentkit.trace.logs import Follower, inside, tap
-from agentkit.trace.naming import Namer, Packed, canonical, digest, hidden_settings, packed
+from agentkit.trace.naming import (
+    Namer,
+    Packed,
+    canonical,
+    digest,
+    hidden_settings,
+    is_plain,
+    packed,
+)
 from agentkit.trace.output import output_fields
 from agentkit.trace.reader import Trace
 from agentkit.trace.schema import SCHEMA, Capture, blobs_of
@@ -265,8 +273,8 @@ class Recorder:
         fields |= {"usage": finish.usage.to_json(), "cost": finish.usage.cost}
         if error is not None:
             fields["error"] = self._error(error)
-        self._event("agent.end", at, fields)
         self._depth -= 1
+        self._event("agent.end", at, fields, held=not self._depth)  # the trace's end follows
         if not self._depth:
             self._close(finish.status)
 
@@ -278,8 +286,8 @@ class Recorder:
         self._writer.close()
 
     @_timed
-    def _event(self, event: str, at: Address, fields: JsonObject) -> None:
-        self._writer.write(event, at=at, **fields)
+    def _event(self, event: str, at: Address, fields: JsonObject, *, held: bool = False) -> None:
+        self._writer.write(event, held=held, at=at, **fields)
 
     def det(self, at: Address, kind: str, use: int, value: Any) -> None:
         """Record a value that was not deterministic; `use` counts those of one kind and address."""
@@ -297,7 +305,7 @@ class Recorder:
             case ModelCall():
                 self._model_start(effect)
             case ToolInvocation(at=at, call=call):
-                fields = self._call(call)
+                fields: JsonObject = self._call(call)
                 fp = _fingerprint(call.name, fields["arguments"])
                 fields["effect"] = effect.effect
                 if effect.on_crash is not None:
@@ -487,13 +495,8 @@ class Recorder:
         return packed(_given(texts), self.redact, own=True)
 
     def _texts(self, fields: JsonObject, *, own: bool = False) -> JsonObject:
-        """Fields, packed. Most are texts with nothing to hide, which are looked at together."""
-        try:
-            text = "\n".join(fields.values())
-        except TypeError:  # there are others, too
-            return packed(fields, self.redact, own=own)
-        plain = text.isascii() and self.redact.passes(text)
-        return fields if plain else packed(fields, self.redact, own=own)
+        """Fields, packed."""
+        return fields if is_plain(fields, self.redact) else packed(fields, self.redact, own=own)
 
     def _message(self, message: Message) -> str:
         name, content, _ = self.namer.known(message)
