@@ -103,7 +103,6 @@ async def start(
     store = Blobs.of(blobs)
     _check_json(deps_ref)
     earlier, prompted = opening(history, prompt)
-    await asyncio.to_thread(store.check)
     await _check_hosted(store, client.namespace, task_queue, name)
     run = new_run_id()
     root = id or f"{name}-{run}"
@@ -117,7 +116,6 @@ async def start(
         "messages": await slim_all((*earlier, *prompted), run, store),
         "earlier": len(earlier),
         "deps_ref": deps_ref,
-        "limits": None,
     }
     with _translated(client, root):
         handle = await with_blobs(client, store).start_workflow(
@@ -354,8 +352,8 @@ class HostedRun(Generic[OutputT]):
 
 async def _check_hosted(store: Blobs, namespace: str, task_queue: str, name: str) -> None:
     """Refuse an agent that no worker has hosted with this store on this task queue."""
-    folder = f"agents/{namespace}/{task_queue}"
-    known = await store.names(folder)
+    await asyncio.to_thread(store.check)
+    known = await store.names(f"agents/{namespace}/{task_queue}")
     if name not in known:
         hosted = ", ".join(map(repr, known)) or "none"
         raise ConfigurationError(

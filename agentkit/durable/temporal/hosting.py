@@ -92,14 +92,13 @@ def worker(
     for name in programs:
         store.write_now(f"agents/{client.namespace}/{task_queue}/{name}", b"")
     del given["deps"]
-    hosted = Hosted(programs=programs, **given)
-    activities = Activities(programs, store, deps)
-    interceptors = [_Hosting(hosted), *options.pop("interceptors", ())]
+    hosting = _Hosting(Hosted(programs=programs, **given))
+    interceptors = [hosting, *options.pop("interceptors", ())]
     return Worker(
         with_blobs(client, store),
         task_queue=task_queue,
         workflows=[AgentWorkflow],
-        activities=activities.all,
+        activities=Activities(programs, store, deps).all,
         workflow_runner=_runner(),
         interceptors=interceptors,
         **options,

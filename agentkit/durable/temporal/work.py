@@ -11,7 +11,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -182,17 +182,11 @@ class Work:
     async def _small(self, outcome: Outcome) -> Outcome:
         """Return the outcome with what the loop reads of it, a large message stored."""
         match outcome:
-            case ToolOutcome(at=at, status=status, error=error, fatal=fatal, usage=usage):
+            case ToolOutcome():
                 message: Any = await slim(outcome.message, self._asked["run"], self._blobs)
-                return StoredOutcome(
-                    at=at,
-                    status=status,
-                    message=message,
-                    error=error,
-                    fatal=fatal,
-                    usage=usage,
-                    bytes=outcome.size,
-                )
+                held: JsonObject = {one.name: getattr(outcome, one.name) for one in fields(outcome)}
+                held |= {"message": message, "bytes": outcome.size}
+                return StoredOutcome(**held)
             case ModelResponse(message=message, finish=finish, usage=usage):
                 return ModelResponse(message=message, finish=finish, usage=usage)
             case _:

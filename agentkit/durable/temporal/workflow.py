@@ -109,7 +109,7 @@ class AgentWorkflow:
             start["begun"] = await self._hosted.activity(
                 "begin", "begin", self._common(), attempts=3
             )
-            start["limits"] = start["limits"] or start["begun"]["limits"]
+            start.setdefault("limits", start["begun"]["limits"])
         self._described = described(program)
         self._limits, self._bounds = (Limits(**one["limits"]) for one in (start["begun"], start))
         parallel = self._limits.parallel
@@ -428,7 +428,7 @@ class AgentWorkflow:
     def _common(self) -> JsonObject:
         """Return what every activity has to know of the run."""
         return {
-            **{name: self._start[name] for name in ("run", "agent", "limits", "deps_ref")},
+            **{name: self._start.get(name) for name in ("run", "agent", "limits", "deps_ref")},
             "path": self._path,
             "of": self._agent.spec.at if self._path else self._start["at"],
             "used": self._used.to_json(),
