@@ -84,7 +84,7 @@ def test_a_served_agent_shows_its_steps(open_page: Open, name: str) -> None:
     pytest.importorskip("starlette", reason="the extra serve is not installed")
     page = open_page(name, at="/agent/m0")
     steps = page.locator(".panel section", has_text="Steps of the served agent")
-    assert re.search(r"4 rows, run [0-9a-f]{32}, ok", steps.locator("h3").inner_text())
+    assert re.search(r"4 steps and calls, run [0-9a-f]{32}, ok", steps.locator("h3").inner_text())
     rows = [
         [row.locator(one).inner_text() for one in (".role", ".status", "summary .num")]
         for row in steps.locator("details").all()

@@ -2,7 +2,7 @@
 /** What an agent did that answered as a model: `agentkit serve` puts its steps beside the answer. */
 
 import { h, section } from './dom.js';
-import { asText, counted, short, tokens } from './format.js';
+import { asText, count, short, tokens } from './format.js';
 import { block } from './text.js';
 
 /** @typedef {import('./store.js').Effect} Effect */
@@ -41,7 +41,7 @@ export function remote(app, effect) {
       h('summary', {}, h('span', { class: 'role' }, short(one.name, 60)), h('span', { class: `status t-${tone}` }, `${sign} ${word}`),
         h('span', { class: 'preview' }, preview || one.note), h('span', { class: 'num' }, short(one.at, 60))), body);
   });
-  return section(['Steps of the served agent ', h('small', {}, [counted(all.length, 'row'), run && `run ${short(asText(run), 40)}`, status && short(asText(status), 20)].filter(Boolean).join(', '))],
+  return section(['Steps of the served agent ', h('small', {}, [`${count(all.length)} steps and calls`, run && `run ${short(asText(run), 40)}`, status && short(asText(status), 20)].filter(Boolean).join(', '))],
     ...calls, all.length > MOST ? h('p', { class: 'note' }, `${all.length - MOST} more are not shown; Raw has them.`) : null);
 }
 
