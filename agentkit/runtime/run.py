@@ -66,6 +66,7 @@ class Run(Generic[OutputT]):
         self._on_event = guarded(request.on_event)
         self._ended = False
         self._partial: PartialReader | None = None
+        self._answer: Address | None = None  # the model call that `_partial` reads
         self._call: Address | None = None
         self._driver = request.open(self._take)
 
@@ -138,18 +139,21 @@ class Run(Generic[OutputT]):
 
     def _tell(self, event: Event) -> None:
         self._on_event(event)
+        if not self._events:  # nobody waits where there are some
+            self._changed.set()
         self._events.append(event)
-        self._changed.set()
 
     def _output_so_far(self, event: Event) -> OutputDelta | None:
         """Return the typed output as far as it is written, if a piece of it has come."""
         spec = self._driver.program.spec
+        if spec.output.partial is None:
+            return None
         at = model_of(event) if isinstance(event, Delta) else event.at
-        if spec.output.partial is None or at.parent != spec.at:
+        if at != self._answer and at.parent != spec.at:
             return None
         match event:
             case StepStarted() | Restarted():
-                self._partial, self._call = None, None
+                self._partial, self._answer, self._call = None, at, None
                 self._partial = spec.output.partial()
                 return None
             case TextDelta(text=piece) if spec.output.tool is None:

@@ -175,7 +175,7 @@ def guarded(listener: Emit | None) -> Emit:
             return
         try:
             returned: Any = listener(event)
-            if inspect.iscoroutine(returned):
+            if returned is not None and inspect.iscoroutine(returned):
                 returned.close()  # or Python would warn that nobody awaits it
                 raise TypeError("on_event returned a coroutine, and events are not awaited.")
         except KeyboardInterrupt:

@@ -117,17 +117,20 @@ class StreamFold:
         Raises:
             ModelError: The server reports an error, or sends something that is not a chunk.
         """
+        deltas: list[Event] = []
         text = data.strip()
         if self.done or not text:
-            return []
+            return deltas
         if text == b"[DONE]":
             self.done = True
-            return [delta for choice in self._choices.values() for delta in choice.flush()]
+            for choice in self._choices.values():
+                choice.flush(deltas)
+            return deltas
         try:
             chunk = parse_json(data)
         except ValueError:
             if self.complete:  # What is lost is no more than the usage.
-                return []
+                return deltas
             raise InvalidResponse(
                 f"{self._model or 'The model'} sent a chunk that is not JSON: "
                 f"{data[:200].decode('utf-8', 'replace')!r}.",
@@ -141,9 +144,8 @@ class StreamFold:
                 self._body[key] = value
             elif key != "choices" and value is not None:
                 self._body[key] = _updated(self._body.get(key), value)
-        deltas: list[Event] = []
         for choice in as_list(body.get("choices")):
-            deltas += self._add(as_object(choice))
+            self._add(as_object(choice), deltas)
         return deltas
 
     def finish(
@@ -166,7 +168,7 @@ class StreamFold:
             body, model=self._model, seed=self._at, taken=taken, joined=self._joined, note=note
         )
 
-    def _add(self, choice: JsonObject) -> list[Event]:
+    def _add(self, choice: JsonObject, deltas: list[Event]) -> None:
         """Add one choice; unless they are one answer, only the first one's deltas are shown."""
         index = choice.get("index")
         index = index if isinstance(index, int) else 0
@@ -176,7 +178,7 @@ class StreamFold:
         earlier = 0
         if self._joined and index:
             earlier = sum(one.calls for place, one in self._choices.items() if place < index)
-        deltas = fold.add(choice, earlier)
+        fold.add(choice, earlier, deltas if self._joined or index == min(self._choices) else [])
         if fold.blanks > BLANK_LIMIT:
             raise OutputTruncated(
                 f"{self._model or 'The model'} sent nothing but white space, so the stream was "
@@ -184,11 +186,11 @@ class StreamFold:
                 model=self._model,
                 text=fold.text.rstrip(),
             )
-        return deltas if self._joined or index == min(self._choices) else []
 
 
 _CHOICE_KEYS = frozenset({"index", "delta", "message", "finish_reason"})
 _DELTA_KEYS = frozenset({"role", "content", "tool_calls", "function_call"})
+_CALL_KEYS = frozenset({"index", "id", "type", "function"})
 
 
 class _ChoiceFold:
@@ -214,26 +216,23 @@ class _ChoiceFold:
     def calls(self) -> int:
         return len(self._calls)
 
-    def add(self, choice: JsonObject, earlier: int) -> list[Event]:
-        """Add one choice of a chunk and return its deltas, those of calls after `earlier` ones."""
-        deltas: list[Event] = []
+    def add(self, choice: JsonObject, earlier: int, deltas: list[Event]) -> None:
+        """Add one choice of a chunk, and its deltas: those of calls after `earlier` ones."""
         # A last chunk may repeat the whole message that the deltas held.
         delta = as_object(choice.get("delta"))
         if not delta and self._content is None and not self._calls:
             delta = as_object(choice.get("message"))
-        _merge_into(self._extra, choice, skipped=_CHOICE_KEYS)
+        if not choice.keys() <= _CHOICE_KEYS:
+            _merge_into(self._extra, choice, skipped=_CHOICE_KEYS)
         if delta:
             self._add_delta(delta, earlier, deltas)
-        if choice.get("finish_reason"):
-            self.finish = str(choice["finish_reason"])
-            deltas += self.flush()
-        return deltas
+        if reason := choice.get("finish_reason"):
+            self.finish = str(reason)
+            self.flush(deltas)
 
-    def flush(self) -> list[Event]:
-        """Return the deltas of text that was held back because a tag might have begun in it."""
-        deltas: list[Event] = []
+    def flush(self, deltas: list[Event]) -> None:
+        """Add the deltas of text that was held back because a tag might have begun in it."""
         self._show(*self._thinking.finish(), deltas)
-        return deltas
 
     def _add_delta(self, delta: JsonObject, earlier: int, deltas: list[Event]) -> None:
         for field in REASONING_FIELDS:
@@ -251,7 +250,8 @@ class _ChoiceFold:
             self._add_calls([{"index": 0, "function": function}], earlier, deltas)
         if calls := delta.get("tool_calls"):
             self._add_calls([as_object(call) for call in as_list(calls)], earlier, deltas)
-        _merge_into(self._message, delta, skipped=_DELTA_KEYS)
+        if not delta.keys() <= _DELTA_KEYS:
+            _merge_into(self._message, delta, skipped=_DELTA_KEYS)
 
     def _add_text(self, text: str, deltas: list[Event]) -> None:
         if self._content is None:
@@ -413,11 +413,12 @@ class _PartialCall:
     def add(self, fragment: _Fragment, data: JsonObject) -> None:
         """Add a fragment, with the unknown fields of its `data`."""
         self.id = self.id or fragment.id
-        if fragment.name != self.name:
+        if fragment.name and fragment.name != self.name:
             # In pieces, or each time the whole of it so far.
             longer = fragment.name.startswith(self.name)
             self.name = fragment.name if longer else self.name + fragment.name
-        _merge_into(self._extra, data, skipped=("index", "id", "type", "function"))
+        if not data.keys() <= _CALL_KEYS:
+            _merge_into(self._extra, data, skipped=_CALL_KEYS)
         if fragment.arguments:
             self._arguments.append(fragment.arguments)
 
@@ -453,11 +454,10 @@ def _merge_into(whole: JsonObject, piece: JsonObject, skipped: Collection[str]) 
     for key, value in piece.items():
         if value is None or key in skipped:
             continue
-        known = whole.get(key)
-        if known is None or (isinstance(value, (str, int)) and key not in _JOINED):
+        if isinstance(value, (str, int)) and key not in _JOINED:
             whole[key] = value  # as ids and models, which come again with each chunk
         else:
-            whole[key] = _merged(known, value, key)
+            whole[key] = _merged(whole.get(key), value, key)
 
 
 def _merged(old: Any, new: Any, key: str) -> Any:
