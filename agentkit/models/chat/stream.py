@@ -122,10 +122,7 @@ class StreamFold:
         if self.done or not text:
             return deltas
         if text == b"[DONE]":
-            self.done = True
-            for choice in self._choices.values():
-                choice.flush(deltas)
-            return deltas
+            return self._end()
         try:
             chunk = parse_json(data)
         except ValueError:
@@ -146,6 +143,13 @@ class StreamFold:
                 self._body[key] = _updated(self._body.get(key), value)
         for choice in as_list(body.get("choices")):
             self._add(as_object(choice), deltas)
+        return deltas
+
+    def _end(self) -> list[Event]:
+        deltas: list[Event] = []
+        for choice in self._choices.values():
+            choice.flush(deltas)
+        self.done = True
         return deltas
 
     def finish(
