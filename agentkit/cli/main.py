@@ -20,6 +20,7 @@ from agentkit.cli.commands import (
     demo,
     diff,
     doctor,
+    export,
     fork,
     grep,
     mcp,
@@ -95,6 +96,10 @@ for name, command in COMMANDS.items():
 trace_app = App(name="trace", help="Check an application by its traces.")
 trace_app.command(trace_doctor.trace_doctor, name="doctor")
 app.command(trace_app)
+export_app = App(name="export", help="Give a recorded run to other tools.")
+export_app.command(export.export_otel, name="otel")
+export_app.command(export.export_perfetto, name="perfetto")
+app.command(export_app)
 
 
 def run() -> None:

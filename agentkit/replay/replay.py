@@ -200,7 +200,11 @@ async def replay(
         config.check_deps(deps)
     redact, run = redact or config.redact, new_run_id()
     recorder, to = open_recorder(
-        record, run=run, program=lambda: program_hash(program, redact), redact=redact
+        record,
+        run=run,
+        program=lambda: program_hash(program, redact),
+        redact=redact,
+        replayed=options.plan != "model_live",
     )
     driver, engine = prepared(
         recording,

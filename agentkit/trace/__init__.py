@@ -10,6 +10,7 @@ from agentkit.trace.effects import (
 )
 from agentkit.trace.index import RecordedEffects
 from agentkit.trace.logs import to_trace, use_structlog
+from agentkit.trace.otel import to_otel
 from agentkit.trace.reader import Trace
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "RecordedEffect",
     "RecordedEffects",
     "Trace",
+    "to_otel",
     "to_trace",
     "use_structlog",
 ]

@@ -66,6 +66,15 @@ class RecordedEffects(Mapping[str, RecordedEffect]):
                 self._below.setdefault(one.rpartition("/")[0], []).append(one)
         return tuple(self[one] for one in self._below.get(at, ()))
 
+    def append(self, line: bytes) -> JsonObject:
+        """Take the next line of a trace in memory that grows, and return its event."""
+        event = self.source.append(line)
+        if event["event"] != "blob":
+            self._checked.append(0)
+            self._below = None
+            self._take(len(self._checked) - 1, event)
+        return event
+
     def event(self, number: int | None) -> JsonObject | None:
         """Return an event by its number, checked.
 

@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from agentkit.core.effects import Address
 from agentkit.messages import JsonObject
@@ -42,6 +42,11 @@ class Follower(Protocol):
         ...
 
 
+Begin: TypeAlias = Callable[[str, Trace | None, bool], Follower | None]
+"""Follows a run, or does not: its id, the trace so far if it is resumed, and whether it is a
+replay."""
+
+
 class LogTaker(Protocol):
     """What the application's log needs of a run's recorder."""
 
@@ -54,7 +59,7 @@ class LogTaker(Protocol):
 
 _inside: ContextVar[tuple[LogTaker, Address] | None] = ContextVar("_inside", default=None)
 _listening: ContextVar[bool] = ContextVar("_listening", default=False)
-_following: list[Callable[[str, Trace | None], Follower]] = []
+_following: list[Begin] = []
 _unlog: Callable[[], None] | None = None
 """Ends the last `use_structlog`."""
 
@@ -84,15 +89,15 @@ def use_structlog(logger: Any = None) -> Callable[[], None]:
     chosen: Callable[[], Any] = structlog.get_logger if logger is None else lambda: logger
     if _unlog is not None:  # one log has a run's lines once
         _unlog()
-    _unlog = follow(lambda run, earlier: _Logged(run, chosen))
+    _unlog = follow(lambda run, earlier, replayed: _Logged(run, chosen))
     return _unlog
 
 
-def follow(begin: Callable[[str, Trace | None], Follower]) -> Callable[[], None]:
+def follow(begin: Begin) -> Callable[[], None]:
     """Follow all runs of this process that begin or are resumed from now on.
 
     Args:
-        begin: Called where a run begins, with its id and, if it is resumed, the trace so far.
+        begin: Called where a run begins.
 
     Returns:
         A function that ends it, for the runs that begin then.
@@ -106,9 +111,10 @@ def follow(begin: Callable[[str, Trace | None], Follower]) -> Callable[[], None]
     return stop
 
 
-def followers(run: str, earlier: Trace | None = None) -> list[Follower]:
+def followers(run: str, earlier: Trace | None = None, *, replayed: bool = False) -> list[Follower]:
     """Return those who follow a run that begins now, or that is resumed."""
-    return [begin(run, earlier) for begin in _following]
+    found = (begin(run, earlier, replayed) for begin in _following)
+    return [one for one in found if one is not None]
 
 
 def to_trace(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -33,8 +33,9 @@ def open_recorder(
     capture: Capture = "full",
     durability: Durability = "none",
     fork: Mapping[str, Any] | None = None,
+    replayed: bool = False,
 ) -> tuple[Recorder | None, Recorded]:
-    """Open the trace of a new run; see `Recorder`.
+    """Open the trace of a new run; see `Recorder`. One that is `replayed` asks no model.
 
     Where the file cannot be written, that is logged once and the trace is kept in memory,
     except with durability "effects".
@@ -51,7 +52,7 @@ def open_recorder(
         raise ConfigurationError(
             f"durability='effects' needs trace= to be a file or a folder, not {to!r}."
         )
-    following = followers(run)
+    following = followers(run, replayed=replayed)
     record = functools.partial(
         Recorder,
         run=run,

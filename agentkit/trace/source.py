@@ -168,16 +168,26 @@ class Source:
         self.blobs = Blobs(self)
         for number in range(total):
             try:
-                event = self.event(number)
+                self._take(self.event(number))
             except TraceCorrupt:
                 if self.torn and number == total - 1:
                     break
                 raise
-            self.count += 1
-            if event["event"] == "blob":
-                self.blobs.numbers[event["h"]] = number
-            else:
-                self.events.numbers.append(number)
+
+    def append(self, line: bytes) -> JsonObject:
+        """Take the next line of a trace in memory that grows, and return its event."""
+        assert isinstance(self.lines, list)
+        self.lines.append(line)
+        event = self.event(self.count)
+        self._take(event)
+        return event
+
+    def _take(self, event: JsonObject) -> None:
+        if event["event"] == "blob":
+            self.blobs.numbers[event["h"]] = self.count
+        else:
+            self.events.numbers.append(self.count)
+        self.count += 1
 
     @property
     def size(self) -> int:
