@@ -8,6 +8,7 @@ For each command it forks: the command has its own process, streams, folder and 
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import random
@@ -93,12 +94,9 @@ def _read(sock: socket.socket, size: int) -> bytes:
 def serve(number: int) -> NoReturn:
     """Fork for each request, until the tests have ended."""
     import agentkit.cli.main
-    import agentkit.testing  # what tests' applications import
+    import agentkit.testing  # noqa: F401  # what tests' applications import
 
-    # The consoles look at the streams and the environment when they are imported.
-    for name in [name for name in sys.modules if name.startswith("agentkit.cli")]:
-        del sys.modules[name]
-    del agentkit.cli
+    gc.freeze()  # a collection in a fork would copy every page
     sock = socket.socket(fileno=number)
     while True:
         head, streams, _, _ = socket.recv_fds(sock, 4, 3)
@@ -135,9 +133,13 @@ def _become(arguments: list[str], cwd: str, env: dict[str, str], streams: list[i
     sys.path[0] = ""
     code: object = 0
     try:
-        from agentkit.cli import main
+        from agentkit.cli import console
+        from agentkit.cli.main import run
 
-        main()
+        # The consoles have looked at other streams, and at another environment.
+        for one, stderr in ((console.OUT, False), (console.ERR, True)):
+            vars(one).update(vars(console._console(stderr=stderr)))
+        run()
     except SystemExit as stop:
         code = stop.code
     except BaseException:
