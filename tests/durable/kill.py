@@ -10,6 +10,7 @@ flight is decided by a person who looks into that file, as one would look into a
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import random
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -27,9 +29,10 @@ import anyio
 from agentkit import Agent, ChatModel, Decision, RunContext, Trace, tool
 from agentkit.core.effects import PendingCall
 from agentkit.durable import resume_all, unfinished
-from agentkit.errors import ConfigurationError
+from agentkit.errors import ConfigurationError, TraceError
 from agentkit.history import check_history
 from agentkit.testing import ChatServer, ServerRequest, reply
+from agentkit.trace.check import check_replayable
 
 JOBS = 5
 """Unfinished jobs that there are at any time."""
@@ -105,6 +108,18 @@ def work(folder: str, url: str, backend: str, careless: bool, ready: Connection)
     anyio.run(go, Path(folder), url, careless, backend=backend)
 
 
+def forget(path: Path) -> None:
+    """Remove a trace in which nothing has happened, unless another worker has or writes it."""
+    with suppress(OSError), path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return  # another worker has removed it, and begun the job
+        try:
+            check_replayable(Trace.load(path))
+        except TraceError:
+            path.unlink()
+
+
 async def go(folder: Path, url: str, careless: bool) -> None:
     (agent,) = agents_of(url)
 
@@ -115,7 +130,7 @@ async def go(folder: Path, url: str, careless: bool) -> None:
 
     for one in await resume_all(folder, [agent], deps=folder, options=options):
         if one.outcome == "unreadable":  # killed before its first lines: nothing has happened
-            one.path.unlink()
+            forget(one.path)
         elif one.outcome not in ("finished", "locked"):
             raise RuntimeError(f"{one}: {one.error}") from one.error
 
