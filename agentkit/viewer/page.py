@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.agent import Agent
-from agentkit.errors import TraceError
 from agentkit.messages import JsonObject
 from agentkit.replay import diff
+from agentkit.trace.derived import write_anew
 from agentkit.trace.reader import Trace
 from agentkit.trace.summary import prompt_of
 from agentkit.trace.words import as_text
@@ -90,30 +90,5 @@ def write(
     """
     text = page(trace, other, agent=agent, app=app, program=program)
     target = Path(path)
-    try:
-        if _is_page(target):
-            target.unlink()
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-    except FileExistsError as error:
-        what = "folder" if target.is_dir() else "file that is not a page of a run"
-        raise TraceError(
-            f"{str(target)!r} is a {what}, and is not overwritten. Give the page another name.",
-            path=str(target),
-        ) from error
-    except (OSError, ValueError) as error:  # no path has a NUL in it
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise TraceError(
-            f"The page {str(target)!r} cannot be written: {why}. Give it another place.",
-            path=str(target),
-        ) from error
+    write_anew(target, text, mark=START, what="page", other="file that is not a page of a run")
     return target
-
-
-def _is_page(path: Path) -> bool:
-    """Return whether a file is a page that was made here, and may be made anew."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(START)) == START.encode()

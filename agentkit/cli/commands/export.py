@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ from cyclopts import Parameter
 from agentkit.cli.console import json_text, print_line
 from agentkit.cli.find import find
 from agentkit.cli.view.describe import damage_named
-from agentkit.errors import TraceError
+from agentkit.trace.derived import write_anew
 from agentkit.trace.otel import otel_spans, send
 from agentkit.trace.perfetto import MARK, perfetto
 from agentkit.trace.reader import Trace
@@ -60,27 +59,5 @@ def export_perfetto(
     with damage_named(recorded):
         text = json_text(perfetto(recorded, content=content))
     to = to or file.with_name(f"{file.stem}.perfetto.json")
-    _write(to, text)
+    write_anew(to, text, mark=MARK, what="file", other="file of another kind", option="--out")
     print_line(str(to))
-
-
-def _write(target: Path, text: str) -> None:
-    """Write a file, readable by its owner only; one that was not written here stays as it is."""
-    try:
-        if target.is_file() and target.read_bytes()[: len(MARK)] == MARK.encode():
-            target.unlink()
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-    except FileExistsError as error:
-        what = "folder" if target.is_dir() else "file of another kind"
-        raise TraceError(
-            f"{str(target)!r} is a {what}, and is not overwritten. Give --out another name.",
-            path=str(target),
-        ) from error
-    except (OSError, ValueError) as error:  # no path has a NUL in it
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise TraceError(
-            f"The file {str(target)!r} cannot be written: {why}. Give --out another place.",
-            path=str(target),
-        ) from error
