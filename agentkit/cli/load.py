@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -232,9 +232,9 @@ def is_file(place: str) -> bool:
     return place.endswith(".py") or "/" in place
 
 
-def agents_in(module: ModuleType | Mapping[str, Any]) -> dict[str, Agent[Any]]:
+def agents_in(module: ModuleType) -> dict[str, Agent[Any]]:
     """Return the agents at the top level of a module, by their names there."""
-    named = (vars(module) if isinstance(module, ModuleType) else module).items()
+    named = vars(module).items()
     return {key: cast("Agent[Any]", one) for key, one in named if isinstance(one, Agent)}
 
 

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from agentkit.agent import Agent
 from agentkit.cli.console import INDENTED, OUT, AsJson, print_json, print_note, shown
-from agentkit.cli.load import agent_of, agents_in, load_module, split_name
+from agentkit.cli.load import agent_of, load_module, split_name
 from agentkit.errors import AgentKitError, ConfigurationError, InvalidTool
 from agentkit.messages import ToolDefinition
 from agentkit.tools.context import RunContext
@@ -49,7 +49,9 @@ def tools(source: str, /, *, as_json: AsJson = False) -> None:
             values = {name: values[name]}
         elif name:
             values = {name: agent_of(loop, module, name, place)}
-        agents = agents_in(values)
+        agents = {
+            key: cast("Agent[Any]", one) for key, one in values.items() if isinstance(one, Agent)
+        }
         toolsets = {key: one for key, one in values.items() if isinstance(one, Toolset)}
         rest = [cast("AnyTool", one) for one in values.values() if isinstance(one, Tool)]
         if not agents and not toolsets and not rest:
