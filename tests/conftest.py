@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -13,6 +15,10 @@ _ANY_TIME = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 settings.register_profile("test", _ANY_TIME, max_examples=20)
 settings.register_profile("storm", _ANY_TIME, max_examples=150)
 settings.load_profile("test")
+
+# A shell ignores Ctrl-C in what it runs in the background, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ import uvicorn
 from agentkit import RunResult, tool
 from agentkit.messages import ModelRequest, ToolMessage
 from agentkit.trace import Trace
+from tests.forks import Forks
 
 ROOT = Path(__file__).parents[1]
 """The project's folder."""
@@ -31,6 +33,12 @@ CACHE = Path(os.environ.get("AGENTKIT_TEST_CACHE") or platformdirs.user_cache_di
 async def double(number: int) -> int:
     """Double a number."""
     return 2 * number
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    """Skip without a package, and do not import it while tests are collected: each worker does."""
+    missing = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(missing, reason=f"{package} is not installed")
 
 
 def tool_texts(result: RunResult[Any] | ModelRequest | None) -> list[str]:
@@ -53,6 +61,15 @@ def trace_lines(path: Path) -> list[dict[str, Any]]:
 def child_environment(**variables: str) -> dict[str, str]:
     """Return this process's environment for a child that imports from the same places."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
+
+
+# `agentkit.cli` has a function `main`, and importing its module `main` hides that.
+LOADED = Forks(
+    "import agentkit.cli; main = agentkit.cli.main\n"
+    "import agentkit.cli.main, agentkit.testing, agentkit.models.chat.model\n"
+    "agentkit.cli.main = main"
+)
+"""Starts programs where agentkit is loaded, but for what few of them need."""
 
 
 def run_python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -13,8 +14,7 @@ from pathlib import Path
 
 from agentkit import tool
 from agentkit.cli.main import app
-from tests.cli.forks import Forks
-from tests.support import child_environment
+from tests.support import LOADED, child_environment
 
 COMMAND = (sys.executable, "-c", "from agentkit.cli import main; main()")
 """What the console script does."""
@@ -41,7 +41,7 @@ def agentkit(
     env = environment(cwd, columns) | variables
     of_the_interpreter = any(name.startswith(("PYTHON", "LC_", "LANG")) for name in variables)
     if hasattr(os, "fork") and not of_the_interpreter:
-        return _FORKS.run([*arguments], cwd, env, typed)
+        return LOADED.run([*COMMAND[1:], *arguments], cwd, env, typed)
     return subprocess.run(
         [*COMMAND, *arguments],
         cwd=cwd,
@@ -53,9 +53,6 @@ def agentkit(
         timeout=300,
         check=False,
     )
-
-
-_FORKS = Forks()
 
 
 def environment(cwd: Path, columns: int | None = 120) -> dict[str, str]:
@@ -83,26 +80,21 @@ def on_terminal(
         prompt: What each of them waits for: the end of what is shown, or what is shown at all.
         more: Further environment variables.
     """
-    import fcntl
     import pty
-    import termios
 
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=folder,
-        env=environment(folder, None) | {"TERM": "dumb"} | more,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    process = LOADED.start(
+        [*COMMAND[1:], *arguments],
+        folder,
+        environment(folder, None) | {"TERM": "dumb"} | more,
+        (theirs, theirs, theirs),
+        terminal=True,
     )
     os.close(theirs)
     left, seen = list(typed), b""
     while True:
         if not select.select([ours], [], [], 60)[0]:
-            process.kill()  # it waits for what nobody will type
+            os.kill(process.pid, signal.SIGKILL)  # it waits for what nobody will type
         try:
             seen += os.read(ours, 65536)
         except OSError:  # the terminal has gone

@@ -7,11 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests.support import ROOT, child_environment, needs
 
-from tests.support import ROOT, child_environment
-
-pytest.importorskip("mcp")
+pytestmark = needs("mcp")
 AGENTS = """
 from agentkit import Agent, tool
 from agentkit.testing import ScriptedModel

@@ -11,8 +11,6 @@ from typing import Any
 
 import anyio
 import httpx2
-import nbclient
-import nbformat
 import pytest
 
 from agentkit import (
@@ -30,7 +28,7 @@ from agentkit import (
 )
 from agentkit.errors import LimitExceeded, ModelUnreachable
 from agentkit.testing import HOLD, ChatServer, FunctionModel, ScriptedModel, reply, sse
-from examples import approval, chat, look, research, sessions, web
+from examples import approval, chat, look, research, web
 from tests.support import ROOT, events_of, running, tool_texts
 
 
@@ -117,6 +115,8 @@ def test_sessions_keep_users_apart(tmp_path: Path) -> None:
             raise ModelUnreachable("no route")
         return " ".join(one.text for one in request.messages if isinstance(one, UserMessage))
 
+    from examples import sessions
+
     agent = Agent(FunctionModel(answer), deps_type=str)
     said: list[Any] = []
     for _ in range(2):
@@ -145,6 +145,9 @@ def test_sessions_keep_users_apart(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("default")
 def test_the_notebook_runs(tmp_path: Path) -> None:
     """From its first cell to its last, in a kernel of its own."""
+    import nbclient
+    import nbformat
+
     book = nbformat.read(ROOT / "examples" / "notebook.ipynb", as_version=4)
     paths = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     client = nbclient.NotebookClient(book, timeout=120, resources={"metadata": {"path": tmp_path}})

@@ -14,12 +14,10 @@ from agentkit import Agent
 from agentkit.mcp import stdio
 from agentkit.testing import ChatServer, ScriptedModel, assert_trace, reply
 from agentkit.trace import Trace
-from examples import planner
 from tests.mcp.conftest import PYTHON_SERVERS, python_programs
-from tests.support import CACHE, ROOT, child_environment, tool_texts
+from tests.support import CACHE, ROOT, child_environment, needs, tool_texts
 
-pytest.importorskip("mcp")
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, needs("mcp")]
 ZONES = {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Kolkata"}
 
 
@@ -57,6 +55,8 @@ def test_what_it_cannot_serve_is_one_line_on_stderr(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A model that does not exist; stdout is the wire's alone."""
+    from examples import planner
+
     monkeypatch.setattr(sys, "argv", ["planner.py", "--model", "no:x"])
     with pytest.raises(SystemExit):
         planner.main()

@@ -9,7 +9,6 @@ import anyio
 
 from agentkit import AudioPart, FilePart, ImagePart, RunContext, TextPart, Tool, tool
 from agentkit.errors import ToolError
-from agentkit.mcp import serve_sync
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
@@ -146,4 +145,6 @@ TOOLS = [
 ]
 
 if __name__ == "__main__":
+    from agentkit.mcp import serve_sync  # its tools are another test's, too
+
     serve_sync(*TOOLS, http=sys.argv[1])

@@ -10,14 +10,14 @@ from typing import Any
 import httpx2
 import pytest
 
+from agentkit import mcp as our_mcp
 from agentkit.errors import ConfigurationError
-from agentkit.mcp import app, serve
 from tests.mcp import served
+from tests.support import needs
 
-pytest.importorskip("mcp")
 starlette = pytest.importorskip("starlette.applications")
 routing = pytest.importorskip("starlette.routing")
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, needs("mcp")]
 HELLO = {
     "jsonrpc": "2.0",
     "id": 1,
@@ -44,7 +44,7 @@ async def client_of(application: Any, url: str) -> AsyncGenerator[httpx2.AsyncCl
 
 async def test_it_is_mounted_into_another_application() -> None:
     """It answers below the path it is mounted at, where the outer lifespan starts it."""
-    tools = app(served.add)
+    tools = our_mcp.app(served.add)
     outer = starlette.Starlette(
         routes=[routing.Mount("/tools", tools)],
         lifespan=lambda _: tools.router.lifespan_context(tools),
@@ -57,7 +57,7 @@ async def test_it_is_mounted_into_another_application() -> None:
 
 async def test_a_mounted_server_that_was_not_started_names_what_is_missing() -> None:
     """The error has the line that starts it."""
-    outer = starlette.Starlette(routes=[routing.Mount("/tools", app(served.add))])
+    outer = starlette.Starlette(routes=[routing.Mount("/tools", our_mcp.app(served.add))])
     async with client_of(outer, "http://127.0.0.1:8000") as client:
         with pytest.raises(ConfigurationError, match=r"tools\.router\.lifespan_context\(tools\)"):
             await client.post("/tools/mcp", json=HELLO)
@@ -92,7 +92,7 @@ async def test_web_pages_are_refused(
 ) -> None:
     """A page may call only if it is of this machine or named; programs send no origin."""
     headers = {} if origin is None else {"Origin": origin}
-    async with client_of(app(served.add, host=host, origins=origins), url) as client:
+    async with client_of(our_mcp.app(served.add, host=host, origins=origins), url) as client:
         answer = await client.post("/mcp", json=HELLO, headers=headers)
     assert answer.status_code == status
 
@@ -103,4 +103,4 @@ async def test_a_used_port_is_an_error_and_no_exit(anyio_backend: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as used:
         port = used.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"Cannot listen at 127.0.0.1:{port}: Addr"):
-            await serve(served.add, http=f"127.0.0.1:{port}")
+            await our_mcp.serve(served.add, http=f"127.0.0.1:{port}")

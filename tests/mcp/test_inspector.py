@@ -12,9 +12,9 @@ import pytest
 
 from tests.mcp import served
 from tests.mcp.conftest import served_by_http
-from tests.support import child_environment, from_npm
+from tests.support import child_environment, from_npm, needs
 
-pytest.importorskip("mcp")
+pytestmark = needs("mcp")
 PACKAGES = {"@modelcontextprotocol/inspector": "2.12.0"}
 SERVED = str(Path(__file__).parent / "served.py")
 LIST = ["--method", "tools/list", "--strict"]

@@ -14,22 +14,23 @@ import httpx2
 import pytest
 
 from agentkit import Agent, Decision, RunContext, tool
+from agentkit import mcp as our_mcp
 from agentkit.errors import ConfigurationError, ToolError
-from agentkit.mcp import app, http, serve
+from agentkit.mcp import http
 from agentkit.testing import ScriptedModel
 from agentkit.trace import Trace
 from tests.mcp import served
 from tests.mcp.conftest import served_by_http
-from tests.support import ROOT, child_environment, tool_texts
+from tests.support import ROOT, child_environment, needs, tool_texts
 
-mcp = pytest.importorskip("mcp")
-types = pytest.importorskip("mcp_types")
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, needs("mcp")]
 SERVED = str(Path(__file__).parent / "served.py")
 
 
 def client_of(*offered: Any, mode: str = "auto", elicit: Any = None, **options: Any) -> Any:
     """Return the SDK's client, connected to our server in this process."""
+    import mcp
+
     from agentkit.mcp.server import ToolServer
 
     facts = {"name": "t", "instructions": None, "deps": None, "trace": False, "approver": None}
@@ -125,6 +126,8 @@ async def test_an_agent_is_one_tool(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_the_clients_user_approves(mode: str) -> None:
     """A call that needs approval is asked about at the client; without a way to ask, denied."""
+    import mcp_types as types
+
     asked: list[str] = []
 
     async def accept(context: Any, params: Any) -> Any:
@@ -152,6 +155,7 @@ async def test_the_clients_user_approves(mode: str) -> None:
 
 async def test_an_approval_is_good_for_its_call_and_once() -> None:
     """What a client's user has agreed to is this call: no other one goes on with it, nor twice."""
+    import mcp_types as types
 
     async def accept(context: Any, params: Any) -> Any:
         raise AssertionError("the answers are made by hand")
@@ -171,6 +175,7 @@ async def test_an_approval_is_good_for_its_call_and_once() -> None:
 
 async def test_what_a_tool_asks_is_asked_at_the_client() -> None:
     """A question of a running tool goes to the client's user; the form that returns is read."""
+    import mcp_types as types
 
     @tool
     async def book(context: RunContext[Any]) -> str:
@@ -189,14 +194,14 @@ async def test_what_a_tool_asks_is_asked_at_the_client() -> None:
 async def test_nothing_is_offered_that_is_no_tool(anyio_backend: str) -> None:
     """Serving nothing, or something else than tools, is refused."""
     with pytest.raises(ConfigurationError, match="nothing to offer"):
-        await serve()
+        await our_mcp.serve()
     with pytest.raises(ConfigurationError, match=r"serve\(7\): expected a tool"):
-        app(7)  # type: ignore[arg-type]
+        our_mcp.app(7)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="http='here': expected HOST:PORT"):
-        await serve(served.add, http="here")
+        await our_mcp.serve(served.add, http="here")
     if anyio_backend == "trio":
         with pytest.raises(ConfigurationError, match="needs asyncio"):
-            await serve(served.add, http="127.0.0.1:0")
+            await our_mcp.serve(served.add, http="127.0.0.1:0")
 
 
 async def test_stdout_is_the_wire_alone(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import anyio
 import httpx
-import openai
 import pytest
 
 from agentkit import Agent, ChatModel, Limits, Trace, tool
@@ -43,11 +42,13 @@ class Plan:
     umbrella: bool
 
 
-Serve = Callable[..., tuple[openai.OpenAI, str]]
+Serve = Callable[..., tuple[Any, str]]  # an `openai.OpenAI`, and the URL
 
 
 @pytest.fixture
 def serve() -> Generator[Serve]:
+    import openai
+
     opened: list[AbstractContextManager[Any]] = []
 
     def start(*agents: Any, key: str = "any-key-will-do", **options: Any) -> tuple[Any, str]:
@@ -134,6 +135,8 @@ def test_messages_are_the_history(serve: Serve) -> None:
 
 def test_a_typed_output_is_json(serve: Serve) -> None:
     """A `response_format` of just that, or of any object, is honoured; another one is refused."""
+    import openai
+
     script = ['{"city": "Paris", "umbrella": true}'] * 4
     client, _ = serve(Agent(ScriptedModel(script), name="weather", output=Plan))
     schema = {
@@ -209,6 +212,8 @@ def test_harmless_values_of_other_parameters_are_taken(serve: Serve) -> None:
 
 def test_keys_let_in_and_bound(serve: Serve) -> None:
     """Unknown ones are refused; limits are the tighter of the key's and the agent's."""
+    import openai
+
     keys = {"key-of-ada-1": Key(name="ada", limits=Limits(steps=1)), "key-of-bob-1": Key()}
     seen: list[str] = []
 
@@ -236,6 +241,8 @@ def test_keys_let_in_and_bound(serve: Serve) -> None:
 
 def test_a_key_bounds_the_runs_at_the_same_time(serve: Serve) -> None:
     """One more is refused until one has ended."""
+    import openai
+
     entered, go_on = threading.Event(), threading.Event()
 
     @tool
@@ -292,6 +299,7 @@ def test_a_client_that_disconnects_cancels_its_run(
 
 def test_failures_say_no_more_than_a_client_may_know(serve: Serve, caplog: Any) -> None:
     """The run's id, and not the exception of the application's own code."""
+    import openai
 
     def fail(request: ModelRequest) -> str:
         raise KeyError("password of the database")
@@ -308,6 +316,7 @@ def test_failures_say_no_more_than_a_client_may_know(serve: Serve, caplog: Any) 
 
 def test_a_run_that_waits_for_a_decision_says_so(serve: Serve, tmp_path: Path) -> None:
     """Its owner resumes it from its trace."""
+    import openai
 
     @tool(approval=True)
     def pay() -> str:

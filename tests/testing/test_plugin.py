@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import runpy
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from agentkit import Trace
 from agentkit.testing import ChatServer, ServerRequest, reply
 from agentkit.testing.replies import ChatReply
+from tests.forks import Forks
 from tests.support import ROOT
 
 APP = """
@@ -35,6 +35,9 @@ from app import agent
 
 PROMPT = "Umbrella in Paris?"
 """
+
+PYTESTS = Forks("import _pytest.pytester, anyio, httpx2, pydantic, pytest, trio, unittest.mock")
+"""Starts pytest where it is loaded, and agentkit is not."""
 
 
 def answer(request: ServerRequest) -> ChatReply:
@@ -76,16 +79,9 @@ class Project:
         """Run pytest, offline, in one of its folders."""
         others = ("hypothesispytest", "inline_snapshot", "benchmark")  # slow to load
         without = [part for name in others for part in ("-p", f"no:{name}")]
-        command = [sys.executable, "-m", "pytest", *without, *arguments]
         # Not pytester's: it forgets what was imported here meanwhile, and that breaks others.
-        done = subprocess.run(
-            command,
-            cwd=self.path / folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        command = ["-m", "pytest", *without, *arguments]
+        done = PYTESTS.run(command, self.path / folder, os.environ)
         sys.stdout.write(done.stdout + done.stderr)
         return pytest.RunResult(
             done.returncode, done.stdout.splitlines(), done.stderr.splitlines(), 0

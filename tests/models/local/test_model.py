@@ -335,7 +335,10 @@ class Program:
 
     def end(self, within: float = 10) -> tuple[int, str]:
         """Wait until it and its server end; return its exit status and its stderr."""
-        _, errors = self.process.communicate(timeout=within)
+        try:
+            _, errors = self.process.communicate(timeout=within)
+        finally:
+            self.process.kill()  # or its server goes on answering, beside all other tests
         assert gone(self.server)
         return self.process.returncode, errors
 
