@@ -52,6 +52,12 @@ class Forks:
             env: All environment variables.
             typed: What stdin has; None is the stdin of the tests.
         """
+        if not hasattr(os, "fork"):
+            captured: Any = {"capture_output": True, "text": True, "encoding": "utf-8"}
+            command = [sys.executable, *arguments]
+            return subprocess.run(
+                command, cwd=cwd, env=env, input=typed, timeout=300, check=False, **captured
+            )
         with (
             tempfile.TemporaryFile() as out,
             tempfile.TemporaryFile() as err,
@@ -214,7 +220,10 @@ def _become(
 
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    encoding: dict[str, Any] = {"encoding": "utf-8", "closefd": False}
+    encoding: dict[str, Any] = {
+        "encoding": env.get("PYTHONIOENCODING", "utf-8"),
+        "closefd": False,
+    }
     sys.stdin = open(0, **encoding)  # noqa: SIM115  # to the end
     sys.stdout = open(1, "w", errors="strict", **encoding)  # noqa: SIM115  # to the end
     sys.stderr = open(2, "w", errors="backslashreplace", **encoding)  # noqa: SIM115  # to the end

@@ -72,6 +72,20 @@ LOADED = Forks(
 """Starts programs where agentkit is loaded, but for what few of them need."""
 
 
+def run_loaded(
+    *arguments: str, cwd: Path = ROOT, typed: str | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python to its end, in a process that is forked from one that has loaded agentkit.
+
+    Args:
+        arguments: A program and its arguments, or `-c` and code, or `-m` and a module.
+        cwd: Where.
+        typed: What stdin has; None is the stdin of the tests.
+        variables: Environment variables to set.
+    """
+    return LOADED.run(arguments, cwd, child_environment(**variables), typed)
+
+
 def run_python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run Python to its end and check that it succeeds.
 

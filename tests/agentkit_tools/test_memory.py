@@ -8,7 +8,6 @@ import pickle
 import re
 import sqlite3
 import stat
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from agentkit import Agent, RunContext, ToolError, Toolset
 from agentkit.errors import ConfigurationError
 from agentkit.testing import ScriptedModel
 from tests.agentkit_tools.support import call, named, refusal
-from tests.support import ROOT, tool_texts
+from tests.support import LOADED, ROOT, tool_texts
 
 pytestmark = pytest.mark.anyio
 
@@ -160,11 +159,9 @@ def test_processes_create_and_write_at_the_same_time(path: Path) -> None:
         "for n in range(10): tool.call_sync({'text': f'{sys.argv[2]} {n}'})\n"
     )
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tools"), *filter(None, sys.path)])
+    env = os.environ | {"PYTHONPATH": paths}
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(path), str(n)], env=os.environ | {"PYTHONPATH": paths}
-        )
-        for n in range(4)
+        LOADED.start(["-c", code, str(path), str(n)], ROOT, env, (0, 1, 2)) for n in range(4)
     ]
     assert [process.wait(60) for process in processes] == [0] * 4
     with sqlite3.connect(path) as store:

@@ -40,7 +40,7 @@ def agentkit(
     """
     env = environment(cwd, columns) | variables
     of_the_interpreter = any(name.startswith(("PYTHON", "LC_", "LANG")) for name in variables)
-    if hasattr(os, "fork") and not of_the_interpreter:
+    if not of_the_interpreter:
         return LOADED.run([*COMMAND[1:], *arguments], cwd, env, typed)
     return subprocess.run(
         [*COMMAND, *arguments],

@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,8 +19,8 @@ from agentkit.cli.view.tree import tree_of
 from agentkit.core.effects import PendingCall
 from agentkit.messages import ToolCall
 from agentkit.testing import ScriptedModel
-from tests.cli.support import agentkit, environment, here
-from tests.support import child_environment
+from tests.cli.support import COMMAND, agentkit, environment, here
+from tests.support import LOADED, run_loaded
 
 APP = '''
 import os
@@ -64,9 +63,7 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nested")
     (folder / "app.py").write_text(APP)
     for trace, crash in (("run.jsonl", ""), ("killed.jsonl", "1")):
-        env = child_environment(TRACE=trace, CRASH=crash)
-        command = [sys.executable, "app.py"]
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, check=False)
+        done = run_loaded("app.py", cwd=folder, TRACE=trace, CRASH=crash)
         assert done.returncode == (9 if crash else 0), done.stderr
     return folder
 
@@ -329,12 +326,12 @@ def test_signs_where_an_encoding_has_none(
     text = "\u2713\u2717\u2298\u2192\u2026\u0416 " * 40
     agent = Agent(ScriptedModel([[("look", {})], text]), tools=[look])
     agent.run_sync("go", trace=tmp_path / "signs.jsonl")
-    program = [sys.executable, "-c", "from agentkit.cli import main; main()", *arguments]
     with (tmp_path / "out").open("wb") as file:
         variables = environment(tmp_path, 100) | {"PYTHONIOENCODING": encoding}
-        done = subprocess.run(program, cwd=tmp_path, env=variables, stdout=file, check=False)
+        program = [*COMMAND[1:], *arguments]
+        done = LOADED.start(program, tmp_path, variables, (0, file.fileno(), 2))
+        assert done.wait(60) == 0
     out = (tmp_path / "out").read_text(encoding)
-    assert done.returncode == 0
     for sign in ("2713", "2717", "2298", "2192", "2026", "2514", "251c"):
         assert f"\\u{sign}" not in out
     assert "ok ok" not in out

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.support import ROOT, child_environment, needs
+from tests.support import ROOT, needs, run_loaded
 
 pytestmark = needs("mcp")
 AGENTS = """
@@ -25,16 +24,7 @@ two = Agent(ScriptedModel(["2"]), name="two")
 
 
 def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "agentkit", *arguments],
-        cwd=folder,
-        env=child_environment(),
-        input="",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_loaded("-m", "agentkit", *arguments, cwd=folder, typed="")
 
 
 def test_it_ends_with_its_client(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from agentkit import (
 from agentkit.errors import LimitExceeded, ModelUnreachable
 from agentkit.testing import HOLD, ChatServer, FunctionModel, ScriptedModel, reply, sse
 from examples import approval, chat, look, research, web
-from tests.support import ROOT, events_of, running, tool_texts
+from tests.support import LOADED, ROOT, events_of, running, tool_texts
 
 
 def environment(server: ChatServer) -> dict[str, str]:
@@ -316,15 +316,7 @@ def test_research_prints_calls_and_usage(capsys: pytest.CaptureFixture[str]) -> 
 def keeper(folder: Path, server: ChatServer, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the approval example in its own process, in `folder`."""
     program = str(ROOT / "examples" / "approval.py")
-    return subprocess.run(
-        [sys.executable, program, "--model", "openai:m", *arguments],
-        cwd=folder,
-        env=environment(server),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return LOADED.run([program, "--model", "openai:m", *arguments], folder, environment(server))
 
 
 @pytest.mark.parametrize(

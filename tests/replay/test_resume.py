@@ -42,7 +42,7 @@ from agentkit.events import TextDelta, ToolCallFinished, ToolCallStarted
 from agentkit.testing import FunctionModel, ScriptedModel
 from agentkit.trace.file import FileSink
 from tests.effects import delete, done, read, write
-from tests.support import child_environment, run_python, tool_texts, trace_lines
+from tests.support import child_environment, run_loaded, tool_texts, trace_lines
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_done")]
 
@@ -343,7 +343,8 @@ def test_kill_and_resume_in_another_process(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert Trace.load(trace).status == "interrupted"
-    finished = run_python(*command, "resume", "2")
+    finished = run_loaded(*command, "resume", "2")
+    assert finished.returncode == 0, finished.stderr
     assert finished.stdout.split() == ["done", "3"]
     assert log.read_text().split() == ["1", "2", "2", "3"]
 

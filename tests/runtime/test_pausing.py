@@ -18,7 +18,7 @@ from agentkit.events import ToolCallFinished
 from agentkit.messages import AssistantMessage
 from agentkit.testing import FunctionModel, ScriptedModel
 from tests.effects import delete, done, write
-from tests.support import events_of, run_python, tool_texts
+from tests.support import events_of, run_loaded, tool_texts
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_done")]
 DELETE = "/boss/m0/t0/inner/m0/t0"
@@ -370,7 +370,9 @@ def test_paused_here_and_resumed_in_another_process(tmp_path: Path) -> None:
     program.write_text(PROGRAM)
 
     def call(*arguments: str) -> list[str]:
-        return run_python(str(program), *arguments).stdout.splitlines()
+        done = run_loaded(str(program), *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
 
     assert call("run", str(trace)) == [f"paused {DELETE}"]
     assert call("resume", str(trace), DELETE) == ["deleted a", "ok done"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from agentkit import Agent, ChatModel, ChatSettings, Limits, RunContext, RunResult, result_of, tool
 from agentkit.errors import LimitExceeded, ToolsFailed
 from agentkit.testing import ChatServer, ScriptedModel, reply
-from tests.support import child_environment, events_of
+from tests.support import events_of, run_loaded
 
 SCRIPT = """
 from agentkit import Agent, tool
@@ -37,15 +36,7 @@ SECRET = "sk-abcdefghijklmnopqrstuvwxyz123456"
 def ran(folder: Path, *, options: str = "", before: str = "") -> subprocess.CompletedProcess[str]:
     """Run the script in a process of its own."""
     (folder / "script.py").write_text(before + SCRIPT.replace("{options}", options))
-    return subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=folder,
-        env=child_environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_loaded("script.py", cwd=folder)
 
 
 def listed(result: RunResult[Any]) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ import pytest
 from agentkit import Agent, Trace, tool
 from agentkit.testing import ScriptedModel
 from agentkit.viewer.follow import FollowedRun
-from tests.support import child_environment
+from tests.support import child_environment, run_loaded
 from tests.viewer.conftest import WIDE, Browser
 from tests.viewer.recorded import long
 
@@ -248,15 +248,7 @@ def test_what_live_refuses(runs: Path) -> None:
         (["runs/done.jsonl", "--port", "3"], "are for --live"),
         ([], "Name a trace"),
     ):
-        done = subprocess.run(
-            [*COMMAND, "view", *arguments],
-            cwd=runs.parent,
-            env=child_environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run_loaded(*COMMAND[1:], "view", *arguments, cwd=runs.parent)
         assert done.returncode == 2
         assert text in done.stderr
 
@@ -354,7 +346,7 @@ def test_a_thousand_runs_and_slow_readers(runs: Path) -> None:
 def test_a_decision_lets_the_run_go_on_in_the_server(tmp_path: Path) -> None:
     """One call after the other; what cannot be is said, and nothing runs twice."""
     (tmp_path / "app.py").write_text(APP)
-    subprocess.run([sys.executable, "app.py"], cwd=tmp_path, env=child_environment(), check=True)
+    assert run_loaded("app.py", cwd=tmp_path).returncode == 0
     with serving(tmp_path, "paused.jsonl", "--app", "app.py:agent") as server:
         for body, status in (("{", 400), ("[]", 400), ('{"at":1}', 400), ("x" * (1 << 21), 413)):
             origin = f"http://127.0.0.1:{server.port}"
@@ -412,7 +404,7 @@ def test_a_call_is_approved_from_the_page(
 ) -> None:
     """With --app; without, the page has the command instead."""
     (tmp_path / "app.py").write_text(APP)
-    subprocess.run([sys.executable, "app.py"], cwd=tmp_path, env=child_environment(), check=True)
+    assert run_loaded("app.py", cwd=tmp_path).returncode == 0
     with serving(tmp_path, "paused.jsonl") as server:
         page = opened(f"{server.url}#at=/cleaner/m0/t0")
         page.get_by_text("This call waits").first.wait_for()

@@ -24,7 +24,7 @@ from tests.durable.temporal.agents import (
     planner,
 )
 from tests.durable.temporal.support import begun, hosting, reached, waiting
-from tests.support import run_python
+from tests.support import run_loaded
 
 pytestmark = pytest.mark.anyio
 
@@ -66,7 +66,7 @@ async def test_show_opens_the_trace_in_the_store(
     async with hosting(client, queue, tmp_path):
         run = await begun(client, adder, queue, tmp_path)
         await reached(run.result())
-    shown = run_python("-m", "agentkit", "show", str(tmp_path / "traces" / f"{run.run}.jsonl"))
+    shown = run_loaded("-m", "agentkit", "show", str(tmp_path / "traces" / f"{run.run}.jsonl"))
     assert "done after 3" in shown.stdout
 
 
