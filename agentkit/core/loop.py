@@ -320,7 +320,7 @@ class _Conversation(Generic[OutputT]):
             return None
         if verdict.call is not None:
             at = at.call(answer.message.tool_calls.index(verdict.call))
-        return Written(at=at, text=verdict.text)
+        return Written(at=at, text=verdict.text, place=verdict.place)
 
     # No tool runs
 

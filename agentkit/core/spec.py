@@ -27,6 +27,7 @@ __all__ = [
     "OfferedTool",
     "OutputSpec",
     "PartialReader",
+    "Place",
     "Rejected",
     "RunStatus",
 ]
@@ -90,6 +91,13 @@ class PartialReader(Protocol):
         ...
 
 
+Place: TypeAlias = tuple[str, ...] | None
+"""The property of a JSON text that is just the output, to the type of each number.
+
+`()` is the whole text; None where nobody has compared them.
+"""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accepted(Generic[OutputT]):
     """The message holds an output of the right type; `call` if it came as a call."""
@@ -97,6 +105,7 @@ class Accepted(Generic[OutputT]):
     value: OutputT
     text: str = ""
     call: ToolCall | None = None
+    place: Place = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +114,7 @@ class Written:
 
     at: Address
     text: str
+    place: Place = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +131,7 @@ class OutputSpec(Generic[OutputT]):
     """How one agent's output is asked for and checked.
 
     Attributes:
-        check: Text to value; raises InvalidArguments or ValueError.
+        check: Text to value, and its place there; raises InvalidArguments or ValueError.
         format: The `response_format`, in the native and json modes.
         tool: The tool through which the output comes, in the tool mode.
         instructions: What the system message says of it, in the json and prompt modes.
@@ -135,7 +145,7 @@ class OutputSpec(Generic[OutputT]):
             to be seen before its end.
     """
 
-    check: Callable[[str], OutputT]
+    check: Callable[[str], tuple[OutputT, Place]]
     format: OutputFormat | None = None
     tool: ToolDefinition | None = None
     instructions: str | None = None
@@ -160,7 +170,8 @@ class OutputSpec(Generic[OutputT]):
 
     def _verdict(self, text: str, call: ToolCall | None) -> Accepted[OutputT] | Rejected:
         try:
-            return Accepted(value=self.check(text), text=text, call=call)
+            value, place = self.check(text)
+            return Accepted(value=value, text=text, call=call, place=place)
         except InvalidArguments as error:
             problem = error.message
         except ValueError as error:

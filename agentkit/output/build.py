@@ -5,6 +5,7 @@ It is built once per agent. Everything in it is pure, so the loop uses it direct
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -12,14 +13,14 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, create_model
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, SchemaValidator, to_json
 
-from agentkit.core.spec import OutputSpec
+from agentkit.core.spec import OutputSpec, Place
 from agentkit.errors import ConfigurationError, safe_repr
 from agentkit.messages import JsonObject, OutputFormat, ToolDefinition
 from agentkit.models.profiles import OutputMode, Profile
 from agentkit.output.partial import PartialOutput
-from agentkit.schema.repair import load, load_value
+from agentkit.schema.repair import is_simple, load, load_value
 from agentkit.schema.strict import NotStrict, strict_form
 from agentkit.tools.annotations import OfferedSchema, accepted, validator_of
 from agentkit.tools.raw import RawChecker, compiled
@@ -77,9 +78,10 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
         ConfigurationError: The type has no JSON Schema.
     """
     if output is str:
-        return OutputSpec(check=str)
+        return OutputSpec(check=lambda text: (text, None))
     if isinstance(output, JsonSchema):
-        spec = spec_of_schema(output.name, output.schema, output.check, profile, mode)
+        name, schema, of_text = output.name, output.schema, output.check
+        spec = spec_of_schema(name, schema, lambda text: (of_text(text), None), profile, mode)
         partial = output.schema.get("type", "object") == "object"
         return replace(spec, partial=lambda: PartialOutput(Any, wrapped=False)) if partial else spec
     try:
@@ -101,14 +103,40 @@ def output_spec(output: Any, profile: Profile, mode: Mode = "auto") -> OutputSpe
             "dataclass, a TypedDict or another type that pydantic can describe."
         ) from error
 
-    checker = TypeChecker(validator_of(adapter), schema)
-
-    def check(text: str) -> Any:
-        value: Any = fit(checker, load(text, blank=False)[0])[0]
-        return value.value if wrapped else value
-
+    check = _Check(validator_of(adapter), schema, wrapped=wrapped)
     spec = spec_of_schema(_name(output), schema, check, profile, mode)
     return replace(spec, partial=lambda: PartialOutput(output, wrapped=wrapped))
+
+
+class _Check:
+    """Reads an output of a type from a model's text.
+
+    Valid text is read by the validator alone. Where the output as JSON is again that text, or
+    its value, there was nothing else in it: no key twice, no date made of digits, no repair.
+    """
+
+    def __init__(self, validator: SchemaValidator, schema: JsonObject, *, wrapped: bool) -> None:
+        self._validator = validator
+        self._checker = TypeChecker(validator, schema)
+        self._place = ("value",) if wrapped else ()
+
+    def __call__(self, text: str) -> tuple[Any, Place]:
+        """Return the output in a text, and its place there; see `OutputSpec`."""
+        value, own = None, b""
+        with contextlib.suppress(Exception):  # the second look finds what is wrong
+            value = self._output(self._validator.validate_json(text, strict=True))
+            own = to_json(value, bytes_mode="base64")  # as a trace has it
+        if self._place:
+            own = b'{"value":%b}' % own
+        if own == text.encode(errors="replace") and is_simple(text):
+            return value, self._place
+        data, repairs = load(text, blank=False)
+        if not repairs and own == to_json(data):
+            return value, self._place
+        return self._output(fit(self._checker, data)[0]), None
+
+    def _output(self, value: Any) -> Any:
+        return value.value if self._place else value
 
 
 class _Closed:
@@ -127,7 +155,7 @@ class _Closed:
 def spec_of_schema(
     name: str,
     schema: JsonObject,
-    check: Callable[[str], Any],
+    check: Callable[[str], tuple[Any, Place]],
     profile: Profile,
     requested: Mode = "auto",
 ) -> OutputSpec[Any]:

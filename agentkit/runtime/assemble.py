@@ -240,7 +240,7 @@ def _validator(function: Callable[..., Any], spec: OutputSpec[Any]) -> ComputeFu
     takes_context = len(inspect.signature(function).parameters) > 1
 
     async def validate(context: RunContext[Any], text: str) -> bool:
-        output = spec.check(text)
+        output, _ = spec.check(text)
         await called(function, *((context, output) if takes_context else (output,)))
         return True
 

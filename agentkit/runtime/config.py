@@ -270,7 +270,9 @@ class AgentConfig:
         tool = self.output_function
         if tool is None:
             return output_spec(self.output, profile, mode)
-        spec = spec_of_schema(tool.name, tool.parameters, tool.parse, profile, mode)
+        spec = spec_of_schema(
+            tool.name, tool.parameters, lambda text: (tool.parse(text), None), profile, mode
+        )
         revive = functools.partial(_revived, tool.returned, self.redact)
         return replace(
             spec, finishing=True, effect=tool.effect, on_crash=tool.on_crash, revive=revive

@@ -63,6 +63,11 @@ def is_plain(text: str) -> bool:
         return False
 
 
+def is_simple(text: str) -> bool:
+    """Tell whether JSON text without a key that comes twice is certainly read as it stands."""
+    return "NaN" not in text and "Infinity" not in text and _is_shallow(text)
+
+
 def _load(text: str) -> tuple[Any, tuple[str, ...]]:
     stripped = text.strip()
     return (None, ()) if stripped in ("", "None") else load_value(stripped)
@@ -77,10 +82,8 @@ def load_value(text: str) -> tuple[Any, tuple[str, ...]]:
         raise InvalidArguments("The JSON is nested too deeply.") from None
     except ValueError as error:
         value, repairs = _repair(text.strip(), error)
-    if text.count("[") + text.count("{") > DEEPEST:
-        flat = not repairs and _is_flat(text)
-        if not flat and _is_deep(value):
-            raise InvalidArguments("The JSON is nested too deeply.")
+    if (repairs or not _is_shallow(text)) and _is_deep(value):
+        raise InvalidArguments("The JSON is nested too deeply.")
     if not _is_unicode(text) or ("\\u" in text and not _is_unicode(_dumped(value))):
         raise InvalidArguments("The JSON is not valid Unicode: it holds half of a surrogate pair.")
     return value, repairs
@@ -97,13 +100,20 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _is_flat(text: str) -> bool:
+def _is_shallow(text: str) -> bool:
     """Tell whether JSON text is certainly not nested too deeply, by its brackets alone.
 
     Without the other characters, a string is a pair of quotes, unless it has brackets itself.
     Then quotes or backslashes are left, and nothing is certain.
     """
-    marks = text.encode(errors="replace").translate(None, _NO_MARKS).replace(b'""', b"")
+    if len(text) <= DEEPEST:
+        return True
+    marks = text.encode(errors="replace").translate(None, _NO_MARKS)
+    if marks.count(b"[") + marks.count(b"{") <= DEEPEST:
+        return True
+    if b"\\" in marks or marks.count(b'"') != 2 * marks.count(b'""'):
+        return False
+    marks = marks.translate(None, b'"')
     for _ in range(DEEPEST // 2):  # each turn takes one level away, or two
         if not marks:
             return True

@@ -35,6 +35,9 @@ def output_fields(
         return {"output": packed(output, redact)}
     if not (written.text is plain or _stays(written.text, redact)):
         return {"output": packed(output, redact)}
+    if written.place is not None:
+        place: JsonObject = {"output_key": written.place[0]} if written.place else {}
+        return {"output_at": str(written.at), **place}
     try:
         value = to_json(output, bytes_mode="base64")  # as `packed` has it
         if value == written.text.encode():

@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any, Literal, TypedDict
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from agentkit import Agent, ChatSettings, JsonSchema, RunContext, ToolError
 from agentkit.errors import ConfigurationError, InvalidSetting, InvalidTool, OutputInvalid
@@ -402,6 +402,39 @@ async def test_optional_fields_may_be_null_where_the_schema_is_strict() -> None:
     """The strict form makes every property required and nullable; null leaves it out."""
     agent = Agent(ScriptedModel(['{"kind": "cat", "lives": null}']), output=Cat)
     assert (await agent.run("go")).output == Cat(kind="cat", lives=9)
+
+
+class Odd(BaseModel):
+    """A model whose fields take what no JSON text may hold."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+    number: float = 0.0
+    one: Literal[1] = 1
+    day: date = date(2026, 1, 1)
+    inner: list[Odd] = Field(default_factory=list["Odd"])
+
+
+ODD = '{"number":1.5,"one":1,"day":"2026-01-31","inner":[]}'
+REFUSED: list[tuple[str, str]] = [
+    ('"number":1.5', '"number":2.5,"number":1.5'),
+    ('"number":1.5', '"number":NaN'),
+    ('"number":1.5', '"number":1e999'),
+    ('"one":1', '"one":true'),
+    ('"2026-01-31"', '"2026"'),
+    ("[]", f"[{ODD[:-2]}" * 70 + "]}" * 70 + "]"),
+    ("2026-01-31", "2026-01-31\\ud800"),
+]
+
+
+@pytest.mark.parametrize(("part", "instead"), REFUSED)
+async def test_what_pydantic_alone_would_read_is_refused(part: str, instead: str) -> None:
+    """Such as keys that come twice, in texts that are otherwise just the output."""
+    texts = [f'{{"value":{text}}}' for text in (ODD, ODD.replace(part, instead))]
+    accepted, refused = ScriptedModel(texts[:1]), ScriptedModel(texts[1:] * 2)
+    result = await Agent(accepted, output=Odd).run("go")
+    assert result.output == Odd(number=1.5, day=date(2026, 1, 31))
+    with pytest.raises(OutputInvalid):
+        await Agent(refused, output=Odd).run("go")
 
 
 async def test_unambiguous_damage_of_an_output_is_repaired() -> None:

@@ -71,7 +71,7 @@ async def test_what_a_model_has_written_is_referred_to(
     result = await agent.run("cook", trace=path)
     at = f"{AT}/t0" if mode == "tool" else AT
     assert ended(path) == fields | {"output_at": at}
-    then = agent.config.output_spec.check(text)
+    then, _ = agent.config.output_spec.check(text)
     assert result.output == then
     value = then.model_dump(mode="json") if isinstance(then, BaseModel) else then
     trace = Trace.load(path)
