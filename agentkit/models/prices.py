@@ -21,6 +21,9 @@ _UNPRICED = frozenset("local ollama lmstudio llamacpp openrouter scripted functi
 """Providers that cost nothing, or report the cost themselves."""
 _PROVIDERS = {"gemini": "google"}
 """Providers with another name in the price list."""
+_unlisted: dict[tuple[str, str], object] = {}
+"""Providers and models that a price list does not have, with that list."""
+_UNLISTED = 256
 
 
 @options
@@ -69,8 +72,9 @@ def usage_with_cost(model: str, response: ModelResponse) -> Usage:
     """
     if response.usage.cost is not None or not _installed():
         return response.usage
-    for name in (response.model, model.partition(":")[2]):
-        if name and (cost := _cost(model.partition(":")[0], name, response.usage)) is not None:
+    provider, _, named = model.partition(":")
+    for name in dict.fromkeys((response.model, named)):
+        if name and (cost := _cost(provider, name, response.usage)) is not None:
             return replace(response.usage, cost=cost)
     return response.usage
 
@@ -118,6 +122,9 @@ def _cost(provider: str, model: str, usage: Usage) -> float | None:
     # Imported here: it is an extra, and takes 160 ms.
     import genai_prices
 
+    prices = genai_prices.data_snapshot.get_snapshot()
+    if _unlisted.get((provider, model)) is prices:
+        return None
     amounts = genai_prices.Usage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
@@ -128,5 +135,8 @@ def _cost(provider: str, model: str, usage: Usage) -> float | None:
             amounts, model_ref=model, provider_id=_PROVIDERS.get(provider, provider)
         )
     except LookupError:
+        if len(_unlisted) >= _UNLISTED:
+            _unlisted.clear()
+        _unlisted[provider, model] = prices
         return None
     return float(price.total_price)
