@@ -76,12 +76,17 @@ class Batch:
         return merged([self._interrupts[index] for index in sorted(self._interrupts)])
 
     async def _together(self, stage: list[tuple[int, ToolInvocation]]) -> None:
+        # A task costs as much as what else runs a small call. Where no call has to wait for
+        # another, the first needs none: it runs here.
+        in_tasks = stage if self._slots else stage[1:]
         async with anyio.create_task_group() as group:
-            for index, invocation in stage:
+            for index, invocation in in_tasks:
                 # Admitted here, one after the other: calls begin in call order, whatever the
                 # event loop's order of tasks is, so a replay can let them begin so again.
                 frame = await self._admitted(index, invocation)
                 group.start_soon(self._one, index, invocation, frame, name=invocation.at)
+            if in_tasks is not stage:
+                await self._one(*stage[0], await self._admitted(*stage[0]))
 
     async def _admitted(self, index: int, invocation: ToolInvocation) -> CallFrame:
         frame = self._begun[index] = CallFrame(invocation.at, self._frames, self._slots)
