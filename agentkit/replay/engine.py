@@ -39,7 +39,7 @@ from agentkit.core.effects import (
 from agentkit.core.spec import Finish
 from agentkit.errors import ConfigurationError, ReplayDivergence, RunCancelled, ToolError
 from agentkit.events import Emit, Warned, ignore
-from agentkit.messages import ModelResponse, Usage
+from agentkit.messages import ModelResponse
 from agentkit.redaction import PLACEHOLDER
 from agentkit.replay.answers import APPROVAL_CHANGED, Recording, SameCalls, stopped
 from agentkit.replay.cause import explained
@@ -392,10 +392,10 @@ class _Answering:
         """Count what was used then towards the limits of the whole run."""
         meter = self._scope.meter
         if isinstance(outcome, (ModelResponse, Value, Failure)):
-            meter.used += outcome.usage
+            meter.add(outcome.usage)
         elif isinstance(outcome, ToolOutcome):
-            size = len(outcome.message.text.encode("utf-8", "replace"))
-            meter.used += outcome.usage + Usage(tool_bytes=size)
+            meter.add(outcome.usage)
+            meter.add_bytes(outcome.size)
 
     async def _give_up(self, effect: Effect) -> Outcome:
         """Stay pending, as then, until the code around gives up again; but not for ever."""

@@ -359,7 +359,7 @@ class Driver(Generic[OutputT]):
         meter, calls = self.scope.meter, len(batch.calls)
         reached = limit_reached(self.scope.limits, meter.used, calls)
         if reached is None:
-            meter.used += Usage(tool_calls=calls)
+            meter.add_calls(calls)
             return None
         return Interrupt(status="limit", error=reached)
 

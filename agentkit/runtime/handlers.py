@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 from anyio import CapacityLimiter
-from anyio.lowlevel import EventLoopToken, checkpoint_if_cancelled, current_token
+from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
 from agentkit.core.effects import (
     Address,
@@ -60,7 +60,7 @@ from agentkit.runtime.config import Configured
 from agentkit.runtime.driver import Driver
 from agentkit.runtime.scope import Scope
 from agentkit.runtime.tool_call import ReadCall, outcome_of, run_call, unknown_tool, unread
-from agentkit.tools.context import RunContext, explain
+from agentkit.tools.context import RunContext, context_at, explain
 from agentkit.tools.invoke import called
 from agentkit.tools.tool import AnyTool, Arguments, Tool
 from agentkit.tools.toolset import as_entered, check_names, tools_of
@@ -239,7 +239,7 @@ class LiveHandler:
             return Failure.of(ConfigurationError(text))
         if (usage := usage_with_cost(call.model, response)) is not response.usage:
             response = replace(response, usage=usage)
-        meter.used += response.usage
+        meter.add(response.usage)
         return response
 
     async def _run(self, invocation: ToolInvocation) -> ToolOutcome | Interrupt:
@@ -251,7 +251,9 @@ class LiveHandler:
             return unknown_tool(invocation, [*self._program.tools, *self._dynamic])
         if isinstance(tool, Interrupt):
             return tool
-        context, frame = self._context(invocation.at), scope.frames.of(invocation.at)
+        shown = tool.takes_context or bool(self._program.middleware)
+        context = self._context(invocation.at, shown=shown)
+        frame = scope.frames.of(invocation.at)
         read = self._read.get(invocation.at)
         if read is None or not read.is_of(invocation.call):
             if self._program.middleware:
@@ -263,7 +265,7 @@ class LiveHandler:
         outcome = await run_call(invocation, tool, read, context, frame, scope.redact)
         if isinstance(outcome, Interrupt):
             return outcome
-        scope.meter.used += Usage(tool_bytes=outcome.size)
+        scope.meter.add_bytes(outcome.size)
         return outcome if frame.used is NO_USAGE else replace(outcome, usage=frame.used)
 
     async def read(self, invocation: ToolInvocation) -> ToolInvocation:
@@ -435,20 +437,23 @@ class LiveHandler:
             self._scope.emit(Warned(at=pause.pending[0].at, code="not_resumable", text=text))
         return outcome
 
-    def _context(self, at: Address) -> RunContext[Any]:
+    def _context(self, at: Address, *, shown: bool = True) -> RunContext[Any]:
+        """Make the context of an effect; what was used is counted where a function sees it."""
+        usage = self._scope.meter.used if shown else NO_USAGE
+        return context_at(self._shared, at, self.messages, usage)
+
+    # What few runs need is made when it is needed.
+
+    @cached_property
+    def _shared(self) -> RunContext[Any]:
         return RunContext(
             deps=self._scope.deps,
-            address=at,
             run_id=self._scope.run,
-            messages=self.messages,
-            usage=self._scope.meter.used,
             emit=self._scope.emit,
             threads=self._threads,
             services=self,
-            home=self._home,
+            home=(threading.get_ident(), current_token()),
         )
-
-    # What few runs need is made when it is needed.
 
     @cached_property
     def _then(self) -> Mapping[str, Any]:
@@ -463,10 +468,6 @@ class LiveHandler:
     @cached_property
     def _listing(self) -> anyio.Lock:
         return anyio.Lock()
-
-    @cached_property
-    def _home(self) -> tuple[int, EventLoopToken]:
-        return threading.get_ident(), current_token()
 
 
 def _ends_all(finish: Finish[Any]) -> Interrupt | None:

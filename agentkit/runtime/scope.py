@@ -15,7 +15,7 @@ from agentkit._checks import Check
 from agentkit.core.effects import Address, Handler, LoopEffect, PendingCall, ToolInvocation
 from agentkit.errors import ConfigurationError
 from agentkit.events import Emit, Event, Warned, ignore
-from agentkit.messages import Message, Usage
+from agentkit.messages import NO_USAGE, Message, Usage
 from agentkit.redaction import Redactor
 from agentkit.runtime.assemble import Program
 from agentkit.runtime.result import RunResult
@@ -63,17 +63,39 @@ class Answers(Protocol):
         ...
 
 
-@dataclass(slots=True)
 class Meter:
     """What all agents of a run together have used, and what is under way.
 
     Attributes:
-        used: What was used.
         under_way: Model calls that have not been answered yet.
     """
 
-    used: Usage = field(default_factory=Usage)
-    under_way: int = 0
+    __slots__ = ("_bytes", "_calls", "_used", "under_way")
+
+    def __init__(self, used: Usage = NO_USAGE) -> None:
+        self.under_way = 0
+        self._used = used
+        self._calls = self._bytes = 0
+
+    @property
+    def used(self) -> Usage:
+        """What was used so far."""
+        if self._calls or self._bytes:
+            self._used += Usage(tool_calls=self._calls, tool_bytes=self._bytes)
+            self._calls = self._bytes = 0
+        return self._used
+
+    def add(self, usage: Usage) -> None:
+        """Count what an answer of a model has used."""
+        self._used += usage
+
+    def add_calls(self, number: int) -> None:
+        """Count tool calls that begin."""
+        self._calls += number
+
+    def add_bytes(self, number: int) -> None:
+        """Count what models read of a call's result."""
+        self._bytes += number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

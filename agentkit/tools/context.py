@@ -180,6 +180,20 @@ class RunContext(Generic[DepsT]):
         return use
 
 
+def context_at(
+    context: RunContext[DepsT], address: Address, messages: tuple[Message, ...], usage: Usage
+) -> RunContext[DepsT]:
+    """Return the context of another effect of the same run.
+
+    Each call gets one: a copy of the fields takes a sixth of the time that `replace` takes.
+    """
+    other = cast("RunContext[DepsT]", object.__new__(RunContext))
+    vars(other).update(
+        vars(context), address=address, messages=messages, usage=usage, _uses=dict[str, int]()
+    )
+    return other
+
+
 def progress_to(emit: Emit) -> None:
     """Send the progress of the code that runs in this context (a worker thread's) to `emit`."""
     _progress.set(emit)

@@ -114,7 +114,7 @@ class Work:
             redact=redact,
             stream=publisher.listened,
             approver=self._decide,
-            meter=Meter(used=Usage.from_json(asked["used"])),
+            meter=Meter(Usage.from_json(asked["used"])),
             recorded=self._engine,
             resumed=self._engine is not None,
             messages=messages,
