@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,10 @@ import pytest
 
 from agentkit import Trace
 from agentkit.testing import ChatServer, raw, reply
-from tests.cli.support import COMMAND, agentkit, environment
+from tests.cli.support import COMMAND, agentkit, environment, on_terminal, screen
 from tests.support import ROOT
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and pseudo-terminals")
 
 
 def agentkit_at_home(*arguments: str, state: Path) -> subprocess.CompletedProcess[str]:
@@ -27,36 +28,49 @@ def agentkit_at_home(*arguments: str, state: Path) -> subprocess.CompletedProces
     return agentkit(*arguments, cwd=ROOT, AGENTKIT_STATE_DIR=str(state))
 
 
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The demo on the embedded model, run once, at a terminal: its state, and what it wrote."""
+    state = tmp_path_factory.mktemp("state")
+    variables = {"AGENTKIT_STATE_DIR": str(state), "TERM": "xterm", "COLUMNS": "120"}
+    status, written = on_terminal(ROOT, ["demo"], [], b"", **variables)
+    assert status == 0, written
+    return state, written
+
+
+@posix
 @pytest.mark.local
-def test_the_demo_and_the_two_commands_that_it_names(tmp_path: Path) -> None:
+def test_the_demo_and_the_two_commands_that_it_names(demo: tuple[Path, str]) -> None:
     """Two parallel calls, a typed result that is right, and both next commands work."""
-    demo = agentkit_at_home("demo", state=tmp_path)
-    assert demo.returncode == 0, demo.stderr
-    printed = re.search(r"^\{.*?^\}", demo.stdout, re.MULTILINE | re.DOTALL)
-    assert printed is not None, demo.stdout
+    state, written = demo
+    lines = screen(written)
+    printed = re.search(r"^\{.*?^\}", "\n".join(lines), re.MULTILINE | re.DOTALL)
+    assert printed is not None, lines
     assert json.loads(printed.group()) == {
         "city": "Tokyo",
         "sky": "cloudy",
         "celsius": 17,
         "time": "22:40",
     }
-    commands = [line.split() for line in demo.stdout.splitlines() if line.startswith("  agentkit")]
+    commands = [line.split() for line in lines if line.startswith("  agentkit")]
     assert [command[1] for command in commands] == ["show", "replay"]
     for command in commands:
-        done = agentkit_at_home(*command[1:], state=tmp_path)
+        done = agentkit_at_home(*command[1:], state=state)
         assert done.returncode == 0, done.stderr
     assert "answered from the recording, none made" in done.stdout
-    (path,) = (tmp_path / "traces").iterdir()
+    (path,) = (state / "traces").iterdir()
     trace = Trace.load(path)
     calls = [event for event in trace.events if event["event"] == "tool.start"]
     assert sorted(event["tool"] for event in calls) == ["get_time", "get_weather"]
 
 
+@posix
 @pytest.mark.local
-def test_replay_of_an_edited_example_names_the_difference(tmp_path: Path) -> None:
+def test_replay_of_an_edited_example_names_the_difference(
+    demo: tuple[Path, str], tmp_path: Path
+) -> None:
     """The address and the pointer of the first difference, without a model."""
-    assert agentkit_at_home("demo", state=tmp_path / "state").returncode == 0
-    (path,) = (tmp_path / "state" / "traces").iterdir()
+    (path,) = (demo[0] / "traces").iterdir()
     source = (ROOT / "examples" / "quickstart.py").read_text()
     edited = source.replace("output=Now,", 'output=Now,\n    instructions="Be brief.",')
     (tmp_path / "app.py").write_text(edited)
@@ -66,7 +80,7 @@ def test_replay_of_an_edited_example_names_the_difference(tmp_path: Path) -> Non
 
 
 @pytest.mark.local
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@posix
 def test_ctrl_c_leaves_no_process_and_a_readable_trace(tmp_path: Path) -> None:
     """Interrupted while the model answers: exit 130, nothing runs on, `show` reads the trace."""
     demo = subprocess.Popen(
@@ -164,24 +178,10 @@ def test_demo_in_a_pipe_prints_what_it_is_at(tmp_path: Path) -> None:
 
 
 @pytest.mark.local
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_something_moves_while_the_embedded_model_loads(tmp_path: Path) -> None:
+@posix
+def test_something_moves_while_the_embedded_model_loads(demo: tuple[Path, str]) -> None:
     """On a terminal the first lines change at once; in the end stands what the model can do."""
-    import pty
-
-    ours, theirs = pty.openpty()
-    variables = environment(tmp_path) | {"AGENTKIT_STATE_DIR": str(tmp_path), "TERM": "xterm"}
-    demo = subprocess.Popen(
-        [*COMMAND, "demo"], cwd=ROOT, env=variables, stdin=theirs, stdout=theirs, stderr=theirs
-    )
-    os.close(theirs)
-    seen = b""
-    with suppress(OSError):  # it has ended
-        while data := os.read(ours, 1 << 16):
-            seen += data
-    os.close(ours)
-    assert demo.wait(60) == 0
-    text = seen.decode()
+    _, text = demo
     frames = re.findall("([⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]) Loading the embedded model (\\d+\\.\\d) s", text)
     assert len({*frames}) > 1
     assert text.index("Loading the embedded model") < text.index("step")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agentkit import Agent, ChatModel
+from agentkit.cli.commands import doctor as module
 from agentkit.cli.commands.doctor import Check, probe
 from agentkit.errors import AuthenticationFailed, ConfigurationError, ModelUnreachable
 from agentkit.models import PROFILES
@@ -18,7 +19,7 @@ from agentkit.models.local.server import EmbeddedServer, Startup
 from agentkit.models.local.weights import fetch
 from agentkit.models.profiles import LOCAL
 from agentkit.testing import HOLD, ChatServer, ServerRequest, drop, raw, reply
-from tests.cli.support import agentkit
+from tests.cli.support import agentkit, here
 
 KEY = "sk-0123456789abcdef"
 
@@ -57,11 +58,11 @@ def formless(request: ServerRequest) -> Any:
     return able(request)
 
 
-def seen(done: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
+def seen(printed: str) -> dict[str, list[str]]:
     """The table that was printed: by feature, whether it works and what was seen."""
-    table, _, _ = done.stdout.partition("\n\n")
+    table, _, _ = printed.partition("\n\n")
     rows = [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()[2:]]
-    assert all(len(row) > 1 for row in rows), done.stdout
+    assert all(len(row) > 1 for row in rows), printed
     return {row[0]: row[1:] for row in rows}
 
 
@@ -78,8 +79,8 @@ def test_doctor_of_a_server_that_can_do_everything(tmp_path: Path) -> None:
     with ChatServer(able) as server:
         done = agentkit("doctor", "--base-url", server.base_url, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert {row[0] for row in seen(done).values()} == {"yes"}
-        assert seen(done)["parallel calls"] == ["yes", "called get_weather, get_weather"]
+        assert {row[0] for row in seen(done.stdout).values()} == {"yes"}
+        assert seen(done.stdout)["parallel calls"] == ["yes", "called get_weather, get_weather"]
         model = pasted(done)
         assert model.profile.forced_tool == "named"
         assert Agent(model).run_sync("Hello").output == "one two three"
@@ -90,7 +91,7 @@ def test_doctor_of_a_server_that_refuses_tools(tmp_path: Path) -> None:
     with ChatServer(without_tools) as server:
         done = agentkit("doctor", "--base-url", server.base_url, "--model", "m", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    table = seen(done)
+    table = seen(done.stdout)
     for feature in ("tools", "required tool_choice", "named tool_choice", "parallel calls"):
         assert table[feature][0] == "no"
         assert r"400 Bad Request: tools: \x1b[31mnot supported" in table[feature][1]
@@ -108,8 +109,8 @@ def test_doctor_of_a_server_that_ignores_response_format(tmp_path: Path) -> None
     with ChatServer(formless) as server:
         done = agentkit("doctor", "--base-url", server.base_url, "--model", "m", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert seen(done)["json_schema"] == ["no", "answered 'Hello!'"]
-    assert seen(done)["json_object"] == ["no", "answered 'Hello!'"]
+    assert seen(done.stdout)["json_schema"] == ["no", "answered 'Hello!'"]
+    assert seen(done.stdout)["json_object"] == ["no", "answered 'Hello!'"]
     assert pasted(done).profile.output_modes == ("tool", "prompt")
 
 
@@ -161,21 +162,20 @@ def test_doctor_of_a_server_that_is_down(tmp_path: Path) -> None:
 
 
 @pytest.mark.local
-def test_doctor_of_the_embedded_server(tmp_path: Path) -> None:
+def test_doctor_of_the_embedded_server(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """llama.cpp with a template that knows no tools: schemas are kept to, tools are not called."""
     pytest.importorskip("xllamacpp")
-    server = EmbeddedServer(fetch(), "small", 256, Startup())  # cuts what it says without end
+    monkeypatch.setattr(module, "_ANSWER_TOKENS", 50)  # cuts what it says without end
+    server = EmbeddedServer(fetch(), "small", 256, Startup())
+    monkeypatch.setenv("LOCAL_KEY", server.key)
     try:
-        done = agentkit(
-            *("doctor", "--base-url", f"{server.address}/v1", "--api-key-env", "LOCAL_KEY"),
-            *("--profile", "llamacpp"),
-            cwd=tmp_path,
-            LOCAL_KEY=server.key,
-        )
+        where = ("--base-url", f"{server.address}/v1", "--api-key-env", "LOCAL_KEY")
+        here("doctor", *where, "--profile", "llamacpp")
     finally:
         server.stop()
-    assert done.returncode == 0, done.stderr
-    works = {feature: row[0] for feature, row in seen(done).items()}
+    works = {feature: row[0] for feature, row in seen(capsys.readouterr().out).items()}
     assert works.items() >= {
         ("chat", "yes"),
         ("json_schema", "yes"),

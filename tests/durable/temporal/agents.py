@@ -246,14 +246,6 @@ customers = Agent(
 )
 
 bounded = adder.with_(name="bounded", limits=Limits(tool_calls=3))
-marathon = Agent(
-    scripted(
-        lambda given, _: [("add", {"a": given, "b": 1})] if given < 199 else f"done after {given}"
-    ),
-    name="marathon",
-    tools=[add],
-    limits=Limits(steps=1000),
-)
 
 
 def rebuilt(ref: Any) -> dict[str, str]:
@@ -264,7 +256,7 @@ def rebuilt(ref: Any) -> dict[str, str]:
 
 AGENTS: list[Agent[Any, Any]] = [
     adder, slow, careful, waiter, clerk, research, reader, planner, analyst, front, dumper,
-    poisoned, killer, customers, bounded, marathon,
+    poisoned, killer, customers, bounded,
 ]  # fmt: skip
 
 

@@ -7,26 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from temporalio.client import Client
 
-from agentkit import Agent
+from agentkit import Agent, Limits
 from agentkit.messages import ToolMessage
 from agentkit.replay import diff
 from tests.durable.temporal.agents import (
     Report,
+    add,
     adder,
     analyst,
     bounded,
     customers,
     dumper,
     front,
-    marathon,
     planner,
+    scripted,
 )
 from tests.durable.temporal.support import begun, hosting, reached, waiting
 from tests.support import run_loaded
 
 pytestmark = pytest.mark.anyio
+
+TURNS = 200 if settings.get_current_profile_name() == "storm" else 40
 
 
 def stored(blobs: Path) -> int:
@@ -98,16 +102,24 @@ async def test_a_large_result_goes_through_the_store(
     assert stored(tmp_path) < 6_000_000
 
 
+@pytest.mark.storm
 async def test_a_long_run_costs_the_same_at_each_turn_and_is_continued_unseen(
     client: Client, queue: str, tmp_path: Path
 ) -> None:
-    """200 turns in several workflows with one trace; the bytes of a turn do not grow."""
-    async with hosting(client, queue, tmp_path, history_events=1000):
+    """Many turns in several workflows with one trace; the bytes of a turn do not grow."""
+    end = f"done after {TURNS - 1}"
+    marathon = Agent(
+        scripted(lambda given, _: [("add", {"a": given, "b": 1})] if given < TURNS - 1 else end),
+        name="marathon",
+        tools=[add],
+        limits=Limits(steps=1000),
+    )
+    async with hosting(client, queue, tmp_path, agents=[marathon], history_events=5 * TURNS):
         run = await begun(client, marathon, queue, tmp_path)
         result = await reached(run.result(), 100)
-    assert (result.output, result.usage.requests) == ("done after 199", 200)
+    assert (result.output, result.usage.requests) == (end, TURNS)
     assert [effect.at for effect in result.trace.effects.values() if effect.kind == "model"] == [
-        f"/marathon/m{step}" for step in range(200)
+        f"/marathon/m{step}" for step in range(TURNS)
     ]
     assert (await marathon.replay(result.trace)).output == result.output
     sizes: list[tuple[int, int]] = []

@@ -285,12 +285,14 @@ from agentkit.models.local.model import LocalModel
 
 path, backend, mode = sys.argv[1:]
 model = LocalModel(path)
+started = threading.Event()
 endless = {"max_completion_tokens": 4000, "extra_body": {"ignore_eos": True}}
 messages = (UserMessage(content="Count to a million."),)
 
 async def start():
     await model.start()
     print("started", flush=True)
+    started.set()
 
 async def work():
     await start()
@@ -303,7 +305,8 @@ if mode == "request":
     anyio.run(work, backend=backend)
 elif mode == "thread":
     threading.Thread(target=anyio.run, args=(work,), daemon=True).start()
-    time.sleep(3)
+    started.wait(60)
+    time.sleep(0.5)
 elif mode == "exit":
     anyio.run(start, backend=backend)
     anyio.run(answer, backend=backend)
