@@ -132,6 +132,11 @@ class Fork:
         self.pid = pid
         self._ends = ends
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return not select.select([self._ends], [], [], 0)[0]
+
     def wait(self, timeout: float) -> int:
         """Return its status, negative where a signal has ended it; kill it when it is late."""
         with open(self._ends, "rb") as ends:

@@ -17,6 +17,7 @@ from typing import Any
 import platformdirs
 import pytest
 import uvicorn
+from hypothesis import settings
 
 from agentkit import RunResult, tool
 from agentkit.messages import ModelRequest, ToolMessage
@@ -33,6 +34,11 @@ CACHE = Path(os.environ.get("AGENTKIT_TEST_CACHE") or platformdirs.user_cache_di
 async def double(number: int) -> int:
     """Double a number."""
     return 2 * number
+
+
+def sized(small: int, full: int) -> int:
+    """Return how much a test does: `make test` asks for the first, `make storm` for the second."""
+    return full if settings.get_current_profile_name() == "storm" else small
 
 
 def needs(package: str) -> pytest.MarkDecorator:

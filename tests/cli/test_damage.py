@@ -16,6 +16,7 @@ import pytest
 
 from agentkit.errors import AgentKitError, ConfigurationError, TraceError
 from tests.cli.support import agentkit, here
+from tests.support import sized
 
 HOSTILE = [
     "null",
@@ -93,6 +94,7 @@ def run(
     return checked
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_hostile_value_is_no_traceback(
     travel: Path, run: Callable[..., None], command: tuple[str, ...]
@@ -101,7 +103,7 @@ def test_a_hostile_value_is_no_traceback(
     rng = random.Random(" ".join(command))
     for name in ("run.jsonl", "paused.jsonl"):
         data = (travel / name).read_bytes()
-        for _ in range(25):
+        for _ in range(sized(8, 25)):
             run(hostile(data, rng), *command)
 
 

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from tests.support import child_environment
+from tests.forks import Fork, Forks
+from tests.support import ROOT, child_environment
 
 temporalio = pytest.importorskip("temporalio")
 
@@ -25,6 +26,8 @@ from temporalio.service import RPCError  # noqa: E402
 
 BINARY = Path(sys.executable).with_name("temporal")
 WORKERS = Path(__file__).with_name("workers.py")
+HOSTS = Forks("import agentkit.durable.temporal, agentkit.testing, temporalio.worker")
+"""Starts programs where agentkit and the SDK are loaded."""
 
 
 def _free_port() -> int:
@@ -114,13 +117,13 @@ def queue() -> str:
 @contextmanager
 def worker_process(
     server: Server, queue: str, blobs: Path, **variables: str
-) -> Generator[subprocess.Popen[bytes], None, None]:
+) -> Generator[Fork, None, None]:
     """Run a worker in a process of its own."""
-    command = [sys.executable, str(WORKERS), server.address, queue, str(blobs)]
-    process = subprocess.Popen(command, env=child_environment(**variables))
+    command = [str(WORKERS), server.address, queue, str(blobs)]
+    process = HOSTS.start(command, ROOT, child_environment(**variables), (0, 1, 2))
     try:
         yield process
     finally:
-        if process.poll() is None:
+        with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.wait(10)

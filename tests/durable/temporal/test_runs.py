@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from temporalio.client import Client
 
 from agentkit import Agent, Limits
@@ -26,11 +25,11 @@ from tests.durable.temporal.agents import (
     scripted,
 )
 from tests.durable.temporal.support import begun, hosting, reached, waiting
-from tests.support import run_loaded
+from tests.support import run_loaded, sized
 
 pytestmark = pytest.mark.anyio
 
-TURNS = 200 if settings.get_current_profile_name() == "storm" else 40
+TURNS = sized(40, 200)
 
 
 def stored(blobs: Path) -> int:

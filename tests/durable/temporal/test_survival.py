@@ -29,13 +29,13 @@ from tests.durable.temporal.agents import (
 )
 from tests.durable.temporal.conftest import Server, worker_process
 from tests.durable.temporal.support import begun, hosting, reached, until, waiting
+from tests.support import sized
 
 pytestmark = pytest.mark.anyio
 BUSY = raw(429, {"error": {"message": "Too many requests."}}, {"retry-after": "0.2"})
-STORM = settings.get_current_profile_name() == "storm"
-AGAIN = "20" if STORM else "0.2"
+AGAIN = "20" if settings.get_current_profile_name() == "storm" else "0.2"
 """Seconds until an overloaded model is asked again; three times, a minute in `make storm`."""
-RUNS = 30 if STORM else 10
+RUNS = sized(10, 30)
 
 
 async def ready(blobs: Path, number: int = 1) -> None:
@@ -215,7 +215,7 @@ async def test_a_call_that_kills_its_worker_ends_as_a_failure_of_the_tool(
             with worker_process(
                 server, queue, blobs, EFFECTS=str(log), HEARTBEAT="1", ATTEMPTS="2"
             ) as process:
-                while process.poll() is None and not stop.is_set():
+                while process.running and not stop.is_set():
                     await asyncio.sleep(0.1)
 
     supervisor = asyncio.create_task(supervise())
