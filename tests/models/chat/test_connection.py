@@ -7,12 +7,13 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.abc
+import h11
 import httpx2
 import pytest
 from anyio.streams.tls import TLSListener
@@ -20,6 +21,7 @@ from anyio.streams.tls import TLSListener
 from agentkit.errors import ModelUnreachable
 from agentkit.models import ChatModel
 from agentkit.models.chat import transport_httpcore
+from agentkit.models.chat.connection import Chunks
 from tests.models.support import REQUEST
 
 pytestmark = pytest.mark.anyio
@@ -208,3 +210,52 @@ async def test_tls(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert await texts(server, None, stream=True) == ["Hello", "Hello"]
     assert server.connections == 1
+
+
+CHUNKS: Sequence[tuple[str, bytes]] = (
+    ("valid", b"3\r\nabc\r\nA ;x=1\r\n0\r\n\r\n67890\r\n000\r\n\r\n"),
+    ("no line break behind one", b"3\r\nabc\r\n3\r\nabcdef\r\n0\r\n\r\n"),
+    ("a sign", b"3\r\nabc\r\n+3\r\nabc\r\n0\r\n\r\n"),
+    ("a prefix", b"3\r\nabc\r\n0x3\r\nabc\r\n0\r\n\r\n"),
+    ("no size", b"3\r\nabc\r\n\r\n0\r\n\r\n"),
+    ("a size without end", b"3\r\nabc\r\n" + b"0" * 40 + b"\r\n\r\n"),
+    ("cut off", b"3\r\nabc\r\n5\r\nabc"),
+)
+
+
+@pytest.mark.parametrize("data", [pytest.param(one, id=name) for name, one in CHUNKS])
+def test_chunks_are_read_as_h11_reads_them(data: bytes) -> None:
+    """Wherever they are cut, the same body comes out, and the same is refused."""
+    for first in range(len(data)):
+        for second in range(first, len(data)):
+            parts = [data[:first], data[first:second], data[second:]]
+            chunks, protocol = Chunks(b""), h11.Connection(h11.CLIENT)
+            protocol.send(h11.Request(method="GET", target="/", headers=[("host", "a")]))
+            protocol.send(h11.EndOfMessage())
+            protocol.receive_data(OK + b"transfer-encoding: chunked\r\n\r\n")
+            assert isinstance(protocol.next_event(), h11.Response)
+            assert read_by_us(chunks, parts) == read_by_h11(protocol, parts)
+
+
+def read_by_us(chunks: Chunks, parts: Sequence[bytes]) -> tuple[bytes, bool]:
+    """Return the body, and whether its last chunk has come."""
+    body = b""
+    with suppress(h11.RemoteProtocolError):
+        for part in filter(None, parts):
+            chunks.feed(part)
+            while data := chunks.take():
+                body += data
+    return body, chunks.last is not None
+
+
+def read_by_h11(protocol: h11.Connection, parts: Sequence[bytes]) -> tuple[bytes, bool]:
+    """Return the same of h11."""
+    body = b""
+    with suppress(h11.RemoteProtocolError):
+        for part in filter(None, parts):
+            protocol.receive_data(part)
+            while isinstance(event := protocol.next_event(), h11.Data):
+                body += event.data
+            if isinstance(event, h11.EndOfMessage):
+                return body, True
+    return body, False
