@@ -70,6 +70,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with an application."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("COLUMNS", "200")
+    plugins = ("hypothesispytest", "inline_snapshot", "benchmark")  # slow to load
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"-p no:{name}" for name in plugins))
     (tmp_path / "app.py").write_text(APP)
     return tmp_path
 
