@@ -191,14 +191,23 @@ def _status(value: Any) -> int | None:
     return value if isinstance(value, int) and 400 <= value < 600 else None
 
 
+_HARMLESS = frozenset(
+    ("id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier")
+)
+
+
 def _holds_error(body: Any) -> bool:
     # Without patterns: each chunk of a stream comes here, and they take longer than reading it.
     if not is_object(body):
         return is_array(body) and bool(body) and bool(as_object(body[0]).get("error"))
-    if body.get("error") or body.get("object") == "error" or body.get("type") == "error":
-        return True
     choices = body.get("choices")
     if is_array(choices) and choices and as_object(choices[0]).get("error"):
+        return True
+    if body.get("object") == "error":
+        return True
+    if body.keys() <= _HARMLESS:  # almost all are
+        return False
+    if body.get("error") or body.get("type") == "error":
         return True
     if as_object(body.get("x_groq")).get("error"):
         return True

@@ -239,7 +239,8 @@ class _ChoiceFold:
         self._show(*self._thinking.finish(), deltas)
 
     def _add_delta(self, delta: JsonObject, earlier: int, deltas: list[Event]) -> None:
-        for field in REASONING_FIELDS:
+        plain = delta.keys() <= _DELTA_KEYS
+        for field in () if plain else REASONING_FIELDS:
             if isinstance(thought := delta.get(field), str) and thought:
                 self._reasoning.append(thought)
                 self._reasoning_field = field
@@ -254,7 +255,7 @@ class _ChoiceFold:
             self._add_calls([{"index": 0, "function": function}], earlier, deltas)
         if calls := delta.get("tool_calls"):
             self._add_calls([as_object(call) for call in as_list(calls)], earlier, deltas)
-        if not delta.keys() <= _DELTA_KEYS:
+        if not plain:
             _merge_into(self._message, delta, skipped=_DELTA_KEYS)
 
     def _add_text(self, text: str, deltas: list[Event]) -> None:
@@ -339,7 +340,7 @@ class _CallFold:
             touched.add(call.place)
             call.add(fragment, data)
             if call.name or fragment.arguments:
-                place, arguments = at.call(earlier + call.place), clean(fragment.arguments)
+                place, arguments = call.address(at, earlier), clean(fragment.arguments)
                 deltas.append(ToolCallDelta(at=place, name=call.name, arguments=arguments))
         return deltas
 
@@ -397,6 +398,13 @@ class _PartialCall:
         self.name = ""
         self._arguments: list[str] = []
         self._extra: JsonObject = {}
+        self._address: tuple[int, Address] | None = None
+
+    def address(self, at: Address, earlier: int) -> Address:
+        """Return the call's address in the answer at `at`, which has `earlier` calls before."""
+        if self._address is None or self._address[0] != earlier:
+            self._address = earlier, at.call(earlier + self.place)
+        return self._address[1]
 
     def accepts(self, fragment: _Fragment, *, moved: bool = False) -> bool:
         """Return whether a fragment, perhaps `moved` to another index, continues this call."""
