@@ -256,7 +256,7 @@ class TraceWriter:
         # about a failing sink may come back here, as a line of the application's log.
         self._lock = threading.RLock()
 
-    def write(self, event: str, *, held: bool = False, **fields: Any) -> None:
+    def write(self, event: str, fields: JsonObject, *, held: bool = False) -> None:
         """Write one event. `fields` are JSON values, redacted by the caller, in their order.
 
         A blob's `data` is its canonical JSON, as bytes. An event that is `held` is written
@@ -266,10 +266,11 @@ class TraceWriter:
             if self.closed or os.getpid() != self._process:
                 return  # what a forked process does is not in this run's order
             t = (self._clock() - self._start) // 1000
+            whole = {"event": event, "seq": self.lines, "t": t, **fields}
             if "at" in fields:
-                fields["at"] = str(fields["at"])  # a plain text is rendered three times as fast
+                whole["at"] = str(fields["at"])  # a plain text is rendered three times as fast
             try:
-                line = self._log({"event": event, "seq": self.lines, "t": t, **fields}, held)
+                line = self._log(whole, held)
             except Exception as error:  # whatever it is: a recorder never kills a run
                 self._fail(error)
                 return
@@ -326,12 +327,13 @@ def _logger_type() -> Callable[..., Any]:
         def log(self, event: JsonObject, held: bool) -> bytes | None:
             # As `_proxy_to_logger` does, but for the context: nothing is ever bound here.
             line: Any = event
+            sink = self._logger
             try:
                 for processor in self._processors:
-                    line = processor(self._logger, "emit", line)
+                    line = processor(sink, "emit", line)
             except structlog.DropEvent:
                 return None
-            self._logger.emit(line, held)
+            sink.emit(line, held)
             return line
 
     return Logger

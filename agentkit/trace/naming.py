@@ -379,40 +379,41 @@ def _quick(value: Blob, redact: Redactor) -> tuple[bytes, bytes] | None:
 
     The fields are in their order already, so that they need not be sorted.
     """
-    if isinstance(value, ToolMessage):
-        texts = [value.call_id, value.name or ""]
-    elif isinstance(value, AssistantMessage) and _is_simple(value):
-        texts = [text for one in value.tool_calls for text in (one.id, one.name, one.arguments)]
-    else:
-        return None
-    content = value.content or ""
-    if not isinstance(content, str):
-        return None
+    content: Any
     try:
-        if not (redact.passes(content) and redact.passes("\n".join(texts))):
-            return None
         if isinstance(value, ToolMessage):
-            fields = {"content": value.content, "name": value.name, "role": "tool"}
-            if value.name is None:
-                del fields["name"]
-            bare = to_json(fields)
+            content, name = value.content, value.name
+            if name is None or not _passes(content, (name, value.call_id), redact):
+                return None
+            bare = to_json({"content": content, "name": name, "role": "tool"})
             return b'%b,"tool_call_id":%b}' % (bare[:-1], to_json(value.call_id)), bare
-        fields = {"content": value.content, "role": "assistant"}
-        if not value.tool_calls:
-            bare = to_json(fields)
-            return bare, bare
-        calls = [
-            {"function": {"arguments": one.arguments, "name": one.name}, "type": "function"}
-            for one in value.tool_calls
+        if not isinstance(value, AssistantMessage) or not _is_simple(value):
+            return None
+        content, calls = value.content, value.tool_calls
+        texts = [text for one in calls for text in (one.id, one.name, one.arguments)]
+        if not _passes(content or "", texts, redact):
+            return None
+        head = to_json({"content": content, "role": "assistant"})
+        if not calls:
+            return head, head
+        functions = [
+            b'{"function":%b,' % to_json({"arguments": one.arguments, "name": one.name})
+            for one in calls
         ]
-        bare = to_json({**fields, "tool_calls": calls})
-        calls = [
-            {"function": call["function"], "id": one.id, "type": "function"}
-            for call, one in zip(calls, value.tool_calls, strict=True)
-        ]
-        return to_json({**fields, "tool_calls": calls}), bare
+        ids = [b'"id":%b,' % to_json(one.id) for one in calls]
+        whole = b",".join(
+            [b'%b%b"type":"function"}' % each for each in zip(functions, ids, strict=True)]
+        )
+        bare = b",".join([b'%b"type":"function"}' % one for one in functions])
+        head = b'%b,"tool_calls":[' % head[:-1]
+        return b"%b%b]}" % (head, whole), b"%b%b]}" % (head, bare)
     except (TypeError, ValueError):  # no texts, or lone surrogates
         return None
+
+
+def _passes(content: Any, names: Iterable[str], redact: Redactor) -> bool:
+    """Tell whether nothing is to be hidden in a text, nor in names, which look more like keys."""
+    return redact.passes(content) and redact.passes("\n".join(names))
 
 
 def _is_simple(message: AssistantMessage) -> bool:

@@ -163,34 +163,26 @@ class Recorder:
         self._warned = {(one["at"], one.get("text")) for one in warnings}
         self._resumed = True
         self._depth = 1  # the outermost agent has started already
-        self._writer.write(
-            "trace.resume",
-            wall=_wall(time.time()),
-            program=program(),
-            **_options(options, redact),
-        )
+        began: JsonObject = {"wall": _wall(time.time()), "program": program()}
+        self._writer.write("trace.resume", {**began, **_options(options, redact)})
 
     @_timed
     def _open(self, wall: float, fork: Mapping[str, Any] | None) -> None:
         self._writer = TraceWriter(
             self._sink, capture=self._capture, taps=self._taps, clock=self._clock
         )
-        self._writer.write(
-            "trace.open",
-            schema=SCHEMA,
-            run=self.run,
-            wall=_wall(wall),
-            agentkit=installed_version("agentkit-replay"),
-            versions={
-                "python": platform.python_version(),
-                "pydantic": installed_version("pydantic"),
-                "httpx2": installed_version("httpx2"),
-            },
-            capture=self._capture,
-            redaction={"key_id": self.redact.key_id},
-            program=self._program(),
-            fork=fork,
-        )
+        fields: JsonObject = {
+            "schema": SCHEMA,
+            "run": self.run,
+            "wall": _wall(wall),
+            "agentkit": installed_version("agentkit-replay"),
+            "versions": _versions(),
+            "capture": self._capture,
+            "redaction": {"key_id": self.redact.key_id},
+            "program": self._program(),
+            "fork": fork,
+        }
+        self._writer.write("trace.open", fields)
 
     @property
     def trace(self) -> Path | Callable[[], list[bytes]] | None:
@@ -256,7 +248,7 @@ class Recorder:
     ) -> None:
         names = [self._message(message) for message in messages]
         named = self._blob("input", {"messages": names, "earlier": earlier})
-        self._writer.write("agent.start", at=at, agent=agent, input=named, **own)
+        self._writer.write("agent.start", {"at": at, "agent": agent, "input": named, **own})
 
     def agent_end(self, at: Address, finish: Finish[Any]) -> None:
         """Record that an agent has ended; the end of the outermost one closes the trace.
@@ -280,14 +272,14 @@ class Recorder:
 
     @_timed
     def _close(self, status: str) -> None:
-        self._writer.write("trace.close", status=status, lines=self._writer.lines + 1)
+        self._writer.write("trace.close", {"status": status, "lines": self._writer.lines + 1})
         if self._durability != "none":
             self._writer.sync()
         self._writer.close()
 
     @_timed
     def _event(self, event: str, at: Address, fields: JsonObject, *, held: bool = False) -> None:
-        self._writer.write(event, held=held, at=at, **fields)
+        self._writer.write(event, {"at": at, **fields}, held=held)
 
     def det(self, at: Address, kind: str, use: int, value: Any) -> None:
         """Record a value that was not deterministic; `use` counts those of one kind and address."""
@@ -305,25 +297,27 @@ class Recorder:
             case ModelCall():
                 self._model_start(effect)
             case ToolInvocation(at=at, call=call):
-                fields: JsonObject = self._call(call)
+                fields: JsonObject = {"at": at, **self._call(call)}
                 fp = _fingerprint(call.name, fields["arguments"])
                 fields["effect"] = effect.effect
                 if effect.on_crash is not None:
                     fields["on_crash"] = effect.on_crash
-                self._writer.write("tool.start", at=at, **fields, fp=fp)
+                fields["fp"] = fp
+                self._writer.write("tool.start", fields)
             case Compute(at=at, name=name):
-                fields = {}
+                fields = {"at": at, "name": name}
                 if effect.effect == "write":
                     arguments = packed(effect.input, self.redact)
-                    fields = {"arguments": arguments, "effect": "write"}
-                fields |= _given({"on_crash": effect.on_crash})
-                fp = compute_fingerprint(effect, self.redact)
-                self._writer.write("compute.start", at=at, name=name, **fields, fp=fp)
+                    fields |= {"arguments": arguments, "effect": "write"}
+                if effect.on_crash is not None:
+                    fields["on_crash"] = effect.on_crash
+                fields["fp"] = compute_fingerprint(effect, self.redact)
+                self._writer.write("compute.start", fields)
             case Pause(pending=pending):
                 for one in pending:  # in one write: what waits together is recorded together
                     held = one is not pending[-1]
-                    fields = {"kind": one.kind, **self._call(one.call)}
-                    self._writer.write("tool.pending", held=held, at=one.at, **fields)
+                    fields = {"at": one.at, "kind": one.kind, **self._call(one.call)}
+                    self._writer.write("tool.pending", fields, held=held)
 
     def _model_start(self, call: ModelCall) -> None:
         request = call.request
@@ -336,17 +330,17 @@ class Recorder:
             self._write_blob("tools", *self.namer.tools_blob(request.tools))
         if named.output is not None:
             self._write_blob("output", *named.output)
-        self._writer.write(
-            "model.start",
-            at=call.at,
-            model=named.model,
-            since=named.since and str(named.since),
-            messages=named.messages,
-            tools=named.tools,
-            params=named.params,
-            stream=self._stream,
-            fp=named.fingerprint,
-        )
+        fields: JsonObject = {
+            "at": call.at,
+            "model": named.model,
+            "since": named.since and str(named.since),
+            "messages": named.messages,
+            "tools": named.tools,
+            "params": named.params,
+            "stream": self._stream,
+            "fp": named.fingerprint,
+        }
+        self._writer.write("model.start", fields)
 
     @_timed
     def ended(self, effect: Effect, outcome: Outcome | None) -> None:
@@ -354,39 +348,41 @@ class Recorder:
         at = effect.at
         match effect:
             case ModelCall():
-                fields = self._end(outcome)
+                fields = self._end(at, outcome)
                 if (stream := self._streams.pop(at, None)) is not None:
                     if ready := stream.rest():
-                        self._writer.write("model.chunks", at=at, d=ready)
-                    fields |= _given({"first_chunk": stream.first})
-                self._writer.write("model.end", at=at, **fields)
+                        self._writer.write("model.chunks", {"at": at, "d": ready})
+                    if stream.first is not None:
+                        fields["first_chunk"] = stream.first
+                self._writer.write("model.end", fields)
             case ToolInvocation():
                 # A call that ends without an outcome of its own ends with its run.
                 ended = None if isinstance(outcome, Failure) else outcome
-                self._writer.write("tool.end", at=at, **self._end(ended))
+                self._writer.write("tool.end", self._end(at, ended))
             case Compute():
-                self._writer.write("compute.end", at=at, **self._end(outcome))
+                self._writer.write("compute.end", self._end(at, outcome))
             case Pause(pending=pending):
                 decided = outcome.made if isinstance(outcome, Suspended) else outcome
                 given = decided if isinstance(decided, tuple) else ()
                 decisions = cast("Sequence[Decision | None]", given)
                 for one, decision in zip(pending, decisions, strict=False):  # none, if it failed
                     if decision is not None:
-                        self._writer.write(
-                            "tool.decision",
-                            at=one.at,
-                            decision=decision.kind,
-                            reason=packed(decision.text, self.redact),
-                            by=packed(decision.by, self.redact),
-                        )
+                        fields = {
+                            "at": one.at,
+                            "decision": decision.kind,
+                            "reason": packed(decision.text, self.redact),
+                            "by": packed(decision.by, self.redact),
+                        }
+                        self._writer.write("tool.decision", fields)
 
     @_timed
     def skipped(self, skipped: SkippedCall) -> None:
         """Record that no tool runs a call; once, where the run was resumed after it."""
         message = None if skipped.message is None else self._message(skipped.message)
         if self._skipped.get(skipped.at, "") != message:
-            fields: JsonObject = {"reason": skipped.reason, "message": message}
-            self._writer.write("tool.skip", at=skipped.at, **self._call(skipped.call), **fields)
+            fields: JsonObject = {"at": skipped.at, **self._call(skipped.call)}
+            fields |= {"reason": skipped.reason, "message": message}
+            self._writer.write("tool.skip", fields)
 
     def note(self, warned: Warned) -> None:
         """Record a warning about an agent; once, where the run was resumed after it."""
@@ -399,33 +395,28 @@ class Recorder:
         if isinstance(event, Delta):
             at = model_of(event)
             if (stream := self._streams.get(at)) is not None and (ready := stream.take(event)):
-                self._writer.write("model.chunks", at=at, d=ready)
+                self._writer.write("model.chunks", {"at": at, "d": ready})
             return
         match event:
             case HttpStarted(at=at, attempt=attempt, host=host):
                 # The model call has begun: its first attempt may be written later.
-                first = not attempt
-                self._writer.write("http.start", held=first, at=at, attempt=attempt, host=host)
+                fields: JsonObject = {"at": at, "attempt": attempt, "host": host}
+                self._writer.write("http.start", fields, held=not attempt)
             case HttpFinished(at=at, delay=delay):
-                fields: JsonObject = {} if event.status is None else {"status": event.status}
-                if event.retry_after is not None:
-                    fields["retry_after"] = event.retry_after
+                again = event.retry_after
+                fields = _given({"at": at, "status": event.status, "retry_after": again})
                 if delay is not None:
                     fields["delay"] = round(delay * 1e6)
                 if event.request_id is not None or event.error is not None:
                     texts = _given({"request_id": event.request_id, "error": event.error})
                     fields |= self._texts(texts, own=True)
-                self._writer.write("http.end", held=delay is None, at=at, **fields)
+                self._writer.write("http.end", fields, held=delay is None)
             case ToolProgress(at=at, value=value):
-                self._writer.write("tool.chunks", at=at, d=[packed(value, self.redact)])
+                fields = {"at": at, "d": [packed(value, self.redact)]}
+                self._writer.write("tool.chunks", fields)
             case Warned(at=at, code=code, text=text, data=data):
-                self._writer.write(
-                    "warning",
-                    at=at,
-                    code=code,
-                    text=packed(text, self.redact),
-                    data=packed(data, self.redact),
-                )
+                texts = {"text": packed(text, self.redact), "data": packed(data, self.redact)}
+                self._writer.write("warning", {"at": at, "code": code, **texts})
             case _:
                 pass  # the effects themselves record it
 
@@ -440,10 +431,10 @@ class Recorder:
                         self._write_blob("message", message, canonical(trace.blob(message)))
                 self._write_blob(kind, name, canonical(data))
             fields = {key: value for key, value in event.items() if key not in ("seq", "t")}
-            self._writer.write(fields.pop("event"), **fields)
+            self._writer.write(fields.pop("event"), fields)
 
-    def _end(self, outcome: Outcome | None) -> JsonObject:
-        """Return the fields that say how an effect ended."""
+    def _end(self, at: Address, outcome: Outcome | None) -> JsonObject:
+        """Return the fields that say how the effect at an address ended."""
         match outcome:
             case ModelResponse():
                 rest = {
@@ -454,6 +445,7 @@ class Recorder:
                     "choices": [choice.to_json() for choice in outcome.choices] or None,
                 }
                 return {
+                    "at": at,
                     "status": "ok",
                     "message": self._message(outcome.message),
                     "finish": outcome.finish,
@@ -462,7 +454,7 @@ class Recorder:
                 }
             case ToolOutcome(error=error, usage=usage):
                 message = self._message(outcome.message)
-                fields: JsonObject = {"status": outcome.status, "message": message}
+                fields: JsonObject = {"at": at, "status": outcome.status, "message": message}
                 if error is not None:
                     fields["error"] = self._error(error)
                 if outcome.fatal:
@@ -472,13 +464,13 @@ class Recorder:
                 return fields
             case Value(value=value, usage=usage):
                 used = _given({"usage": usage.to_json() or None})
-                return {"status": "ok", "value": packed(value, self.redact), **used}
+                return {"at": at, "status": "ok", "value": packed(value, self.redact), **used}
             case Failure():
-                return {"status": "error", "error": self._error(outcome)}
+                return {"at": at, "status": "error", "error": self._error(outcome)}
             case Interrupt(status="paused"):
-                return {"status": "paused"}
+                return {"at": at, "status": "paused"}
             case _:
-                return {"status": "cancelled"}
+                return {"at": at, "status": "cancelled"}
 
     def _call(self, call: ToolCall) -> JsonObject:
         texts = {"tool": call.name, "call": call.id, "arguments": call.arguments}
@@ -514,7 +506,7 @@ class Recorder:
         if name in self._written:
             return
         self._written.add(name)
-        self._writer.write("blob", held=True, h=name, kind=kind, data=content)
+        self._writer.write("blob", {"h": name, "kind": kind, "data": content}, held=True)
 
 
 class RecordingHandler:
@@ -643,6 +635,12 @@ def _wall(seconds: float) -> str:
 
 def _given(fields: Mapping[str, Any]) -> JsonObject:
     return {key: value for key, value in fields.items() if value is not None}
+
+
+@functools.cache
+def _versions() -> JsonObject:
+    libraries = {name: installed_version(name) for name in ("pydantic", "httpx2")}
+    return {"python": platform.python_version(), **libraries}
 
 
 @functools.cache

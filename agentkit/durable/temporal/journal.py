@@ -109,14 +109,14 @@ class Piece:
         sink = MemorySink()
         writer = TraceWriter(sink, clock=lambda: now * 1000)
         wall = datetime.fromtimestamp(start / 1e6, UTC).isoformat(timespec="milliseconds")
-        writer.write("trace.open", **_fields({**header, "wall": wall.replace("+00:00", "Z")}))
+        writer.write("trace.open", _fields({**header, "wall": wall.replace("+00:00", "Z")}))
         for h, (kind, name) in self.blobs.items():
-            writer.write("blob", h=h, kind=kind, data=await blobs.get(name))
+            writer.write("blob", {"h": h, "kind": kind, "data": await blobs.get(name)})
         for event in self.events:
             now = max(now, event["t"])  # the clocks of two machines differ; what follows is later
-            writer.write(event["event"], **_fields(event))
+            writer.write(event["event"], _fields(event))
         if status is not None:
-            writer.write("trace.close", status=status, lines=writer.lines + 1)
+            writer.write("trace.close", {"status": status, "lines": writer.lines + 1})
         return sink.lines
 
 
