@@ -96,12 +96,16 @@ class FileSink:
         new = os.O_CREAT | os.O_EXCL
         flags = os.O_RDWR | os.O_APPEND | _CLOSE_ON_EXEC | (0 if resume else new)
         try:
-            if not resume:
+            try:
+                self._descriptor = os.open(path, flags, 0o600)
+            except FileNotFoundError:
+                if resume:
+                    raise
                 # A new folder has its name in the one above.
                 new_ones = takewhile(lambda folder: not folder.exists(), path.parents)
                 self._folders += [folder.parent for folder in new_ones]
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, flags, 0o600)
+                self._descriptor = os.open(path, flags, 0o600)
         except (OSError, ValueError) as error:  # no path has a NUL or a lone surrogate in it
             # The parent may be the file that exists: then this one can never be written.
             if not (isinstance(error, FileExistsError) and path.parent.is_dir()):

@@ -379,21 +379,26 @@ def _quick(value: Blob, redact: Redactor) -> tuple[bytes, bytes] | None:
 
     The fields are in their order already, so that they need not be sorted.
     """
-    content: Any
+    if isinstance(value, (ToolDefinition, OutputFormat)):
+        return None
+    content = value.content or ""
+    if not isinstance(content, str):
+        return None
     try:
         if isinstance(value, ToolMessage):
-            content, name = value.content, value.name
-            if name is None or not _passes(content, (name, value.call_id), redact):
+            if value.name is None or not _passes(content, (value.name, value.call_id), redact):
                 return None
-            bare = to_json({"content": content, "name": name, "role": "tool"})
+            bare = to_json({"content": content, "name": value.name, "role": "tool"})
             return b'%b,"tool_call_id":%b}' % (bare[:-1], to_json(value.call_id)), bare
-        if not isinstance(value, AssistantMessage) or not _is_simple(value):
-            return None
-        content, calls = value.content, value.tool_calls
+        if isinstance(value, AssistantMessage):
+            role, calls, simple = "assistant", value.tool_calls, _is_simple(value)
+        else:
+            role, calls = "user" if isinstance(value, UserMessage) else "system", ()
+            simple = value.name is None
         texts = [text for one in calls for text in (one.id, one.name, one.arguments)]
-        if not _passes(content or "", texts, redact):
+        if not (simple and _passes(content, texts, redact)):
             return None
-        head = to_json({"content": content, "role": "assistant"})
+        head = to_json({"content": value.content, "role": role})
         if not calls:
             return head, head
         functions = [
@@ -411,7 +416,7 @@ def _quick(value: Blob, redact: Redactor) -> tuple[bytes, bytes] | None:
         return None
 
 
-def _passes(content: Any, names: Iterable[str], redact: Redactor) -> bool:
+def _passes(content: str, names: Iterable[str], redact: Redactor) -> bool:
     """Tell whether nothing is to be hidden in a text, nor in names, which look more like keys."""
     return redact.passes(content) and redact.passes("\n".join(names))
 
