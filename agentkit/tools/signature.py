@@ -181,6 +181,10 @@ class Signature:
         Returns:
             Positional and keyword arguments, with INJECTED where the context belongs.
         """
+        if self._by_position is not None and len(values) == len(self._by_position):
+            found = [values.get(keys.get(name, name), EMPTY) for name in self._by_position]
+            if all(value is not EMPTY for value in found):
+                return tuple(found), {}
         rest = dict(values)
         bound: dict[str, Any] = {}
         last = 0  # the parameters before it have to be passed by position
@@ -216,6 +220,13 @@ class Signature:
             else:
                 args.append(bound[name])
         return tuple(args), kwargs
+
+    @functools.cached_property
+    def _by_position(self) -> Sequence[str] | None:
+        """The names of the parameters, if all of them may be passed by position."""
+        if self.injected or any(p.kind is not _Kind.POSITIONAL_OR_KEYWORD for p in self.parameters):
+            return None
+        return [p.name for p in self.parameters]
 
     @functools.cached_property
     def _order(self) -> Sequence[tuple[str, Any]]:
