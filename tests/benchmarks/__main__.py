@@ -353,6 +353,8 @@ def chosen(options: argparse.Namespace) -> list[Contender]:
     """Return the contenders that the command line asks for."""
     contenders = [*OWN]
     if options.against is not None:
+        if not (options.against / "agentkit" / "__init__.py").is_file():
+            raise SystemExit(f"--against {options.against}: there is no agentkit in this folder.")
         contenders.append(Contender("before", "ours", {"TREE": str(options.against.resolve())}))
     others = [*peers.PEERS] if options.peers else []
     known = [*(one.name for one in contenders), *others]
