@@ -440,18 +440,19 @@ class LiveHandler:
     def _context(self, at: Address, *, shown: bool = True) -> RunContext[Any]:
         """Make the context of an effect; what was used is counted where a function sees it."""
         usage = self._scope.meter.used if shown else NO_USAGE
-        return context_at(self._shared, at, self.messages, usage)
+        messages = self.messages
+        return context_at(self._shared, address=at, messages=messages, usage=usage, services=self)
 
     # What few runs need is made when it is needed.
 
     @cached_property
     def _shared(self) -> RunContext[Any]:
+        """What contexts have in common; not this handler, which would be a cycle of references."""
         return RunContext(
             deps=self._scope.deps,
             run_id=self._scope.run,
             emit=self._scope.emit,
             threads=self._threads,
-            services=self,
             home=(threading.get_ident(), current_token()),
         )
 

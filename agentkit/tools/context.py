@@ -180,17 +180,13 @@ class RunContext(Generic[DepsT]):
         return use
 
 
-def context_at(
-    context: RunContext[DepsT], address: Address, messages: tuple[Message, ...], usage: Usage
-) -> RunContext[DepsT]:
+def context_at(context: RunContext[DepsT], **fields: Any) -> RunContext[DepsT]:
     """Return the context of another effect of the same run.
 
     Each call gets one: a copy of the fields takes a sixth of the time that `replace` takes.
     """
     other = cast("RunContext[DepsT]", object.__new__(RunContext))
-    vars(other).update(
-        vars(context), address=address, messages=messages, usage=usage, _uses=dict[str, int]()
-    )
+    vars(other).update(vars(context), **fields, _uses=dict[str, int]())
     return other
 
 

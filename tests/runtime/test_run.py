@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
@@ -543,3 +544,28 @@ def test_ctrl_c(backend: str, tmp_path: Path) -> None:
     assert recorded.status == "cancelled"
     ends = {e["at"]: e["status"] for e in events_of(recorded, "tool.end")}
     assert ends == {"/agent/m0/t0": "ok", "/agent/m1/t0": "cancelled"}
+
+
+@tool
+def address(context: RunContext[None]) -> str:
+    """Return the place of the call."""
+    return context.address
+
+
+async def test_a_run_leaves_nothing_to_the_garbage_collector(tmp_path: Path) -> None:
+    """What a run held is freed at its end: nothing of it refers to itself in a circle."""
+    script = [[("double", {"number": 1}), ("address", {}), ("address", {})], "done"]
+    inspector = Agent(ScriptedModel(script * 2), tools=[double, address], trace=tmp_path)
+    await inspector.run("first: what is made once is kept")
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        await inspector.run("second")
+        gc.collect()
+        left = {type(one).__qualname__ for one in gc.garbage if "agentkit" in type(one).__module__}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not left
