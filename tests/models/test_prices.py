@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from genai_prices import data_snapshot
+from genai_prices.types import ClauseEquals
 
 from agentkit import Agent, ChatModel, Limits, Usage, tool
 from agentkit.errors import ConfigurationError, InvalidSetting, LimitExceeded
@@ -44,6 +47,22 @@ def test_cached_tokens_cost_less() -> None:
 def test_unknown_models_have_no_price() -> None:
     """The cost of an unknown model is None, not zero."""
     assert usage_with_cost("openai:gpt-99", response_with(None, input_tokens=1)).cost is None
+
+
+def test_a_newer_price_list_is_asked_again() -> None:
+    """A model that one list does not have is looked for in the next."""
+    used = response_with(None, input_tokens=1_000_000)
+    assert usage_with_cost("openai:gpt-98", used).cost is None
+    openai = next(one for one in data_snapshot.get_snapshot().providers if one.id == "openai")
+    known = next(one for one in openai.models if one.id == "gpt-4o")
+    renamed = replace(known, id="gpt-98", match=ClauseEquals("gpt-98"))
+    providers = [replace(openai, models=[renamed])]
+    data_snapshot.set_custom_snapshot(data_snapshot.DataSnapshot(providers, from_auto_update=True))
+    try:
+        assert usage_with_cost("openai:gpt-98", used).cost == 2.5
+    finally:
+        data_snapshot.set_custom_snapshot(None)
+    assert usage_with_cost("openai:gpt-98", used).cost is None
 
 
 def test_the_servers_own_cost_wins() -> None:
