@@ -132,6 +132,14 @@ class Opened:
             self.page.wait_for_timeout(20)
         self.drawn()
 
+    def until_at(self, address: str) -> None:
+        """Wait until the page shows what is at an address, or below it."""
+        end = time.monotonic() + 10
+        while not (at := self.evaluate("location.hash")).startswith(f"#at={address}"):
+            assert time.monotonic() < end, at
+            self.page.wait_for_timeout(20)
+        self.drawn()
+
     def tab(self, name: str) -> str:
         """Look at a tab; return what it shows."""
         self.page.get_by_role("tab", name=name).click()

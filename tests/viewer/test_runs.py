@@ -102,7 +102,7 @@ def test_a_served_agent_shows_its_steps(open_page: Open, name: str) -> None:
     page.press("/")
     page.keyboard.type("Nowhere")
     page.until(".hits", lambda text: text.startswith("1 /"))
-    assert page.evaluate("location.hash").startswith("#at=/agent/m0")
+    page.until_at("/agent/m0")
 
 
 # Hostile runs
