@@ -43,8 +43,11 @@ def test_no_kill_repeats_or_loses_an_effect(tmp_path: Path) -> None:
 def test_the_kills_find_what_is_done_twice(tmp_path: Path) -> None:
     """Where a person approves every call in flight without looking, effects are repeated."""
     killer = Killer(tmp_path, seed=7, careless=True)
-    killer.run(15)
-    assert any("happened 2 times" in problem for problem in killer.problems), killer.summary()
+    for kills in range(15, 91, 15):  # on a busy machine few hit the moment before a record
+        killer.run(kills)
+        if any("happened 2 times" in problem for problem in killer.problems):
+            return
+    pytest.fail(killer.summary())
 
 
 @pytest.mark.anyio
