@@ -37,7 +37,9 @@ from agentkit.trace.check import check_replayable
 JOBS = 5
 """Unfinished jobs that there are at any time."""
 LIFE = 0.2
-"""Seconds after which a worker is killed at the latest."""
+"""Seconds after which a worker is killed at the latest, if the kill has no aim."""
+AIMS = ("effects.log", "asked.log")
+"""Files that grow in the moments at which a third of the kills aim."""
 PAUSE = 0.004
 """Seconds around each effect, so that kills come before, between and behind."""
 
@@ -51,12 +53,17 @@ def effects_in(folder: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
+def log(file: Path, line: str) -> None:
+    """Append a line, written at once."""
+    descriptor = os.open(file, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    os.write(descriptor, f"{line}\n".encode())
+    os.close(descriptor)
+
+
 async def act(context: RunContext[Path], name: str) -> str:
-    """Have an effect: one line, written at once."""
+    """Have an effect: one line."""
     await anyio.sleep(PAUSE)
-    log = os.open(context.deps / "effects.log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    os.write(log, f"{context.key}\n".encode())
-    os.close(log)
+    log(context.deps / "effects.log", context.key)
     await anyio.sleep(PAUSE)
     return f"{name} done"
 
@@ -91,9 +98,11 @@ def decider(folder: Path) -> Any:
     """Return an approver: it takes its time, and looks up what a call in flight has done."""
 
     async def decide(pending: PendingCall) -> Decision:
-        await anyio.sleep(PAUSE)
         if pending.kind != "in_flight":
+            log(folder / "asked.log", pending.at)
+            await anyio.sleep(PAUSE)
             return Decision.approve()
+        await anyio.sleep(PAUSE)
         happened = any(line.endswith(pending.at) and line in mine for line in effects_in(folder))
         name, number = pending.call.name, *pending.args.values()
         return Decision.answer(f"{name} {number} done") if happened else Decision.approve()
@@ -210,6 +219,7 @@ class Killer:
         self.points: Counter[str] = Counter()
         self.finished: dict[tuple[str, str], int] = {}
         self.problems: list[str] = []
+        self.loaded: dict[tuple[Path, int], Trace] = {}
         self.kills = self.jobs = self.lives = self.effects = 0
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.durable.kill_warm"])
@@ -251,7 +261,10 @@ class Killer:
         backends = [self.random.choice(["asyncio", "trio"])]
         backends += ["asyncio"] * (self.random.random() < 0.1)
         workers = [self._start(url, backend) for backend in backends]
-        time.sleep(self.random.uniform(0, LIFE))
+        if self.random.random() < 1 / 3:
+            self._wait_for(self.folder / self.random.choice(AIMS), workers)
+        else:
+            time.sleep(self.random.uniform(0, LIFE))
         killed = [worker for worker in workers if worker.is_alive()]
         for worker in workers:
             worker.kill()
@@ -259,16 +272,29 @@ class Killer:
         self.kills += len(killed)
         self._look(points=bool(killed))
 
+    def _wait_for(self, file: Path, workers: list[BaseProcess]) -> None:
+        """Wait until a file grows: however busy the machine is, such a kill comes in time."""
+
+        def size() -> int:
+            return file.stat().st_size if file.exists() else 0
+
+        before = size()
+        while size() == before and any(worker.is_alive() for worker in workers):
+            time.sleep(PAUSE / 16)
+
     def _look(self, *, points: bool = False) -> None:
         """Note what the traces have as finished, and compare it with what happened before."""
         happened = Counter(effects_in(self.folder))
         here: set[str] = set()
         for file in sorted(self.folder.glob("*.jsonl")):
-            try:
-                trace = Trace.load(file)
-            except Exception:  # killed before its first line
-                here.add("before the first line")
-                continue
+            size = file.stat().st_size
+            if (file, size) not in self.loaded:
+                try:
+                    self.loaded[file, size] = Trace.load(file)
+                except Exception:  # killed before its first line
+                    here.add("before the first line")
+                    continue
+            trace = self.loaded[file, size]
             if points and trace.status != "ok":
                 here |= _points(trace, happened)
             for at, one in trace.effects.items():
