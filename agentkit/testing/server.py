@@ -34,6 +34,8 @@ RESET_SECONDS = 0.05
 """How long a client has to read what comes before a reset."""
 HEAD_LIMIT = 1 << 20
 """Longest request head or chunk size line in bytes; bodies have no limit."""
+TLS_HANDSHAKE = b"\x16"
+"""First byte that a client sends to a server of https://; it would wait for the answer."""
 BACKLOG = 1024
 """Connections that may wait to be accepted: tests open hundreds at once."""
 
@@ -262,7 +264,10 @@ class _Connection(asyncio.Protocol):
 
     async def _exchange(self) -> bool:
         """Answer one request, and return whether the connection stays open."""
-        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first = await self._reader.readexactly(1)
+        if first == TLS_HANDSHAKE:
+            raise ValueError("it begins a TLS handshake; the server's URLs begin with http://")
+        head = (first + await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         start, *lines = head.rstrip().split("\r\n")
         method, target, _ = start.split(" ")
         pairs = (line.partition(":") for line in lines)

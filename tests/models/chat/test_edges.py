@@ -9,6 +9,7 @@ import pytest
 
 from agentkit import Agent, ChatSettings
 from agentkit.errors import (
+    AgentKitError,
     ContextLengthExceeded,
     InvalidHistory,
     InvalidResponse,
@@ -230,8 +231,11 @@ async def test_listing_the_models_of_an_unreachable_host(
 
 
 async def test_listing_the_models_of_a_server_without_tls() -> None:
-    """A failed TLS handshake names the host."""
-    with ChatServer([]) as server:
+    """A failed TLS handshake names the host, on both sides and at once."""
+    with (
+        pytest.raises(AgentKitError, match=r"not HTTP/1\.1: it begins a TLS handshake"),
+        ChatServer([]) as server,
+    ):
         place = server.base_url.removeprefix("http://").removesuffix("/v1")
         async with ChatModel("m", base_url=f"https://{place}/v1", retries=0) as model:
             with pytest.raises(ModelUnreachable, match=place):
