@@ -452,7 +452,6 @@ class LiveHandler:
             deps=self._scope.deps,
             run_id=self._scope.run,
             emit=self._scope.emit,
-            threads=self._threads,
             home=(threading.get_ident(), current_token()),
         )
 
@@ -463,7 +462,8 @@ class LiveHandler:
         return recorded.listed(self._program.spec.at) if recorded is not None else {}
 
     @cached_property
-    def _threads(self) -> CapacityLimiter:
+    def threads(self) -> CapacityLimiter:
+        """Limits the worker threads of sync tools."""
         return CapacityLimiter(max(self._program.spec.limits.parallel or 0, THREADS))
 
     @cached_property

@@ -44,7 +44,12 @@ class Runnable(Protocol[ResultT_co]):
 
 
 class Services(Protocol):
-    """What a run does for its tools: sub-agents, and recorded values."""
+    """What a run does for its tools: sub-agents, recorded values, and worker threads."""
+
+    @property
+    def threads(self) -> anyio.CapacityLimiter:
+        """Limits the worker threads of sync tools."""
+        ...
 
     async def run_agent(self, agent: Any, prompt: str, at: Address) -> Any:
         """Run an agent at an address below a tool call."""
@@ -73,8 +78,7 @@ class RunContext(Generic[DepsT]):
         messages: The conversation up to the call.
         usage: Tokens used so far.
         emit: Takes progress events.
-        threads: Limits the worker threads of sync tools; None is anyio's own limit.
-        services: Sub-agents and recorded values; None outside a run.
+        services: Sub-agents, recorded values and worker threads; None outside a run.
         home: The run's thread and event loop; None outside a run.
     """
 
@@ -85,7 +89,6 @@ class RunContext(Generic[DepsT]):
     messages: tuple[Message, ...] = ()
     usage: Usage = NO_USAGE
     emit: Emit = ignore
-    threads: anyio.CapacityLimiter | None = None
     services: Services | None = field(default=None, repr=False)
     home: tuple[int, EventLoopToken] | None = field(default=None, repr=False)
     _uses: dict[str, int] = field(default_factory=dict[str, int], repr=False)

@@ -158,9 +158,10 @@ def is_async(function: Any) -> bool:
 
 async def _in_thread(call: Callable[[], Any], context: RunContext[Any]) -> Any:
     thread = _Thread(call, context)
+    limiter = context.services.threads if context.services is not None else None
     try:
         (value,) = await anyio.to_thread.run_sync(
-            thread.work, abandon_on_cancel=True, limiter=context.threads
+            thread.work, abandon_on_cancel=True, limiter=limiter
         )
         return value
     finally:

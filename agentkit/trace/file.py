@@ -89,10 +89,11 @@ class FileSink:
 
     _closed = False
     _held = b""
+    _new: Sequence[Path] = ()  # folders that were made for the file
+    _synced = False  # whether its name, and theirs, are on the disk
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
         self.path = path
-        self._folders = [path.parent]
         new = os.O_CREAT | os.O_EXCL
         flags = os.O_RDWR | os.O_APPEND | _CLOSE_ON_EXEC | (0 if resume else new)
         try:
@@ -101,9 +102,7 @@ class FileSink:
             except FileNotFoundError:
                 if resume:
                     raise
-                # A new folder has its name in the one above.
-                new_ones = takewhile(lambda folder: not folder.exists(), path.parents)
-                self._folders += [folder.parent for folder in new_ones]
+                self._new = tuple(takewhile(lambda folder: not folder.exists(), path.parents))
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._descriptor = os.open(path, flags, 0o600)
         except (OSError, ValueError) as error:  # no path has a NUL or a lone surrogate in it
@@ -165,13 +164,15 @@ class FileSink:
     def sync(self) -> None:
         """Write the lines, and the first time the name of the file, to the disk."""
         os.fsync(self._descriptor)
-        while self._folders and sys.platform != "win32":
-            folder = os.open(self._folders[0], os.O_RDONLY)
+        if self._synced or sys.platform == "win32":
+            return
+        for named in (self.path, *self._new):
+            folder = os.open(named.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-            del self._folders[0]
+        self._synced = True
 
     def close(self) -> None:
         """Close the file and unlock it."""

@@ -19,9 +19,12 @@ import anyio.to_thread
 import pytest
 from pydantic import Field
 
+from agentkit import Agent
 from agentkit.core.effects import Address
 from agentkit.errors import InvalidArguments, InvalidTool, ToolError
 from agentkit.events import Event, ToolProgress
+from agentkit.runtime import handlers
+from agentkit.testing import ScriptedModel
 from agentkit.tools import RunContext, Tool, tool
 from tests.support import double
 
@@ -388,8 +391,9 @@ async def test_a_sync_function_runs_in_a_worker_thread() -> None:
     assert await look.call("{}") == ("set", False)
 
 
-async def test_threads_are_limited() -> None:
-    """The limiter of the context bounds the threads."""
+async def test_threads_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run has so many for its sync tools, however many are called at once."""
+    monkeypatch.setattr(handlers, "THREADS", 2)
     running, most = 0, 0
     lock = threading.Lock()
 
@@ -403,10 +407,8 @@ async def test_threads_are_limited() -> None:
         with lock:
             running -= 1
 
-    context = RunContext(threads=anyio.CapacityLimiter(2))
-    async with anyio.create_task_group() as group:
-        for _ in range(6):
-            group.start_soon(work.call, "{}", context)
+    model = ScriptedModel([[("work", {})] * 6, "Done."])
+    await Agent(model, tools=[work]).run("Go.")
     assert most == 2
 
 
