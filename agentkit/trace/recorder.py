@@ -149,7 +149,7 @@ class Recorder:
         self._written: set[str] = set()
         self._skipped: dict[str, str | None] = {}
         self._resumed = False
-        self._warned: set[tuple[str, Any]] = set()
+        self._warned: frozenset[tuple[str, Any]] = frozenset()
         if resumes is None:
             self._open(time.time(), fork)
             return
@@ -160,7 +160,7 @@ class Recorder:
         effects = resumes.effects.values()
         self._skipped = {one.at: one.message for one in effects if one.skipped is not None}
         warnings = (one for one in resumes.events if one["event"] == "warning")
-        self._warned = {(one["at"], one.get("text")) for one in warnings}
+        self._warned = frozenset((one["at"], one.get("text")) for one in warnings)
         self._resumed = True
         self._depth = 1  # the outermost agent has started already
         began: JsonObject = {"wall": _wall(time.time()), "program": program()}
