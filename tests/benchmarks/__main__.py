@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import resource
+import select
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,8 @@ ROOT = Path(__file__).parents[2]
 Sample = dict[str, Any]
 PATIENCE = 60
 """Seconds after which a contender gets no further sample of a row."""
+LONGEST = 180
+"""Seconds after which a sample is given up, and its process with it."""
 
 
 class Contender(NamedTuple):
@@ -159,8 +162,11 @@ class Process:
         self.line()
 
     def line(self) -> str:
-        """Wait for a line."""
+        """Wait for a line; raise a TimeoutError if it takes too long."""
         assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], LONGEST)[0]:
+            self.process.kill()
+            raise TimeoutError(f"nothing came within {LONGEST} s")
         if line := self.process.stdout.readline():
             return line
         raise SystemExit(f"{self.process.args} ended with status {self.process.wait()}.")
@@ -218,7 +224,11 @@ class Bench:
         """Return one sample of a row, with the share of a core that the server used."""
         process = Process(contender, self.url) if row.fresh else self.process(contender)
         before, start = get(f"{self.url}/cpu"), time.perf_counter()
-        sample = process.sample(row.job, units, row.warm)
+        try:
+            sample = process.sample(row.job, units, row.warm)
+        except TimeoutError as error:
+            self.processes.pop(contender.name, None)
+            sample = {"error": str(error), "over": True}
         spent, took = get(f"{self.url}/cpu") - before, time.perf_counter() - start
         if row.fresh:
             process.close()
@@ -280,12 +290,15 @@ def result_of(row: Row, samples: dict[str, list[Sample]], units: int) -> dict[st
         "units": units,
         "shown": "ratio" if row.ratio else "median",
         "contenders": contenders,
+        "over": [name for name, taken in samples.items() if any("over" in one for one in taken)],
     }
 
 
 def cell(result: dict[str, Any], name: str) -> str:
     """Return what a cell of the table shows."""
     found = result["contenders"].get(name)
+    if found is None and name in result["over"]:
+        return f"> {LONGEST} s"
     if found is None or (result["shown"] == "ratio" and found["ratio"] is None):
         return "–"
     if result["shown"] == "ratio" and name != HAND.name:

@@ -6,12 +6,24 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.benchmarks import __main__ as main
 from tests.benchmarks import scale
-from tests.benchmarks.__main__ import HAND, OWN, Process, get, server
+from tests.benchmarks.__main__ import (
+    HAND,
+    OWN,
+    ROWS,
+    Bench,
+    Process,
+    get,
+    result_of,
+    server,
+    table,
+)
 from tests.support import ROOT
 
 pytestmark = pytest.mark.skipif(
@@ -68,6 +80,20 @@ def test_all_contenders_send_the_same_and_return_the_same() -> None:
         assert len(bodies) == (6 if job == "run" else 1)
         assert found[0] == result
         assert found[1] == bodies
+
+
+def test_a_sample_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given up with its process, the table says so, and the next row has a new one."""
+    row = next(one for one in ROWS if one.name == "fan")
+    with server() as url, ExitStack() as stack:
+        bench = Bench(url, [HAND], stack)
+        bench.process(HAND)
+        with monkeypatch.context() as patch:
+            patch.setattr(main, "LONGEST", 0.01)
+            result = result_of(row, bench.measure(row, 1, 1), 1)
+            assert [*table([result], ["hand"])][-1].endswith("| > 0.01 s |")
+        (sample,) = bench.measure(row, 1, 2)["hand"]
+        assert sample["wall"] > 0
 
 
 def test_an_unknown_contender() -> None:
