@@ -7,7 +7,6 @@ the application has configured it, at the moment of each line, and configure not
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import sys
@@ -150,12 +149,14 @@ class inside:
             self._leave = [follower.enter(self._at) for follower in self._taker.followers]
 
     def __exit__(self, *_: object) -> None:
-        # A coroutine that was thrown away is closed in another context, where nothing is bound.
-        with contextlib.suppress(ValueError):
+        try:
             _inside.reset(self._token)
-            for leave in reversed(self._leave):
-                if leave is not None:
-                    leave()
+        except ValueError:
+            # A coroutine that was thrown away is closed in another context, where nothing is bound.
+            return
+        for leave in reversed(self._leave):
+            if leave is not None:
+                leave()
 
 
 def in_effect() -> bool:
