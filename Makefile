@@ -34,10 +34,10 @@ demo: $(VENV)/demo.stamp ## run an agent on the embedded model: no key, no servi
 	@$(BIN)/agentkit demo $(ARGS)
 
 test: $(VENV)/dev.stamp ## run the tests, side by side (ARGS='-n 0' for one after the other)
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
-storm: $(VENV)/dev.stamp ## run the laws again, with their full number of examples
-	$(BIN)/python -m pytest -n auto -m 'hypothesis or storm' --hypothesis-profile=storm $(ARGS)
+storm: $(VENV)/dev.stamp ## run the laws at their full size, and what is too slow for `make test`
+	$(BIN)/python -m pytest -n auto -m 'hypothesis or storm or storm_only' --hypothesis-profile=storm $(ARGS)
 
 lint: $(VENV)/dev.stamp ## check form, lint rules and the floors of the imports
 	$(BIN)/ruff format --check .

@@ -55,6 +55,23 @@ def leave_page(names: dict[str, Any]) -> None:
     names["_folder"].cleanup()
 
 
+# What takes longest, and waits most. Where it came last, all but one worker would be idle.
+SLOW = """
+    testing/test_plugin durable/temporal/test_survival viewer/test_runs cli/test_test_from
+    models/local/test_model viewer/test_page cli/test_cli viewer/test_live cli/test_terminal
+    durable/test_kill agentkit_tools/test_programs models/local/test_weights cli/test_demo
+    mcp/test_client mcp/test_server mcp/test_foreign durable/temporal/test_refusals
+    durable/temporal/test_contract durable/temporal/test_runs cli/test_load cli/test_show
+    agentkit_tools/test_sql serve/test_endpoint docs/test_examples trace/test_recorder
+""".split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow files; workers take one file after the other."""
+    places = {f"tests/{name}.py": place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return twice the number of cores: half of their time, tests wait for others."""

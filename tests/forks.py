@@ -2,7 +2,8 @@
 
 Tests start hundreds of Pythons, and importing takes nearly all of their time. `Forks` starts one
 Python, which has run some imports and runs no thread. For each program it forks: the program has
-its own process, streams, folder, environment and path.
+its own process, streams, folder, environment and path. What starts a Python itself can be given
+`Forks.executable`, a program that asks for such a process.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import random
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -99,21 +101,40 @@ class Forks:
         ours.sendall(request)
         return Fork(int(_read(ours, 8)), ends)
 
+    def executable(self) -> Path:
+        """Return a program that stands for `python`; it is `sys.executable` of what it runs.
+
+        It ends as what it runs does, which gets its signals, and is killed with it. What is
+        started with `FORKS_EXECUTABLE` in its environment has that as `sys.executable`.
+        """
+        if not hasattr(os, "fork"):
+            return Path(sys.executable)
+        if self._ours is None:
+            self._connect()
+        path = self._folder / "python"
+        if not path.exists():
+            path.write_text(_EXECUTABLE.format(python=sys.executable), encoding="utf-8")
+            path.chmod(0o755)
+        return path
+
     def _connect(self) -> socket.socket:
         from tests.support import ROOT, child_environment  # which import pytest
 
         self._ours, theirs = socket.socketpair()
-        with theirs:
-            number = theirs.fileno()
+        self._folder = Path(tempfile.mkdtemp(prefix="forks"))
+        with theirs, socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self._folder / "socket"))
+            listener.listen()
+            numbers = [theirs.fileno(), listener.fileno()]
             # As text: what looks for an application's own file finds none above it.
             program = Path(__file__).read_text(encoding="utf-8")
             env = child_environment()
             path = env.pop("PYTHONPATH")  # each program has its own
             self._process = subprocess.Popen(
-                [sys.executable, "-c", program, str(number), self._imports, path],
+                [sys.executable, "-c", program, *map(str, numbers), self._imports, path],
                 cwd=ROOT,
                 env=env,
-                pass_fds=[number],
+                pass_fds=numbers,
             )
         atexit.register(self._stop)
         return self._ours
@@ -122,7 +143,29 @@ class Forks:
         """Close the connection: the process ends, and is waited for."""
         if self._ours is not None:
             self._ours.close()
-            self._process.wait(10)
+            self._process.wait(60)
+            shutil.rmtree(self._folder)
+
+
+_EXECUTABLE = """#!{python} -IS
+import json, os, signal, socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(os.path.join(os.path.dirname(sys.argv[0]), "socket"))
+ends, reports = os.pipe()
+env = dict(os.environ, FORKS_EXECUTABLE=sys.argv[0])
+request = json.dumps([sys.argv[1:], os.getcwd(), env, False]).encode()
+socket.send_fds(sock, [len(request).to_bytes(4, "big")], [0, 1, 2, reports])
+os.close(reports)
+sock.sendall(request)
+pid = int(sock.recv(8, socket.MSG_WAITALL))
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, lambda number, _: os.kill(pid, number))
+status = int(open(ends).read(8))
+if status < 0:
+    signal.signal(-status, signal.SIG_DFL)
+    os.kill(os.getpid(), -status)
+os._exit(status)
+"""
 
 
 class Fork:
@@ -156,51 +199,95 @@ def _read(sock: socket.socket, size: int) -> bytes:
     return data
 
 
-def serve(number: int, imports: str, path: str) -> NoReturn:
+def serve(number: int, listening: int, imports: str, path: str) -> NoReturn:
     """Fork for each request, until the tests have ended."""
     installed = sys.path[1:]
     sys.path[:] = ["", *path.split(os.pathsep)]
     exec(imports, {})
     gc.freeze()  # a collection in a fork would copy every page
-    sock = socket.socket(fileno=number)
+    sock, listener = socket.socket(fileno=number), socket.socket(fileno=listening)
     woken, wakes = os.pipe()
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    running: dict[int, int] = {}
+    ours = (sock, listener, woken, wakes)
+    running: dict[int, _Running] = {}
     while True:
-        ready, _, _ = select.select([sock, woken], [], [])
+        asking = {one.asking: pid for pid, one in running.items() if one.asking}
+        ready, _, _ = select.select([sock, listener, woken, *asking], [], [])
         if woken in ready:
             os.read(woken, 4096)
             _report(running)
-        if sock not in ready:
-            continue
-        head, descriptors, _, _ = socket.recv_fds(sock, 4, 4)
-        if not head:
+        for one in asking.keys() & {*ready}:  # whoever asked was killed
+            if running.get(asking[one]):
+                os.kill(asking[one], signal.SIGKILL)
+                running[asking[one]].asking = None
+        if sock in ready and not _fork(sock, None, running, ours, installed):
             os._exit(0)
-        *streams, ends = descriptors
-        request = json.loads(_read(sock, int.from_bytes(head, "big")))
-        pid = os.fork()
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for one in (sock.detach(), woken, wakes, ends, *running.values()):
-                os.close(one)
-            _leave(_become(*request, streams, installed))
-        running[pid] = ends
-        for one in streams:
-            os.close(one)
-        sock.sendall(b"%8d" % pid)
+        if listener in ready:
+            one = listener.accept()[0]
+            _fork(one, one, running, ours, installed)
 
 
-def _report(running: dict[int, int]) -> None:
+class _Running:
+    """A program that has not ended.
+
+    Args:
+        ends: Where its status is written to.
+        asking: A connection that is open for as long as it is to live.
+    """
+
+    def __init__(self, ends: int, asking: socket.socket | None) -> None:
+        self.ends = ends
+        self.asking = asking
+
+    def close(self) -> None:
+        """Close both."""
+        os.close(self.ends)
+        if self.asking:
+            self.asking.close()
+
+
+def _fork(
+    sock: socket.socket,
+    asking: socket.socket | None,
+    running: dict[int, _Running],
+    ours: Sequence[socket.socket | int],
+    installed: list[str],
+) -> bool:
+    """Start what is asked for, and answer with its number; False where nobody asks any more."""
+    head, descriptors, _, _ = socket.recv_fds(sock, 4, 4)
+    if not head:
+        return False
+    *streams, ends = descriptors
+    request = json.loads(_read(sock, int.from_bytes(head, "big")))
+    pid = os.fork()
+    started = _Running(ends, asking)
+    if pid == 0:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for one in ours:
+            os.close(one if isinstance(one, int) else one.detach())
+        for other in (started, *running.values()):
+            other.close()
+        _leave(_become(*request, streams, installed))
+    running[pid] = started
+    for one in streams:
+        os.close(one)
+    sock.sendall(b"%8d" % pid)
+    return True
+
+
+def _report(running: dict[int, _Running]) -> None:
     """Write the status of each program that has ended to whoever waits for it."""
     while running:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        with suppress(BrokenPipeError), open(running.pop(pid), "wb") as ends:
-            ends.write(b"%8d" % os.waitstatus_to_exitcode(status))
+        ended = running.pop(pid)
+        with suppress(BrokenPipeError):
+            os.write(ended.ends, b"%8d" % os.waitstatus_to_exitcode(status))
+        ended.close()
 
 
 def _become(
@@ -215,6 +302,7 @@ def _become(
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
+    sys.executable = os.environ.pop("FORKS_EXECUTABLE", sys.executable)
     sys.path[:] = ["", *filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), *installed]
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
@@ -244,6 +332,8 @@ def _become(
 def _run(arguments: list[str]) -> object:
     """Run what `python ARGUMENTS` runs; return what it ends with."""
     sys.orig_argv = [sys.executable, *arguments]
+    alone = arguments[0] == "-P"  # without the program's folder in the path
+    del arguments[:alone]
     kind, program = arguments[0], arguments[1:2]
     try:
         if kind == "-c":
@@ -252,7 +342,7 @@ def _run(arguments: list[str]) -> object:
             exec(compile(program[0], "<string>", "exec"), vars(main))
         elif kind == "-m":
             sys.argv = arguments[1:]
-            sys.path[0] = os.getcwd()
+            sys.path[0:1] = [] if alone else [os.getcwd()]
             runpy.run_module(program[0], run_name="__main__", alter_sys=True)
         else:
             sys.argv = arguments
@@ -287,4 +377,4 @@ def _leave(code: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), *sys.argv[2:])
+    serve(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

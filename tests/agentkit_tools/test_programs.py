@@ -209,12 +209,12 @@ async def test_there_is_no_network(python: Toolset, server: socket.socket) -> No
         ("import subprocess\nwhile True: subprocess.Popen(['sleep', '60'])", ""),
         (
             "import os, time\nfor _ in range(20):\n  if not os.fork(): break\n"
-            "x = bytearray(10**7)\ntime.sleep(9)",
+            "x = bytearray(10**7)\ntime.sleep(90)",
             "[stopped: it used more than 100 MB]",
         ),
         (
             "import threading, time\n"
-            "while True: threading.Thread(target=time.sleep, args=(9,)).start()",
+            "while True: threading.Thread(target=time.sleep, args=(90,)).start()",
             "",
         ),
     ],
@@ -222,7 +222,7 @@ async def test_there_is_no_network(python: Toolset, server: socket.socket) -> No
 async def test_no_bomb_goes_off(code: str, expected: str) -> None:
     """Time, memory, processes, threads, files and output are bounded; all ends in seconds."""
     by_time = not expected or "stopped after" in expected
-    python = python_tools(seconds=1 if by_time else 9, memory=100 * 2**20)
+    python = python_tools(seconds=1 if by_time else 60, memory=100 * 2**20)
     started = time.monotonic()
     text = await run(python, code)
     assert expected in text
@@ -230,7 +230,7 @@ async def test_no_bomb_goes_off(code: str, expected: str) -> None:
     if not expected:
         ends = ("too many processes", "more than 100 MB", "stopped after", "can't start new thread")
         assert any(end in text for end in ends)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 async def test_long_output_keeps_its_beginning_and_its_end(python: Toolset) -> None:
@@ -256,7 +256,7 @@ print('done')
     for tools in (python, python_tools(isolated=False)):
         started = time.monotonic()
         assert "done" in await run(tools, code)
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 60
         assert processes_with("987654") == []
 
 
@@ -269,7 +269,7 @@ async def test_a_cancelled_call_ends_its_program(isolated: bool) -> None:
     with anyio.move_on_after(1.5) as scope:
         await run(python, code)
     assert scope.cancelled_caught
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 60
     assert processes_with("876543") == []
 
 

@@ -43,6 +43,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.storm_only
 def test_the_table_and_its_json(tmp_path: Path) -> None:
     """Each row has a figure for each contender, as a table and as JSON with all samples."""
     file = tmp_path / "bench.json"
@@ -62,6 +63,7 @@ def test_the_table_and_its_json(tmp_path: Path) -> None:
             assert 0 <= figures["server"] < 2
 
 
+@pytest.mark.storm_only
 def test_all_contenders_send_the_same_and_return_the_same() -> None:
     """The hand-written loops and agentkit send the same JSON and return the same result."""
     jobs = ["run", "delta", "typed"]

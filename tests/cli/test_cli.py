@@ -15,7 +15,7 @@ from agentkit import Agent
 from agentkit.cli.console import shown
 from agentkit.testing import ScriptedModel
 from tests.cli.support import COMMAND, agentkit
-from tests.support import child_environment
+from tests.support import LOADED, child_environment
 
 APP = """
 from agentkit import Agent, tool
@@ -254,8 +254,8 @@ def test_a_reader_that_goes_away(runs: Path, tmp_path: Path, arguments: str) -> 
         ("my env/bin", "agentkit", "agentkit"),
         ("my env/bin", "'my env/bin/agentkit'", "agentkit"),
         ("my env/bin", "../other/agentkit", "../other/agentkit"),
-        ("", f"{sys.executable} -m agentkit", f"{sys.executable} -m agentkit"),
-        (os.path.dirname(sys.executable), "python -m agentkit", "python -m agentkit"),
+        ("", "{python} -m agentkit", "{python} -m agentkit"),
+        ("{bin}", "python -m agentkit", "python -m agentkit"),
         ("", "cd 'my env/bin' && ./agentkit", "./agentkit"),
     ],
 )
@@ -263,7 +263,10 @@ def test_printed_commands_can_be_pasted(
     recorded: Path, path: str, start: str, printed: str
 ) -> None:
     """As the program was started, whether the shell finds it or not."""
-    script = f"#!{sys.executable}\nfrom agentkit.cli import main\nmain()\n"
+    python = LOADED.executable()
+    names = {"python": python, "bin": python.parent}
+    path, start, printed = (one.format_map(names) for one in (path, start, printed))
+    script = f"#!{python}\nfrom agentkit.cli import main\nmain()\n"
     for folder in (recorded / "my env" / "bin", recorded.parent / "other"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "agentkit").write_text(script)

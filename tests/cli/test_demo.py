@@ -79,6 +79,7 @@ def test_replay_of_an_edited_example_names_the_difference(
     assert "request_changed at /agent/m0, /messages/0" in done.stderr
 
 
+@pytest.mark.storm_only
 @pytest.mark.local
 @posix
 def test_ctrl_c_leaves_no_process_and_a_readable_trace(tmp_path: Path) -> None:

@@ -161,6 +161,7 @@ def test_doctor_of_a_server_that_is_down(tmp_path: Path) -> None:
     assert "127.0.0.1:9" in done.stderr
 
 
+@pytest.mark.storm_only
 @pytest.mark.local
 def test_doctor_of_the_embedded_server(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

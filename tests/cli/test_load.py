@@ -10,6 +10,7 @@ import pytest
 
 from agentkit import Trace
 from tests.cli.support import agentkit, ran
+from tests.support import LOADED
 
 APP = '''
 import asyncio
@@ -176,8 +177,9 @@ def test_an_exact_replay_needs_no_deps(folder: Path) -> None:
     assert "the run has none: give --deps FILE.py:NAME" in " ".join(done.stderr.split())
 
 
-def test_a_written_test_calls_the_functions(folder: Path) -> None:
+def test_a_written_test_calls_the_functions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the options name them."""
+    monkeypatch.setenv("FORKS_EXECUTABLE", str(LOADED.executable()))
     options = ("--app", "app.py:build", "--deps", "app.py:make", "--live", "look")
     source = (folder / "app.py").read_text()
     (folder / "app.py").write_text(source.replace('Deps("function")', 'Deps("value")'))

@@ -59,7 +59,7 @@ def test_it_answers_until_ctrl_c(app: Path) -> None:
         assert failed["error"]["message"] == "The run failed."
     finally:
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"The run {failed['agentkit']['run']} failed" in err
     assert r"ValueError: no \x1b[31mweather" in err

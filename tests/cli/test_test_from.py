@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
@@ -20,6 +20,7 @@ from agentkit.cli.view.source import literal
 from agentkit.errors import AgentKitError
 from agentkit.testing import ChatServer, ScriptedModel, reply
 from tests.cli.support import agentkit
+from tests.forks import Forks
 from tests.support import ROOT
 
 APP = """
@@ -64,6 +65,9 @@ asks = ScriptedModel([[("weatherman", {"prompt": "Sun?"})], "Yes."])
 boss = Agent(asks, name="boss", tools=[below.as_tool()])
 """
 
+PYTESTS = Forks("import _pytest.pytester, anyio, agentkit.testing, pytest, trio, unittest.mock")
+"""Starts pytest where it and agentkit are loaded."""
+
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -72,6 +76,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "200")
     plugins = ("hypothesispytest", "inline_snapshot", "benchmark")  # slow to load
     monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"-p no:{name}" for name in plugins))
+    monkeypatch.setenv("FORKS_EXECUTABLE", str(PYTESTS.executable()))
     (tmp_path / "app.py").write_text(APP)
     return tmp_path
 
@@ -90,6 +95,11 @@ def make(
 ) -> subprocess.CompletedProcess[str]:
     """Call `agentkit test-from`."""
     return agentkit("test-from", trace, *arguments, cwd=project, columns=200)
+
+
+def pytest_in(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Call `pytest`."""
+    return PYTESTS.run(["-m", "pytest", "-q", *plugin_arguments(), *arguments], project, os.environ)
 
 
 def test_it_passes_at_once(project: Path) -> None:
@@ -130,8 +140,7 @@ def test_it_may_run_tools(project: Path) -> None:
     assert ".jsonl', live=['get_weather']" in written
     app = project / "app.py"
     app.write_text(app.read_text().replace("rain in", "sun in"))
-    command = [sys.executable, "-m", "pytest", "-q", *plugin_arguments()]
-    failed = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    failed = pytest_in(project)
     assert failed.returncode == 1
     assert "result_changed at /agent/m0/t0" in failed.stdout
 
@@ -315,8 +324,7 @@ def test_a_run_that_was_decided_about(project: Path) -> None:
         '"""\n'
     )
     test.write_text(written.replace("'Pay')", "'Pay', approver=lambda _: True)"))
-    command = [sys.executable, "-m", "pytest", "-q", *plugin_arguments(), "--agentkit-record=all"]
-    anew = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    anew = pytest_in(project, "--agentkit-record=all")
     assert anew.returncode == 0, anew.stdout
 
 
@@ -356,8 +364,7 @@ def test_a_run_with_a_sub_agent(project: Path) -> None:
     assert "does not look inside" not in done.stdout
     app = project / "app.py"
     app.write_text(app.read_text().replace("Be brief.", "Be long."))
-    command = [sys.executable, "-m", "pytest", "-q", *plugin_arguments()]
-    failed = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    failed = pytest_in(project)
     assert "1 failed, 1 passed" in failed.stdout
     assert "request_changed at /boss/m0/t0/weatherman/m0" in failed.stdout
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from agentkit.cli.commands.test_from import plugin_arguments
-from tests.support import ROOT
+from tests.support import LOADED, ROOT, run_loaded
 
 PAGE = (ROOT / "docs/tutorial/debugging.md").read_text(encoding="utf-8")
 
@@ -37,13 +36,10 @@ def fix_tool(folder: Path) -> None:
     program.write_text(f"{old[:begin]}{tool}\n\n{old[end:]}", encoding="utf-8")
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a Python module or `agentkit` in the folder."""
     main = ["-c", "from agentkit.cli import main; main()"]
-    command = [sys.executable, *(main if arguments[0] != "-m" else []), *arguments]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, encoding="utf-8", check=False
-    )
+    return run_loaded(*(main if arguments[0] != "-m" else []), *arguments, cwd=folder, **variables)
 
 
 def expected_output(command: str) -> list[str]:
@@ -73,6 +69,7 @@ def test_the_fixed_tool_is_the_only_difference(folder: Path) -> None:
     assert "weather.py:21" in replayed.stdout
 
 
+@pytest.mark.storm_only
 @pytest.mark.local
 def test_the_fork_becomes_a_test(folder: Path) -> None:
     """The fork answers 20 °C, and the test made of its trace fails when the bug is back."""
@@ -85,6 +82,7 @@ def test_the_fork_becomes_a_test(folder: Path) -> None:
     generated = run(
         folder,
         *("test-from", "fixed.jsonl", "--app", "weather.py:agent", "--live", "get_weather"),
+        FORKS_EXECUTABLE=str(LOADED.executable()),
     )
     assert generated.returncode == 0, generated.stderr + generated.stdout
     test = (folder / "test_what_is_the_weather_in_boston.py").read_text(encoding="utf-8")

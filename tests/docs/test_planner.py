@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.anyio, needs("mcp")]
 ZONES = {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Kolkata"}
 
 
+@pytest.mark.storm_only
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the example is a process either way
 async def test_an_agent_uses_a_server_and_is_one(anyio_backend: str, tmp_path: Path) -> None:
     """Another agent asks the planner, the planner asks mcp-server-time; both are recorded."""

@@ -112,7 +112,7 @@ def served_by_http(*offered: Any, port: int = 0) -> Generator[str]:
         yield f"http://127.0.0.1:{port}/mcp"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
 
 
 @pytest.fixture

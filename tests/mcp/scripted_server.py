@@ -123,7 +123,7 @@ def call(number, name, arguments, token):
             params = {"message": arguments["question"], "requestedSchema": schema}
             answers[number] = waiting = threading.Event()
             write(id=f"ask{number}", method="elicitation/create", params=params)
-            waiting.wait(10)
+            waiting.wait(60)
             return text(json.dumps(answers[number, "result"], sort_keys=True))
         case "grow":
             grown = True

@@ -156,10 +156,10 @@ async def test_a_cancelled_call_is_cancelled_at_the_server(scripted: Make, tmp_p
     agent = calling(("slow", {"steps": 500}), ("echo", {"text": "still here"}), tools=[toolset])
     async with toolset:
         first, second = tool_texts(await agent.run("x"))
-        with anyio.move_on_after(1) as scope:
+        with anyio.move_on_after(60) as scope:
             await calling(("slow", {"steps": 500}), tools=[toolset.approve(False)]).run("x")
         assert not scope.cancelled_caught
-        for _ in range(100):
+        for _ in range(1000):
             if lines(tmp_path / "notes").count("cancelled slow") == 2:
                 break
             await anyio.sleep(0.05)

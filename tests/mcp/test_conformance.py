@@ -13,7 +13,7 @@ from tests.mcp import conformance_server
 from tests.mcp.conftest import served_by_http
 from tests.support import child_environment, needs
 
-pytestmark = needs("mcp")
+pytestmark = [pytest.mark.storm_only, needs("mcp")]
 SERVER = """server-initialize ping tools-list tools-call-simple-text tools-call-image
     tools-call-audio tools-call-embedded-resource tools-call-mixed-content tools-call-error
     tools-call-with-progress tools-call-elicitation elicitation-sep1034-defaults

@@ -43,6 +43,7 @@ async def test_time(python_servers: Path) -> None:
     assert "Mars/Olympus" in wrong
 
 
+@pytest.mark.storm_only
 async def test_git(python_servers: Path, git_repository: Path) -> None:
     """mcp-server-git reads a repository."""
     toolset = stdio(python_servers / "mcp-server-git", "--repository", str(git_repository))
@@ -84,6 +85,7 @@ def page() -> Generator[str]:
         server.shutdown()
 
 
+@pytest.mark.storm_only
 async def test_fetch(python_servers: Path, page: str) -> None:
     """mcp-server-fetch reads a page."""
     toolset = stdio(

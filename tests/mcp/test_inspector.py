@@ -14,7 +14,7 @@ from tests.mcp import served
 from tests.mcp.conftest import served_by_http
 from tests.support import child_environment, from_npm, needs
 
-pytestmark = needs("mcp")
+pytestmark = [pytest.mark.storm_only, needs("mcp")]
 PACKAGES = {"@modelcontextprotocol/inspector": "2.12.0"}
 SERVED = str(Path(__file__).parent / "served.py")
 LIST = ["--method", "tools/list", "--strict"]

@@ -77,7 +77,7 @@ async def test_tokens_per_span() -> None:
     await model.request(REQUEST)
     started = anyio.current_time()
     await model.request(REQUEST)
-    assert 0.08 <= anyio.current_time() - started < 1
+    assert 0.08 <= anyio.current_time() - started < 60
 
 
 @pytest.mark.parametrize(

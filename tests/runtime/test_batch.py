@@ -39,7 +39,7 @@ async def test_calls_run_concurrently_and_answer_in_call_order() -> None:
         return index
 
     calls = [("meet", {"index": index}) for index in (2, 0, 1)]
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         assert await answers([meet], calls) == ["2", "0", "1"]
 
 
@@ -47,7 +47,7 @@ async def test_sync_tools_run_in_threads_with_the_context() -> None:
     """A blocking function neither blocks the loop nor loses its context variables."""
     who: ContextVar[str] = ContextVar("who")
     who.set("Ada")
-    barrier = threading.Barrier(2, timeout=5)
+    barrier = threading.Barrier(2, timeout=60)
 
     @tool
     def meet() -> str:
@@ -142,14 +142,14 @@ async def test_timeout_of_a_sync_tool_abandons_its_thread() -> None:
 
     @tool(timeout=0.3)
     def block(context: RunContext[None]) -> str:
-        released.wait(20)
+        released.wait(60)
         context.progress("late")
         ended.set()
         return "late"
 
     async def wait_for_it() -> str:
         released.set()
-        await anyio.to_thread.run_sync(ended.wait, 20)
+        await anyio.to_thread.run_sync(ended.wait, 60)
         return "done"
 
     agent = Agent(
@@ -307,7 +307,7 @@ async def test_concurrency_of_an_agent_holds_over_its_runs() -> None:
 
 async def test_many_blocking_calls_take_one_wave() -> None:
     """A hundred blocking calls all wait for each other, so all have a thread at once."""
-    barrier = threading.Barrier(100, timeout=20)
+    barrier = threading.Barrier(100, timeout=60)
 
     @tool
     def block(index: int) -> int:

@@ -85,7 +85,7 @@ async def streamed(agent: Agent[Any, Any], **options: Any) -> Any:
 
 async def stepped(agent: Agent[Any, Any], **options: Any) -> Any:
     async with agent.iter("go", **options) as steps:
-        with anyio.fail_after(5):  # a scope in the block is nested in what the toolset opened
+        with anyio.fail_after(60):  # a scope in the block is nested in what the toolset opened
             async for _ in steps:
                 pass
     return steps.result

@@ -317,7 +317,7 @@ async def test_progress_from_a_thread_of_the_tools_own() -> None:
             list(pool.map(context.progress, range(4)))
         return "done"
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with Agent(ScriptedModel([[("busy", {})], "x"]), tools=[busy]).stream("go") as run:
             seen = [event.value async for event in run if isinstance(event, ToolProgress)]
     assert sorted(seen) == [0, 1, 2, 3]
@@ -330,7 +330,7 @@ async def test_two_readers_of_one_stream() -> None:
     async def read(run: Any) -> None:
         seen.extend([event async for event in run])
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with agent().stream("go") as run, anyio.create_task_group() as group:
             group.start_soon(read, run)
             group.start_soon(read, run)

@@ -249,7 +249,7 @@ def test_a_key_bounds_the_runs_at_the_same_time(serve: Serve) -> None:
     def wait() -> str:
         """Wait."""
         entered.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return "waited"
 
     model = ScriptedModel([[("wait", {})], "Done.", "Again."])
@@ -259,11 +259,11 @@ def test_a_key_bounds_the_runs_at_the_same_time(serve: Serve) -> None:
         target=lambda: client.chat.completions.create(model="a", messages=HI), daemon=True
     )
     first.start()
-    assert entered.wait(20)
+    assert entered.wait(60)
     with pytest.raises(openai.RateLimitError, match="1 requests at a time"):
         client.chat.completions.create(model="a", messages=HI)
     go_on.set()
-    first.join(20)
+    first.join(60)
     assert client.chat.completions.create(model="a", messages=HI).choices
 
 
@@ -287,9 +287,9 @@ def test_a_client_that_disconnects_cancels_its_run(
         content = json.dumps(body).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}"
         connection.sendall(head.encode() + b"\r\n\r\n" + content)
-        assert entered.wait(20)
+        assert entered.wait(60)
     [path] = list(tmp_path.iterdir())
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + 60
     while b"trace.close" not in path.read_bytes():
         assert time.monotonic() < ends
         time.sleep(0.01)

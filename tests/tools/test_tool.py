@@ -473,46 +473,51 @@ async def test_progress_from_a_worker_thread() -> None:
 
 async def test_events_of_an_abandoned_thread_are_dropped() -> None:
     """What a sync function reports after its cancellation is dropped."""
-    go, gone = threading.Event(), threading.Event()
+    begun, go, gone = threading.Event(), threading.Event(), threading.Event()
     seen: list[Event] = []
 
     @tool
     def stubborn(context: RunContext[None]) -> str:
         context.progress("before")
-        go.wait(5)
+        begun.set()
+        go.wait(60)
         try:
             context.progress("after")
         finally:
             gone.set()
         return "late"
 
-    with anyio.move_on_after(0.1) as scope:
-        await stubborn.call("{}", RunContext(emit=seen.append))
-    assert scope.cancelled_caught
+    async with anyio.create_task_group() as group:
+        group.start_soon(stubborn.call, "{}", RunContext(emit=seen.append))
+        await anyio.to_thread.run_sync(begun.wait, 60)
+        group.cancel_scope.cancel()
     go.set()
-    await anyio.to_thread.run_sync(gone.wait, 5)
+    await anyio.to_thread.run_sync(gone.wait, 60)
     await anyio.sleep(0.01)
     assert [event.value for event in seen if isinstance(event, ToolProgress)] == ["before"]
 
 
 async def test_an_abandoned_generator_is_closed() -> None:
     """An abandoned generator ends at its next yield, and its `finally` runs."""
-    go, closed = threading.Event(), threading.Event()
+    begun, go, closed = threading.Event(), threading.Event(), threading.Event()
 
     @tool
     def stubborn() -> Iterator[int]:
         try:
             yield 1
-            go.wait(5)
+            begun.set()
+            go.wait(60)
             yield 2
             raise AssertionError("nobody listens any more")
         finally:
             closed.set()
 
-    with anyio.move_on_after(0.1):
-        await stubborn.call("{}")
+    async with anyio.create_task_group() as group:
+        group.start_soon(stubborn.call, "{}")
+        await anyio.to_thread.run_sync(begun.wait, 60)
+        group.cancel_scope.cancel()
     go.set()
-    assert await anyio.to_thread.run_sync(closed.wait, 5)
+    assert await anyio.to_thread.run_sync(closed.wait, 60)
 
 
 async def test_an_async_generator_is_closed_on_cancellation() -> None:

@@ -187,7 +187,7 @@ async def test_the_first_piece_is_shown_before_anything_is_written(tmp_path: Pat
     with ChatServer([sse([piece("Hello"), HOLD, STOP, "[DONE]"])]) as server:
         model = ChatModel("any", base_url=server.base_url, api_key="k")
         async with model, Agent(model).stream("go", trace=path) as run:
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 async for event in run:
                     if isinstance(event, TextDelta):
                         break

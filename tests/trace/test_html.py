@@ -13,6 +13,7 @@ import pytest
 
 from agentkit import Agent, Limits, RunContext, RunResult, result_of, tool
 from agentkit.errors import LimitExceeded
+from agentkit.events import Event, ToolCallStarted
 from agentkit.testing import ScriptedModel
 from agentkit.trace import Trace
 
@@ -155,8 +156,13 @@ async def test_a_cancelled_and_an_unfinished_run(tmp_path: Path) -> None:
     """One was ended, the other broke off: its calls are still open."""
     path = tmp_path / "run.jsonl"
     agent = Agent(ScriptedModel([[("forever", {})]]), tools=TOOLS)
-    with anyio.move_on_after(0.2):
-        await agent.run("go", trace=path)
+    with anyio.CancelScope() as scope:
+
+        def cancel(event: Event) -> None:
+            if isinstance(event, ToolCallStarted):
+                scope.cancel()
+
+        await agent.run("go", trace=path, on_event=cancel)
     trace = Trace.load(path)
     assert "⊘" in text_of(trace)
     lines = path.read_bytes().splitlines(keepends=True)

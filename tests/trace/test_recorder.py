@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from agentkit.errors import ConfigurationError, TraceError
 from agentkit.events import Event
 from agentkit.testing import ChatServer, FunctionModel, ScriptedModel, reply
 from agentkit.trace import file as sinks
-from tests.support import trace_lines
+from tests.support import LOADED, child_environment, trace_lines
 
 pytestmark = pytest.mark.anyio
 done: list[str] = []
@@ -237,12 +238,18 @@ except Exception as error:
         ("effects", 3000, ["wrote", "said", "TraceError error"]),
     ],
 )
-async def test_a_file_that_can_grow_no_more(
+def test_a_file_that_can_grow_no_more(
     durability: str, size: int, printed: list[str], tmp_path: Path
 ) -> None:
     """The run goes on and it is said once; with durable effects nothing more is done."""
-    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "run.jsonl"), durability, str(size)]
-    output = (await anyio.run_process(command)).stdout.decode()
+    command = ["-c", FULL_DISK, str(tmp_path / "run.jsonl"), durability, str(size)]
+    output = subprocess.run(
+        [LOADED.executable(), *command],
+        env=child_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
     told = [line.partition(":")[0] for line in output.splitlines()]
     assert told == printed
 

@@ -126,7 +126,7 @@ class Opened:
 
     def until(self, selector: str, right: Callable[[str], bool]) -> None:
         """Wait until the text of an element is right; the page lets nobody wait in it."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while not right(self.text(selector)):
             assert time.monotonic() < end, self.text(selector)
             self.page.wait_for_timeout(20)
@@ -134,7 +134,7 @@ class Opened:
 
     def until_at(self, address: str) -> None:
         """Wait until the page shows what is at an address, or below it."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while not (at := self.evaluate("location.hash")).startswith(f"#at={address}"):
             assert time.monotonic() < end, at
             self.page.wait_for_timeout(20)

@@ -6,6 +6,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from agentkit.viewer.assembly import script, style
 from tests.support import ROOT, from_npm
 
@@ -13,6 +15,7 @@ ASSETS = ROOT / "agentkit" / "viewer" / "assets"
 MODULES = sorted(ASSETS.glob("*.js"))
 
 
+@pytest.mark.storm_only
 def test_types_of_the_script_hold() -> None:
     """TypeScript checks every module, strictly, by its JSDoc."""
     node, modules = from_npm("typescript", {"typescript": "5.9.3"})

@@ -185,6 +185,7 @@ def test_secrets_stay_out(run: Run, open_page: Open) -> None:
 # Long ones
 
 
+@pytest.mark.storm_only
 def test_ten_thousand_events_open_at_once(
     open_page: Open, run: Run, record_property: Callable[[str, object], None]
 ) -> None:

