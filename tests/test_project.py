@@ -92,7 +92,7 @@ def test_import_is_light() -> None:
 def test_only_declared_packages_are_imported() -> None:
     """What agentkit imports is among its dependencies, not only what those happen to bring."""
     core = {"anyio", "docstring_parser", "httpx2", "jsonschema_rs", "pydantic"}
-    core |= {"h11", "httpcore2", "pydantic_core"}  # parts of httpx2 and pydantic, pinned by them
+    core |= {"httpcore2", "pydantic_core"}  # parts of httpx2 and pydantic, pinned by them
     core |= {"structlog", "typing_extensions"}
     extras = {"aiohttp", "cyclopts", "genai_prices", "pip", "platformdirs", "rich", "xllamacpp"}
     extras |= {"hypothesis", "starlette", "uvicorn"}

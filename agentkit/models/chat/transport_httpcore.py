@@ -1,4 +1,4 @@
-"""HTTP for models through h11 and httpcore2, which httpx2 is made of: for models without a client.
+"""HTTP for models over connections of their own: for models without a client.
 
 Of what `httpx2.AsyncClient` adds, a model needs what it sends by default, decompression, user
 names in URLs and proxies. The first two are here; the others go through that client.
@@ -6,27 +6,28 @@ names in URLs and proxies. The first two are here; the others go through that cl
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from functools import cache
 from typing import Any, NamedTuple
 
 import anyio
-import h11
 import httpcore2
 import httpx2
 
-from agentkit.models.chat.connection import Connection
+from agentkit.models.chat.connection import Connection, Head
 from agentkit.models.chat.transport import IDLE_SECONDS, PerLoop, Reply, translated
 from agentkit.models.chat.transport_httpx import HttpxTransport
 from agentkit.settings import Timeouts
 
+_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _LOOPBACK = (b"localhost", b"127.0.0.1", b"::1")
 _FAILURES = (
-    h11.ProtocolError,
+    httpcore2.ProtocolError,
     httpcore2.NetworkError,
     httpcore2.TimeoutException,
     httpx2.HTTPError,  # of the decompression
@@ -43,7 +44,9 @@ class HttpcoreTransport:
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
         self._client = HttpxTransport(timeouts)
+        # Prepared for the next request, which is much like this one: a model has but one server.
         self._last: tuple[str, _Target | None] = ("", None)
+        self._last_head: tuple[Any, bytes] = (None, b"")
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
@@ -53,19 +56,18 @@ class HttpcoreTransport:
         connections = await _CONNECTIONS.get(self)
         if target is None or (connections.proxied and target.origin[1] not in _LOOPBACK):
             return await self._client.send(method, url, headers, body)
-        fields = _encoded(headers, target.host, len(body))
         try:
+            length = b"content-length: %d\r\n" % len(body) if body else b""
+            data = b"".join((self._head(method, target, headers), length, b"\r\n", body))
             connection = await connections.take(target, self._timeouts)
             try:
-                response = await connection.request(
-                    method, target.path, fields, body, self._timeouts
-                )
+                head = await connection.request(data, self._timeouts)
             except BaseException:
                 await connections.give_back(target, connection)
                 raise
         except _FAILURES as error:
             raise translated(error) from error
-        return _Reply(response, connection, self._timeouts, target, connections)
+        return _Reply(head, connection, self._timeouts, target, connections)
 
     async def aclose(self) -> None:
         """Close the connections of the running loop unless another model uses them."""
@@ -74,12 +76,20 @@ class HttpcoreTransport:
 
     def _target(self, url: str) -> _Target | None:
         """Return where a URL leads; the last one is kept, because a model has but one."""
-        if self._last[0] != url:
+        last = self._last  # read once: other threads may send requests, too
+        if last[0] != url:
             try:
-                self._last = (url, _target_of(url))
+                last = self._last = (url, _target_of(url))
             except httpx2.InvalidURL as error:
                 raise translated(error, httpx2.InvalidURL) from error
-        return self._last[1]
+        return last[1]
+
+    def _head(self, method: str, target: _Target, headers: Mapping[str, str]) -> bytes:
+        """Return the head of a request but for the length of its body; the last one is kept."""
+        last, key = self._last_head, (method, target, dict(headers))
+        if last[0] != key:
+            last = self._last_head = key, _head_of(*key)
+        return last[1]
 
 
 class _Target(NamedTuple):
@@ -106,11 +116,17 @@ def _defaults() -> dict[str, bytes]:
     return {name: value.encode() for name, value in client.headers.items()}
 
 
-def _encoded(headers: Mapping[str, str], host: bytes, length: int) -> list[tuple[bytes, bytes]]:
-    own = {name.lower(): value.encode() for name, value in headers.items()}
-    if length:
-        own["content-length"] = b"%d" % length
-    return [(name.encode(), one) for name, one in ({"host": host} | _defaults() | own).items()]
+def _head_of(method: str, target: _Target, headers: Mapping[str, str]) -> bytes:
+    own = {name.lower(): value.strip().encode() for name, value in headers.items()}
+    fields = {"host": target.host} | _defaults() | own
+    for name in ("content-length", "transfer-encoding"):  # Bodies have but one form here.
+        fields.pop(name, None)
+    lines = [b"%b %b HTTP/1.1" % (method.encode(), target.path)]
+    for name, value in fields.items():
+        if not _NAME.fullmatch(name):
+            raise httpcore2.LocalProtocolError(f"Illegal header name {name!r}")
+        lines.append(b"%b: %b" % (name.encode(), value))
+    return b"\r\n".join([*lines, b""])
 
 
 # Connections
@@ -152,7 +168,7 @@ class _Connections:
 
     async def give_back(self, target: _Target, connection: Connection) -> None:
         """Keep a connection for the next request, or close it if it cannot have one."""
-        if connection in self._open and connection.recycle():
+        if connection in self._open and connection.is_reusable():
             self._idle.setdefault(target.origin, []).append((time.monotonic(), connection))
         else:
             await self._close(connection)
@@ -190,14 +206,14 @@ class _Reply:
 
     def __init__(
         self,
-        response: h11.Response,
+        head: Head,
         connection: Connection,
         timeouts: Timeouts,
         target: _Target,
         connections: _Connections,
     ) -> None:
-        self.status = response.status_code
-        self.headers = _decoded(response.headers)
+        self.status = head.status
+        self.headers = head.headers
         self._connection = connection
         self._timeouts = timeouts
         self._target = target
@@ -205,50 +221,38 @@ class _Reply:
 
     async def read(self) -> bytes:
         """Return the whole body."""
-        return b"".join([chunk async for chunk in self.chunks()])
+        pieces: list[bytes] = []
+        try:
+            while piece := await self._connection.receive(self._timeouts):
+                pieces.append(piece)
+            body = b"".join(pieces)
+            return body if self._is_plain() else self._decompressed(body).content
+        except _FAILURES as error:
+            raise translated(error) from error
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives."""
         try:
-            async with aclosing(self._body()) as body:
-                async for chunk in body:
-                    yield chunk
+            if self._is_plain():
+                while piece := await self._connection.receive(self._timeouts):
+                    yield piece
+                return
+            async with aclosing(self._decompressed(self._pieces()).aiter_bytes()) as body:
+                async for piece in body:
+                    yield piece
         except _FAILURES as error:
             raise translated(error) from error
 
-    def _body(self) -> AsyncGenerator[bytes, None]:
-        body = self._connection.body(self._timeouts)
-        if self.headers.get("content-encoding", "identity") == "identity":
-            return body
-        return httpx2.Response(
-            self.status, headers=self.headers, stream=_Compressed(body)
-        ).aiter_bytes()
+    def _is_plain(self) -> bool:
+        return self.headers.get("content-encoding", "identity") == "identity"
+
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
+        while piece := await self._connection.receive(self._timeouts):
+            yield piece
+
+    def _decompressed(self, body: bytes | AsyncIterator[bytes]) -> httpx2.Response:
+        return httpx2.Response(self.status, headers=self.headers, content=body)
 
     async def aclose(self) -> None:
         """Give the connection back, or close it where the body was not read to its end."""
         await self._connections.give_back(self._target, self._connection)
-
-
-class _Compressed(httpx2.AsyncByteStream):
-    """A body that httpx2 decompresses."""
-
-    def __init__(self, body: AsyncGenerator[bytes, None]) -> None:
-        self._body = body
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._body
-
-    async def aclose(self) -> None:
-        await self._body.aclose()
-
-
-def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str]:
-    decoded: dict[str, str] = {}
-    for name, value in headers:
-        key = name.decode("ascii").lower()
-        try:
-            text = value.decode()
-        except UnicodeDecodeError:
-            text = value.decode("latin-1")
-        decoded[key] = f"{decoded[key]}, {text}" if key in decoded else text
-    return decoded

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.abc
 import h11
+import httpcore2
 import httpx2
 import pytest
 from anyio.streams.tls import TLSListener
 
 from agentkit.errors import ModelUnreachable
+from agentkit.messages import UserMessage
 from agentkit.models import ChatModel
 from agentkit.models.chat import transport_httpcore
-from agentkit.models.chat.connection import Chunks
+from agentkit.models.chat.connection import Chunks, Connection
+from agentkit.settings import Timeouts
+from agentkit.testing import ChatServer, reply
 from tests.models.support import REQUEST
 
 pytestmark = pytest.mark.anyio
@@ -212,6 +218,180 @@ async def test_tls(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.connections == 1
 
 
+async def test_more_than_is_read_at_once_and_a_server_that_reads_late(anyio_backend: Any) -> None:
+    """Both sides wait for the other, and nothing is lost."""
+    size = 3_000_000
+    answer = BODY.replace(b"Hello", b"x" * size)
+    received = 0
+
+    async def serve(stream: anyio.abc.ByteStream) -> None:
+        nonlocal received
+        await anyio.sleep(0.2)  # The request fills the buffers meanwhile.
+        async with stream:
+            while received < size:
+                received += len(await stream.receive())
+            await stream.send(measured(answer))
+
+    tcp = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = tcp.extra(anyio.abc.SocketAttribute.local_port)
+    async with tcp, anyio.create_task_group() as group:
+        group.start_soon(tcp.serve, serve)
+        async with ChatModel("any", base_url=f"http://127.0.0.1:{port}/v1") as model:
+            request = replace(REQUEST, messages=(UserMessage(content="y" * size),))
+            assert len((await model.request(request)).message.text) == size
+        group.cancel_scope.cancel()
+    assert received > size
+
+
+@pytest.mark.parametrize("what", ["read", "write"])
+async def test_time_limits(what: str) -> None:
+    """A server that takes nothing, or answers nothing, is waited for no longer."""
+    text = "y" * (1 if what == "read" else 20_000_000)
+    request = replace(REQUEST, messages=(UserMessage(content=text),))
+    with socket.create_server(("127.0.0.1", 0)) as server:  # It accepts nobody.
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        timeouts = Timeouts(read=0.2, write=0.2)
+        async with ChatModel("any", base_url=url, timeout=timeouts, retries=0) as model:
+            with pytest.raises(ModelUnreachable, match=f"{what.title()}Timeout"):
+                await model.request(request)
+
+
+async def test_a_cancelled_caller_sends_nothing() -> None:
+    """A request costs money, so that none leaves where nobody waits for its answer."""
+    with ChatServer([reply("a"), reply("b")]) as server:
+        async with ChatModel("any", base_url=server.base_url) as model:
+            await model.request(REQUEST)
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await model.request(REQUEST)
+            await model.request(REQUEST)
+    assert len(server.requests) == 2
+
+
+HEADS: Sequence[tuple[str, bytes]] = (
+    ("a length", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"),
+    ("line feeds", b"HTTP/1.1 200 OK\ncontent-length:3 \n\nabc"),
+    ("no reason", b"HTTP/1.1 200\r\ncontent-length: 3\r\n\r\nabc"),
+    ("a short body", b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nabc"),
+    ("one length twice", b"HTTP/1.1 200 OK\r\ncontent-length: 3, 3\r\n\r\nabc"),
+    ("two lengths", b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 2\r\n\r\nabc"),
+    ("a bad length", b"HTTP/1.1 200 OK\r\ncontent-length: +3\r\n\r\nabc"),
+    ("a long length", b"HTTP/1.1 200 OK\r\ncontent-length: 000000000000000000003\r\n\r\nabc"),
+    ("no length", b"HTTP/1.1 200 OK\r\n\r\nabc"),
+    ("no fields", b"HTTP/1.0 200 OK\r\n\r\nabc"),
+    ("the older version", b"HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\nabc"),
+    ("no content", b"HTTP/1.1 204 No Content\r\ncontent-length: 3\r\n\r\n"),
+    ("closing", b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nConnection: a, CLOSE\r\n\r\nabc"),
+    ("an interim answer", b"HTTP/1.1 103 \r\na: b\r\n\r\nHTTP/1.1 200 \r\n\r\nabc"),
+    ("another protocol", b"HTTP/1.1 101 Switching\r\nupgrade: x\r\n\r\n"),
+    (
+        "both framings",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\ntransfer-encoding: CHUNKED\r\n\r\n",
+    ),
+    ("chunks", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+    ("trailers", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\na: b\r\n\r\n"),
+    ("bad trailers", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\na b\r\n\r\n"),
+    ("another coding", b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nabc"),
+    ("two codings", b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\nabc"),
+    ("a folded value", b"HTTP/1.1 200 OK\r\na: b\r\n \t c\r\ncontent-length: 0\r\n\r\n"),
+    ("a fold first", b"HTTP/1.1 200 OK\r\n a: b\r\ncontent-length: 0\r\n\r\n"),
+    ("an empty value", b"HTTP/1.1 200 OK\r\na:\r\nb: \t \r\ncontent-length: 0\r\n\r\n"),
+    (
+        "letters of all kinds",
+        b"HTTP/1.1 200 \xc3\xa4\r\na: \xc3\xa4 \x01\r\ncontent-length: 0\r\n\r\n",
+    ),
+    ("latin letters", b"HTTP/1.1 200 OK\r\na: \xe4\r\ncontent-length: 0\r\n\r\n"),
+    ("a space before the colon", b"HTTP/1.1 200 OK\r\na : b\r\ncontent-length: 0\r\n\r\n"),
+    ("no name", b"HTTP/1.1 200 OK\r\n: b\r\ncontent-length: 0\r\n\r\n"),
+    ("no colon", b"HTTP/1.1 200 OK\r\nab\r\ncontent-length: 0\r\n\r\n"),
+    ("a zero byte", b"HTTP/1.1 200 OK\r\na: b\0c\r\ncontent-length: 0\r\n\r\n"),
+    ("a carriage return", b"HTTP/1.1 200 OK\r\na: b\rc\r\ncontent-length: 0\r\n\r\n"),
+    ("a line separator", b"HTTP/1.1 200 OK\r\na: b\xe2\x80\xa8c\r\ncontent-length: 0\r\n\r\n"),
+    ("a short status", b"HTTP/1.1 20 OK\r\ncontent-length: 0\r\n\r\n"),
+    ("a status of zeros", b"HTTP/1.1 000 OK\r\ncontent-length: 0\r\n\r\n"),
+    ("small letters", b"http/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
+    ("an empty line first", b"\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
+    ("nothing", b""),
+)
+
+
+class Ready(httpcore2.AsyncNetworkStream):
+    """A server's bytes, in pieces."""
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self.pieces = [*filter(None, pieces)]
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self.pieces.pop(0) if self.pieces else b""
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Take it."""
+
+
+@pytest.mark.parametrize("data", [pytest.param(one, id=name) for name, one in HEADS])
+async def test_answers_are_read_as_h11_reads_them(data: bytes) -> None:
+    """Wherever they are cut, the same comes out, and the same is refused."""
+    expected = answer_of_h11(data)
+    for cut in range(len(data)):
+        stream = Ready([data[:cut], data[cut:]])
+        assert await answer_of_us(Connection(stream)) == expected
+
+
+async def answer_of_us(connection: Connection) -> Any:
+    """Return status, headers, body, and whether there can be another request; or None."""
+    body = b""
+    with suppress(httpcore2.RemoteProtocolError):
+        head = await connection.request(b"", Timeouts())
+        while data := await connection.receive(Timeouts()):
+            body += data
+        headers = {name: text for name, text in head.headers.items() if name != "content-length"}
+        return head.status, headers, body, connection.is_reusable()
+    return None
+
+
+async def test_what_follows_an_answer_ends_the_connection() -> None:
+    """It is no answer to the next request."""
+    for data in (HEADS[0][1], chunked(b"abc") + b"0\r\n\r\n"):
+        connection = Connection(Ready([data + HEADS[0][1]]))
+        assert (await connection.request(b"", Timeouts())).status == 200
+        while await connection.receive(Timeouts()):
+            pass
+        assert not connection.is_reusable()
+
+
+def answer_of_h11(data: bytes) -> Any:
+    """Return the same of h11."""
+    protocol, body = h11.Connection(h11.CLIENT), b""
+    protocol.send(h11.Request(method="GET", target="/", headers=[("host", "a")]))
+    protocol.send(h11.EndOfMessage())
+    protocol.receive_data(data)
+    response: Any = None
+    ended = False
+    with suppress(h11.ProtocolError):
+        while not isinstance(event := protocol.next_event(), h11.EndOfMessage):
+            if isinstance(event, h11.Response):
+                response = event
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif event is h11.NEED_DATA:
+                protocol.receive_data(b"")
+                ended = True
+            elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
+                return None
+        headers = {name.decode(): text_of(value) for name, value in response.headers}
+        headers.pop("content-length", None)  # h11 shows one that was sent twice once.
+        done = protocol.our_state is protocol.their_state is h11.DONE
+        return response.status_code, headers, body, done and not ended
+    return None
+
+
+def text_of(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 CHUNKS: Sequence[tuple[str, bytes]] = (
     ("valid", b"3\r\nabc\r\nA ;x=1\r\n0\r\n\r\n67890\r\n000\r\n\r\n"),
     ("no line break behind one", b"3\r\nabc\r\n3\r\nabcdef\r\n0\r\n\r\n"),
@@ -240,12 +420,12 @@ def test_chunks_are_read_as_h11_reads_them(data: bytes) -> None:
 def read_by_us(chunks: Chunks, parts: Sequence[bytes]) -> tuple[bytes, bool]:
     """Return the body, and whether its last chunk has come."""
     body = b""
-    with suppress(h11.RemoteProtocolError):
+    with suppress(httpcore2.RemoteProtocolError):
         for part in filter(None, parts):
             chunks.feed(part)
             while data := chunks.take():
                 body += data
-    return body, chunks.last is not None
+    return body, chunks.ended
 
 
 def read_by_h11(protocol: h11.Connection, parts: Sequence[bytes]) -> tuple[bytes, bool]:
