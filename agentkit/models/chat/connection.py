@@ -72,8 +72,9 @@ def parse_head(data: bytes) -> Head:
         chunked = True
     elif (value := headers.get("content-length")) is not None:
         length = _parse_length(value)
-    closes = "close" in headers.get("connection", "").lower().replace(",", " ").split()
-    kept = not closes and start[1] >= b"1.1" and (chunked or length is not None)
+    kept = start[1] >= b"1.1" and (chunked or length is not None)
+    if (wish := headers.get("connection")) is not None:
+        kept = kept and "close" not in wish.lower().replace(",", " ").split()
     return Head(status, headers, length, chunked, kept)
 
 
@@ -95,10 +96,11 @@ def _parse_fields(data: bytes) -> dict[str, str]:
 
 
 def _parse_length(value: str) -> int:
-    lengths = {one.strip() for one in value.split(",")}  # It may be repeated.
-    if len(lengths) != 1 or not _LENGTH.fullmatch(length := lengths.pop()):
+    if "," in value and len(repeated := {one.strip() for one in value.split(",")}) == 1:
+        (value,) = repeated
+    if not _LENGTH.fullmatch(value):
         raise httpcore2.RemoteProtocolError(f"bad Content-Length: {value!r}")
-    return int(length)
+    return int(value)
 
 
 class Connection:

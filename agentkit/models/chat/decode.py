@@ -46,6 +46,7 @@ REASONING_FIELDS = ("reasoning_content", "reasoning")
 _MESSAGE_KEYS = frozenset(
     ("role", "content", "refusal", "name", "tool_calls", "function_call", *REASONING_FIELDS)
 )
+_CALL_KEYS = frozenset(("id", "type", "function", "index"))
 _USAGE_KEYS = frozenset(
     "prompt_tokens completion_tokens total_tokens prompt_tokens_details completion_tokens_details "
     "cost".split()
@@ -252,7 +253,7 @@ def _call(data: JsonObject, ids: CallIds) -> ToolCall:
         id=ids.assign(data.get("id")),
         name=_text(function.get("name")) or "",
         arguments=clean(arguments),
-        extra=_unknown(data, {"id", "type", "function", "index"}),
+        extra=_unknown(data, _CALL_KEYS),
     )
 
 
@@ -282,4 +283,6 @@ def _text(value: Any) -> str | None:
 
 
 def _unknown(data: JsonObject, known: Set[str]) -> JsonObject:
+    if data.keys() <= known:
+        return {}
     return {key: v for key, v in data.items() if key not in known and v is not None and v != []}

@@ -12,8 +12,9 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, assert_never
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -42,11 +43,11 @@ from agentkit.models.profiles import Profile
 _SAY_JSON = SystemMessage(content="Answer with one JSON object and nothing else.")
 _BRIDGE = AssistantMessage(content="OK.")
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_RULES = (
-    "tool_calling system_role names text_parts null_content refusals call_ids raw_arguments "
+_rules_of = attrgetter(
+    *"tool_calling system_role names text_parts null_content refusals call_ids raw_arguments "
     "reasoning_field echo echo_calls tool_parts".split()
 )
-"""The fields of a profile that the encoding of a message depends on."""
+"""Returns the fields of a profile that the encoding of a message depends on."""
 
 
 def encode_request(
@@ -298,13 +299,17 @@ def _bridged(messages: Sequence[Message]) -> list[Message]:
 
 
 def _encoded(messages: Iterable[Message], profile: Profile) -> list[bytes]:
-    rules = [getattr(profile, rule) for rule in _RULES]
-    # A string: its hash is kept, so that looking up a thousand memos stays cheap.
-    variant = repr([sorted(one) if isinstance(one, frozenset) else one for one in rules])  # pyright: ignore[reportUnknownArgumentType] # of str
+    variant = _variant(*_rules_of(profile))
     return [
         message._memo.get(variant) or _remember(message, profile, variant)  # pyright: ignore[reportPrivateUsage] # made for codecs
         for message in messages
     ]
+
+
+@lru_cache(maxsize=64)  # of profiles that differ: there are twenty
+def _variant(*rules: Any) -> str:
+    # A string: its hash is kept, so that looking up a thousand memos stays cheap.
+    return repr([sorted(one) if isinstance(one, frozenset) else one for one in rules])  # pyright: ignore[reportUnknownArgumentType] # of str
 
 
 def _remember(message: Message, profile: Profile, variant: str) -> bytes:

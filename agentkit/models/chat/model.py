@@ -120,7 +120,7 @@ class ChatModel:
         headers: Further headers, such as OpenRouter's HTTP-Referer and X-Title.
         http_client: Your own `httpx2.AsyncClient` or `httpx.AsyncClient`, for any number of
             event loops; it is never closed here, and its own timeouts apply. Or "aiohttp"
-            (an extra), which uses less CPU under asyncio.
+            (an extra), under asyncio.
         profile: What the server supports: a name in `PROFILES`, or a `Profile`, which is
             used as it is. Default: chosen by `base_url`; without one, OpenAI.
         timeout: Seconds for a whole call with all its attempts, or `Timeouts`.

@@ -33,6 +33,8 @@ class AsyncioStream(httpcore2.AsyncNetworkStream, asyncio.Protocol):
         self._lost = loop.create_future()
         self._reading = self._writing = True
         self._waiter: asyncio.Future[bool] | None = None
+        self._deadline = math.inf
+        self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
     async def connect(
@@ -90,6 +92,8 @@ class AsyncioStream(httpcore2.AsyncNetworkStream, asyncio.Protocol):
         """End all that waits."""
         self._ended, self._error = True, exc
         self._wake()
+        if self._timer is not None:
+            self._timer.cancel()
         if not self._lost.done():
             self._lost.set_result(None)
 
@@ -134,13 +138,30 @@ class AsyncioStream(httpcore2.AsyncNetworkStream, asyncio.Protocol):
     async def _wait(self, seconds: float | None) -> bool:
         """Wait for the transport to call; False if it does not in time."""
         waiter = self._waiter = self._loop.create_future()
-        timer = None if seconds is None else self._loop.call_later(seconds, _expire, waiter)
+        self._deadline = math.inf if seconds is None else self._loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._set_timer()
         try:
             return await waiter
         finally:
             self._waiter = None
-            if timer is not None:
-                timer.cancel()
+
+    def _set_timer(self) -> None:
+        """Set the one timer, which stays for later reads: one for each costs more than a read."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._deadline < math.inf:
+            self._timer = self._loop.call_at(self._deadline, self._check_deadline)
+
+    def _check_deadline(self) -> None:
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._loop.time() < self._deadline:
+            self._set_timer()
+        else:
+            self._waiter.set_result(False)
 
     def get_extra_info(self, info: str) -> Any:
         """Return whether there is something to read, for `is_readable`."""
@@ -154,8 +175,3 @@ class AsyncioStream(httpcore2.AsyncNetworkStream, asyncio.Protocol):
         self._transport.abort()
         self._selector.close()
         await self._lost
-
-
-def _expire(waiter: asyncio.Future[bool]) -> None:
-    if not waiter.done():
-        waiter.set_result(False)

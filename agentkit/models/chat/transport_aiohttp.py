@@ -1,4 +1,4 @@
-"""HTTP for models through aiohttp (an extra), which takes a fraction of the CPU under asyncio."""
+"""HTTP for models through aiohttp (an extra), under asyncio."""
 
 from __future__ import annotations
 
@@ -39,11 +39,6 @@ class AiohttpTransport:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
     ) -> Reply:
         """Send a request and wait for the head of its answer; see `Transport`."""
-        if not isinstance(current_token().native_token, asyncio.AbstractEventLoop):
-            raise ConfigurationError(
-                "http_client='aiohttp' works only under asyncio. Leave out http_client, or run "
-                "under asyncio."
-            )
         session = await _SESSIONS.get(self)
         try:
             response = await session.request(
@@ -64,6 +59,11 @@ class AiohttpTransport:
 
 
 def _make_session() -> aiohttp.ClientSession:
+    if not isinstance(current_token().native_token, asyncio.AbstractEventLoop):
+        raise ConfigurationError(
+            "http_client='aiohttp' works only under asyncio. Leave out http_client, or run under "
+            "asyncio."
+        )
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
