@@ -57,19 +57,40 @@ def leave_page(names: dict[str, Any]) -> None:
 
 # What takes longest, and waits most. Where it came last, all but one worker would be idle.
 SLOW = """
-    testing/test_plugin durable/temporal/test_survival viewer/test_runs cli/test_test_from
-    models/local/test_model viewer/test_page cli/test_cli viewer/test_live cli/test_terminal
-    durable/test_kill agentkit_tools/test_programs models/local/test_weights cli/test_demo
-    mcp/test_client mcp/test_server mcp/test_foreign durable/temporal/test_refusals
-    durable/temporal/test_contract durable/temporal/test_runs cli/test_load cli/test_show
-    agentkit_tools/test_sql serve/test_endpoint docs/test_examples trace/test_recorder
+    viewer/ durable/temporal/ testing/test_plugin models/local/test_model cli/test_cli
+    cli/test_terminal agentkit_tools/test_programs durable/test_kill agentkit_tools/test_sql
+    cli/test_test_from models/local/test_weights cli/test_demo mcp/test_foreign mcp/test_client
+    mcp/test_server cli/test_load cli/test_show serve/test_endpoint docs/test_examples
+    trace/test_recorder runtime/test_pausing models/chat/test_connection trace/test_reader
 """.split()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow files; workers take one file after the other."""
-    places = {f"tests/{name}.py": place for place, name in enumerate(SLOW)}
-    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+    names = [f"tests/{name}" for name in SLOW]
+
+    def place(item: pytest.Item) -> int:
+        found = (place for place, name in enumerate(names) if item.nodeid.startswith(name))
+        return next(found, len(names))
+
+    items.sort(key=place)
+
+
+# What starts one server, or one browser, for all files of a folder.
+TOGETHER = ("tests/durable/temporal/", "tests/viewer/")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a worker a whole file, as `--dist loadfile` does, or a whole such folder."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folder = next(filter(nodeid.startswith, TOGETHER), None)
+            return folder or super()._split_scope(nodeid)
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import platformdirs
 import pytest
 import uvicorn
@@ -45,6 +46,13 @@ def needs(package: str) -> pytest.MarkDecorator:
     """Skip without a package, and do not import it while tests are collected: each worker does."""
     missing = importlib.util.find_spec(package) is None
     return pytest.mark.skipif(missing, reason=f"{package} is not installed")
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Wait until something holds, for as long as a busy machine needs."""
+    with anyio.fail_after(60):
+        while not holds():
+            await anyio.sleep(0.01)
 
 
 def tool_texts(result: RunResult[Any] | ModelRequest | None) -> list[str]:

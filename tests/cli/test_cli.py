@@ -15,7 +15,7 @@ from agentkit import Agent
 from agentkit.cli.console import shown
 from agentkit.testing import ScriptedModel
 from tests.cli.support import COMMAND, agentkit
-from tests.support import LOADED, child_environment
+from tests.support import LOADED, child_environment, run_loaded
 
 APP = """
 from agentkit import Agent, tool
@@ -230,7 +230,7 @@ def test_a_reader_that_goes_away(runs: Path, tmp_path: Path, arguments: str) -> 
     call |= {"call": "c", "effect": "read", "fp": "b2:0"}
     lines = [json.dumps({**call, "at": f"/agent/m{number}/t0"}) for number in range(3000)]
     (tmp_path / "long.jsonl").write_bytes(head + "\n".join(lines).encode() + b"\n")
-    program = f"{sys.executable} -c '{COMMAND[-1]}' {arguments}"
+    program = f"{LOADED.executable()} -c '{COMMAND[-1]}' {arguments}"
     done = subprocess.run(
         ["bash", "-c", f'{program} | head -1 > /dev/null; echo "${{PIPESTATUS[0]}}"'],
         cwd=tmp_path,
@@ -299,14 +299,7 @@ def test_version(tmp_path: Path) -> None:
     """The distribution's; also where the command line is started as a module."""
     done = agentkit("--version", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    module = subprocess.run(
-        [sys.executable, "-m", "agentkit", "--version"],
-        cwd=tmp_path,
-        env=child_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    module = run_loaded("-m", "agentkit", "--version", cwd=tmp_path)
     assert module.stdout == done.stdout
     assert re.fullmatch(r"\d+\.\d+.*|unknown", done.stdout.strip())
 

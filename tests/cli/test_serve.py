@@ -5,14 +5,13 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.cli.support import agentkit
-from tests.support import child_environment
+from tests.support import LOADED, child_environment
 
 APP = r"""
 from agentkit import Agent
@@ -38,7 +37,10 @@ def app(tmp_path: Path) -> Path:
 def test_it_answers_until_ctrl_c(app: Path) -> None:
     """The address is printed; runs are recorded, their failures shown; nothing is left."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "agentkit", "serve", "app.py", "--port", "0", "--trace", "traces"],
+        [
+            *(LOADED.executable(), "-m", "agentkit", "serve", "app.py"),
+            *("--port", "0", "--trace", "traces"),
+        ],
         cwd=app,
         env=child_environment() | {"AGENTKIT_SERVE_KEYS": "key-of-ada-1, key-of-bob-1"},
         stdout=subprocess.PIPE,

@@ -190,7 +190,7 @@ def test_chat_ctrl_c_stops_only_the_answer() -> None:
     script = [sse([delta("Once upon"), HOLD]), reply("Hello again.")]
     with ChatServer(script) as server:
         program = subprocess.Popen(
-            [sys.executable, str(ROOT / "examples" / "chat.py"), "--model", "openai:m"],
+            [LOADED.executable(), str(ROOT / "examples" / "chat.py"), "--model", "openai:m"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -205,7 +205,7 @@ def test_chat_ctrl_c_stops_only_the_answer() -> None:
         while not received.endswith("Once upon"):
             received += program.stdout.read(1)
         program.send_signal(signal.SIGINT)
-        printed, errors = program.communicate("Still there?\n", timeout=30)
+        printed, errors = program.communicate("Still there?\n", timeout=60)
         messages = server.requests[1].json["messages"]
     assert program.returncode == 0, errors
     assert errors == ""

@@ -117,7 +117,7 @@ def stopped(folder: Path, *options: str) -> Generator[subprocess.Popen[str]]:
 def went_on(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Continue a process that was stopped, and return what it wrote until its end."""
     process.send_signal(signal.SIGCONT)
-    return process.communicate(timeout=30)
+    return process.communicate(timeout=60)
 
 
 @needs_signals

@@ -208,7 +208,7 @@ async def test_nothing_is_offered_that_is_no_tool(anyio_backend: str) -> None:
             await our_mcp.serve(served.add, http="127.0.0.1:0")
 
 
-async def test_stdout_is_the_wire_alone(tmp_path: Path) -> None:
+def test_stdout_is_the_wire_alone(tmp_path: Path) -> None:
     """Whatever a file, its tools and their children print goes to stderr; each call has a trace."""
     command = [sys.executable, "-m", "agentkit", "mcp", f"{SERVED}:TOOLS", "--trace", str(tmp_path)]
     script = (
@@ -219,26 +219,23 @@ async def test_stdout_is_the_wire_alone(tmp_path: Path) -> None:
         '"params":{"name":"add","arguments":{"a":1}}}\n'
     )
 
-    def talk() -> tuple[str, str]:
-        with subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=child_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            assert process.stderr is not None
-            process.stdin.write(script)
-            process.stdin.flush()
-            read = process.stdout.readline() + process.stdout.readline()
-            process.stdin.close()
-            return read + process.stdout.read(), process.stderr.read()
-
-    out, err = await anyio.to_thread.run_sync(talk)
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=child_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(script)
+        process.stdin.flush()
+        out = process.stdout.readline() + process.stdout.readline()
+        process.stdin.close()
+        out, err = out + process.stdout.read(), process.stderr.read()
     assert [line[:22] for line in out.splitlines()] == ['{"jsonrpc":"2.0","id":'] * 2
     assert '"text":"3"' in out
     for words in ("printed at import", "printed by a child", "printed by a tool"):

@@ -15,7 +15,7 @@ from agentkit import Agent, Handoff, Limits, RunContext, Toolset, result_of, too
 from agentkit.errors import InvalidTool, LimitExceeded, RecordedError
 from agentkit.messages import ModelRequest
 from agentkit.testing import FunctionModel, ScriptedModel
-from tests.support import tool_texts
+from tests.support import tool_texts, until
 
 pytestmark = pytest.mark.anyio
 
@@ -194,7 +194,7 @@ async def test_cancelling_a_stream_ends_the_entering() -> None:
     """The first toolset is left, and the result is there."""
     toolset = Connection()
     async with agent(toolset).with_(tools=[toolset, Slow()]).stream("go") as run:
-        await anyio.sleep(0.02)
+        await until(lambda: toolset.log)
         run.cancel()
     assert run.result.status == "cancelled"
     assert toolset.log == ["enter", "leave RunCancelled"]
@@ -206,9 +206,10 @@ async def test_a_cancellation_from_around_leaves_the_toolsets(drive: Drive, slow
     """While it is entered, too."""
     toolset = Connection()
     tools = [toolset, Slow()] if slow else [toolset]
-    with anyio.move_on_after(0.05) as scope:
-        await drive(Agent(FunctionModel(never), tools=tools))
-    assert scope.cancelled_caught
+    async with anyio.create_task_group() as group:
+        group.start_soon(drive, Agent(FunctionModel(never), tools=tools))
+        await until(lambda: toolset.log)
+        group.cancel_scope.cancel()
     assert [line.split()[0] for line in toolset.log] == ["enter", "leave"]
 
 
@@ -218,7 +219,7 @@ async def test_a_block_that_is_left_early_leaves_the_toolsets(form: str) -> None
     toolset = Connection()
     with pytest.raises(ValueError, match="ours"):
         async with getattr(Agent(FunctionModel(never), tools=[toolset]), form)("go"):
-            await anyio.sleep(0.02)
+            await until(lambda: toolset.log)
             raise ValueError("ours")
     assert [line.split()[0] for line in toolset.log] == ["enter", "leave"]
 

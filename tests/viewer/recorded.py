@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -238,14 +239,19 @@ def cancelled(path: Path) -> Trace:
     @tool(effect="read")
     async def wait() -> str:
         """Wait for ever."""
+        waits.set()
         await anyio.sleep_forever()
         return ""
 
+    waits = anyio.Event()
     agent = Agent(ScriptedModel([[("wait", {})], "never"]), tools=[wait])
 
     async def main() -> None:
-        with anyio.move_on_after(0.2):
-            await agent.run("Wait", trace=path)
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(agent.run, "Wait", trace=path))
+            await waits.wait()
+            await anyio.sleep(0.2)
+            group.cancel_scope.cancel()
 
     anyio.run(main)
     return Trace.load(path)

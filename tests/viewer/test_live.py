@@ -22,7 +22,7 @@ import pytest
 from agentkit import Agent, Trace, tool
 from agentkit.testing import ScriptedModel
 from agentkit.viewer.follow import FollowedRun
-from tests.support import child_environment, run_loaded, sized
+from tests.support import LOADED, child_environment, run_loaded, sized
 from tests.viewer.conftest import WIDE, Browser
 from tests.viewer.recorded import long
 
@@ -105,10 +105,10 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str) -> Generator[Server]:
+def serving(folder: Path, *arguments: str, python: Path | None = None) -> Generator[Server]:
     """Run `agentkit view --live`."""
     process = subprocess.Popen(
-        [*COMMAND, "view", "--live", *arguments],
+        [python or LOADED.executable(), *COMMAND[1:], "view", "--live", *arguments],
         cwd=folder,
         env=child_environment(AGENTKIT_STATE_DIR=str(folder / "state")),
         stdout=subprocess.PIPE,
@@ -227,7 +227,7 @@ def test_only_who_has_the_token_by_the_right_name(runs: Path) -> None:
 def test_ctrl_c_leaves_nothing(runs: Path) -> None:
     """Not even while pages listen: no process, no port, no file."""
     before = sorted(runs.parent.rglob("*"))
-    with serving(runs.parent, "runs") as server:
+    with serving(runs.parent, "runs", python=Path(sys.executable)) as server:
         stream = server.ask("runs")
         assert events(stream, 1)[0][0] == "message"
         assert server.end() == 130
