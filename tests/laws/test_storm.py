@@ -15,15 +15,15 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import settings
 
 from agentkit import Agent, Decision, Limits, RunContext, Tool, ToolError
 from agentkit.errors import AgentKitError, ToolsFailed
 from agentkit.events import Event, OutputDelta
 from agentkit.messages import ModelRequest
 from agentkit.testing import FunctionModel
+from tests.support import sized
 
-PROGRAMS = 500 if settings.get_current_profile_name() == "storm" else 50
+PROGRAMS = sized(30, 500)
 """On each backend."""
 
 

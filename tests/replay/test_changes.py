@@ -14,6 +14,7 @@ from pydantic import Field, create_model
 from agentkit import Agent, ChatSettings, Tool, Trace
 from agentkit.errors import ReplayDivergence
 from agentkit.testing import ScriptedModel
+from tests.support import sized
 
 WORDS = "sun rain snow wind fog hail storm cloud ice dew".split()
 
@@ -195,6 +196,7 @@ CHANGES: list[Callable[[random.Random, Parts], Expected]] = [
 CALLS = [("look", {"city": "Paris", "unit": "c"}), ("book", {"city": "Paris"})]
 
 
+@pytest.mark.storm
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_hundred_changes(backend: str) -> None:
     """Kind, address, pointer, character and first cause are those of the change."""
@@ -211,7 +213,7 @@ def test_a_hundred_changes(backend: str) -> None:
         return caught.value
 
     async def main() -> None:
-        for seed in range(100):
+        for seed in range(sized(4 * len(CHANGES), 100)):
             draw = random.Random(seed)
             old = parts(draw)
             trace = (await old.agent(CALLS, '{"total": 1}').run("go")).trace

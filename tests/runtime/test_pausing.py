@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentkit import Agent, Decision, Limits, RunContext, Tool, Trace, result_of, tool
@@ -18,7 +18,7 @@ from agentkit.events import ToolCallFinished
 from agentkit.messages import AssistantMessage
 from agentkit.testing import FunctionModel, ScriptedModel
 from tests.effects import delete, done, write
-from tests.support import events_of, run_loaded, tool_texts
+from tests.support import events_of, run_loaded, sized, tool_texts
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_done")]
 DELETE = "/boss/m0/t0/inner/m0/t0"
@@ -394,6 +394,7 @@ CALL = st.recursive(
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@settings(max_examples=sized(10, 150))
 @given(
     script=st.lists(st.lists(CALL, min_size=1, max_size=3), min_size=1, max_size=2),
     draw=st.randoms(use_true_random=False),

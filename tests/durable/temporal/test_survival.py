@@ -35,7 +35,7 @@ pytestmark = pytest.mark.anyio
 BUSY = raw(429, {"error": {"message": "Too many requests."}}, {"retry-after": "0.2"})
 AGAIN = "20" if settings.get_current_profile_name() == "storm" else "0.2"
 """Seconds until an overloaded model is asked again; three times, a minute in `make storm`."""
-RUNS = sized(10, 30)
+RUNS = sized(5, 30)
 
 
 async def ready(blobs: Path, number: int = 1) -> None:
