@@ -62,7 +62,7 @@ NOW = OutputFormat(
 on_either = pytest.mark.parametrize(
     "anyio_backend", ["asyncio", pytest.param("trio", marks=pytest.mark.storm_only)]
 )
-"""On trio in `make storm` alone: each starts a server, or several."""
+"""On trio in `make storm` alone: each starts a server, or has it answer at length."""
 
 
 def request_for(text: str, **fields: Any) -> ModelRequest:
@@ -120,6 +120,7 @@ def gone(pid: int, within: float = 30.0) -> bool:
 # Answers
 
 
+@on_either
 async def test_two_parallel_calls(model: LocalModel) -> None:
     """A model without a template for tools makes two parallel calls with valid arguments."""
     events: list[Event] = []
@@ -135,6 +136,7 @@ async def test_two_parallel_calls(model: LocalModel) -> None:
     assert [type(delta) for delta in deltas] == [ToolCallDelta, ToolCallDelta]
 
 
+@on_either
 @pytest.mark.parametrize(("sky", "celsius"), [("rainy", 14), ("snowy", -2), ("sunny", 31)])
 async def test_a_typed_answer_from_results(model: LocalModel, sky: str, celsius: int) -> None:
     """With results and without tools, the model copies a value and picks a word."""
@@ -154,6 +156,7 @@ async def test_a_typed_answer_from_results(model: LocalModel, sky: str, celsius:
     assert json.loads(response.message.text) == {"sky": sky, "celsius": celsius}
 
 
+@on_either
 @pytest.mark.parametrize(("city", "time"), [("Tokyo", "22:40"), ("Paris", "15:40")])
 async def test_a_text_answer_from_results(model: LocalModel, city: str, time: str) -> None:
     """A text answer has the result, and not the JSON form of calls."""
@@ -175,12 +178,14 @@ async def test_a_text_answer_from_results(model: LocalModel, city: str, time: st
     assert '"calls"' not in text
 
 
+@on_either
 async def test_the_same_answer_every_time(model: LocalModel) -> None:
     """The temperature is 0 by default, so answers are reproducible."""
     first, second = [(await model.request(request_for("Name a colour."))).message for _ in range(2)]
     assert first == second
 
 
+@on_either
 @pytest.mark.parametrize("text", ["What is the capital of France?", "Write a haiku about rain."])
 async def test_free_text_ends(model: LocalModel, text: str) -> None:
     """The penalty for free text ends answers that would repeat themselves for ever."""
