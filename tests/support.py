@@ -81,6 +81,7 @@ def child_environment(**variables: str) -> dict[str, str]:
 LOADED = Forks(
     "import agentkit.cli; main = agentkit.cli.main\n"
     "import agentkit.cli.main, agentkit.testing, agentkit.models.chat.model\n"
+    "import anyio._backends._asyncio\n"
     "agentkit.cli.main = main"
 )
 """Starts programs where agentkit is loaded, but for what few of them need."""

@@ -36,7 +36,11 @@ from app import agent
 PROMPT = "Umbrella in Paris?"
 """
 
-PYTESTS = Forks("import _pytest.pytester, anyio, httpx2, pydantic, pytest, trio, unittest.mock")
+PYTESTS = Forks(
+    "import _pytest.pytester, httpx2, pytest, trio, unittest.mock\n"
+    "import anyio._backends._asyncio, anyio.from_thread, anyio.lowlevel, anyio.to_thread\n"
+    "import pydantic.json_schema, pydantic.plugin._schema_validator, pydantic.root_model"
+)
 """Starts pytest where it is loaded, and agentkit is not."""
 
 
