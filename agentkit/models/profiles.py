@@ -120,6 +120,11 @@ class Profile:
     echo_calls: frozenset[str] = frozenset({"extra_content"})
     variants: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
+    def __post_init__(self) -> None:
+        """Take any collections of names, which decide how messages are encoded."""
+        for name in ("drops", "drops_reasoning", "names", "echo", "echo_calls"):
+            object.__setattr__(self, name, frozenset(getattr(self, name)))
+
     def for_model(self, model: str) -> Profile:
         """Return the profile of one model of this server."""
         for pattern, changes in self.variants:

@@ -50,3 +50,10 @@ def test_a_base_url_identifies_its_server(profile: Profile) -> None:
 def test_profiles_for_urls(url: str, name: str) -> None:
     """Hosts are compared whole or from their end; an unknown one is merely compatible."""
     assert profile_for_url(url).name == name
+
+
+def test_names_may_be_any_collection() -> None:
+    """They are kept as sets, by which what was encoded of a message is found again."""
+    profile = Profile(name="own", names=["user"], echo={"audio"})  # pyright: ignore[reportArgumentType] # not everybody checks types
+    assert profile == Profile(name="own", names=frozenset({"user"}), echo=frozenset({"audio"}))
+    assert hash(profile.names)

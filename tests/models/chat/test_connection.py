@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import socket
@@ -26,6 +27,7 @@ from agentkit.messages import UserMessage
 from agentkit.models import ChatModel
 from agentkit.models.chat import transport_httpcore
 from agentkit.models.chat.connection import Chunks, Connection
+from agentkit.models.chat.stream_asyncio import AsyncioStream
 from agentkit.settings import Timeouts
 from agentkit.testing import ChatServer, reply
 from tests.models.support import REQUEST
@@ -254,6 +256,16 @@ async def test_time_limits(what: str) -> None:
         async with ChatModel("any", base_url=url, timeout=timeouts, retries=0) as model:
             with pytest.raises(ModelUnreachable, match=f"{what.title()}Timeout"):
                 await model.request(request)
+
+
+async def test_a_closed_connection_is_not_kept_by_its_time_limit() -> None:
+    """The timer of its last read, which may be minutes away, ends with it."""
+    with ChatServer([reply("a", delay=0.01)]) as server:
+        async with ChatModel("any", base_url=server.base_url, timeout=Timeouts(read=600)) as model:
+            await model.request(REQUEST)
+    await anyio.sleep(0.01)
+    gc.collect()
+    assert not [one for one in gc.get_objects() if type(one) is AsyncioStream]
 
 
 async def test_a_cancelled_caller_sends_nothing() -> None:
