@@ -156,7 +156,12 @@ async def test_a_limit_leaves_the_toolsets(drive: Drive) -> None:
     assert toolset.log == ["enter", "look", "leave LimitExceeded"]
 
 
+waiting: list[str] = []
+"""What has begun to wait for ever."""
+
+
 async def never(_: ModelRequest) -> Any:
+    waiting.append("model")
     await anyio.sleep_forever()
 
 
@@ -174,6 +179,7 @@ class Slow(Toolset):
     """Never gets connected."""
 
     async def __aenter__(self) -> None:
+        waiting.append("toolset")
         await anyio.sleep_forever()
 
     async def __aexit__(self, *error: object) -> None:
@@ -192,9 +198,10 @@ async def test_a_deadline_ends_the_entering(drive: Drive) -> None:
 
 async def test_cancelling_a_stream_ends_the_entering() -> None:
     """The first toolset is left, and the result is there."""
+    waiting.clear()
     toolset = Connection()
     async with agent(toolset).with_(tools=[toolset, Slow()]).stream("go") as run:
-        await until(lambda: toolset.log)
+        await until(lambda: waiting)
         run.cancel()
     assert run.result.status == "cancelled"
     assert toolset.log == ["enter", "leave RunCancelled"]
@@ -204,11 +211,12 @@ async def test_cancelling_a_stream_ends_the_entering() -> None:
 @pytest.mark.parametrize("slow", [True, False])
 async def test_a_cancellation_from_around_leaves_the_toolsets(drive: Drive, slow: bool) -> None:
     """While it is entered, too."""
+    waiting.clear()
     toolset = Connection()
     tools = [toolset, Slow()] if slow else [toolset]
     async with anyio.create_task_group() as group:
         group.start_soon(drive, Agent(FunctionModel(never), tools=tools))
-        await until(lambda: toolset.log)
+        await until(lambda: waiting)
         group.cancel_scope.cancel()
     assert [line.split()[0] for line in toolset.log] == ["enter", "leave"]
 
@@ -216,10 +224,11 @@ async def test_a_cancellation_from_around_leaves_the_toolsets(drive: Drive, slow
 @pytest.mark.parametrize("form", ["stream", "iter"])
 async def test_a_block_that_is_left_early_leaves_the_toolsets(form: str) -> None:
     """By an error of its own, which comes out as it is."""
+    waiting.clear()
     toolset = Connection()
     with pytest.raises(ValueError, match="ours"):
         async with getattr(Agent(FunctionModel(never), tools=[toolset]), form)("go"):
-            await until(lambda: toolset.log)
+            await until(lambda: waiting)
             raise ValueError("ours")
     assert [line.split()[0] for line in toolset.log] == ["enter", "leave"]
 
