@@ -228,7 +228,8 @@ async def test_a_block_that_is_left_early_leaves_the_toolsets(form: str) -> None
     toolset = Connection()
     with pytest.raises(ValueError, match="ours"):
         async with getattr(Agent(FunctionModel(never), tools=[toolset]), form)("go"):
-            await until(lambda: waiting)
+            if form == "stream":  # which goes on by itself
+                await until(lambda: waiting)
             raise ValueError("ours")
     assert [line.split()[0] for line in toolset.log] == ["enter", "leave"]
 
