@@ -12,7 +12,7 @@ from tests.effects import done
 # How many examples a law gets: `make test` asks for the first, `make storm` for the second.
 # How long one takes to make says how busy the machine is.
 _ANY_TIME = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("test", _ANY_TIME, max_examples=20)
+settings.register_profile("test", _ANY_TIME, max_examples=10)
 settings.register_profile("storm", _ANY_TIME, max_examples=150)
 settings.load_profile("test")
 
