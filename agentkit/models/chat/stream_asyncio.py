@@ -7,6 +7,7 @@ several turns of the loop for each write: a third of what a request took.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import math
 import select
 import socket
@@ -46,7 +47,9 @@ class AsyncioStream(httpcore2.AsyncNetworkStream, asyncio.Protocol):
             httpcore2.ConnectError, httpcore2.ConnectTimeout: There is no connection.
         """
         loop = asyncio.get_running_loop()
-        options: dict[str, Any] = {"happy_eyeballs_delay": 0.25}
+        options: dict[str, Any] = {}
+        if not _is_address(host):  # a name may have several, and the race takes tasks
+            options["happy_eyeballs_delay"] = 0.25
         if tls is not None:  # asyncio has a limit of its own for the handshake, of a minute
             options |= {"ssl": tls, "ssl_handshake_timeout": seconds or math.inf}
         try:
@@ -174,6 +177,14 @@ class AsyncioStream(httpcore2.AsyncNetworkStream, asyncio.Protocol):
         """Close the socket."""
         self._transport.abort()
         await self._lost
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_readable(one: socket.socket) -> bool:
