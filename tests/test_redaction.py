@@ -445,6 +445,7 @@ async def test_a_key_that_agentkit_sends_never_reaches_a_model() -> None:
         lambda n: "-----BEGIN PRIVATE KEY-----" * (n // 27),
     ],
 )
+@pytest.mark.storm_only
 def test_hostile_text_costs_in_proportion_to_its_length(make: Callable[[int], str]) -> None:
     """Four times the text takes about four times as long, not sixteen times."""
     redact = Redactor(fields=["pin"], key="k")

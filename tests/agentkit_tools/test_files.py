@@ -297,6 +297,7 @@ async def test_links_in_a_circle_end(files: Toolset, root: Path) -> None:
     assert "again/" not in await call(files, "list_files", glob="*")
 
 
+@pytest.mark.storm_only
 @pytest.mark.parametrize("what", ["folder", "file"])
 async def test_a_link_that_is_swapped_in_meanwhile_does_not_escape(
     root: Path, tmp_path: Path, what: str

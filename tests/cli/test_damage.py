@@ -103,7 +103,7 @@ def test_a_hostile_value_is_no_traceback(
     rng = random.Random(" ".join(command))
     for name in ("run.jsonl", "paused.jsonl"):
         data = (travel / name).read_bytes()
-        for _ in range(sized(8, 25)):
+        for _ in range(sized(4, 25)):
             run(hostile(data, rng), *command)
 
 

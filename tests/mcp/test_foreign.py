@@ -17,7 +17,7 @@ from agentkit.mcp import McpToolset, stdio
 from agentkit.testing import ScriptedModel
 from tests.support import tool_texts
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.storm_only]
 
 
 async def called(
@@ -43,7 +43,6 @@ async def test_time(python_servers: Path) -> None:
     assert "Mars/Olympus" in wrong
 
 
-@pytest.mark.storm_only
 async def test_git(python_servers: Path, git_repository: Path) -> None:
     """mcp-server-git reads a repository."""
     toolset = stdio(python_servers / "mcp-server-git", "--repository", str(git_repository))
@@ -85,7 +84,6 @@ def page() -> Generator[str]:
         server.shutdown()
 
 
-@pytest.mark.storm_only
 async def test_fetch(python_servers: Path, page: str) -> None:
     """mcp-server-fetch reads a page."""
     toolset = stdio(

@@ -44,6 +44,7 @@ def callables(library: str) -> Iterator[tuple[str, Any]]:
                 yield f"{name}.{key}", member.__get__(object())
 
 
+@pytest.mark.storm_only
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_every_callable_is_a_tool_or_is_refused_with_a_reason(library: str) -> None:
     """Nothing crashes, every schema is valid, and every refusal says what to do."""

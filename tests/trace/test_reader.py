@@ -187,6 +187,7 @@ print(tracemalloc.get_traced_memory()[1])
 """
 
 
+@pytest.mark.storm_only
 def test_memory_does_not_grow_with_the_contents(tmp_path: Path) -> None:
     """A trace of 64 MB is opened, and all of it read, in less than a tenth of its size."""
     path = tmp_path / "run.jsonl"
