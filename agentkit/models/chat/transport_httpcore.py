@@ -19,12 +19,11 @@ import anyio
 import httpcore2
 import httpx2
 
-from agentkit.models.chat.connection import Connection, Head
+from agentkit.models.chat.connection import FIELD_NAME, Connection, Head
 from agentkit.models.chat.transport import IDLE_SECONDS, PerLoop, Reply, translated
 from agentkit.models.chat.transport_httpx import HttpxTransport
 from agentkit.settings import Timeouts
 
-_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _LOOPBACK = (b"localhost", b"127.0.0.1", b"::1")
 _FAILURES = (
     httpcore2.ProtocolError,
@@ -123,7 +122,7 @@ def _head_of(method: str, target: _Target, headers: Mapping[str, str]) -> bytes:
         fields.pop(name, None)
     lines = [b"%b %b HTTP/1.1" % (method.encode(), target.path)]
     for name, value in fields.items():
-        if not _NAME.fullmatch(name):
+        if not re.fullmatch(FIELD_NAME, name):
             raise httpcore2.LocalProtocolError(f"Illegal header name {name!r}")
         lines.append(b"%b: %b" % (name.encode(), value))
     return b"\r\n".join([*lines, b""])
