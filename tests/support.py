@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,16 @@ def needs(package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(missing, reason=f"{package} is not installed")
 
 
-async def until(holds: Callable[[], object]) -> None:
-    """Wait until something holds, for as long as a busy machine needs."""
-    with anyio.fail_after(60):
-        while not holds():
-            await anyio.sleep(0.01)
+async def until(check: Callable[[], Any], seconds: float = 60) -> Any:
+    """Wait until a check, sync or async, gives something true, and return that."""
+    with anyio.fail_after(seconds):
+        while True:
+            value = check()
+            if isinstance(value, Awaitable):
+                value = await value
+            if value:
+                return value
+            await anyio.sleep(0.05)
 
 
 def tool_texts(result: RunResult[Any] | ModelRequest | None) -> list[str]:

@@ -126,17 +126,17 @@ class Opened:
 
     def until(self, selector: str, right: Callable[[str], bool]) -> None:
         """Wait until the text of an element is right; the page lets nobody wait in it."""
-        end = time.monotonic() + 60
-        while not right(self.text(selector)):
-            assert time.monotonic() < end, self.text(selector)
-            self.page.wait_for_timeout(20)
-        self.drawn()
+        self._until(lambda: self.text(selector), right)
 
     def until_at(self, address: str) -> None:
         """Wait until the page shows what is at an address, or below it."""
+        place = f"#at={address}"
+        self._until(lambda: self.evaluate("location.hash"), lambda at: at.startswith(place))
+
+    def _until(self, read: Callable[[], str], right: Callable[[str], bool]) -> None:
         end = time.monotonic() + 60
-        while not (at := self.evaluate("location.hash")).startswith(f"#at={address}"):
-            assert time.monotonic() < end, at
+        while not right(found := read()):
+            assert time.monotonic() < end, found
             self.page.wait_for_timeout(20)
         self.drawn()
 

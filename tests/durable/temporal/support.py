@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from temporalio.client import Client
 
 from agentkit import Agent, AgentKitError, RunResult, result_of
 from agentkit.durable.temporal import HostedRun, start, worker
+from tests import support
 from tests.durable.temporal.agents import AGENTS, rebuilt
 
 
@@ -43,18 +44,7 @@ async def reached(run: Awaitable[RunResult[Any]], seconds: float = 40) -> RunRes
         return result
 
 
-async def until(check: Callable[[], Any], seconds: float = 30) -> Any:
-    """Wait until a check, sync or async, gives something true, and return that."""
-    end = time.monotonic() + seconds
-    while True:
-        value = check()
-        if isinstance(value, Awaitable):
-            value = await value
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise TimeoutError(f"It did not come true within {seconds} s.")
-        await asyncio.sleep(0.1)
+until = partial(support.until, seconds=30)
 
 
 async def waiting(run: HostedRun[Any], number: int = 1) -> Any:
